@@ -1,0 +1,237 @@
+"""The facts that the ledger records, one dataclass each. None of them holds anything personal.
+
+A fact is what happened, said once; requests, tombstones and restores are what follows from the facts
+(`lifecycle.py`). Facts are stored for years: fields may be added with a default, never renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from lethe.domain.mapping import ProvedMapping
+from lethe.domain.tombstones import Tombstone
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    ERASED = "Erased"
+    PLANNED = "Planned"
+
+
+class DetectedBy(StrEnum):
+    """What told that a store went back in time."""
+
+    JOURNAL = "Journal"
+    TABLE_IDENTITY = "TableIdentity"
+    PROBE = "Probe"
+    SWEEP = "Sweep"
+    DECLARATION = "Declaration"
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver:
+    """An operator process became the one that acts; `token` fences out every earlier one."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class MappingProved:
+    """A store's live schema accepted this mapping."""
+
+    store: str
+    proved: ProvedMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request was taken on: from here on the erasure will happen.
+
+    `spec_digest` and `identifier_digest` are keyed digests by which the same manifest is recognised
+    when it is applied again. `subject_id` is the opaque key, `None` where the person is named by a
+    Secret. `stores` are the DataStores of the namespace at that moment.
+    """
+
+    request: str
+    namespace: str
+    name: str
+    spec_digest: str
+    accepted_at: datetime
+    requested_at: datetime
+    due_at: datetime
+    subject_id: str | None = None
+    identifier_digest: str | None = None
+    reference: str | None = None
+    dry_run: bool = False
+    stores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A person answered a question of the status in `spec.confirmed`."""
+
+    request: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """What is about to be erased in one store; the first thing that a crash must not lose."""
+
+    request: str
+    store: str
+    tombstones: tuple[Tombstone, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forsaken:
+    """An intent that the store did not carry out: refused, or the record turned out not to be the person's."""
+
+    request: str
+    store: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The erasure in one store was read back in a new transaction. `counts` are rows by table."""
+
+    request: str
+    store: str
+    at: datetime
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `earlier-erasure`, …)."""
+
+    request: str
+    store: str
+    at: datetime
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """A store of a third party, to which no identifier is ever sent (promise P4)."""
+
+    request: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A dry run: what would be erased in one store."""
+
+    request: str
+    store: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The request ended; what was sealed for it is destroyed with this entry."""
+
+    request: str
+    at: datetime
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreDetected:
+    """A store went back in time; the gate of the store closes.
+
+    `positions` are the highest keys that the rewound head recorded: keys above them may be given out
+    again, and may mean somebody else by now. `numbers_present` is the highest journal number found.
+    """
+
+    store: str
+    episode: str
+    at: datetime
+    detected_by: DetectedBy
+    positions: Mapping[str, int] = field(default_factory=dict)
+    missing: int = 0
+    missing_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reerased:
+    """Persons that a restore or a write-back had brought back, erased again: their tombstones' numbers.
+
+    Each one gets a new journal number, `first_number` onwards, in the order of `numbers`.
+    """
+
+    store: str
+    episode: str | None
+    at: datetime
+    first_number: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A replay ended a pass over everything, with these findings."""
+
+    store: str
+    episode: str
+    at: datetime
+    re_erased: int
+    left_alone: int
+    unclear: int
+    unclear_keys: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitiesDecided:
+    """A person said whose rows are: `(table, key, Erase | LeaveAlone)`; table and key `*` for all."""
+
+    store: str
+    episode: str
+    decisions: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A person let the store be served although the restore had not been dealt with; `because` is theirs."""
+
+    store: str
+    episode: str
+    at: datetime
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class SafeToServe:
+    """Journal equals ledger, read after the verification: the gate opens."""
+
+    store: str
+    episode: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreExplained:
+    """A RestoreEvent gave the reason for a restore."""
+
+    store: str
+    episode: str
+    event: str
+    reason: str
+
+
+RequestFact = Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
+RestoreFact = (
+    RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | RestoreExplained
+)
+Fact = TookOver | MappingProved | Reerased | RequestFact | RestoreFact
+
+REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)
+RESTORE_FACTS = (RestoreDetected, Replayed, IdentitiesDecided, Released, SafeToServe, RestoreExplained)
+FACT_KINDS: Mapping[str, type[Fact]] = {
+    kind.__name__: kind for kind in (TookOver, MappingProved, Reerased, *REQUEST_FACTS, *RESTORE_FACTS)
+}

@@ -1,0 +1,147 @@
+"""The journal in each SQL store: how its head moves, and what it tells when it has moved back.
+
+Protocol, with the numbers that recur in the code (architecture.md, "Ledger and journal"):
+
+1. the ledger durably notes the move that is about to happen (`pending`);
+2. the store commits `UPDATE head … WHERE digest = expected` together with the erasure;
+3. the ledger settles the move.
+
+A crash between 2 and 3 is resolved by looking: the head *is* the pending move, or it is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+GENESIS = "0" * 64
+"""The digest that the first move of a head follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a journal stands: `move` counts moves (ticks too), `digest` commits to all before it.
+
+    `positions` are the highest key of each mapped table and the last value of each sequence behind it,
+    as `table:public.users` and `sequence:public.users_id_seq`.
+    """
+
+    move: int
+    digest: str
+    positions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMove:
+    """One step of the head: only a store that stands at `expected` may take it.
+
+    `expected` is `None` where the store has no head yet, or none any more.
+    """
+
+    expected: str | None
+    move: int
+    digest: str
+    token: int
+
+
+def next_move(expected: Head | None, *, after_move: int, token: int, nonce: bytes) -> HeadMove:
+    """Return the move that follows `expected` (`None`: no head in the store), numbered above `after_move`.
+
+    `nonce` is random, so that a rewound head which moves again never repeats a digest.
+    """
+    before = expected.digest if expected else GENESIS
+    number = max(after_move, expected.move if expected else 0) + 1
+    digest = hashlib.sha256(b"|".join((before.encode(), str(number).encode(), nonce))).hexdigest()
+    return HeadMove(expected.digest if expected else None, number, digest, token)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """What makes a store itself: the server (system identifier, timeline) and each mapped table (oid, relfilenode).
+
+    A dump that is older than the journal, or a single table, can be restored while the head stays as it
+    is; then these change. `server` and `tables` map a name to an opaque text.
+    """
+
+    server: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """What the ledger knows of a store's journal.
+
+    `head` is the last settled move (`None`: the store was never journaled), `pending` a move whose fate
+    is not known, `positions` the highest that any head ever recorded, `last_number` the highest journal
+    number ever allotted, `identity` the store as it was last accepted.
+    """
+
+    head: Head | None = None
+    pending: HeadMove | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)
+    last_number: int = 0
+    identity: StoreIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a look at a store shows: its head (`None`: no journal there), its identity, and whether
+    somebody is filling it right now (`being_filled`: a COPY, an index build, or a pg_restore session)."""
+
+    head: Head | None
+    identity: StoreIdentity
+    being_filled: bool = False
+
+
+class HeadFinding(StrEnum):
+    """What the comparison of a store's head with the ledger says."""
+
+    NEVER_JOURNALED = "NeverJournaled"
+    """Neither side knows a journal: the first one is to be made."""
+    IN_STEP = "InStep"
+    PENDING_COMMITTED = "PendingCommitted"
+    """The move that was in doubt did commit."""
+    PENDING_LOST = "PendingLost"
+    """The move that was in doubt did not commit."""
+    REWOUND = "Rewound"
+    """The store went back in time, or its journal is gone."""
+    IDENTITY_CHANGED = "IdentityChanged"
+    """The head is in step, but the server or a table is another one."""
+    LEDGER_BEHIND = "LedgerBehind"
+    """The store has moves that the ledger does not know: the ledger itself went back in time."""
+
+
+def compare(known: KnownHead, pulse: Pulse) -> HeadFinding:
+    """Compare what the ledger knows of a journal with what the store shows."""
+    if known.head is None and known.pending is None:
+        return HeadFinding.NEVER_JOURNALED if pulse.head is None else HeadFinding.LEDGER_BEHIND
+    if pulse.head is None:
+        never_settled = known.head is None
+        return HeadFinding.PENDING_LOST if never_settled else HeadFinding.REWOUND
+    if known.pending is not None and pulse.head.digest == known.pending.digest:
+        return HeadFinding.PENDING_COMMITTED
+    if known.head is not None and pulse.head.digest == known.head.digest:
+        if known.identity is not None and changed_identity(known.identity, pulse.identity):
+            return HeadFinding.IDENTITY_CHANGED
+        return HeadFinding.IN_STEP if known.pending is None else HeadFinding.PENDING_LOST
+    highest_known = max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
+    return HeadFinding.LEDGER_BEHIND if pulse.head.move > highest_known else HeadFinding.REWOUND
+
+
+def changed_identity(known: StoreIdentity, seen: StoreIdentity) -> bool:
+    """Tell whether the server or a table that is known to both has become another one.
+
+    A table that only one side knows (a mapping that was widened) is no change.
+    """
+    return any(
+        name in after and after[name] != text
+        for before, after in ((known.server, seen.server), (known.tables, seen.tables))
+        for name, text in before.items()
+    )
+
+
+def merged_positions(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Return the highest position of each name: what was given out once is never given out again."""
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {*one, *other}}

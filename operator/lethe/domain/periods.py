@@ -1,0 +1,59 @@
+"""ISO 8601 periods in calendar terms: a month is a month, not thirty days."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+_PERIOD = re.compile(r"P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,3})W)?(?:(\d{1,4})D)?")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d))")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class InvalidPeriod(ValueError):
+    """The text is not a period or duration that Lethe understands; the message says what one looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A calendar period: years and months first, then days, as in `P1Y6M10D`."""
+
+    months: int
+    days: int
+
+    @classmethod
+    def parse(cls, text: str) -> Period:
+        """Parse an ISO 8601 period of years, months, weeks and days that is greater than zero.
+
+        Raises `InvalidPeriod`.
+        """
+        match = _PERIOD.fullmatch(text)
+        parts = [int(part or 0) for part in match.groups()] if match else []
+        if not any(parts):
+            raise InvalidPeriod(f"{text!r} is not an ISO 8601 period greater than zero, such as P6M or P1Y6M")
+        years, months, weeks, days = parts
+        return cls(years * 12 + months, weeks * 7 + days)
+
+    def after(self, moment: datetime) -> datetime:
+        """Return the instant one period later; a month's end stays a month's end (31 August + P6M is 28 or 29 February)."""
+        month_index = moment.year * 12 + moment.month - 1 + self.months
+        year, month = divmod(month_index, 12)
+        last_day = calendar.monthrange(year, month + 1)[1]
+        moved = moment.replace(year=year, month=month + 1, day=min(moment.day, last_day))
+        return moved + timedelta(days=self.days)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Parse a duration as Go and Kubernetes write it: `500ms`, `10s`, `1h30m`; greater than zero.
+
+    Raises `InvalidPeriod`.
+    """
+    matches = list(_DURATION.finditer(text))
+    if not matches or "".join(m.group(0) for m in matches) != text:
+        raise InvalidPeriod(f"{text!r} is not a duration such as 500ms, 10s, 5m or 1h30m")
+    seconds = sum(float(m.group(1)) * _UNIT_SECONDS[m.group(2)] for m in matches)
+    if seconds <= 0:
+        raise InvalidPeriod(f"{text!r} is not greater than zero")
+    return timedelta(seconds=seconds)

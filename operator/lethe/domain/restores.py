@@ -1,0 +1,91 @@
+"""A restore as the ledger knows it: from detection, over the replay, to the open gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import assert_never
+
+from lethe.domain.facts import (
+    DetectedBy,
+    IdentitiesDecided,
+    Released,
+    Replayed,
+    RestoreDetected,
+    RestoreExplained,
+    RestoreFact,
+    SafeToServe,
+)
+from lethe.domain.requests import IllegalTransition
+from lethe.domain.tombstones import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreEpisode:
+    """One time that a store went back. `missing` are the erasures that the journal showed as lost;
+    `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass)."""
+
+    store: str
+    episode: str
+    detected_at: datetime
+    detected_by: DetectedBy
+    positions: Mapping[str, int] = field(default_factory=dict)
+    missing: int = 0
+    missing_since: datetime | None = None
+    re_erased: int = 0
+    left_alone: int = 0
+    unclear: int | None = None
+    unclear_keys: tuple[tuple[str, str], ...] = ()
+    decisions: tuple[tuple[str, str, str], ...] = ()
+    events: Mapping[str, str] = field(default_factory=dict)
+    released_because: str | None = None
+    safe_at: datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the store may not be served yet."""
+        return self.safe_at is None
+
+    def decision_on(self, table: str, key: str) -> Identity | None:
+        """Return what a person decided about a row; a decision on the row itself beats one for all (`*`)."""
+        for wanted in ((table, key), (table, "*"), ("*", "*")):
+            for decided_table, decided_key, decision in self.decisions:
+                if (decided_table, decided_key) == wanted:
+                    return Identity.SAME if decision == "Erase" else Identity.OTHER
+        return None
+
+
+def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> RestoreEpisode:
+    """Return what a restore becomes by one more fact. Raises `IllegalTransition` for one that can't follow."""
+    if isinstance(fact, RestoreDetected):
+        if episode is not None and not episode.open:
+            raise IllegalTransition(f"restore {fact.episode} has ended already")
+        earlier = episode or RestoreEpisode(fact.store, fact.episode, fact.at, fact.detected_by)
+        return replace(
+            earlier,
+            positions=fact.positions or earlier.positions,
+            missing=max(fact.missing, earlier.missing),
+            missing_since=fact.missing_since or earlier.missing_since,
+        )
+    if episode is None:
+        raise IllegalTransition(f"{type(fact).__name__} for restore {fact.episode}, which was never detected")
+    match fact:
+        case Replayed():
+            return replace(
+                episode,
+                re_erased=episode.re_erased + fact.re_erased,
+                left_alone=fact.left_alone,
+                unclear=fact.unclear,
+                unclear_keys=fact.unclear_keys,
+            )
+        case IdentitiesDecided(decisions=decisions):
+            return replace(episode, decisions=tuple(dict.fromkeys((*episode.decisions, *decisions))))
+        case Released(because=because, at=at):
+            return replace(episode, released_because=because, safe_at=at)
+        case SafeToServe(at=at):
+            return replace(episode, safe_at=at)
+        case RestoreExplained(event=event, reason=reason):
+            return replace(episode, events={**episode.events, event: reason})
+        case _:
+            assert_never(fact)

@@ -1,0 +1,1 @@
+"""What the core needs from outside: protocols, the shapes that they exchange, and their errors."""

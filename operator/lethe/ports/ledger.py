@@ -1,0 +1,158 @@
+"""The port to the ledger: append-only facts, each chained to the one before, and what follows from them.
+
+All methods block; the adapter serialises writers. A call of `append` is one durable transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lethe.domain.facts import Fact
+from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity
+from lethe.domain.mapping import ProvedMapping
+from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.tombstones import Tombstone
+
+
+class LedgerError(Exception):
+    """The ledger can't be used as asked; the message says what to do and holds nothing personal."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger's database is away or refuses to write. Nothing is erased until it is back."""
+
+
+class Fenced(LedgerError):
+    """Another operator process has taken over; this one must end."""
+
+
+class KeysDoNotMatch(LedgerError):
+    """The ledger was written with other keys than the ones that are mounted."""
+
+
+class ChainBroken(LedgerError):
+    """An entry does not follow from the one before, or its payload was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveIntended:
+    """Step 1 of a head's move: durably noted before the store is asked. `reserve` journal numbers are
+    allotted with it (they begin at the known head's `last_number` + 1)."""
+
+    store: str
+    move: HeadMove
+    reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSettled:
+    """Step 3: the store stands at `head`. Positions only ever grow. `identity` `None` leaves it as it is."""
+
+    store: str
+    head: Head
+    identity: StoreIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLost:
+    """The pending move did not commit."""
+
+    store: str
+
+
+MoveNote = MoveIntended | MoveSettled | MoveLost
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPosition:
+    """The last entry: its sequence (0: none) and digest (hex SHA-256)."""
+
+    sequence: int
+    digest: str
+
+
+class Ledger(Protocol):
+    """The operator's own record of what was asked, done and seen."""
+
+    @property
+    def ledger_id(self) -> str:
+        """Return the random id under which this ledger keeps its journals in stores."""
+        ...
+
+    @property
+    def server(self) -> str | None:
+        """Return the identity of the database server that holds the ledger; `None` for a file."""
+        ...
+
+    def take_over(self) -> int:
+        """Become the one that writes, and return the fencing token; every earlier holder is `Fenced`."""
+        ...
+
+    def append(
+        self,
+        facts: Sequence[Fact] = (),
+        *,
+        seal: Mapping[str, bytes] | None = None,
+        moves: Sequence[MoveNote] = (),
+    ) -> None:
+        """Record facts, sealed texts (by request; replacing an earlier one) and head moves, all or nothing.
+
+        A `Completed` fact destroys what was sealed for its request. A `Verified` fact makes the
+        request's tombstones count. Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
+        """
+        ...
+
+    def position(self) -> LedgerPosition:
+        """Return where the chain ends."""
+        ...
+
+    def requests_named(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RequestRecord]:
+        """Return the requests of these (namespace, name), as far as they are known."""
+        ...
+
+    def open_requests(self) -> Sequence[RequestRecord]:
+        """Return every request that has not ended, oldest first."""
+        ...
+
+    def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
+        """Return the plain text of what is sealed for these requests; absent where it was destroyed."""
+        ...
+
+    def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
+        """Return which of these keyed digests (tombstones' `email`, or `record_digest`) were erased and verified."""
+        ...
+
+    def known_head(self, store: str) -> KnownHead:
+        """Return what is known of a store's journal; an empty `KnownHead` for a store never met."""
+        ...
+
+    def mappings(self, store: str) -> Mapping[str, ProvedMapping]:
+        """Return every mapping version that was proved for a store."""
+        ...
+
+    def tombstones(self, store: str, *, chunk: int = 50_000) -> Iterator[Sequence[Tombstone]]:
+        """Yield every verified tombstone of a store by ascending number, in chunks."""
+        ...
+
+    def tombstone_count(self, store: str) -> int:
+        """Return how many verified tombstones a store has."""
+        ...
+
+    def sample_tombstones(self, store: str, *, newest: int, random: int) -> Sequence[Tombstone]:
+        """Return the newest verified tombstones and a random choice of the others."""
+        ...
+
+    def episodes(self, *, store: str | None = None, open_only: bool = False) -> Sequence[RestoreEpisode]:
+        """Return the restores, oldest first."""
+        ...
+
+    def verify(self) -> LedgerPosition:
+        """Walk the whole chain and every payload that still exists. Raises `ChainBroken`."""
+        ...
+
+    def close(self) -> None:
+        """Checkpoint and close the database."""
+        ...
