@@ -1,0 +1,63 @@
+# Linux, Python 3.11 or newer, make. Everything else is fetched by exact version, hash-checked.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON_IN_VENV := .venv/bin/python
+IMAGE ?= lethe:dev
+BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
+
+.PHONY: help install lock upgrade check format crds test demo bench binaries cluster cluster-down image clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+install: ## .venv with the project in it
+	@requirements/install
+
+lock: install ## write requirements/*.txt anew, changing only what must change
+	requirements/lock
+
+upgrade: install ## the same, with the newest of everything
+	requirements/lock --upgrade
+
+check: install ## lint, format, types, imports, generated files
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@if [[ -f operator/lethe/cli/main.py ]]; then set -x; $(PYTHON_IN_VENV) -m lethe.cli.main crds --check crds; fi
+
+format: install ## let ruff mend what it can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+crds: install ## generate crds/ from the models
+	$(PYTHON_IN_VENV) -m lethe.cli.main crds --out crds
+
+binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
+	@$(PYTHON_IN_VENV) -m tests.cluster.build
+
+test: binaries ## all tests, against real servers; PYTEST_ARGS narrows
+	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
+
+demo: binaries ## the story, on real servers
+	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
+
+bench: binaries ## figures, on real servers
+	$(PYTHON_IN_VENV) -m benches $(BENCH_ARGS)
+
+cluster: binaries ## etcd and kube-apiserver in the background; kubeconfig in build/cluster/
+	@$(PYTHON_IN_VENV) -m tests.servers.controlplane up build/cluster
+
+cluster-down: install ## stop them
+	@$(PYTHON_IN_VENV) -m tests.servers.controlplane down build/cluster
+
+image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
+	@[[ -n "$(BUILDER)" ]] || { echo "buildah, docker or podman is needed to build an image." >&2; exit 1; }
+	$(BUILDER) build -t $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(IMAGE_ARGS) .
+
+clean: ## remove what was made here; the cache outside the checkout stays
+	@[[ ! -f build/cluster/pid || ! -x $(PYTHON_IN_VENV) ]] || $(MAKE) cluster-down
+	rm -rf .venv build dist operator/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
