@@ -1,0 +1,1 @@
+"""The contract with users: the custom resources, and the CRDs generated from them."""

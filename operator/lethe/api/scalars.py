@@ -1,0 +1,32 @@
+"""Instants, days and counts, as they stand in custom resources."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic_core import PydanticCustomError
+
+from lethe.api.rules import INT32, INT64, Keywords
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:  # the first and last hours that a datetime can hold, in another zone
+        raise PydanticCustomError("instant", "is too far in the past or the future") from None
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), Keywords({"maxLength": 64})]
+"""RFC 3339 with a time zone; UTC in Python."""
+
+Day = Annotated[date, Keywords({"maxLength": 10})]
+"""A calendar day, without a time zone."""
+
+Count32 = Annotated[int, Field(ge=0), INT32]
+Count = Annotated[int, Field(ge=0), INT64]
+"""A number of things, for what may grow beyond two billion."""
+
+MaxRecords = Annotated[int, Field(ge=1, le=1000), INT32]
+"""How many records one person may have in a store before a person has to look."""
+
+MAX_RECORDS = 5

@@ -1,0 +1,186 @@
+"""DataStore: a system that may hold personal data, and how Lethe erases there."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, condition_column
+from lethe.api.rules import ATOMIC_LIST, SET, Keywords, Rule, exactly_one
+from lethe.api.scalars import Count, Instant
+from lethe.api.v1alpha1.conditions import Status
+from lethe.api.v1alpha1.datastore_remote import HttpStore, LdapStore, Plugin, ScimStore, TrytonStore
+from lethe.api.v1alpha1.datastore_sql import SqlStore
+from lethe.domain.mapping import StoreOwner, StoreRole
+
+_BACKENDS = ("sql", "http", "scim", "ldap", "tryton", "plugin")
+
+
+class BackupsExpected(StrEnum):
+    """Whether a store has backups."""
+
+    COVERED = "Covered"
+    NONE = "None"
+
+
+class GateRelease(StrEnum):
+    """Who opens a gate again."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
+class LabelOperator(StrEnum):
+    """How a label is compared."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+_LabelValue = Annotated[str, Field(max_length=63)]
+
+
+class LabelRequirement(ApiModel):
+    """One comparison of a label."""
+
+    key: Annotated[str, Field(max_length=317)] = Field(description="The label.")
+    operator: LabelOperator = Field(description="In, NotIn, Exists or DoesNotExist.")
+    values: Annotated[tuple[_LabelValue, ...], Field(max_length=64), ATOMIC_LIST] = Field(
+        default=(), description="With In and NotIn: what it is compared with."
+    )
+
+
+class PodSelector(ApiModel):
+    """Which pods, by their labels."""
+
+    rules = (
+        Rule(
+            rule="(has(self.matchLabels) && self.matchLabels.size() > 0) || "
+            "(has(self.matchExpressions) && self.matchExpressions.size() > 0)",
+            message="must not be empty: it would close every pod of the namespace",
+            holds=lambda selector: bool(selector.match_labels or selector.match_expressions),
+        ),
+    )
+
+    match_labels: Annotated[Mapping[str, _LabelValue], Field(max_length=16)] | None = Field(
+        default=None, description="Labels that a pod must have."
+    )
+    match_expressions: Annotated[tuple[LabelRequirement, ...], Field(max_length=16), ATOMIC_LIST] = Field(
+        default=(), description="Comparisons that must all hold."
+    )
+
+
+class Gate(ApiModel):
+    """Pods that must not serve while erasures are missing in the store."""
+
+    pod_selector: Annotated[PodSelector, Keywords({"x-kubernetes-map-type": "atomic"})] = Field(
+        description="Which pods of this namespace."
+    )
+    release: GateRelease = Field(
+        default=GateRelease.AUTOMATIC,
+        description="Automatic: pods serve again once all is erased and verified. Manual: once a person "
+        "says so in "
+        "RestoreEvent.spec.release.",
+    )
+
+
+class DataStoreSpec(ApiModel):
+    """What the store is and what it holds. Exactly one of sql, http, scim, ldap, tryton and plugin."""
+
+    rules = (
+        exactly_one(*_BACKENDS),
+        Rule(
+            rule="self.role != 'Primary' || self.owner == 'Self'",
+            field_path=".owner",
+            message="must be Self for the Primary store",
+            holds=lambda spec: spec.role is not StoreRole.PRIMARY or spec.owner is StoreOwner.SELF,
+        ),
+    )
+
+    role: StoreRole = Field(
+        description="Primary (one per namespace; its keys name persons), CRM, HRM or Other."
+    )
+    owner: StoreOwner = Field(description="Self or ThirdParty. Nothing is ever sent to a ThirdParty store.")
+    sql: SqlStore | None = Field(default=None, description="A database that SQLAlchemy can reach.")
+    http: HttpStore | None = Field(default=None, description="A store with an HTTP API that speaks JSON.")
+    scim: ScimStore | None = Field(default=None, description="A store that speaks SCIM 2.0.")
+    ldap: LdapStore | None = Field(default=None, description="A directory that speaks LDAP.")
+    tryton: TrytonStore | None = Field(default=None, description="A Tryton server.")
+    plugin: Plugin | None = Field(
+        default=None, description="A store of another kind, by an installed adapter."
+    )
+    gate: Gate | None = Field(
+        default=None, description="Pods that must not serve while erasures are missing in the store."
+    )
+    backups: BackupsExpected = Field(
+        default=BackupsExpected.COVERED,
+        description="Covered: some BackupSource must name this store. None: it has no backups.",
+    )
+
+    @property
+    def backend(self) -> SqlStore | HttpStore | ScimStore | LdapStore | TrytonStore | Plugin:
+        """The one of the alternatives that is given."""
+        alternatives = (self.sql, self.http, self.scim, self.ldap, self.tryton, self.plugin)
+        return next(backend for backend in alternatives if backend is not None)
+
+
+class StoreErasures(ApiModel):
+    """How many erasures the store holds, and how many it lacks."""
+
+    applied: Count | None = Field(default=None, description="Erasures that the store's journal holds.")
+    missing: Count | None = Field(
+        default=None, description="Erasures that the ledger holds and the store lacks."
+    )
+
+
+class StoreJournal(ApiModel):
+    """Where the store's journal stands."""
+
+    number: Count | None = Field(
+        default=None, description="Number of the journal's head when it was last read."
+    )
+
+
+class DataStoreStatus(Status):
+    """What Lethe has seen of the store."""
+
+    last_seen_at: Instant | None = Field(default=None, description="When the store last answered.")
+    last_swept_at: Instant | None = Field(
+        default=None, description="When all that was erased was last checked to be still cleared."
+    )
+    erasures: StoreErasures | None = Field(
+        default=None, description="Erasures that the store holds and lacks."
+    )
+    journal: StoreJournal | None = Field(default=None, description="Where the store's journal stands.")
+    unmapped: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=64), SET] = Field(
+        default=(), description="Columns that look like PII and are neither mapped nor ignored."
+    )
+
+
+class DataStore(Resource):
+    """A system that may hold personal data, and how Lethe erases there."""
+
+    definition: ClassVar = Definition(
+        kind="DataStore",
+        plural="datastores",
+        short_name="dstore",
+        selectable=(".spec.role", ".spec.owner"),
+        columns=(
+            Column(name="Role", json_path=".spec.role"),
+            Column(name="Owner", json_path=".spec.owner"),
+            condition_column("Ready", "Ready"),
+            condition_column("Reason", "Ready", "reason"),
+            condition_column("Safe", "SafeToServe"),
+            condition_column("Backups", "BackupsCovered", "reason"),
+            AGE,
+            condition_column("Message", "Ready", "message", priority=1),
+        ),
+    )
+
+    spec: DataStoreSpec = Field(description="What the store is.")
+    status: DataStoreStatus = Field(
+        default_factory=DataStoreStatus.unseen, description="What Lethe has seen of it."
+    )

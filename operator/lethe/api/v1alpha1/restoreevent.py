@@ -1,0 +1,242 @@
+"""RestoreEvent: a store went back in time, and erases again what came back."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from lethe.api.model import AGE, ApiModel, Column, Definition, Resource
+from lethe.api.rules import FORBIDDEN, Rule, exactly_one, map_by
+from lethe.api.scalars import Count, Instant
+from lethe.api.v1alpha1.conditions import Status
+from lethe.api.v1alpha1.datastore_sql import TableName
+from lethe.api.v1alpha1.identifiers import OpaqueKey, no_address
+from lethe.api.v1alpha1.references import ObjectName
+
+_Sentence = Annotated[
+    str,
+    Field(min_length=1, max_length=1024),
+    no_address("must not hold personal data such as an e-mail address"),
+]
+
+
+class RestoreReason(StrEnum):
+    """Why a backup was restored. The policy allows the first two; a drill restores elsewhere."""
+
+    NATURAL_DISASTER = "NaturalDisaster"
+    SECURITY_BREACH = "SecurityBreach"
+    DRILL = "Drill"
+    UNDECLARED = "Undeclared"
+
+
+class RestoredFrom(ApiModel):
+    """To which moment the store went back. Exactly one of snapshot and takenAt."""
+
+    rules = (
+        exactly_one(
+            "snapshot",
+            "takenAt",
+            message="give exactly one of snapshot (a BackupSnapshot's name) and takenAt (the moment to "
+            "which the "
+            "store went back)",
+        ),
+    )
+
+    snapshot: ObjectName | None = Field(default=None, description="Name of the BackupSnapshot.")
+    taken_at: Instant | None = Field(default=None, description="The moment to which the store went back.")
+
+
+class IdentityDecision(StrEnum):
+    """Whether a row that came back is the erased person."""
+
+    ERASE = "Erase"
+    LEAVE_ALONE = "LeaveAlone"
+
+
+class DecidedIdentity(ApiModel):
+    """A person's answer about one row that software could not decide."""
+
+    rules = (Rule(rule="self == oldSelf", reason=FORBIDDEN, message="a decision can't be changed"),)
+
+    table: TableName = Field(description="Table of the row, as in status.unclear.")
+    key: OpaqueKey = Field(description="Key of the row, as in status.unclear.")
+    decision: IdentityDecision = Field(
+        description="Erase: it is the erased person. LeaveAlone: it is somebody else."
+    )
+
+
+class Release(ApiModel):
+    """Lets the store be served."""
+
+    because: _Sentence = Field(description="Why, in a sentence. No personal data.")
+
+
+class RestoreEventSpec(ApiModel):
+    """Which store went back in time, and why. Can be added to, hardly changed."""
+
+    rules = (
+        Rule(
+            rule="self.reason == 'Undeclared' || has(self.justification)",
+            field_path=".reason",
+            message="needs spec.justification: say in a sentence what happened (and where it is written "
+            "down)",
+            holds=lambda spec: spec.reason is RestoreReason.UNDECLARED or spec.justification is not None,
+        ),
+        Rule(
+            rule="self.store == oldSelf.store",
+            field_path=".store",
+            reason=FORBIDDEN,
+            message="can't be changed; apply another RestoreEvent",
+        ),
+        Rule(
+            rule="self.reason == oldSelf.reason || oldSelf.reason == 'Undeclared'",
+            field_path=".reason",
+            reason=FORBIDDEN,
+            message="can only be given once, in place of Undeclared",
+        ),
+        Rule(
+            rule="oldSelf.reason == 'Undeclared' || (has(self.justification) && has(oldSelf.justification) "
+            "&& "
+            "self.justification == oldSelf.justification)",
+            reason=FORBIDDEN,
+            message="spec.justification can't be changed once a reason is given",
+        ),
+        # On the list alone, an emptied or removed list would take decisions back.
+        Rule(
+            rule="!has(oldSelf.identities) || has(self.identities)",
+            reason=FORBIDDEN,
+            message="decisions in spec.identities can't be taken back",
+        ),
+        Rule(
+            rule="!has(oldSelf.restoredFrom) || (has(self.restoredFrom) && self.restoredFrom == "
+            "oldSelf.restoredFrom)",
+            reason=FORBIDDEN,
+            message="spec.restoredFrom can be added, not changed",
+        ),
+        Rule(
+            rule="!has(oldSelf.release) || (has(self.release) && self.release == oldSelf.release)",
+            reason=FORBIDDEN,
+            message="spec.release can be added, then neither changed nor taken back",
+        ),
+    )
+
+    store: ObjectName = Field(description="Name of the DataStore.")
+    reason: RestoreReason = Field(
+        description="NaturalDisaster, SecurityBreach or Drill. Undeclared stands only where Lethe found "
+        "the restore "
+        "before anybody declared it; replace it."
+    )
+    justification: _Sentence | None = Field(
+        default=None,
+        description="What happened, in a sentence, and where it is written down. No personal data.",
+    )
+    restored_from: RestoredFrom | None = Field(
+        default=None,
+        description="To which moment the store went back. Needed only where its journal does not tell.",
+    )
+    identities: Annotated[
+        tuple[DecidedIdentity, ...],
+        Field(max_length=64),
+        map_by("table", "key"),
+        Rule(
+            rule="oldSelf.all(o, self.exists(n, n.table == o.table && n.key == o.key))",
+            reason=FORBIDDEN,
+            message="a decision can't be taken back",
+        ),
+    ] = Field(default=(), description="A person's answers for the rows that status lists as unclear.")
+    release: Release | None = Field(
+        default=None,
+        description="Lets the store be served although this has not ended, or where the DataStore says "
+        "Manual.",
+    )
+
+
+class RestoreState(StrEnum):
+    """Where the replay stands, in one word; derived from the conditions."""
+
+    PENDING = "Pending"
+    DECLARED = "Declared"
+    REPLAYING = "Replaying"
+    IDENTITY_UNCLEAR = "IdentityUnclear"
+    AWAITING_RELEASE = "AwaitingRelease"
+    SAFE_TO_SERVE = "SafeToServe"
+    STALLED = "Stalled"
+
+
+class DetectedBy(StrEnum):
+    """What showed that the store went back in time."""
+
+    JOURNAL = "Journal"
+    TABLE_IDENTITY = "TableIdentity"
+    PROBE = "Probe"
+    SWEEP = "Sweep"
+    DECLARATION = "Declaration"
+    VELERO = "Velero"
+    CLOUD_NATIVE_PG = "CloudNativePG"
+    VOLUME_SNAPSHOT = "VolumeSnapshot"
+
+
+class Replay(ApiModel):
+    """How many erasures came undone, and what became of them."""
+
+    missing: Count | None = Field(default=None, description="Erasures that the restored store lacked.")
+    re_erased: Count | None = Field(default=None, description="Of these, erased again and read back.")
+    left_alone: Count | None = Field(
+        default=None, description="Of these, rows that are somebody else by now."
+    )
+    unclear: Count | None = Field(
+        default=None, description="Of these, rows about which a person has to decide."
+    )
+    missing_since: Instant | None = Field(
+        default=None, description="When the earliest of these had been erased."
+    )
+
+
+class UnclearRow(ApiModel):
+    """A row of which software can't tell whose it is."""
+
+    table: Annotated[str, Field(max_length=256)] = Field(description="Table of the row.")
+    key: Annotated[str, Field(max_length=253)] = Field(description="Key of the row.")
+
+
+class RestoreEventStatus(Status):
+    """How far the replay has come."""
+
+    state: RestoreState | None = Field(default=None, description="Where it stands, in one word.")
+    detected_by: DetectedBy | None = Field(
+        default=None, description="What showed that the store went back in time."
+    )
+    replay: Replay | None = Field(
+        default=None, description="How many erasures came undone, and what became of them."
+    )
+    unclear: Annotated[tuple[UnclearRow, ...], Field(max_length=64), map_by("table", "key")] = Field(
+        default=(), description="Rows that a person has to decide about, in spec.identities; the first 64."
+    )
+    safe_to_serve_at: Instant | None = Field(
+        default=None, description="When all was erased again and verified."
+    )
+
+
+class RestoreEvent(Resource):
+    """A store that went back in time: why, and how what came back with it is erased again."""
+
+    definition: ClassVar = Definition(
+        kind="RestoreEvent",
+        plural="restoreevents",
+        short_name="revent",
+        selectable=(".spec.store", ".spec.reason", ".status.state"),
+        columns=(
+            Column(name="Store", json_path=".spec.store"),
+            Column(name="Reason", json_path=".spec.reason"),
+            Column(name="State", json_path=".status.state"),
+            Column(name="Missing", type="integer", json_path=".status.replay.missing"),
+            Column(name="Erased again", type="integer", json_path=".status.replay.reErased"),
+            Column(name="Safe", type="date", json_path=".status.safeToServeAt"),
+            AGE,
+        ),
+    )
+
+    spec: RestoreEventSpec = Field(description="Which store went back in time, and why.")
+    status: RestoreEventStatus = Field(
+        default_factory=RestoreEventStatus.unseen, description="How far the replay has come."
+    )
