@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from lethe.api.rules import VALIDATIONS
 
 _INT_OR_STRING = "x-kubernetes-int-or-string"
+_INTEGER_AND_STRING = ([{"type": "integer"}, {"type": "string"}], [{"type": "string"}, {"type": "integer"}])
 _REFERENCE = "#/$defs/"
 
 # Formats that the API server checks as pydantic means them. Its `duration`, for one, is Go's, not ISO 8601's.
@@ -126,10 +127,7 @@ def _resolved(
         choices = [choice for choice in flat.pop("anyOf") if choice != {"type": "null"}]
         if len(choices) == 1:
             flat = _joined(choices[0], flat)
-        elif sorted(choice.get("type", "") for choice in choices if len(choice) == 1) == [
-            "integer",
-            "string",
-        ]:
+        elif choices in _INTEGER_AND_STRING:
             flat[_INT_OR_STRING] = True
         else:
             raise NotStructural(path, "anyOf: a field has one type; make the alternatives optional fields")
@@ -159,7 +157,7 @@ def _type_of(schema: Mapping[str, Any], path: str) -> str:
     if "type" not in schema:
         unusual = ", ".join(sorted(set(schema) - _KEYWORDS_OF_ALL)) or "nothing"
         raise NotStructural(path, f"has no type (it says {unusual})")
-    if schema["type"] not in _KEYWORDS_OF_TYPE:
+    if schema["type"] not in list(_KEYWORDS_OF_TYPE):  # which may be a list itself
         raise NotStructural(path, f"type {schema['type']} does not exist in a structural schema")
     return str(schema["type"])
 
@@ -189,7 +187,7 @@ def _refuse_unbounded(schema: Mapping[str, Any], kind: str, path: str) -> None:
             raise NotStructural(path, "is an object with fields and a map at once")
         if "maxProperties" not in schema:
             raise NotStructural(path, "has no maxProperties")
-    elif "properties" not in schema:
+    elif not schema.get("properties"):
         raise NotStructural(
             path, "has neither fields nor values: the API server would drop all that is in it"
         )

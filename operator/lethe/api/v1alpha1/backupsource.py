@@ -21,6 +21,7 @@ Retention = Annotated[
     Field(max_length=32),
     Rule(
         rule=f"self.matches('{_PERIOD}') && self.matches('[1-9]')",
+        reason=FORBIDDEN,
         message="must be an ISO 8601 period of years, months, weeks and days, greater than zero: P6M, "
         "P26W, P180D or "
         "P1Y6M",

@@ -11,7 +11,7 @@ from lethe.api.rules import ATOMIC_LIST, FORBIDDEN, SET, Rule, exactly_one, map_
 from lethe.api.scalars import Count, Count32, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_sql import TableName
-from lethe.api.v1alpha1.identifiers import ErasureSubject, Reference
+from lethe.api.v1alpha1.identifiers import ErasureSubject, Reference, no_address
 from lethe.api.v1alpha1.references import ObjectName
 
 
@@ -24,15 +24,21 @@ class Confirmation(StrEnum):
     TOO_MANY_RECORDS = "TooManyRecords"
 
 
+# No table is called like this, but an address may be put into the wrong field.
+_Table = Annotated[TableName, no_address("is the name of a table, never an e-mail address")]
 _RecordKey = Annotated[str, Field(min_length=1, max_length=253)]
-_TableNames = Annotated[tuple[TableName, ...], Field(min_length=1, max_length=64), ATOMIC_LIST]
-_DatabaseName = Annotated[str, Field(min_length=1, max_length=256)]
+_TableNames = Annotated[tuple[_Table, ...], Field(min_length=1, max_length=64), ATOMIC_LIST]
+_DatabaseName = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    no_address("is the name of a database, never an e-mail address"),
+]
 
 
 class Records(ApiModel):
     """Rows of one table, by their keys."""
 
-    table: TableName = Field(description="Name of the table, with its schema if that is not the default one.")
+    table: _Table = Field(description="Name of the table, with its schema if that is not the default one.")
     keys: Annotated[
         tuple[_RecordKey, ...],
         Field(min_length=1, max_length=1000),

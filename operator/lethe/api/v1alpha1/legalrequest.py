@@ -42,6 +42,7 @@ class Authority(ApiModel):
         Field(max_length=2),
         Rule(
             rule="self.matches('^[A-Z]{2}$')",
+            reason=FORBIDDEN,
             message='must be an ISO 3166-1 code of two capital letters, in quotes: "US"',
             holds=lambda country: re.fullmatch("[A-Z]{2}", country) is not None,
         ),
@@ -118,6 +119,7 @@ class NonDisclosure(ApiModel):
             Rule(
                 rule="(self == 'UTC' || self.contains('/')) && "
                 "timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",
+                reason=FORBIDDEN,
                 message="must be an IANA time zone such as America/New_York",
                 holds=_is_time_zone,
             ),
