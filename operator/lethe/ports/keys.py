@@ -39,3 +39,8 @@ class Keyring(Protocol):
     def check_value(self) -> str:
         """Return a text by which a ledger recognises its own keys; it tells nothing about them."""
         ...
+
+
+def record_digest(keyring: Keyring, store: str, table: str, key: str) -> bytes:
+    """Return the keyed digest under which a ledger remembers that a record of a store was erased."""
+    return keyring.fingerprint("record", store, table, key)

@@ -1,0 +1,1 @@
+"""Where the three keys of a ledger come from."""

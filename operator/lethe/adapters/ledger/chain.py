@@ -1,0 +1,220 @@
+"""The chain of entries: how a fact becomes one, and how an entry is checked.
+
+1. The payload's plain text is 32 random bytes (the salt) and the fact as canonical JSON; it is
+   encrypted with the key of the entry's month (AES-256-GCM, bound to the sequence).
+2. `payload_digest` is the SHA-256 of that plain text, so it tells nothing once salt and text are gone.
+3. `digest` is the SHA-256 of every other column and of the entry before. No digest covers the
+   ciphertext: payloads can be destroyed by destroying the month's key, and the chain still verifies.
+4. Where the chain ends is authenticated with the ledger's keys (`ledger.end_mac`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Connection, insert, select
+
+from lethe.adapters.ledger.schema import entries, period_keys
+from lethe.domain.facts import FACT_KINDS, Fact, Intended
+from lethe.ports.keys import Keyring, SealBroken
+from lethe.ports.ledger import ChainBroken, LedgerError
+
+GENESIS = bytes(32)
+"""The digest that the first entry follows."""
+
+_NONCE_BYTES, _SALT_BYTES, _KEY_BYTES = 12, 32, 32
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decoders = {kind: msgspec.json.Decoder(fact_type) for kind, fact_type in FACT_KINDS.items()}
+
+
+class Entry(NamedTuple):
+    """One row of `entries`, in the order of its columns."""
+
+    sequence: int
+    at: str
+    kind: str
+    request: str | None
+    store: str | None
+    number: int | None
+    period: str
+    token: int
+    payload: bytes | None
+    payload_digest: bytes
+    previous_digest: bytes
+    digest: bytes
+
+
+def entry_digest(
+    sequence: int,
+    at: str,
+    kind: str,
+    request: str | None,
+    store: str | None,
+    number: int | None,
+    period: str,
+    token: int,
+    payload_digest: bytes,
+    previous_digest: bytes,
+) -> bytes:
+    """Return the SHA-256 of an entry's columns, each written as its length in bytes, `:` and its text.
+
+    What is absent is written `-`, so that it differs from what is empty.
+    """
+    framed = "".join(
+        "-" if field is None else f"{len(str(field).encode())}:{field}"
+        for field in (sequence, at, kind, request, store, number, period, token)
+    )
+    return sha256(framed.encode() + payload_digest + previous_digest).digest()
+
+
+def end_mac(keyring: Keyring, ledger_id: str, sequence: int, digest: bytes) -> bytes:
+    """Return the keyed digest of where a chain ends."""
+    return keyring.fingerprint("ledger-end", ledger_id, str(sequence), digest.hex())
+
+
+class PeriodKeys:
+    """The keys of the months' payloads, each unsealed once. Not for two threads at a time to make keys with."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._known: dict[str, AESGCM | None] = {}
+
+    def for_reading(self, connection: Connection, period: str) -> AESGCM | None:
+        """Return a month's key; `None` where it was destroyed. Raises `ChainBroken` for one that was changed."""
+        if period not in self._known:
+            query = select(period_keys.c.wrapped_key).where(period_keys.c.period == period)
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise ChainBroken(f"The key of {period} is gone without a trace of its destruction.")
+            self._known[period] = None if row.wrapped_key is None else self._unsealed(row.wrapped_key, period)
+        return self._known[period]
+
+    def for_writing(self, connection: Connection, period: str) -> AESGCM:
+        """Return a month's key, made now if need be."""
+        if period not in self._known:
+            query = select(period_keys.c.period).where(period_keys.c.period == period)
+            if connection.execute(query).one_or_none() is None:
+                key = os.urandom(_KEY_BYTES)
+                wrapped = self._keyring.seal(key, f"period:{period}")
+                connection.execute(insert(period_keys), {"period": period, "wrapped_key": wrapped})
+                # Not remembered yet: the caller's transaction may be rolled back, and this key with it.
+                return AESGCM(key)
+        known = self.for_reading(connection, period)
+        if known is None:
+            raise LedgerError(f"The key of {period} is destroyed, and the clock says {period}: correct the clock.")
+        return known
+
+    def _unsealed(self, wrapped: bytes, period: str) -> AESGCM:
+        try:
+            return AESGCM(self._keyring.unseal(wrapped, f"period:{period}"))
+        except SealBroken:
+            raise ChainBroken(f"The key of {period} was changed.") from None
+
+
+def chained(
+    facts: Sequence[Fact], *, after: tuple[int, bytes], at: datetime, token: int, key: AESGCM
+) -> Iterator[Entry]:
+    """Yield the entries of facts that follow the entry `after` (sequence and digest)."""
+    sequence, previous = after
+    instant = at.isoformat()
+    period = period_of(at)
+    random = memoryview(os.urandom(len(facts) * (_NONCE_BYTES + _SALT_BYTES)))
+    for fact in facts:
+        sequence += 1
+        nonce, salt = bytes(random[:_NONCE_BYTES]), random[_NONCE_BYTES : _NONCE_BYTES + _SALT_BYTES]
+        random = random[_NONCE_BYTES + _SALT_BYTES :]
+        plain = b"".join((salt, _encode(fact)))
+        payload = nonce + key.encrypt(nonce, plain, sequence.to_bytes(8, "big"))
+        payload_digest = sha256(plain).digest()
+        kind = type(fact).__name__
+        request, store = getattr(fact, "request", None), getattr(fact, "store", None)
+        number = fact.tombstones[0].number if isinstance(fact, Intended) and fact.tombstones else None
+        digest = entry_digest(
+            sequence, instant, kind, request, store, number, period, token, payload_digest, previous
+        )
+        yield Entry(
+            sequence, instant, kind, request, store, number, period, token, payload, payload_digest, previous, digest
+        )
+        previous = digest
+
+
+def period_of(at: datetime) -> str:
+    """Return the month whose key encrypts what is recorded at an instant, as `2026-11`."""
+    return at.strftime("%Y-%m")
+
+
+def decrypted(key: AESGCM, sequence: int, payload: bytes) -> bytes:
+    """Return an entry's salt and JSON. Raises `ChainBroken`."""
+    try:
+        return key.decrypt(payload[:_NONCE_BYTES], payload[_NONCE_BYTES:], sequence.to_bytes(8, "big"))
+    except (InvalidTag, ValueError):
+        raise ChainBroken(f"The payload of entry {sequence} was changed.") from None
+
+
+def decoded(kind: str, sequence: int, plain: bytes) -> Fact:
+    """Return the fact in an entry's plain text. Raises `ChainBroken`."""
+    try:
+        fact: Fact = _decoders[kind].decode(memoryview(plain)[_SALT_BYTES:])
+    except (KeyError, msgspec.MsgspecError):
+        # The decoder's own message quotes the text.
+        raise ChainBroken(f"Entry {sequence} holds no fact of kind {kind} that this Lethe can read.") from None
+    return fact
+
+
+_WALK_ROWS = 2_000
+
+
+def walk(connection: Connection, *, until: int) -> Iterator[Entry]:
+    """Yield the entries up to a sequence, in order, by ranges of keys."""
+    last = 0
+    while last < until:
+        query = (
+            select(entries)
+            .where(entries.c.sequence > last, entries.c.sequence <= until)
+            .order_by(entries.c.sequence)
+            .limit(_WALK_ROWS)
+        )
+        rows = connection.execute(query).all()
+        if not rows:
+            return
+        for row in rows:
+            yield Entry(*row)
+        last = rows[-1].sequence
+
+
+def checked(
+    rows: Iterable[Entry], key_of: Callable[[str], AESGCM | None]
+) -> Iterator[tuple[Entry, Fact | None]]:
+    """Yield each entry with its fact (`None`: destroyed), after proof that it follows from the one before.
+
+    Raises `ChainBroken`.
+    """
+    sequence, previous = 0, GENESIS
+    for entry in rows:
+        sequence += 1
+        if entry.sequence != sequence:
+            raise ChainBroken(f"Entry {sequence} is missing.")
+        if entry.previous_digest != previous:
+            raise ChainBroken(f"Entry {sequence} does not follow from the one before.")
+        if entry.digest != entry_digest(*entry[:8], entry.payload_digest, entry.previous_digest):
+            raise ChainBroken(f"Entry {sequence} was changed.")
+        previous = entry.digest
+        yield entry, _fact(entry, key_of(entry.period))
+
+
+def _fact(entry: Entry, key: AESGCM | None) -> Fact | None:
+    if key is None:
+        return None
+    if entry.payload is None:
+        raise ChainBroken(f"The payload of entry {entry.sequence} is gone, and its key is not destroyed.")
+    plain = decrypted(key, entry.sequence, entry.payload)
+    if sha256(plain).digest() != entry.payload_digest:
+        raise ChainBroken(f"The payload of entry {entry.sequence} is not the one that was recorded.")
+    return decoded(entry.kind, entry.sequence, plain)

@@ -1,0 +1,180 @@
+"""The database behind LETHE_LEDGER_URL: opening, migrating, and errors without values in them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from lethe.adapters.ledger.schema import VERSIONS
+from lethe.domain.requests import IllegalTransition
+from lethe.ports.ledger import LedgerError, LedgerUnavailable
+
+_FORMS = "sqlite:////folder/ledger.db or postgresql://user:password@host/database"
+_BUSY_MILLISECONDS = 10_000
+_MIGRATION_LOCK = 0x6C65746865  # "lethe": any number will do that other users of advisory locks don't take
+
+
+def connect(url: str) -> Engine:
+    """Return the engine for a ledger's URL; nothing has been asked of a PostgreSQL server yet.
+
+    Raises `LedgerUnavailable` for a URL of another form and for a file that can't be made.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise LedgerUnavailable(f"LETHE_LEDGER_URL is not a URL; write {_FORMS}.") from None
+    if parsed.drivername == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise LedgerUnavailable(f"LETHE_LEDGER_URL names no file; write {_FORMS}.")
+        _make_private(Path(parsed.database))
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,
+            connect_args={"check_same_thread": False, "timeout": _BUSY_MILLISECONDS / 1000},
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        if "connect_timeout" not in parsed.query:
+            parsed = parsed.update_query_dict({"connect_timeout": "10"})
+        engine = create_engine(parsed, hide_parameters=True, pool_size=2, pool_pre_ping=True)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
+    raise LedgerUnavailable(f"LETHE_LEDGER_URL is for a database that Lethe doesn't know; write {_FORMS}.")
+
+
+def _make_private(path: Path) -> None:
+    """See to it that the file exists with mode 0600; SQLite gives its WAL the same."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LedgerUnavailable(
+            f"LETHE_LEDGER_URL names {path}, which can't be opened for writing ({error.strerror}); "
+            "mount a volume there that the operator's user may write."
+        ) from None
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        try:
+            path.chmod(0o600)
+        except PermissionError:
+            pass  # somebody else's file, as a volume with fsGroup makes them: its mode is the volume's matter
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGINs come too late; see _begin_sqlite
+    for pragma in (
+        f"busy_timeout = {_BUSY_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "secure_delete = ON",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: one that began by reading can't always become a writer.
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+@contextmanager
+def told_without_values(url: URL) -> Iterator[None]:
+    """Turn the database's errors, whose texts can quote whole rows, into `LedgerUnavailable`."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise IllegalTransition(f"a fact contradicts what the ledger holds ({_code(error)})") from None
+    except DBAPIError as error:
+        raise LedgerUnavailable(_what_to_do(url, error)) from None
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(
+            f"The ledger's database can't be used ({type(error).__name__}); check LETHE_LEDGER_URL."
+        ) from None
+
+
+def _code(error: DBAPIError) -> str:
+    """Return the error's code: all of it that can't hold a value."""
+    names = (getattr(error.orig, "sqlstate", None), getattr(error.orig, "sqlite_errorname", None))
+    return next((f"{name}" for name in names if name), type(error.orig).__name__)
+
+
+def _what_to_do(url: URL, error: DBAPIError) -> str:
+    code = _code(error)
+    if url.get_backend_name() == "sqlite":
+        remedy = {
+            "SQLITE_NOTADB": "is not a ledger; name another file, or restore this one",
+            "SQLITE_CORRUPT": "is damaged; restore it from its backup or mirror",
+            "SQLITE_FULL": "can't grow; make room on its volume",
+            "SQLITE_BUSY": "is locked by another process; see who else has it open",
+        }.get(code, "can't be used; check that its folder and volume are writable")
+        return f"LETHE_LEDGER_URL names {url.database}, which {remedy} ({code})."
+    where = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+    # libpq gives no code for a refused log-in, and its text can be trusted for these words only.
+    if code in ("28P01", "28000") or "authentication failed" in str(error.orig):
+        return f"LETHE_LEDGER_URL: {where} refuses this user or password; correct them."
+    if code == "3D000" or "does not exist" in str(error.orig) and code == "OperationalError":
+        return f"LETHE_LEDGER_URL: {where} does not exist; create the database and its user."
+    return f"LETHE_LEDGER_URL: {where} is away or refuses ({code}); see that it runs and lets this user write."
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema to the newest version; within the caller's transaction, under a lock.
+
+    Raises `LedgerError` for a schema that a newer Lethe has made.
+    """
+    if _version(connection) == VERSIONS[-1]:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    version = _version(connection)
+    if version == VERSIONS[-1]:
+        return
+    if version is not None and version not in VERSIONS:
+        raise LedgerError(
+            f"The ledger at LETHE_LEDGER_URL has schema {version}, and this Lethe knows none after "
+            f"{VERSIONS[-1]}: run the newer version of Lethe that has written it."
+        )
+    # Half a second and ten megabytes, paid only by the start that needs them.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, "head")
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def server_identity(engine: Engine) -> str | None:
+    """Return what tells one database server from another; `None` for a file.
+
+    That is PostgreSQL's system identifier, or the address for servers that only speak its protocol.
+    """
+    if engine.dialect.name == "sqlite":
+        return None
+    try:
+        with engine.connect() as connection:
+            query = text("SELECT system_identifier FROM pg_control_system()")
+            return str(connection.execute(query).scalar_one())
+    except DBAPIError:
+        return f"{engine.url.host}:{engine.url.port or 5432}"

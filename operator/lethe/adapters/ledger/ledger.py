@@ -1,0 +1,503 @@
+"""The ledger port over SQLAlchemy Core."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from secrets import SystemRandom
+from threading import RLock
+from typing import Any, cast
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
+
+from lethe.adapters.ledger.chain import (
+    GENESIS,
+    PeriodKeys,
+    chained,
+    checked,
+    decoded,
+    decrypted,
+    end_mac,
+    period_of,
+    walk,
+)
+from lethe.adapters.ledger.database import connect, migrate, server_identity, told_without_values
+from lethe.adapters.ledger.projections import (
+    Projections,
+    known_head,
+    note_moves,
+    portions,
+    proved_mapping,
+    refuse_sealing_for_ended,
+    request_doc,
+    restore_episode,
+)
+from lethe.adapters.ledger.schema import (
+    entries,
+    episodes,
+    erased_identifiers,
+    ledger,
+    mappings,
+    requests,
+    sealed,
+    tombstones,
+)
+from lethe.domain.facts import Fact, Intended, TookOver
+from lethe.domain.journal import KnownHead
+from lethe.domain.mapping import ProvedMapping
+from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.tombstones import Tombstone
+from lethe.ports.keys import Keyring, SealBroken
+from lethe.ports.ledger import (
+    ChainBroken,
+    Fenced,
+    KeysDoNotMatch,
+    LedgerPosition,
+    LedgerUnavailable,
+    MoveNote,
+)
+
+_READ_ROWS = 5_000
+"""How many tombstones are read at once: a chunk is put together from small reads, so that the rows of
+a large one never stand in memory beside the tombstones."""
+
+_CHECKPOINT_WAIT_MILLISECONDS = 250
+
+
+def utc_now() -> datetime:
+    """Return the system's time."""
+    return datetime.now(UTC)
+
+
+def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc_now) -> SqlLedger:
+    """Open the ledger at `sqlite:////…` or `postgresql://…`; make or migrate it if need be.
+
+    `now` dates the entries (UTC). Raises `LedgerUnavailable` naming the setting and the remedy,
+    `KeysDoNotMatch` for a ledger of other keys, `LedgerError` for a schema of a newer Lethe.
+    """
+    engine = connect(url)
+    try:
+        with told_without_values(engine.url):
+            with engine.connect() as connection, connection.execution_options(writes=True).begin():
+                migrate(connection)
+                ledger_id = _ledger_of_these_keys(connection, keyring, now)
+            return SqlLedger(engine, keyring, now, ledger_id, server_identity(engine))
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def _ledger_of_these_keys(connection: Connection, keyring: Keyring, now: Callable[[], datetime]) -> str:
+    row = connection.execute(select(ledger)).one_or_none()
+    if row is None:
+        ledger_id = uuid.uuid4().hex
+        connection.execute(
+            insert(ledger),
+            {
+                "ledger_id": ledger_id,
+                "created_at": now().isoformat(),
+                "check_value": keyring.check_value,
+                "token": 0,
+                "end_mac": end_mac(keyring, ledger_id, 0, GENESIS),
+            },
+        )
+        return ledger_id
+    if row.check_value != keyring.check_value:
+        raise KeysDoNotMatch(
+            "The ledger at LETHE_LEDGER_URL was written with other keys than the mounted ones; "
+            "mount the key Secret that belongs to it, from its backup if need be."
+        )
+    return str(row.ledger_id)
+
+
+class SqlLedger:
+    """A ledger in SQLite or PostgreSQL. Safe for threads: writers wait for one another, readers don't."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        keyring: Keyring,
+        now: Callable[[], datetime],
+        ledger_id: str,
+        server: str | None,
+    ) -> None:
+        self._engine = engine
+        self._keyring = keyring
+        self._now = now
+        self._ledger_id = ledger_id
+        self._server = server
+        self._keys = PeriodKeys(keyring)
+        self._writers = RLock()
+        self._token: int | None = None
+        self._ciphertext_lingers = False
+
+    @property
+    def ledger_id(self) -> str:
+        """Return the random id under which this ledger keeps its journals in stores."""
+        return self._ledger_id
+
+    @property
+    def server(self) -> str | None:
+        """Return PostgreSQL's system identifier (or the address of what only speaks its protocol);
+
+        `None` for a file.
+        """
+        return self._server
+
+    # Writing
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Connection, int]]:
+        """Open a transaction that alone may write; yields the token in force with it."""
+        with self._writers, told_without_values(self._engine.url):
+            with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
+                token = connection.execute(select(ledger.c.token).with_for_update()).scalar_one()
+                yield connection, token
+            self._wipe_what_lingers()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with told_without_values(self._engine.url), self._engine.connect() as connection:
+            yield connection
+
+    def take_over(self) -> int:
+        """Become the one that writes, and return the fencing token; every earlier holder is `Fenced`."""
+        with self._writing() as (connection, before):
+            token = before + 1
+            connection.execute(update(ledger).values(token=token))
+            self._chain(connection, [TookOver(token)], Projections(connection, self._keyring, (), ()), token)
+        self._token = token
+        return token
+
+    def append(
+        self,
+        facts: Sequence[Fact] = (),
+        *,
+        seal: Mapping[str, bytes] | None = None,
+        moves: Sequence[MoveNote] = (),
+    ) -> None:
+        """Record facts, sealed texts and head moves in one durable transaction; see the port."""
+        seal = seal or {}
+        with self._writing() as (connection, token):
+            if token != self._token:
+                raise Fenced(
+                    "Another operator process writes this ledger; this one must end."
+                    if self._token is not None
+                    else "This process has not taken the ledger over, so it may not write."
+                )
+            projections = Projections(connection, self._keyring, facts, seal)
+            self._chain(connection, facts, projections, token)
+            refuse_sealing_for_ended(projections, seal)
+            self._seal(connection, {one: seal[one] for one in seal if projections.is_open(one)})
+            self._destroy_sealed(connection, projections.completed)
+            note_moves(connection, moves)
+
+    def _chain(self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int) -> None:
+        if not facts:
+            return
+        at = self._now()
+        rows = list(
+            chained(
+                facts,
+                after=_end_of_chain(connection),
+                at=at,
+                token=token,
+                key=self._keys.for_writing(connection, period_of(at)),
+            )
+        )
+        for entry, fact in zip(rows, facts, strict=True):
+            projections.take(entry, fact)
+        connection.execute(insert(entries), [entry._asdict() for entry in rows])
+        mac = end_mac(self._keyring, self._ledger_id, rows[-1].sequence, rows[-1].digest)
+        connection.execute(update(ledger).values(end_mac=mac))
+        projections.write()
+
+    def _seal(self, connection: Connection, texts: Mapping[str, bytes]) -> None:
+        if not texts:
+            return
+        self._destroy_sealed(connection, texts)
+        rows = []
+        for request, plain in texts.items():
+            key, nonce = AESGCM.generate_key(256), os.urandom(12)
+            ciphertext = nonce + AESGCM(key).encrypt(nonce, plain, request.encode())
+            wrapped = self._keyring.seal(key, f"sealed:{request}")
+            rows.append({"request": request, "wrapped_key": wrapped, "ciphertext": ciphertext})
+        connection.execute(insert(sealed), rows)
+
+    def _destroy_sealed(self, connection: Connection, of: Collection[str]) -> None:
+        for some in portions(of):
+            if connection.execute(delete(sealed).where(sealed.c.request.in_(some))).rowcount:
+                self._ciphertext_lingers = True
+
+    def _wipe_what_lingers(self) -> None:
+        """Empty SQLite's WAL, which still shows pages as they were before something was destroyed.
+
+        A reader may hold it; then the next append tries again, and `close` does.
+        """
+        if not self._ciphertext_lingers or self._engine.dialect.name != "sqlite":
+            return
+        pooled = self._engine.raw_connection()
+        try:
+            connection = cast("sqlite3.Connection", pooled.driver_connection)
+            (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MILLISECONDS}")
+            try:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError:
+                busy = True  # what was appended is durable; that it lingers must not look like a failure
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {patience}")
+            self._ciphertext_lingers = bool(busy)
+        finally:
+            pooled.close()
+
+    # Reading
+
+    def position(self) -> LedgerPosition:
+        """Return where the chain ends."""
+        with self._reading() as connection:
+            sequence, digest = _end_of_chain(connection)
+        return LedgerPosition(sequence, digest.hex())
+
+    def requests_named(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RequestRecord]:
+        """Return the requests of these (namespace, name), as far as they are known."""
+        by_namespace: dict[str, list[str]] = {}
+        for namespace, name in names:
+            by_namespace.setdefault(namespace, []).append(name)
+        found: dict[tuple[str, str], RequestRecord] = {}
+        with self._reading() as connection:
+            for namespace, wanted in by_namespace.items():
+                for some in portions(wanted):
+                    for record in self._records(
+                        connection, select().where(requests.c.namespace == namespace, requests.c.name.in_(some))
+                    ):
+                        found[namespace, record.accepted.name] = record
+        return found
+
+    def open_requests(self) -> Sequence[RequestRecord]:
+        """Return every request that has not ended, oldest first."""
+        with self._reading() as connection:
+            query = select().where(requests.c.open.is_(True)).order_by(requests.c.accepted_sequence)
+            return list(self._records(connection, query))
+
+    def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]:
+        for request, doc in connection.execute(query.add_columns(requests.c.request, requests.c.doc)):
+            with _unchanged(f"request {request}"):
+                yield request_doc(self._keyring, request, doc).record
+
+    def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
+        """Return the plain text of what is sealed for these requests; absent where it was destroyed."""
+        texts: dict[str, bytes] = {}
+        with self._reading() as connection:
+            for some in portions(requests):
+                for request, wrapped, text in connection.execute(
+                    select(sealed).where(sealed.c.request.in_(some))
+                ):
+                    with _unchanged(f"what is sealed for request {request}"):
+                        key = AESGCM(self._keyring.unseal(wrapped, f"sealed:{request}"))
+                        texts[request] = key.decrypt(text[:12], text[12:], request.encode())
+        return texts
+
+    def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
+        """Return which of these keyed digests were erased and verified."""
+        column = erased_identifiers.c.digest
+        with self._reading() as connection:
+            return frozenset(
+                bytes(digest)
+                for some in portions(digests)
+                for digest in connection.execute(select(column).where(column.in_(some))).scalars()
+            )
+
+    def known_head(self, store: str) -> KnownHead:
+        """Return what is known of a store's journal; an empty `KnownHead` for a store never met."""
+        with self._reading() as connection:
+            return known_head(connection, store)
+
+    def mappings(self, store: str) -> Mapping[str, ProvedMapping]:
+        """Return every mapping version that was proved for a store."""
+        query = select(mappings.c.version, mappings.c.doc).where(mappings.c.store == store)
+        with self._reading() as connection, _unchanged(f"a mapping of {store}"):
+            return {
+                version: proved_mapping(self._keyring, store, version, doc)
+                for version, doc in connection.execute(query)
+            }
+
+    def episodes(self, *, store: str | None = None, open_only: bool = False) -> Sequence[RestoreEpisode]:
+        """Return the restores, oldest first."""
+        query = select(episodes).order_by(episodes.c.detected_sequence)
+        if store is not None:
+            query = query.where(episodes.c.store == store)
+        if open_only:
+            query = query.where(episodes.c.open.is_(True))
+        with self._reading() as connection, _unchanged("a restore"):
+            return [
+                restore_episode(self._keyring, row.store, row.episode, row.doc)
+                for row in connection.execute(query)
+            ]
+
+    # Tombstones
+
+    def tombstones(self, store: str, *, chunk: int = 50_000) -> Iterator[Sequence[Tombstone]]:
+        """Yield every verified tombstone of a store by ascending number, in chunks.
+
+        No transaction stays open between the chunks; what is verified meanwhile may or may not show.
+        """
+        after, gathered, exhausted = -1, list[Tombstone](), False
+        while not exhausted:
+            wanted = min(_READ_ROWS, chunk - len(gathered))
+            query = (
+                _tombstone_query(store)
+                .where(tombstones.c.number > after)
+                .order_by(tombstones.c.number)
+                .limit(wanted)
+            )
+            with self._reading() as connection:
+                rows = connection.execute(query).all()
+                gathered += self._tombstones_in(connection, rows)
+            exhausted = len(rows) < wanted
+            if rows:
+                after = rows[-1][0]
+            if gathered and (exhausted or len(gathered) >= chunk):
+                yield gathered
+                gathered = []
+
+    def _tombstones_in(self, connection: Connection, rows: Sequence[Any]) -> Iterator[Tombstone]:
+        """Yield the tombstones of these rows; none for payloads whose key was destroyed."""
+        read, intended = 0, ()
+        for _, position, sequence, period, payload in rows:
+            if sequence != read:
+                key = self._keys.for_reading(connection, period)
+                if key is None:
+                    continue
+                fact = decoded(Intended.__name__, sequence, decrypted(key, sequence, payload))
+                read, intended = sequence, cast("Intended", fact).tombstones
+            yield intended[position]
+
+    def tombstone_count(self, store: str) -> int:
+        """Return how many verified tombstones a store has."""
+        with self._reading() as connection:
+            query = select(func.count()).select_from(tombstones).where(tombstones.c.store == store)
+            return int(connection.execute(query).scalar_one())
+
+    def sample_tombstones(self, store: str, *, newest: int, random: int) -> Sequence[Tombstone]:
+        """Return the newest verified tombstones and a random choice of the others."""
+        number = tombstones.c.number
+        of_store = select(number).where(tombstones.c.store == store)
+        with self._reading() as connection:
+            chosen = list(connection.execute(of_store.order_by(number.desc()).limit(newest)).scalars())
+            others = of_store.where(number < chosen[-1]) if chosen else of_store
+            if random and (chosen or not newest):
+                chosen += _chosen_at_random(connection, others, random)
+            found: list[Tombstone] = []
+            for some in portions(chosen):
+                query = _tombstone_query(store).where(number.in_(some)).order_by(number.desc())
+                found += self._tombstones_in(connection, connection.execute(query).all())
+            return found
+
+    # The whole chain
+
+    def facts(self) -> Iterator[tuple[LedgerPosition, datetime, Fact | None]]:
+        """Yield every entry's position, instant and fact, proved as by `verify`; `None` where it was destroyed.
+
+        Raises `ChainBroken`.
+        """
+        with self._reading() as connection:
+            until, digest, mac = connection.execute(_END_WITH_MAC).one()
+            if mac != end_mac(self._keyring, self._ledger_id, until, digest or GENESIS):
+                raise ChainBroken(f"The ledger does not end where it was written last (now at entry {until}).")
+            connection.rollback()
+            entry = None
+            for entry, fact in checked(
+                walk(connection, until=until), lambda period: self._keys.for_reading(connection, period)
+            ):
+                position = LedgerPosition(entry.sequence, entry.digest.hex())
+                yield position, datetime.fromisoformat(entry.at), fact
+            if until and (entry is None or entry.digest != digest):
+                raise ChainBroken(f"Entry {until} is missing or was changed.")
+
+    def verify(self) -> LedgerPosition:
+        """Walk the whole chain and every payload that still exists. Raises `ChainBroken`."""
+        position = LedgerPosition(0, GENESIS.hex())
+        for position, _, _ in self.facts():
+            pass
+        return position
+
+    def close(self) -> None:
+        """Checkpoint and close the database."""
+        with self._writers:
+            self._ciphertext_lingers = True
+            try:
+                with told_without_values(self._engine.url):
+                    self._wipe_what_lingers()
+            except LedgerUnavailable:
+                pass  # it is away; there is nothing of it to close
+            self._engine.dispose()
+
+
+_LAST = select(entries.c.sequence, entries.c.digest).order_by(entries.c.sequence.desc()).limit(1)
+_last = _LAST.subquery()
+# One statement, so that end and MAC are of the same moment.
+_END_WITH_MAC = select(func.coalesce(_last.c.sequence, 0), _last.c.digest, ledger.c.end_mac).select_from(
+    ledger.outerjoin(_last, ledger.c.token >= 0)
+)
+
+
+def _end_of_chain(connection: Connection) -> tuple[int, bytes]:
+    row = connection.execute(_LAST).one_or_none()
+    return (0, GENESIS) if row is None else (row.sequence, row.digest)
+
+
+def _tombstone_query(store: str) -> Select[Any]:
+    return (
+        select(
+            tombstones.c.number,
+            tombstones.c.position,
+            tombstones.c.sequence,
+            entries.c.period,
+            entries.c.payload,
+        )
+        .join(entries, entries.c.sequence == tombstones.c.sequence)
+        .where(tombstones.c.store == store)
+    )
+
+
+_ROUNDS = 4
+
+
+def _chosen_at_random(connection: Connection, others: Select[tuple[int]], wanted: int) -> list[int]:
+    """Return up to `wanted` of these numbers, each as likely as any other.
+
+    Numbers are drawn from the range, and those that exist are kept: journal numbers leave few gaps, so
+    this reads a thousand keys where a shuffle reads a million.
+    """
+    numbers = others.subquery().c[0]
+    lowest, highest = connection.execute(select(func.min(numbers), func.max(numbers))).one()
+    if lowest is None:
+        return []
+    randomness = SystemRandom()
+    span = range(lowest, highest + 1)
+    if len(span) > wanted * 2 * _ROUNDS:
+        found: set[int] = set()
+        column = others.selected_columns[0]
+        for _ in range(_ROUNDS):
+            for some in portions(randomness.sample(span, wanted * 2)):
+                found.update(connection.execute(others.where(column.in_(some))).scalars())
+            if len(found) >= wanted:
+                return randomness.sample(sorted(found), wanted)
+    # A short range, or one of gaps mostly.
+    return list(connection.execute(others.order_by(func.random()).limit(wanted)).scalars())
+
+
+@contextmanager
+def _unchanged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (SealBroken, InvalidTag):
+        raise ChainBroken(f"The ledger's doc of {what} was changed.") from None

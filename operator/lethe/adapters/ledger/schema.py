@@ -1,0 +1,147 @@
+"""The tables of the ledger. A change here needs a migration and a new `VERSIONS` entry."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+VERSIONS = ("0001",)
+"""Every schema version that the migrations know, the newest last."""
+
+# INTEGER PRIMARY KEY is SQLite's own row number: no second index for the sequence.
+_Sequence = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("ledger_id", String(32), primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("check_value", String(64), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    # Keyed digest of where the chain ends: without the keys, nobody can cut it or write it anew.
+    Column("end_mac", LargeBinary, nullable=False),
+)
+"""One row: who this ledger is, with which keys, and who may write."""
+
+period_keys = Table(
+    "period_keys",
+    metadata,
+    Column("period", String(7), primary_key=True),
+    Column("wrapped_key", LargeBinary),
+    Column("destroyed_at", String(32)),
+)
+"""The key of each month's payloads, sealed; destroying it destroys them all, in every copy of the ledger."""
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("request", Text),
+    Column("store", Text),
+    Column("number", BigInteger),
+    Column("period", String(7), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("payload", LargeBinary),
+    Column("payload_digest", LargeBinary, nullable=False),
+    Column("previous_digest", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+"""The chain of facts. `number` is the first journal number of an `Intended`."""
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("accepted_sequence", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("doc", LargeBinary, nullable=False),
+    UniqueConstraint("namespace", "name", name="requests_namespace_name"),
+    Index("requests_open", "open", "accepted_sequence"),
+)
+"""What each request has become: a projection of the chain."""
+
+sealed = Table(
+    "sealed",
+    metadata,
+    Column("request", Text, ForeignKey("requests.request", name="sealed_request"), primary_key=True),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+)
+"""What is known of a person until the request has ended; key and text go with the row."""
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("position", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Where each verified tombstone stands: in which `Intended` entry, at which position."""
+
+erased_identifiers = Table(
+    "erased_identifiers",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("request", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Keyed digests of who was erased and verified, with the first request that did it."""
+
+store_heads = Table(
+    "store_heads",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("head_move", BigInteger),
+    Column("head_digest", String(64)),
+    Column("head_positions", Text, nullable=False),
+    Column("pending_expected", String(64)),
+    Column("pending_move", BigInteger),
+    Column("pending_digest", String(64)),
+    Column("pending_token", BigInteger),
+    Column("positions", Text, nullable=False),
+    Column("last_number", BigInteger, nullable=False),
+    Column("identity", Text),
+)
+"""What is known of each store's journal."""
+
+mappings = Table(
+    "mappings",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("doc", LargeBinary, nullable=False),
+)
+"""Every mapping that was proved."""
+
+episodes = Table(
+    "episodes",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("episode", Text, primary_key=True),
+    Column("open", Boolean, nullable=False),
+    Column("detected_sequence", BigInteger, nullable=False),
+    Column("doc", LargeBinary, nullable=False),
+    Index("episodes_open", "open"),
+)
+"""What each restore has become: a projection of the chain."""
