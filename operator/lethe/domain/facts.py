@@ -224,10 +224,10 @@ class RestoreExplained:
     reason: str
 
 
-RequestFact = Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
-RestoreFact = (
-    RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | RestoreExplained
+RequestFact = (
+    Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
 )
+RestoreFact = RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | RestoreExplained
 Fact = TookOver | MappingProved | Reerased | RequestFact | RestoreFact
 
 REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)

@@ -70,8 +70,7 @@ def as_it_was_found(fingerprints: Fingerprints) -> Judge:
             Identity.SAME
             if _digest(fingerprints.created_at, seen.created_at) == tombstone.created_at
             and (
-                tombstone.created_at is not None
-                or _digest(fingerprints.email, seen.email) == tombstone.email
+                tombstone.created_at is not None or _digest(fingerprints.email, seen.email) == tombstone.email
             )
             else Identity.UNCLEAR
             for tombstone, seen in pairs

@@ -1,0 +1,182 @@
+"""From where things stand to the status that the API server keeps: plain JSON, times in UTC seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lethe.domain.conditions import Condition, Standing, rows_told
+from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.trust import Hindrance, Obstacle
+
+MAX_ENTRIES = 64
+MAX_MESSAGE = 4000
+
+
+def instant(moment: datetime) -> str:
+    """Return a moment as Kubernetes writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rendered_conditions(
+    standing: Standing, previous: Mapping[str, Any], *, generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """Return the conditions; one whose status has not changed keeps its time."""
+    before = {c.get("type"): c for c in previous.get("conditions", ())}
+    return [_rendered(c, before.get(c.type), generation, now) for c in standing.conditions]
+
+
+def _rendered(
+    condition: Condition, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    kept = before is not None and before.get("status") == condition.status.value
+    since = before.get("lastTransitionTime") if kept and before else None
+    if condition.since is not None:
+        since = instant(condition.since)
+    return {
+        "type": condition.type,
+        "status": condition.status.value,
+        "reason": condition.reason,
+        "message": condition.message[:MAX_MESSAGE],
+        "observedGeneration": generation,
+        "lastTransitionTime": since or instant(now),
+    }
+
+
+def request_status(
+    record: RequestRecord | None,
+    standing: Standing,
+    hindrances: Mapping[str, Hindrance],
+    attempts: Mapping[str, int],
+    previous: Mapping[str, Any],
+    *,
+    generation: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the status of a DeletionRequest. `hindrances` and `attempts` are by store."""
+    status: dict[str, Any] = {
+        "state": standing.state,
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+    }
+    if record is None:
+        return status
+    status["acceptedAt"] = instant(record.accepted.accepted_at)
+    status["dueAt"] = instant(record.accepted.due_at)
+    if record.completed_at is not None and standing.state in ("Erased", "Purged"):
+        status["erasedAt"] = instant(record.completed_at)
+    names = sorted({*record.stores, *hindrances})[:MAX_ENTRIES]
+    status["stores"] = [
+        _store_entry(record, name, hindrances.get(name), attempts.get(name, 0)) for name in names
+    ]
+    status["ledger"] = {"sequence": record.sequence, "digest": record.digest}
+    return status
+
+
+_SHOWN_OBSTACLES: Mapping[Obstacle, str] = {
+    Obstacle.STORE_UNREACHABLE: "Unreachable",
+    Obstacle.VALUE_REFUSED: "Refused",
+    Obstacle.HELD: "Held",
+    Obstacle.FIND_UNTRUSTED: "Finding",
+    Obstacle.SHARED_RECORD: "Finding",
+    Obstacle.KEY_ABOVE_RESTORE: "Finding",
+}
+
+
+def _store_entry(
+    record: RequestRecord, name: str, hindrance: Hindrance | None, attempts: int
+) -> dict[str, Any]:
+    progress = record.progress(name)
+    shown = "Erasing" if progress.state is StoreState.INTENDED else progress.state.value
+    entry: dict[str, Any] = {"name": name.rpartition("/")[2], "state": shown}
+    if progress.state.settled:
+        if progress.counts:
+            entry["erased"] = dict(rows_told(progress.counts))
+        if progress.at is not None and progress.state is StoreState.VERIFIED:
+            entry["erasedAt"] = instant(progress.at)
+        if progress.proof is not None:
+            entry["message"] = f"proof: {progress.proof}"
+        return entry
+    if hindrance is not None:
+        entry["state"] = _SHOWN_OBSTACLES.get(hindrance.obstacle, shown)
+        entry["reason"] = hindrance.obstacle.value
+        entry["message"] = hindrance.message[:500]
+        entry["attempts"] = attempts
+    return entry
+
+
+def restore_status(
+    episode: RestoreEpisode | None,
+    standing: Standing,
+    previous: Mapping[str, Any],
+    *,
+    generation: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the status of a RestoreEvent."""
+    status: dict[str, Any] = {
+        "state": standing.state,
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+    }
+    if episode is None:
+        return status
+    status["detectedBy"] = episode.detected_by.value
+    replay: dict[str, Any] = {
+        "missing": episode.missing,
+        "reErased": episode.re_erased,
+        "leftAlone": episode.left_alone,
+        "unclear": episode.unclear or 0,
+    }
+    if episode.missing_since is not None:
+        replay["missingSince"] = instant(episode.missing_since)
+    status["replay"] = replay
+    if episode.unclear_keys and episode.open:
+        status["unclear"] = [
+            {"table": table, "key": key} for table, key in dict.fromkeys(episode.unclear_keys[:MAX_ENTRIES])
+        ]
+    if episode.safe_at is not None:
+        status["safeToServeAt"] = instant(episode.safe_at)
+    return status
+
+
+def store_status(
+    standing: Standing,
+    previous: Mapping[str, Any],
+    *,
+    generation: int,
+    now: datetime,
+    seen_at: datetime | None,
+    swept_at: datetime | None,
+    applied: int,
+    missing: int,
+    journal_number: int,
+    lookalikes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the status of a DataStore."""
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "erasures": {"applied": applied, "missing": missing},
+        "journal": {"number": journal_number},
+    }
+    if seen_at is not None:
+        status["lastSeenAt"] = instant(seen_at)
+    if swept_at is not None:
+        status["lastSweptAt"] = instant(swept_at)
+    if lookalikes:
+        status["unmapped"] = list(lookalikes[:MAX_ENTRIES])
+    return status
+
+
+def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two statuses say something different, apart from when a store was last looked at."""
+    return _without_looks(one) != _without_looks(other)
+
+
+def _without_looks(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in status.items() if key not in ("lastSeenAt", "lastSweptAt", "journal")
+    }

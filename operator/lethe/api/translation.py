@@ -1,0 +1,97 @@
+"""From models of manifests to the domain's terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from lethe.api.v1alpha1.datastore import DataStore
+from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
+from lethe.api.v1alpha1.deletionrequest import DeletionRequest
+from lethe.domain.identifiers import Identifier
+from lethe.domain.mapping import (
+    ClearRule,
+    ClearTo,
+    Dependent,
+    PiiKind,
+    Quarantine,
+    StoreOwner,
+    StoreRole,
+    SubjectMapping,
+)
+from lethe.workflows.guarded import StoreDescription
+from lethe.workflows.intake import ErasureOrder
+
+
+def subject_mapping(subjects: Subjects) -> SubjectMapping:
+    """Return the mapping that `spec.sql.subjects` describes."""
+    return SubjectMapping(
+        table=subjects.table,
+        key=subjects.key,
+        identifiers=dict(subjects.identifiers or {}),
+        clear=_rules(subjects.clear),
+        created_at=subjects.created_at,
+        ignore=tuple(subjects.ignore),
+        dependents=tuple(
+            Dependent(
+                table=dependent.table,
+                foreign_key=dependent.foreign_key,
+                delete=bool(dependent.delete),
+                clear=_rules(dependent.clear or ()),
+            )
+            for dependent in subjects.dependents
+        ),
+        quarantine=(
+            Quarantine(subjects.quarantine.column, subjects.quarantine.value) if subjects.quarantine else None
+        ),
+    )
+
+
+def _rules(columns: Sequence[ClearedColumn]) -> tuple[ClearRule, ...]:
+    return tuple(
+        ClearRule(
+            column=column.column,
+            holds=PiiKind(column.holds.value),
+            to=ClearTo(column.to.value),
+            text=column.template if column.template is not None else column.value,
+        )
+        for column in columns
+    )
+
+
+def store_description(store: DataStore) -> StoreDescription:
+    """Return what a DataStore says of a store, apart from how to reach it."""
+    spec = store.spec
+    identifiers = (spec.sql.subjects.identifiers or {}) if spec.sql and spec.sql.subjects else {}
+    reach = spec.sql or spec.tryton or spec.http
+    return StoreDescription(
+        namespace=store.metadata.namespace or "",
+        short_name=store.metadata.name or "",
+        role=StoreRole(spec.role.value),
+        owner=StoreOwner(spec.owner.value),
+        needs_primary_key="primaryKey" in identifiers and spec.role.value != "Primary",
+        max_records=reach.max_records if reach else 5,
+    )
+
+
+def erasure_order(
+    request: DeletionRequest, identifier: Identifier | None, secret_problem: str | None
+) -> ErasureOrder:
+    """Return the order that a DeletionRequest for a person gives, with what its Secret holds."""
+    spec, metadata = request.spec, request.metadata
+    immutable = spec.model_dump(mode="json", by_alias=True, exclude={"confirmed"}, exclude_none=True)
+    return ErasureOrder(
+        namespace=metadata.namespace or "",
+        name=metadata.name or "",
+        uid=metadata.uid or "",
+        spec_text=json.dumps(immutable, sort_keys=True),
+        created_at=metadata.creation_timestamp or datetime.now(UTC),
+        requested_at=spec.requested_at,
+        subject_id=spec.subject.id if spec.subject else None,
+        identifier=identifier,
+        reference=spec.reference,
+        dry_run=spec.dry_run,
+        confirmed=tuple(answer.value for answer in spec.confirmed),
+        secret_problem=secret_problem,
+    )

@@ -1,0 +1,185 @@
+"""The one place that picks adapters, and puts the operator together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import kopf
+
+from lethe.adapters.cluster.api import KubernetesCluster, connect
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger import open_ledger
+from lethe.adapters.stores.sql import SqlStore
+from lethe.api.translation import store_description, subject_mapping
+from lethe.api.v1alpha1.datastore import DataStore
+from lethe.engine.engine import Engine
+from lethe.engine.metrics import Metrics
+from lethe.engine.probes import serve_probes
+from lethe.handlers.shell import watch
+from lethe.ports.cluster import Cluster, SecretContent
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Fenced, Ledger
+from lethe.ports.stores import Store
+from lethe.settings import Settings
+from lethe.workflows.guarded import GuardedStore, fingerprints_of
+
+log = logging.getLogger("lethe")
+
+
+class StoreConnector:
+    """Makes the port to a store from its manifest and Secret."""
+
+    def __init__(self, ledger: Ledger, keyring: Keyring, wrap: Callable[[Store], Store]) -> None:
+        self._ledger, self._keyring, self._wrap = ledger, keyring, wrap
+
+    def secret_name(self, store: DataStore) -> str | None:
+        """Return the name of the Secret that the manifest names."""
+        spec = store.spec
+        if spec.sql is not None:
+            return spec.sql.url_secret_ref.name
+        if spec.tryton is not None:
+            return spec.tryton.credentials_secret_ref.name
+        return None
+
+    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
+        """Return the store under guard. Raises `ValueError` with what is wrong and what to do."""
+        description = store_description(store)
+        port = self._wrap(self._port(store, description.name, secret))
+        return GuardedStore(description, port, fingerprints_of(self._keyring, description.name))
+
+    def _port(self, store: DataStore, name: str, secret: SecretContent | None) -> Store:
+        spec = store.spec
+        primary = spec.role.value == "Primary"
+        if spec.sql is not None:
+            if spec.sql.subjects is None:
+                raise ValueError("spec.sql.subjects is missing; map the table that holds the persons")
+            url = _text(secret, spec.sql.url_secret_ref.name, spec.sql.url_secret_ref.key)
+            return SqlStore(
+                url,
+                subject_mapping(spec.sql.subjects),
+                ledger_id=self._ledger.ledger_id,
+                store=name,
+                keyring=self._keyring,
+                max_records=spec.sql.max_records,
+                primary=primary,
+            )
+        if spec.tryton is not None:
+            from lethe.adapters.stores.tryton import TrytonStore  # only who has a Tryton pays for it
+
+            named = spec.tryton.credentials_secret_ref.name
+            return TrytonStore(
+                spec.tryton.url,
+                spec.tryton.database,
+                _text(secret, named, "username"),
+                _text(secret, named, "password"),
+                store=name,
+                keyring=self._keyring,
+                canary=spec.tryton.canary,
+                max_records=spec.tryton.max_records,
+            )
+        raise ValueError(
+            "this version of Lethe speaks sql and tryton only; remove this DataStore, or upgrade"
+        )
+
+
+def _text(secret: SecretContent | None, name: str, key: str) -> str:
+    if secret is None or key not in secret.content:
+        raise ValueError(f"Secret {name} has no key {key}; add it")
+    try:
+        text = secret.content[key].decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise ValueError(f"key {key} of Secret {name} is empty or not text; correct it")
+    return text
+
+
+def login(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
+    """Return how Kopf reaches the API server: as the pod's ServiceAccount, else by kubeconfig."""
+    if kubeconfig:
+        os.environ["KUBECONFIG"] = kubeconfig
+    found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(
+        settings=settings
+    )
+    if found is None:
+        raise kopf.LoginError("no API server to log in to: run in a pod, or set KUBECONFIG")
+    return found
+
+
+async def run_operator(
+    settings: Settings,
+    *,
+    wrap_ledger: Callable[[Ledger], Ledger] = lambda ledger: ledger,
+    wrap_cluster: Callable[[Cluster], Cluster] = lambda cluster: cluster,
+    wrap_store: Callable[[Store], Store] = lambda store: store,
+) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code. The `wrap_*` let tests stand between core and adapters.
+
+    Raises what adapters say about a ledger, keys or an API server that can't be used.
+    """
+    stop, ready = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    keyring = FileKeyring(Path(settings.keys_dir))
+    ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
+    kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
+    metrics = Metrics()
+    engine = Engine(
+        ledger=ledger,
+        keyring=keyring,
+        cluster=wrap_cluster(kubernetes),
+        connect=StoreConnector(ledger, keyring, wrap_store),
+        metrics=metrics,
+        namespaces=settings.namespaces,
+        deadline=settings.erasure_deadline,
+        journal_interval=settings.journal_interval.total_seconds(),
+        sweep_interval=settings.sweep_interval.total_seconds(),
+    )
+    probes = await serve_probes(
+        metrics,
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        heartbeat_age=lambda: engine.heartbeat_age,
+        ready=lambda: engine.started.is_set() and ready.is_set() and not stop.is_set(),
+    )
+    log.info(
+        "ledger %s, serving %s", ledger.ledger_id[:8], ", ".join(settings.namespaces) or "all namespaces"
+    )
+    try:
+        return await _run_together(engine, settings, stop, ready)
+    finally:
+        await probes.cleanup()
+        await kubernetes.close()
+        await asyncio.to_thread(ledger.close)
+
+
+async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event, ready: asyncio.Event) -> int:
+    keeping = asyncio.create_task(engine.run(stop))
+    started = asyncio.create_task(engine.started.wait())
+    await asyncio.wait([keeping, started], return_when=asyncio.FIRST_COMPLETED)
+    watching = asyncio.create_task(
+        watch(
+            engine,
+            login=lambda kopf_settings: login(settings.kubeconfig, kopf_settings),
+            namespaces=settings.namespaces,
+            stop=stop,
+            ready=ready,
+        )
+    )
+    await asyncio.wait([keeping, watching], return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    results = await asyncio.gather(keeping, watching, return_exceptions=True)
+    started.cancel()
+    for result in results:
+        if isinstance(result, Fenced):
+            log.error("another operator has taken over this ledger; this one ends")
+            return 3
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+    return 0

@@ -1,0 +1,1 @@
+"""The commands `lethe` and `kubectl lethe`."""

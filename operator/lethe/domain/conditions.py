@@ -1,0 +1,321 @@
+"""From what is recorded and seen to conditions: pure functions, one for each kind (api/status.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from lethe.domain.facts import Outcome
+from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.trust import Hindrance, Obstacle
+
+
+class ConditionStatus(StrEnum):
+    """A condition is true, false, or not known yet."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def of(cls, truth: bool) -> ConditionStatus:
+        """Return the status that stands for a truth."""
+        return cls.TRUE if truth else cls.FALSE
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition. `since` is when it came about, where the ledger knows that (`None`: when it is first shown)."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an object stands: `state` in one word (`None` for kinds without), and its conditions."""
+
+    state: str | None
+    conditions: tuple[Condition, ...]
+
+    @property
+    def ready(self) -> Condition:
+        """Return the condition that everybody waits for."""
+        return next(condition for condition in self.conditions if condition.type == "Ready")
+
+
+_STALLING = frozenset({Obstacle.VALUE_REFUSED, Obstacle.NAME_REUSED})
+_ASKS_A_PERSON = frozenset(
+    {Obstacle.NOTHING_FOUND, Obstacle.FIND_UNTRUSTED, Obstacle.SHARED_RECORD, Obstacle.KEY_ABOVE_RESTORE}
+)
+_GRAVITY = (
+    Obstacle.NAME_REUSED,
+    Obstacle.SECRET_MISSING,
+    Obstacle.VALUE_REFUSED,
+    Obstacle.SHARED_RECORD,
+    Obstacle.KEY_ABOVE_RESTORE,
+    Obstacle.FIND_UNTRUSTED,
+    Obstacle.HELD,
+    Obstacle.NOTHING_FOUND,
+    Obstacle.STORE_UNREACHABLE,
+    Obstacle.ERASING,
+)
+
+
+def gravest(hindrances: Sequence[Hindrance]) -> Hindrance | None:
+    """Return what a person should hear first; `None` where nothing hinders."""
+    return min(hindrances, key=lambda hindrance: _GRAVITY.index(hindrance.obstacle), default=None)
+
+
+def _with_progress(ready: Condition, *, stalled: bool, working: bool) -> tuple[Condition, ...]:
+    """Add `Stalled` or `Reconciling` with Ready's reason; they exist only while they are true (kstatus)."""
+    if stalled:
+        return (ready, Condition("Stalled", ConditionStatus.TRUE, ready.reason, ready.message))
+    if working:
+        return (ready, Condition("Reconciling", ConditionStatus.TRUE, ready.reason, ready.message))
+    return (ready,)
+
+
+# DeletionRequest
+
+
+def standing_of_request(
+    record: RequestRecord | None, hindrances: Sequence[Hindrance], *, without_backups: bool = False
+) -> Standing:
+    """Say where a DeletionRequest stands. `without_backups`: every store that held the person has none."""
+    no_hold = Condition("Held", ConditionStatus.FALSE, "NoHold", "no legal hold keeps this person's data")
+    if record is not None and record.outcome is Outcome.ERASED:
+        return _erased(record, no_hold, without_backups=without_backups)
+    if record is not None and record.outcome is Outcome.PLANNED:
+        message = f"dry run, nothing was changed; would erase {_told(record, StoreState.PLANNED)}"
+        since = record.completed_at
+        return Standing(
+            "Planned",
+            (
+                Condition("Ready", ConditionStatus.TRUE, "Planned", message, since),
+                no_hold,
+                Condition("Erased", ConditionStatus.FALSE, "Planned", message, since),
+                Condition("Purged", ConditionStatus.FALSE, "NotErased", "a dry run erases nothing", since),
+            ),
+        )
+    worst = gravest(hindrances) or Hindrance(Obstacle.ERASING, "being erased")
+    stalled = worst.obstacle in _STALLING
+    ready = Condition("Ready", ConditionStatus.FALSE, worst.obstacle.value, worst.message)
+    state = "Stalled" if stalled else "Erasing" if record is not None else "Pending"
+    working = not stalled and worst.obstacle not in _ASKS_A_PERSON
+    return Standing(
+        state,
+        (
+            *_with_progress(ready, stalled=stalled, working=working),
+            no_hold,
+            Condition("Erased", ConditionStatus.FALSE, worst.obstacle.value, worst.message),
+            Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
+        ),
+    )
+
+
+def _erased(record: RequestRecord, no_hold: Condition, *, without_backups: bool) -> Standing:
+    since = record.completed_at
+    told = _told(record, StoreState.VERIFIED)
+    if told:
+        message = f"erased and read back: {told}"
+    elif "NothingFound" in record.confirmed:
+        message = "no store knows this person, as a person confirmed"
+    else:
+        message = "an earlier request had erased this person everywhere"
+    purged = (
+        Condition("Purged", ConditionStatus.TRUE, "NoBackups", "the stores have no backups", since)
+        if without_backups
+        else Condition(
+            "Purged",
+            ConditionStatus.FALSE,
+            "SnapshotsRemain",
+            "backups of before the erasure may still hold this person",
+            since,
+        )
+    )
+    return Standing(
+        "Purged" if without_backups else "Erased",
+        (
+            Condition("Ready", ConditionStatus.TRUE, "Erased", message, since),
+            no_hold,
+            Condition("Erased", ConditionStatus.TRUE, "Verified", message, since),
+            purged,
+        ),
+    )
+
+
+def _told(record: RequestRecord, state: StoreState) -> str:
+    """Tell the rows by store and table, as in `site: users 1, sessions 3; crm: party.party 1`."""
+    told = []
+    for name, progress in sorted(record.stores.items()):
+        if progress.state is state:
+            rows = ", ".join(f"{table} {count}" for table, count in sorted(progress.counts.items()) if count)
+            told.append(f"{_short(name)}: {rows or 'nothing left to erase'}")
+    return "; ".join(told)
+
+
+def _short(store: str) -> str:
+    return store.rpartition("/")[2]
+
+
+# DataStore
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSight:
+    """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
+
+    `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
+    of an open restore.
+    """
+
+    third_party: bool
+    proved: bool
+    trouble: tuple[str, str] | None
+    kinds_unmapped: Sequence[str]
+    lookalikes: Sequence[str]
+    journal: str
+    journal_message: str
+    without_backups: bool
+    looked: bool
+    replay: tuple[str, str] | None
+    notes: Sequence[str] = ()
+
+
+STALLING_STORE_REASONS = frozenset(
+    {"MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind"}
+)
+
+
+def standing_of_store(sight: StoreSight) -> Standing:
+    """Say where a DataStore stands."""
+    if sight.third_party:
+        message = "belongs to a third party; nothing is ever sent to it"
+        return Standing(None, (Condition("Ready", ConditionStatus.TRUE, "ThirdParty", message),))
+    if sight.trouble is not None:
+        reason, message = sight.trouble
+        ready = Condition("Ready", ConditionStatus.FALSE, reason, message)
+    elif not sight.proved:
+        ready = Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not reached yet")
+    else:
+        message = "; ".join(("connected, and its mapping fits the schema", *sight.notes))
+        ready = Condition("Ready", ConditionStatus.TRUE, "Available", message)
+    stalled = ready.reason in STALLING_STORE_REASONS
+    conditions = [
+        *_with_progress(
+            ready, stalled=stalled, working=ready.status is not ConditionStatus.TRUE and not stalled
+        )
+    ]
+    if sight.proved:
+        conditions += [
+            _mapping_complete(sight),
+            Condition(
+                "Journaled",
+                ConditionStatus.of(sight.journal == "Kept"),
+                sight.journal,
+                sight.journal_message,
+            ),
+        ]
+    conditions.append(
+        Condition("BackupsCovered", ConditionStatus.TRUE, "NoBackupsDeclared", "the store has no backups")
+        if sight.without_backups
+        else Condition(
+            "BackupsCovered",
+            ConditionStatus.FALSE,
+            "NoSource",
+            "no BackupSource names this store; an unknown backup is a broken promise",
+        )
+    )
+    if sight.replay is not None:
+        conditions.append(Condition("SafeToServe", ConditionStatus.FALSE, *sight.replay))
+    elif sight.looked and sight.trouble is None:
+        conditions.append(
+            Condition("SafeToServe", ConditionStatus.TRUE, "Verified", "every erasure is in place")
+        )
+    return Standing(None, tuple(conditions))
+
+
+def _mapping_complete(sight: StoreSight) -> Condition:
+    if sight.kinds_unmapped:
+        message = "no column is said to hold " + ", ".join(sorted(sight.kinds_unmapped))
+        return Condition("MappingComplete", ConditionStatus.FALSE, "KindsUnmapped", message)
+    if sight.lookalikes:
+        named = ", ".join(sight.lookalikes[:8])
+        message = f"{named} look like personal data; map them, or name them in ignore"
+        return Condition("MappingComplete", ConditionStatus.FALSE, "LookalikesUnmapped", message)
+    return Condition(
+        "MappingComplete", ConditionStatus.TRUE, "Complete", "every kind of personal data is mapped"
+    )
+
+
+# RestoreEvent
+
+
+def standing_of_restore(
+    episode: RestoreEpisode | None,
+    *,
+    reason: str,
+    replay: tuple[
+        Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"], str
+    ]
+    | None,
+) -> Standing:
+    """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet."""
+    permitted = (
+        Condition(
+            "Permitted", ConditionStatus.FALSE, "Undeclared", "nobody has given a reason; set spec.reason"
+        )
+        if reason == "Undeclared"
+        else Condition("Permitted", ConditionStatus.TRUE, reason, "the reason was given")
+    )
+    if episode is None:
+        message = "declared; the store has not been seen to go back in time"
+        ready = Condition("Ready", ConditionStatus.FALSE, "Declared", message)
+        waiting = Condition("Replayed", ConditionStatus.FALSE, "Waiting", message)
+        safe = Condition("SafeToServe", ConditionStatus.FALSE, "Declared", message)
+        return Standing(
+            "Declared", (*_with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
+        )
+    if not episode.open:
+        since = episode.safe_at
+        told = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
+        if episode.released_because is not None:
+            told = f"released by a person; {told}"
+        return Standing(
+            "SafeToServe",
+            (
+                Condition("Ready", ConditionStatus.TRUE, "SafeToServe", told, since),
+                permitted,
+                Condition("Replayed", ConditionStatus.TRUE, "AllReErased", told, since),
+                Condition("SafeToServe", ConditionStatus.TRUE, "Verified", told, since),
+            ),
+        )
+    kind, message = replay or ("Replaying", "the store went back in time; its erasures are applied again")
+    shown = "Replaying" if kind == "Waiting" else kind
+    ready = Condition("Ready", ConditionStatus.FALSE, shown, message)
+    stalled = kind == "MappingDoesNotFit"
+    asks = kind in ("IdentityUnclear", "AwaitingRelease")
+    return Standing(
+        "Stalled" if stalled else shown,
+        (
+            *_with_progress(ready, stalled=stalled, working=not stalled and not asks),
+            permitted,
+            Condition(
+                "Replayed", ConditionStatus.FALSE, "Waiting" if kind == "Waiting" else "Replaying", message
+            ),
+            Condition("SafeToServe", ConditionStatus.FALSE, shown, message),
+        ),
+    )
+
+
+def rows_told(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the rows by table that status shows: those that there were."""
+    return {table: rows for table, rows in sorted(counts.items()) if rows}

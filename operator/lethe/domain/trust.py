@@ -1,0 +1,145 @@
+"""What a store's answer is worth: pure decisions over what was gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from lethe.domain.facts import Outcome
+from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.restores import RestoreEpisode
+
+EARLIER_ERASURE = "earlier-erasure"
+"""The proof of a `NotFound` where an earlier request had erased this person here."""
+
+NOTHING_TO_ASK_BY = "nothing-to-ask-by"
+"""The proof of a `NotFound` where no identifier is known by which this store could be searched."""
+
+
+class Obstacle(StrEnum):
+    """What keeps a request from being erased in a store (reasons of `Ready`, api/status.md)."""
+
+    ERASING = "Erasing"
+    STORE_UNREACHABLE = "StoreUnreachable"
+    NOTHING_FOUND = "NothingFound"
+    FIND_UNTRUSTED = "FindUntrusted"
+    SHARED_RECORD = "SharedRecord"
+    VALUE_REFUSED = "ValueRefused"
+    KEY_ABOVE_RESTORE = "KeyAboveRestore"
+    HELD = "Held"
+    SECRET_MISSING = "SecretMissing"
+    NAME_REUSED = "NameReused"
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """An obstacle with what a person needs to know about it; nothing personal."""
+
+    obstacle: Obstacle
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTrait:
+    """What matters of a found record for deciding whether to trust it."""
+
+    table: str
+    key: str
+    shared: bool
+
+
+def hindrance_of_found(
+    records: Sequence[RecordTrait], *, max_records: int, confirmed: Collection[str], store: str
+) -> Hindrance | None:
+    """Decide whether the records found for one person may be erased; `None` means yes."""
+    if len(records) > max_records and "TooManyRecords" not in confirmed:
+        return Hindrance(
+            Obstacle.FIND_UNTRUSTED,
+            f"{store} returned more than {max_records} records for one person; nothing was erased there. "
+            "Look at them, then raise maxRecords or add TooManyRecords to spec.confirmed",
+        )
+    shared = [record for record in records if record.shared]
+    if shared and "SharedRecord" not in confirmed:
+        keys = ", ".join(f"{record.table} {record.key}" for record in shared[:5])
+        return Hindrance(
+            Obstacle.SHARED_RECORD,
+            f"{store}: {keys} carries other addresses too; if it is this person's alone, "
+            "add SharedRecord to spec.confirmed",
+        )
+    return None
+
+
+def hindrance_of_key(
+    subject_id: str | None,
+    accepted_at: datetime,
+    episodes: Sequence[RestoreEpisode],
+    *,
+    table: str,
+    confirmed: Collection[str],
+) -> Hindrance | None:
+    """Decide whether a request by id still means who it meant: a restore may have given the key out again."""
+    if subject_id is None or not subject_id.isdecimal() or "KeyAboveRestore" in confirmed:
+        return None
+    for episode in episodes:
+        position = _position_of(table, episode.positions)
+        if episode.detected_at > accepted_at and position is not None and int(subject_id) > position:
+            return Hindrance(
+                Obstacle.KEY_ABOVE_RESTORE,
+                f"the Primary was restored after this request was made, to where its highest key was {position}; "
+                f"key {subject_id} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
+            )
+    return None
+
+
+def _position_of(table: str, positions: Mapping[str, int]) -> int | None:
+    wanted = table.rpartition(".")[2]
+    for name, position in positions.items():
+        kind, _, path = name.partition(":")
+        if kind == "table" and path.rpartition(".")[2] == wanted:
+            return position
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Whether a request has ended: `outcome` if it has, else whom or what it waits for."""
+
+    outcome: Outcome | None
+    waits_for: tuple[str, ...] = ()
+    hindrance: Hindrance | None = None
+
+
+def ending_of(record: RequestRecord, stores: Collection[str], *, has_primary: bool) -> Ending:
+    """Decide whether a request is done: every store has confirmed, and somebody was found somewhere.
+
+    `stores` are the DataStores that exist now; those that existed when the request was accepted count
+    too, so that deleting a DataStore does not turn a request into a success.
+    """
+    names = sorted({*record.stores, *stores})
+    waits_for = tuple(name for name in names if not record.progress(name).state.settled)
+    if waits_for:
+        return Ending(None, waits_for)
+    if not has_primary:
+        return Ending(
+            None,
+            hindrance=Hindrance(
+                Obstacle.STORE_UNREACHABLE,
+                "this namespace has no DataStore with role Primary; apply one",
+            ),
+        )
+    progress = [record.progress(name) for name in names]
+    if record.accepted.dry_run:
+        return Ending(Outcome.PLANNED)
+    found = any(p.state is StoreState.VERIFIED or p.proof == EARLIER_ERASURE for p in progress)
+    if found or "NothingFound" in record.confirmed:
+        return Ending(Outcome.ERASED)
+    return Ending(
+        None,
+        hindrance=Hindrance(
+            Obstacle.NOTHING_FOUND,
+            "no store knows this person; check for a typing error. If the person is really in none of them, "
+            "add NothingFound to spec.confirmed",
+        ),
+    )

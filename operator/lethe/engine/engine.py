@@ -1,0 +1,435 @@
+"""The engine: what is asked is taken in, each store is looked after, and status follows from the ledger.
+
+Loops, each a few lines that call a workflow:
+
+- *intake* takes requests from the queue into the ledger, as a set;
+- a *guard* for each store looks, replays, serves, probes and sweeps (`guarding.py`);
+- *reporting* writes status, as seldom as possible (`reporting.py`);
+- *resync* lists everything again every few minutes, since events are hints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.translation import erasure_order, store_description
+from lethe.api.v1alpha1.datastore import DataStore
+from lethe.api.v1alpha1.deletionrequest import DeletionRequest
+from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
+from lethe.domain.periods import Period
+from lethe.domain.trust import Hindrance, Obstacle
+from lethe.engine.guarding import Guarding
+from lethe.engine.metrics import Metrics
+from lethe.engine.reporting import Reporting
+from lethe.engine.restores import Restores
+from lethe.engine.schedule import Schedule
+from lethe.engine.world import Place, RequestView, StoreGuard, World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger, LedgerUnavailable
+from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.intake import ErasureOrder, take_in
+
+log = logging.getLogger("lethe.engine")
+
+OPEN_REQUESTS = "status.state!=Erased,status.state!=Purged,status.state!=Planned"
+"""The field selector of requests that still need work. Leaving it arrives as DELETED: never read that as gone."""
+
+IDENTIFIER_TYPE = "lethe.dev/identifier"
+INTAKE_BATCH = 500
+RESYNC_SECONDS = 300
+T = TypeVar("T")
+
+
+class ConnectStore(Protocol):
+    """Makes the port to a store from its manifest and the Secret that holds its credentials."""
+
+    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
+        """Raises `ValueError` with a printable message where manifest or Secret can't be used."""
+        ...
+
+    def secret_name(self, store: DataStore) -> str | None:
+        """Return the name of the Secret that the manifest names; `None` if it names none."""
+        ...
+
+
+class Engine:
+    """Keeps the promises; `run` ends only when `stop` is set, or with the error that makes going on unsafe."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        keyring: Keyring,
+        cluster: Cluster,
+        connect: ConnectStore,
+        metrics: Metrics,
+        namespaces: Collection[str],
+        deadline: Period,
+        journal_interval: float,
+        sweep_interval: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.world = World()
+        self.metrics = metrics
+        self._ledger, self._keyring, self._cluster, self._connect = ledger, keyring, cluster, connect
+        self._namespaces, self._deadline, self._clock = namespaces, deadline, clock
+        self._doorbell = asyncio.Event()
+        self._retries: Schedule[Place] = Schedule()
+        self._failed_stores: Schedule[Place] = Schedule()
+        self._token = 0
+        self.started = asyncio.Event()
+        self._beat = time.monotonic()
+        self._background: set[asyncio.Task[Any]] = set()
+        self.reporting = Reporting(self.world, cluster, metrics, clock)
+        self.restores = Restores(self.world, ledger, cluster, metrics, clock)
+        self._guarding = Guarding(
+            self.world,
+            ledger,
+            keyring,
+            cluster,
+            metrics,
+            self.reporting,
+            self.restores,
+            clock=clock,
+            journal_interval=journal_interval,
+            sweep_interval=sweep_interval,
+        )
+
+    # doorbells
+
+    def ring_request(self, manifest: Manifest) -> None:
+        """A DeletionRequest was seen; it is looked at soon."""
+        self.world.dirty[_place(manifest)] = manifest
+        self._doorbell.set()
+
+    def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
+        """A DataStore was seen, or is gone."""
+        self._spawn(self._forget_store(_place(manifest)) if gone else self._meet_store(manifest))
+
+    def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
+        """A RestoreEvent was seen, or is gone."""
+        if gone:
+            self.world.events.pop(_place(manifest), None)
+        else:
+            self._spawn(self.restores.meet(manifest))
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Return the seconds since the engine's loop last turned."""
+        return time.monotonic() - self._beat
+
+    # the loops
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take over the ledger, meet the stores, and keep going. Raises `Fenced`."""
+        self._token = await asyncio.to_thread(self._ledger.take_over)
+        self._guarding.token = self._token
+        self.metrics.leader.set(1)
+        for record in await asyncio.to_thread(self._ledger.open_requests):
+            self.world.records[(record.accepted.namespace, record.accepted.name)] = record
+        await self._persevere(self._list_stores)
+        await self._persevere(self._list_restores)
+        self.started.set()
+        loops: list[asyncio.Future[Any]] = [
+            asyncio.create_task(loop, name=name)
+            for name, loop in (
+                ("intake", self._intake_loop()),
+                ("reporting", self.reporting.run()),
+                ("resync", self._resync_loop()),
+                ("measure", self._measure_loop()),
+                ("stop", _until(stop)),
+            )
+        ]
+        try:
+            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed]
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.metrics.leader.set(0)
+            for task in loops:
+                task.cancel()
+            for guard in self.world.guards.values():
+                if guard.task:
+                    guard.task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _intake_loop(self) -> None:
+        while True:
+            now = time.monotonic()
+            moment = self._retries.next_moment()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._doorbell.wait(), timeout=1.0 if moment is None else max(0.0, min(1.0, moment - now))
+                )
+            await asyncio.sleep(0.02)  # let a burst gather: a set costs little more than one
+            self._beat = time.monotonic()
+            self._doorbell.clear()
+            for place in self._retries.pop_due(self._beat):
+                if place in self.world.views:
+                    self._spawn(self._look_again(place))
+            for place in self._failed_stores.pop_due(self._beat):
+                guard = self.world.guards.get(place)
+                if guard is not None:
+                    self._spawn(self._meet_store(guard.manifest, again=True))
+            while self.world.dirty:
+                places = list(self.world.dirty)[:INTAKE_BATCH]
+                batch = [self.world.dirty.pop(place) for place in places]
+                try:
+                    await self._take_in(batch)
+                except (ClusterUnavailable, LedgerUnavailable) as away:
+                    log.warning("intake waits: %s", away)
+                    for manifest in batch:
+                        self.world.dirty.setdefault(_place(manifest), manifest)
+                    await asyncio.sleep(1)
+                    break
+
+    async def _look_again(self, place: Place) -> None:
+        """Read a request once more whose Secret was missing or could not be deleted."""
+        async for manifest in self._cluster.list("deletionrequests", [place[0]], f"metadata.name={place[1]}"):
+            self.ring_request(manifest)
+
+    async def _take_in(self, batch: Iterable[Manifest]) -> None:
+        orders: list[ErasureOrder] = []
+        secrets: dict[Place, SecretContent] = {}
+        manifests: dict[Place, Manifest] = {}
+        for manifest in batch:
+            place = _place(manifest)
+            self._view(manifest)
+            try:
+                request = parse(DeletionRequest, manifest)
+            except InvalidManifest as invalid:
+                log.warning("%s", invalid)
+                continue
+            if request.spec.subject is None:
+                continue  # spec.data: another capability
+            manifests[place] = manifest
+            identifier, problem, secret = await self._identifier(request)
+            if secret is not None:
+                secrets[place] = secret
+            orders.append(erasure_order(request, identifier, problem))
+        if not orders:
+            return
+        stores = {
+            ns: [guard.name for guard in self.world.stores_of(ns)]
+            for ns in {order.namespace for order in orders}
+        }
+        intakes = await asyncio.to_thread(
+            take_in,
+            orders,
+            self._ledger,
+            self._keyring,
+            now=self._clock(),
+            deadline=self._deadline,
+            stores=stores,
+        )
+        for place, intake in intakes.items():
+            view = self.world.views[place]
+            view.hindrance = intake.hindrance
+            reused = intake.hindrance is not None and intake.hindrance.obstacle is Obstacle.NAME_REUSED
+            view.claimed = not reused
+            if intake.record is not None and (not reused or place not in self.world.records):
+                if intake.record.open or not reused:
+                    self.world.records[place] = intake.record
+            if place in secrets and intake.hindrance is None:
+                await self._delete_secret(place, manifests[place], secrets[place], view)
+            if intake.hindrance is not None and not reused:
+                self._retries.at(time.monotonic() + 5, place)
+            self.reporting.want(place)
+        for namespace in {order.namespace for order in orders}:
+            for guard in self.world.stores_of(namespace):
+                guard.wake.set()
+        self._guarding.consider({place for place, intake in intakes.items() if intake.record})
+
+    async def _identifier(
+        self, request: DeletionRequest
+    ) -> tuple[Identifier | None, str | None, SecretContent | None]:
+        """Read the person's e-mail from the Secret that the request names, in its own namespace."""
+        subject = request.spec.subject
+        reference = subject.identifier_secret_ref if subject else None
+        if reference is None:
+            return None, None, None
+        namespace = request.metadata.namespace or ""
+        try:
+            secret = await self._cluster.secret(namespace, reference.name)
+        except ClusterRefused as refused:
+            return None, str(refused), None
+        if secret is None:
+            return None, f"Secret {reference.name} does not exist in namespace {namespace}; create it", None
+        if secret.type != IDENTIFIER_TYPE:
+            return (
+                None,
+                f"Secret {reference.name} must be of type {IDENTIFIER_TYPE}; create it anew with that type",
+                None,
+            )
+        if reference.key not in secret.content:
+            return (
+                None,
+                f"Secret {reference.name} has no key {reference.key}; add it, or correct the request",
+                None,
+            )
+        try:
+            return email_identifier(secret.content[reference.key].decode()), None, secret
+        except (NotAnEmailAddress, UnicodeDecodeError):
+            return (
+                None,
+                f"key {reference.key} of Secret {reference.name} is not one e-mail address; correct it",
+                None,
+            )
+
+    async def _delete_secret(
+        self, place: Place, manifest: Manifest, secret: SecretContent, view: RequestView
+    ) -> None:
+        name = manifest["spec"]["subject"]["identifierSecretRef"]["name"]
+        problem = f"Secret {name} changed after it was read"
+        try:
+            self.metrics.api_writes.labels("secret").inc()
+            if await self._cluster.delete_secret(
+                place[0], name, uid=secret.uid, resource_version=secret.resource_version
+            ):
+                return
+        except ClusterRefused as refused:
+            problem = f"Secret {name} can't be deleted: {refused}"
+        view.hindrance = Hindrance(
+            Obstacle.SECRET_MISSING, f"{problem}; the erasure goes on, the Secret stays until then"
+        )
+        self._retries.at(time.monotonic() + 5, place)
+
+    def _view(self, manifest: Manifest) -> None:
+        place, metadata = _place(manifest), manifest["metadata"]
+        known = self.world.views.get(place)
+        if known is not None and known.uid == metadata.get("uid"):
+            known.generation = metadata.get("generation", 1)
+            return
+        self.world.views[place] = RequestView(
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 1),
+            status=dict(manifest.get("status") or {}),
+            first_seen=time.monotonic(),
+        )
+
+    # stores
+
+    async def _meet_store(self, manifest: Manifest, *, again: bool = False) -> None:
+        place = _place(manifest)
+        known = self.world.guards.get(place)
+        same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
+        same_object = known is not None and known.uid == manifest["metadata"].get("uid")
+        if known is not None and same_spec and same_object and not again:
+            return
+        if known is not None and known.task is not None:
+            await self._guarding.stop(known)
+        guard = await self._new_guard(manifest, known)
+        if guard is None:
+            return
+        self.world.guards[place] = guard
+        if guard.trouble is not None:
+            self._failed_stores.at(time.monotonic() + 5, place)
+        self._guarding.start(guard)
+
+    async def _new_guard(self, manifest: Manifest, known: StoreGuard | None) -> StoreGuard | None:
+        try:
+            store = parse(DataStore, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return None
+        gate = (manifest.get("spec") or {}).get("gate")
+        guard = StoreGuard(
+            manifest=manifest,
+            description=store_description(store),
+            without_backups=store.spec.backups.value == "None",
+            manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
+            gate=gate.get("podSelector") if gate else None,
+            uid=manifest["metadata"].get("uid", ""),
+            status=known.status if known else dict(manifest.get("status") or {}),
+        )
+        if store.spec.owner.value == "ThirdParty":
+            return guard
+        secret = None
+        wanted = self._connect.secret_name(store)
+        try:
+            if wanted is not None:
+                secret = await self._cluster.secret(guard.description.namespace, wanted)
+                if secret is None:
+                    guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                    return guard
+                guard.secret_version = secret.resource_version
+            guard.store = await asyncio.to_thread(self._connect, store, secret)
+        except ValueError as unusable:
+            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
+        except (ClusterRefused, ClusterUnavailable) as refused:
+            guard.trouble = ("SecretMissing", str(refused))
+        return guard
+
+    async def _forget_store(self, place: Place) -> None:
+        guard = self.world.guards.pop(place, None)
+        if guard is not None:
+            await self._guarding.stop(guard)
+
+    async def _list_stores(self) -> None:
+        seen = set()
+        async for manifest in self._cluster.list("datastores", self._namespaces):
+            seen.add(_place(manifest))
+            await self._meet_store(manifest)
+        for place in set(self.world.guards) - seen:
+            await self._forget_store(place)
+
+    async def _list_restores(self) -> None:
+        async for manifest in self._cluster.list("restoreevents", self._namespaces):
+            await self.restores.meet(manifest)
+
+    async def _resync_loop(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            try:
+                await self._list_stores()
+                await self._list_restores()
+                async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
+                    self.ring_request(manifest)
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("resync waits: %s", away)
+
+    async def _measure_loop(self) -> None:
+        while True:
+            position = await asyncio.to_thread(self._ledger.position)
+            self.metrics.ledger_head.set(position.sequence)
+            self.reporting.measure(len(self.world.dirty))
+            await asyncio.sleep(2)
+
+    async def _persevere(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        pause = 0.2
+        while True:
+            try:
+                return await act()
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("start waits: %s", away)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        log.warning("a doorbell was not answered (%s); the next resync does", type(task.exception()).__name__)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _place(manifest: Manifest) -> Place:
+    metadata = manifest["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]

@@ -1,0 +1,69 @@
+"""Metrics of api/README.md. No label ever holds the name of a person, a request or an object key."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """All metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Gauge("lethe_deletion_requests", "Requests by state", ["state"], registry=r)
+        self.overdue = Gauge(
+            "lethe_deletion_requests_overdue", "Open requests past their deadline", registry=r
+        )
+        self.nearest_deadline = Gauge(
+            "lethe_deletion_request_nearest_deadline_seconds",
+            "Time to the nearest deadline of an open request; NaN if none is open",
+            registry=r,
+        )
+        self.erasure_seconds = Histogram(
+            "lethe_erasure_seconds",
+            "From accepted to verified",
+            ["store"],
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600, 86400, 604800, 2592000),
+            registry=r,
+        )
+        self.erasures = Counter("lethe_erasures", "Erasures by result", ["store", "result"], registry=r)
+        self.store_up = Gauge(
+            "lethe_store_up", "Whether the store answered at the last look", ["store"], registry=r
+        )
+        self.missing = Gauge(
+            "lethe_store_missing_erasures", "Erasures that a restore took away", ["store"], registry=r
+        )
+        self.safe = Gauge(
+            "lethe_store_safe_to_serve", "Whether every erasure is in place", ["store"], registry=r
+        )
+        self.resurrected = Counter(
+            "lethe_store_resurrected", "Erased people written back, and erased again", ["store"], registry=r
+        )
+        self.restores = Counter("lethe_restores", "Restores by reason", ["store", "reason"], registry=r)
+        self.reerased = Counter(
+            "lethe_reerased", "Erasures applied again after a restore", ["store"], registry=r
+        )
+        self.left_alone = Gauge(
+            "lethe_left_alone_total", "Rows of somebody else under an erased key", ["store"], registry=r
+        )
+        self.reerase_seconds = Histogram(
+            "lethe_reerase_seconds",
+            "From the detection of a restore to safe to serve",
+            ["store"],
+            buckets=(1, 5, 15, 60, 300, 1800, 7200, 86400),
+            registry=r,
+        )
+        self.ledger_head = Gauge("lethe_ledger_head", "Sequence of the ledger's last entry", registry=r)
+        self.ledger_mirrored = Gauge(
+            "lethe_ledger_mirrored", "Whether the ledger has a mirror outside", registry=r
+        )
+        self.leader = Gauge("lethe_leader", "Whether this replica acts", registry=r)
+        self.queue_depth = Gauge("lethe_queue_depth", "Requests that wait to be taken in", registry=r)
+        self.sweep_age = Gauge(
+            "lethe_sweep_age_seconds", "Age of the oldest last sweep of any store; NaN before", registry=r
+        )
+        self.api_writes = Counter("lethe_api_writes", "Writes to the API server", ["what"], registry=r)
+        self.nearest_deadline.set(float("nan"))
+        self.sweep_age.set(float("nan"))
+        self.ledger_mirrored.set(0)

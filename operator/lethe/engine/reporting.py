@@ -1,0 +1,282 @@
+"""Writing status: rebuilt from the ledger, compared with what stands there, written as seldom as possible.
+
+A request that is erased within `FIRST_REPORT_SECONDS` gets one status write in its life until `Erased`;
+one that waits gets two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from lethe.api.status import differs, request_status, store_status
+from lethe.domain.conditions import StoreSight, standing_of_request, standing_of_store
+from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.trust import Hindrance, Obstacle
+from lethe.engine.metrics import Metrics
+from lethe.engine.schedule import Schedule
+from lethe.engine.world import Place, RequestView, StoreGuard, World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+
+log = logging.getLogger("lethe.reporting")
+
+FIRST_REPORT_SECONDS = 1.5
+CONCURRENT_WRITES = 8
+LAST_SEEN_SECONDS = 300
+"""How old `lastSeenAt` of a DataStore may grow before a write only for its sake."""
+
+
+class Reporting:
+    """Decides when a status is due, and writes it."""
+
+    def __init__(
+        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+        self._due: Schedule[Place] = Schedule()
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
+        self._ended: Counter[str] = Counter()
+        self._writing: set[Place] = set()
+
+    def want(self, place: Place) -> None:
+        """Let a request's status be looked at: at once if it has ended, else when it has been waiting a while."""
+        view = self._world.views.get(place)
+        if view is None:
+            return
+        record = self._world.records.get(place) if view.claimed else None
+        now = time.monotonic()
+        ended = record is not None and not record.open and view.hindrance is None
+        self._due.at(now if ended else max(now, view.first_seen + FIRST_REPORT_SECONDS), place)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is due, for ever."""
+        while True:
+            moment = self._due.next_moment()
+            timeout = None if moment is None else max(0.0, moment - time.monotonic())
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            places = self._due.pop_due(time.monotonic())
+            await asyncio.gather(*(self._write_request(place) for place in places))
+
+    async def _write_request(self, place: Place) -> None:
+        view = self._world.views.get(place)
+        if view is None:
+            return
+        async with self._slots:
+            record = self._world.records.get(place) if view.claimed else None
+            hindrances, attempts = self._hindrances(record)
+            own = [h for h in (view.hindrance, view.ending) if h is not None]
+            everything = [*hindrances.values(), *own]
+            held_up = record is not None and not record.open and view.hindrance is not None
+            standing = standing_of_request(
+                None if held_up else record,
+                everything,
+                without_backups=record is not None and self._without_backups(record),
+            )
+            status = request_status(
+                record,
+                standing,
+                hindrances,
+                attempts,
+                view.status,
+                generation=view.generation,
+                now=self._clock(),
+            )
+            if not _worth_writing(status, view.status):
+                self._let_go(place, record, view)
+                return
+            try:
+                self._metrics.api_writes.labels("status").inc()
+                written = await self._cluster.write_status(
+                    "deletionrequests",
+                    place[0],
+                    place[1],
+                    uid=view.uid,
+                    status=_with_removals(status, view.status),
+                )
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("status of a DeletionRequest waits: %s", away)
+                self._due.at(time.monotonic() + 2, place)
+                return
+            if written:
+                view.status = status
+                await self._tell(place, view, standing.ready.reason, standing.ready.message)
+            self._let_go(place, record, view)
+
+    async def _tell(self, place: Place, view: RequestView, reason: str, message: str) -> None:
+        """Write an event for what a person would want to see; waiting for a store is not among that."""
+        if reason in (Obstacle.ERASING.value, Obstacle.STORE_UNREACHABLE.value):
+            return
+        regarding = {
+            "kind": "DeletionRequest",
+            "metadata": {"namespace": place[0], "name": place[1], "uid": view.uid},
+        }
+        warning = reason not in ("Erased", "Planned")
+        await self._cluster.tell(Notice(regarding, reason, message, warning))
+
+    def _let_go(self, place: Place, record: RequestRecord | None, view: RequestView) -> None:
+        """Forget a request that has ended and says so; the field selector keeps it away from now on."""
+        if record is not None and not record.open and view.hindrance is None and view.claimed:
+            self._world.views.pop(place, None)
+            self._world.records.pop(place, None)
+            self._ended[view.status.get("state", "Erased")] += 1
+
+    def _hindrances(self, record: RequestRecord | None) -> tuple[dict[str, Hindrance], dict[str, int]]:
+        """Return what hinders an open request, by store, and how often it was tried."""
+        if record is None or not record.open:
+            return {}, {}
+        namespace = record.accepted.namespace
+        guards = {guard.name: guard for guard in self._world.stores_of(namespace)}
+        hindrances: dict[str, Hindrance] = {}
+        attempts: dict[str, int] = {}
+        for name in sorted({*record.stores, *guards}):
+            if record.progress(name).state.settled:
+                continue
+            hindrance = _hindrance_at(guards.get(name), name, record)
+            if hindrance is not None:
+                hindrances[name] = hindrance
+            guard = guards.get(name)
+            if guard is not None and guard.store is not None:
+                attempts[name] = guard.store.attempts.get(record.request, 0)
+        return hindrances, attempts
+
+    def _without_backups(self, record: RequestRecord) -> bool:
+        held = [n for n, p in record.stores.items() if p.state is StoreState.VERIFIED]
+        guards = {guard.name: guard for guard in self._world.stores_of(record.accepted.namespace)}
+        return bool(held) and all(name in guards and guards[name].without_backups for name in held)
+
+    async def write_store(self, guard: StoreGuard) -> None:
+        """Write a DataStore's status, if it says something new."""
+        store, proof = guard.store, guard.store.proof if guard.store else None
+        trouble = guard.trouble
+        if store is not None and store.trouble is not None:
+            trouble = (store.trouble_reason or "Unreachable", store.trouble)
+        lookalikes = proof.lookalikes if proof else ()
+        mapping = proof.proved.mapping if proof else None
+        primary = guard.description.role == "Primary"
+        sight = StoreSight(
+            third_party=guard.description.owner == "ThirdParty",
+            proved=proof is not None,
+            trouble=trouble,
+            kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
+            lookalikes=lookalikes,
+            journal=proof.journal.value if proof else "NotSupported",
+            journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
+            without_backups=guard.without_backups,
+            looked=store is not None and store.last_pulse_at is not None,
+            replay=guard.replay,
+            notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
+            if proof and proof.keys_may_repeat
+            else [],
+        )
+        now = self._clock()
+        generation = guard.manifest["metadata"].get("generation", 1)
+        status = store_status(
+            standing_of_store(sight),
+            guard.status,
+            generation=generation,
+            now=now,
+            seen_at=store.last_pulse_at if store else None,
+            swept_at=store.last_sweep_at if store else None,
+            applied=guard.applied,
+            missing=guard.missing,
+            journal_number=guard.journal_number,
+            lookalikes=lookalikes,
+        )
+        stale = time.monotonic() - guard.status_written > LAST_SEEN_SECONDS and store is not None
+        if not differs(status, guard.status) and not stale:
+            return
+        metadata = guard.manifest["metadata"]
+        try:
+            self._metrics.api_writes.labels("status").inc()
+            written = await self._cluster.write_status(
+                "datastores",
+                metadata["namespace"],
+                metadata["name"],
+                uid=guard.uid,
+                status=_with_removals(status, guard.status),
+            )
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("status of DataStore %s waits: %s", guard.name, away)
+            return
+        if written:
+            guard.status, guard.status_written = status, time.monotonic()
+
+    def measure(self, queued: int) -> None:
+        """Refresh the gauges that follow from what is in memory."""
+        now = self._clock()
+        self._metrics.queue_depth.set(queued)
+        by_state = Counter(self._ended)
+        open_records = [record for record in self._world.records.values() if record.open]
+        for view in self._world.views.values():
+            by_state[view.status.get("state") or "Pending"] += 1
+        for state in ("Pending", "Planned", "Held", "Erasing", "Stalled", "Erased", "Purged"):
+            self._metrics.requests.labels(state).set(by_state[state])
+        due = [record.accepted.due_at for record in open_records]
+        self._metrics.overdue.set(sum(moment < now for moment in due))
+        nearest = (min(due) - now).total_seconds() if due else math.nan
+        self._metrics.nearest_deadline.set(nearest)
+        swept = [
+            g.store.last_sweep_at for g in self._world.guards.values() if g.store and g.store.last_sweep_at
+        ]
+        self._metrics.sweep_age.set((now - min(swept)).total_seconds() if swept else math.nan)
+
+
+def _hindrance_at(guard: StoreGuard | None, name: str, record: RequestRecord) -> Hindrance | None:
+    short = name.rpartition("/")[2]
+    if guard is None:
+        return Hindrance(
+            Obstacle.STORE_UNREACHABLE, f"DataStore {short} does not exist any more; apply it again"
+        )
+    if guard.trouble is not None:
+        return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.trouble[1]}")
+    if guard.store is None:
+        return None
+    if guard.store.trouble is not None:
+        return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.store.trouble}")
+    return guard.store.hindrances.get(record.request)
+
+
+def _journal_message(journal: str, ddl: str) -> str:
+    match journal:
+        case "Kept":
+            return "any restore of this store shows within LETHE_JOURNAL_INTERVAL"
+        case "NotPermitted":
+            return f"Lethe may not create its journal; have a DBA run: {ddl}"
+        case _:
+            return "this kind of store keeps no journal; a restore shows at the next probe or sweep"
+
+
+def _worth_writing(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether a status says something new; a message or an attempt alone is not worth a write."""
+    return bool(_essence(status) != _essence(before))
+
+
+def _essence(status: Mapping[str, Any]) -> Any:
+    conditions = [(c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions", ())]
+    stores = [(s.get("name"), s.get("state")) for s in status.get("stores", ())]
+    final = status.get("ledger") if status.get("erasedAt") else None
+    return (
+        status.get("state"),
+        status.get("observedGeneration"),
+        conditions,
+        stores,
+        status.get("erasedAt"),
+        final,
+    )
+
+
+def _with_removals(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a merge patch: what is no longer said is removed by null."""
+    return {**dict.fromkeys(before), **status}

@@ -1,0 +1,217 @@
+"""RestoreEvents: each restore has one, whether a person declared it or Lethe found it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.status import differs, restore_status
+from lethe.api.v1alpha1.restoreevent import RestoreEvent
+from lethe.domain.conditions import standing_of_restore
+from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
+from lethe.domain.restores import RestoreEpisode
+from lethe.engine.metrics import Metrics
+from lethe.engine.world import Place, StoreGuard, World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice
+from lethe.ports.ledger import Ledger
+from lethe.ports.stores import JournalSupport
+from lethe.workflows import watching
+from lethe.workflows.replaying import ReplayState, ReplayStep
+
+log = logging.getLogger("lethe.restores")
+
+EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
+"""How long after a restore has been dealt with a RestoreEvent may still give its reason."""
+
+Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"]
+_SHOWN: Mapping[ReplayState, Shown] = {
+    ReplayState.WAITING: "Waiting",
+    ReplayState.AGAIN: "Replaying",
+    ReplayState.IDENTITY_UNCLEAR: "IdentityUnclear",
+    ReplayState.AWAITING_RELEASE: "AwaitingRelease",
+    ReplayState.MAPPING_DOES_NOT_FIT: "MappingDoesNotFit",
+}
+
+
+class Restores:
+    """Ties RestoreEvents to the restores that the ledger knows, and reports."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        cluster: Cluster,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._world, self._ledger, self._cluster = world, ledger, cluster
+        self._metrics, self._clock = metrics, clock
+        self._steps: dict[str, ReplayStep] = {}
+
+    async def meet(self, manifest: Manifest) -> None:
+        """Take in a RestoreEvent: which restore it explains, and what a person decided in it."""
+        try:
+            event = parse(RestoreEvent, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return
+        namespace, name = event.metadata.namespace or "", event.metadata.name or ""
+        self._world.events[(namespace, name)] = manifest
+        guard = self._world.guards.get((namespace, event.spec.store))
+        if guard is None:
+            await self._report((namespace, name), None)
+            return
+        episode = await self._episode_for(guard, name, event.spec.reason.value)
+        if episode is not None:
+            await self._record(guard, episode, event)
+            episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+            episode = next(e for e in episodes if e.episode == episode.episode)
+        await self._report((namespace, name), episode)
+
+    async def _episode_for(self, guard: StoreGuard, event: str, reason: str) -> RestoreEpisode | None:
+        """Return the restore that an event is about: its own, the open one, or a recent one without a reason."""
+        episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+        for episode in episodes:
+            if event in episode.events:
+                return episode
+        for episode in episodes:
+            if episode.open:
+                return episode
+        now = self._clock()
+        for episode in reversed(episodes):
+            undeclared = set(episode.events.values()) <= {"Undeclared"}
+            if undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
+                return episode
+        store = guard.store
+        if store is None or store.proof is None or reason == "Undeclared":
+            return None
+        if store.proof.journal is JournalSupport.KEPT:
+            return None  # the journal will tell when the store goes back
+        # Nothing in such a store tells a restore: a declaration is taken at its word.
+        episode = await asyncio.to_thread(
+            watching.open_episode, store, self._ledger, DetectedBy.DECLARATION, now=now
+        )
+        guard.wake.set()
+        return episode
+
+    async def _record(self, guard: StoreGuard, episode: RestoreEpisode, event: RestoreEvent) -> None:
+        name, reason = event.metadata.name or "", event.spec.reason.value
+        facts: list[Fact] = []
+        if episode.events.get(name) != reason:
+            facts.append(RestoreExplained(guard.name, episode.episode, name, reason))
+            self._metrics.restores.labels(guard.name, reason).inc()
+        fresh = tuple(
+            decision
+            for decision in ((i.table, i.key, i.decision.value) for i in event.spec.identities)
+            if decision not in episode.decisions
+        )
+        if fresh:
+            facts.append(IdentitiesDecided(guard.name, episode.episode, fresh))
+        if facts:
+            await asyncio.to_thread(self._ledger.append, facts)
+        if event.spec.release is not None and episode.open:
+            guard.release_because = event.spec.release.because
+            guard.wake.set()
+
+    async def follow(
+        self, guard: StoreGuard, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
+    ) -> None:
+        """Tell about a restore as it goes on: event object, conditions of the store, metrics."""
+        if step is not None:
+            self._steps[episode.episode] = step
+        if episode.open:
+            shown = self._shown(episode)
+            reason = "RestoreDetected" if opened else shown[0] if shown[0] != "Waiting" else "Replaying"
+            guard.replay = (reason, shown[1])
+            guard.missing = max(0, episode.missing - episode.re_erased - episode.left_alone)
+        else:
+            guard.replay, guard.missing = None, 0
+            self._steps.pop(episode.episode, None)
+            self._metrics.reerased.labels(guard.name).inc(episode.re_erased)
+            if episode.safe_at is not None:
+                took = (episode.safe_at - episode.detected_at).total_seconds()
+                self._metrics.reerase_seconds.labels(guard.name).observe(took)
+        if not episode.events and episode.open:
+            await self._adopt_or_create(guard, episode)
+            episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+            episode = next(e for e in episodes if e.episode == episode.episode)
+        for name in episode.events:
+            await self._report((guard.description.namespace, name), episode)
+
+    async def _adopt_or_create(self, guard: StoreGuard, episode: RestoreEpisode) -> None:
+        namespace, store = guard.description.namespace, guard.description.short_name
+        for (ns, name), manifest in sorted(self._world.events.items()):
+            spec = manifest.get("spec", {})
+            about_this = ns == namespace and spec.get("store") == store
+            if about_this and (manifest.get("status") or {}).get("state") in (None, "Pending", "Declared"):
+                reason = spec.get("reason", "Undeclared")
+                await self._explain(guard, episode, name, reason)
+                return
+        manifest = {
+            "apiVersion": "lethe.dev/v1alpha1",
+            "kind": "RestoreEvent",
+            "metadata": {"name": episode.episode, "namespace": namespace},
+            "spec": {"store": store, "reason": "Undeclared"},
+        }
+        try:
+            self._metrics.api_writes.labels("create").inc()
+            await self._cluster.create("restoreevents", namespace, manifest)
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("RestoreEvent for store %s waits: %s", guard.name, away)
+            return
+        log.warning("store %s went back in time and nobody declared a restore", guard.name)
+        await self._explain(guard, episode, episode.episode, "Undeclared")
+        async for created in self._cluster.list(
+            "restoreevents", [namespace], f"metadata.name={episode.episode}"
+        ):
+            self._world.events[(namespace, episode.episode)] = created
+
+    async def _explain(self, guard: StoreGuard, episode: RestoreEpisode, event: str, reason: str) -> None:
+        self._metrics.restores.labels(guard.name, reason).inc()
+        fact = RestoreExplained(guard.name, episode.episode, event, reason)
+        await asyncio.to_thread(self._ledger.append, [fact])
+
+    def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:
+        step = self._steps.get(episode.episode)
+        if step is None or step.state not in _SHOWN:
+            return "Replaying", "the store went back in time; its erasures are applied again"
+        return _SHOWN[step.state], step.message
+
+    async def _report(self, place: Place, episode: RestoreEpisode | None) -> None:
+        manifest = self._world.events.get(place)
+        if manifest is None:
+            return
+        metadata = manifest["metadata"]
+        before: Mapping[str, Any] = manifest.get("status") or {}
+        standing = standing_of_restore(
+            episode,
+            reason=manifest.get("spec", {}).get("reason", "Undeclared"),
+            replay=self._shown(episode) if episode is not None and episode.open else None,
+        )
+        status = restore_status(
+            episode, standing, before, generation=metadata.get("generation", 1), now=self._clock()
+        )
+        if not differs(status, before):
+            return
+        try:
+            self._metrics.api_writes.labels("status").inc()
+            written = await self._cluster.write_status(
+                "restoreevents",
+                place[0],
+                place[1],
+                uid=metadata["uid"],
+                status={**dict.fromkeys(before), **status},
+            )
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("status of a RestoreEvent waits: %s", away)
+            return
+        if written:
+            self._world.events[place] = {**manifest, "status": status}
+            if status.get("state") != before.get("state"):
+                ready = standing.ready
+                warning = status.get("state") not in ("SafeToServe", "Declared")
+                await self._cluster.tell(Notice(manifest, ready.reason, ready.message, warning))

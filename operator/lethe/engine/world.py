@@ -1,0 +1,98 @@
+"""What the engine holds in memory: all of it can be lost, and is rebuilt from ledger and API server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from lethe.domain.requests import RequestRecord
+from lethe.domain.trust import Hindrance
+from lethe.ports.cluster import Manifest
+from lethe.workflows.guarded import GuardedStore, StoreDescription
+
+Place = tuple[str, str]
+"""(namespace, name) of an object."""
+
+
+@dataclass(slots=True)
+class RequestView:
+    """A DeletionRequest as the API server last showed it, reduced to what reporting needs.
+
+    `hindrance` is what intake ran into, `ending` what keeps a request from ending that no store hinders.
+    `claimed` is false where the name belongs to another request (`NameReused`).
+    """
+
+    uid: str
+    generation: int
+    status: dict[str, Any]
+    hindrance: Hindrance | None = None
+    ending: Hindrance | None = None
+    first_seen: float = 0.0
+    claimed: bool = True
+
+
+@dataclass(slots=True)
+class StoreGuard:
+    """A DataStore, the task that looks after it, and what its status last said.
+
+    `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
+    """
+
+    manifest: Manifest
+    description: StoreDescription
+    store: GuardedStore | None = None
+    trouble: tuple[str, str] | None = None
+    without_backups: bool = False
+    manual_release: bool = False
+    gate: Manifest | None = None
+    replay: tuple[str, str] | None = None
+    gate_open: bool | None = None
+    missing: int = 0
+    applied: int = 0
+    journal_number: int = 0
+    swept_at: datetime | None = None
+    release_because: str | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    retries: int = 0
+    retry_after: float = 0.0
+    secret_version: str | None = None
+    uid: str = ""
+    status: dict[str, Any] = field(default_factory=dict)
+    status_written: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Return the store's name in ledger and metrics."""
+        return self.description.name
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that the engine knows at the moment."""
+
+    guards: dict[Place, StoreGuard] = field(default_factory=dict)
+    dirty: dict[Place, Manifest] = field(default_factory=dict)
+    views: dict[Place, RequestView] = field(default_factory=dict)
+    records: dict[Place, RequestRecord] = field(default_factory=dict)
+    events: dict[Place, Manifest] = field(default_factory=dict)
+
+    def stores_of(self, namespace: str) -> list[StoreGuard]:
+        """Return the guards of a namespace."""
+        return [guard for (ns, _), guard in self.guards.items() if ns == namespace]
+
+    def primary_of(self, namespace: str) -> StoreGuard | None:
+        """Return the Primary of a namespace; the oldest, should somebody have applied two."""
+        primaries = [g for g in self.stores_of(namespace) if g.description.role == "Primary"]
+        return min(primaries, key=_age, default=None)
+
+    def open_records(self, namespace: str) -> list[RequestRecord]:
+        """Return the open requests of a namespace, oldest first."""
+        return [r for (ns, _), r in self.records.items() if ns == namespace and r.open]
+
+
+def _age(guard: StoreGuard) -> tuple[str, str]:
+    metadata = guard.manifest.get("metadata", {})
+    return (metadata.get("creationTimestamp", ""), metadata.get("name", ""))

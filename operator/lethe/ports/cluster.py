@@ -1,0 +1,81 @@
+"""The port to the API server: asynchronous, and counted, since writes to it are the cost that scales."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Manifest = Mapping[str, Any]
+"""An object as the API server sends it."""
+
+
+class ClusterUnavailable(Exception):
+    """The API server can't be reached, or is too busy; try again later."""
+
+
+class ClusterRefused(Exception):
+    """The API server refused; `code` is the HTTP status, the message names verb and object, no content."""
+
+    def __init__(self, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretContent:
+    """A Secret as it was read; its content never shows in a repr."""
+
+    type: str
+    content: Mapping[str, bytes]
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event for `kubectl describe`: about which object, of what kind, and why."""
+
+    regarding: Manifest
+    reason: str
+    message: str
+    warning: bool = False
+
+
+class Cluster(Protocol):
+    """What the engine asks of the API server. All raise `ClusterUnavailable` and `ClusterRefused`."""
+
+    def list(self, plural: str, namespaces: Collection[str], selector: str = "") -> AsyncIterator[Manifest]:
+        """Yield all objects of a kind (empty `namespaces`: of the whole cluster) that a field selector takes in."""
+        ...
+
+    async def secret(self, namespace: str, name: str) -> SecretContent | None:
+        """Return a Secret, or `None` where there is none."""
+        ...
+
+    async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> bool:
+        """Delete exactly the Secret that was read; `False` if it has changed since. One that is gone is deleted."""
+        ...
+
+    async def write_status(
+        self, plural: str, namespace: str, name: str, *, uid: str, status: Mapping[str, Any]
+    ) -> bool:
+        """Write an object's status; `False` if the object is gone or is another one by now."""
+        ...
+
+    async def create(self, plural: str, namespace: str, manifest: Manifest) -> bool:
+        """Create an object; `False` if one of that name exists."""
+        ...
+
+    async def tell(self, notice: Notice) -> None:
+        """Write an event. Failing to is no error: an event is a courtesy."""
+        ...
+
+    async def set_gate(
+        self, namespace: str, selector: Manifest, *, open_: bool, reason: str, message: str
+    ) -> Sequence[str]:
+        """Set the condition `lethe.dev/safe-to-serve` on the pods that a label selector takes in.
+
+        Returns the names of the pods that were changed.
+        """
+        ...

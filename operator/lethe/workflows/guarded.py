@@ -1,0 +1,89 @@
+"""A store under guard: its port, what its manifest says of it, and what this process has seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lethe.domain.identifiers import normalised_email
+from lethe.domain.journal import StoreIdentity
+from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.domain.tombstones import Fingerprints
+from lethe.domain.trust import Hindrance
+from lethe.ports.keys import Keyring
+from lethe.ports.stores import Proof, Store
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDescription:
+    """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`."""
+
+    namespace: str
+    short_name: str
+    role: StoreRole
+    owner: StoreOwner
+    needs_primary_key: bool = False
+    max_records: int = 5
+
+    @property
+    def name(self) -> str:
+        """Return the name under which ledger and metrics know the store."""
+        return f"{self.namespace}/{self.short_name}"
+
+
+@dataclass(slots=True)
+class GuardedStore:
+    """A store and what has been seen of it since the process began; all of it can be seen again.
+
+    `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used now.
+    """
+
+    description: StoreDescription
+    port: Store
+    fingerprints: Fingerprints
+    proof: Proof | None = None
+    trouble: str | None = None
+    trouble_reason: str | None = None
+    ledger_behind: bool = False
+    last_pulse_at: datetime | None = None
+    last_sweep_at: datetime | None = None
+    sweep_wanted: bool = True
+    stable_identity: StoreIdentity | None = None
+    stable_pulses: int = 0
+    known_absent: frozenset[int] = frozenset()
+    resurrected: int = 0
+    hindrances: dict[str, Hindrance] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return the name under which ledger and metrics know the store."""
+        return self.description.name
+
+    @property
+    def is_primary(self) -> bool:
+        """Tell whether this is the store whose key identifies a person."""
+        return self.description.role is StoreRole.PRIMARY
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether erasures may be tried: proved, reachable at the last look, ledger not behind."""
+        return self.proof is not None and self.trouble is None and not self.ledger_behind
+
+
+def email_digest(keyring: Keyring, address: str) -> bytes:
+    """Return the keyed fingerprint of an e-mail address, the same in every store."""
+    return keyring.fingerprint("email", normalised_email(address))
+
+
+def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
+    """Return the keyed digests of a store: `createdAt` is bound to the store, an e-mail is not."""
+    return Fingerprints(
+        created_at=lambda text: keyring.fingerprint("createdAt", store, text),
+        email=lambda text: email_digest(keyring, text),
+    )
+
+
+Stores = Mapping[str, GuardedStore]
+"""The guarded stores by name."""

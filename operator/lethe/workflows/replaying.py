@@ -1,0 +1,217 @@
+"""After a restore: erase again what it brought back, verify, and only then let the store be served.
+
+Each step may be cut off and run again; the episode in the ledger stays open until the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from lethe.domain.facts import DetectedBy, Fact, Released, Replayed, SafeToServe
+from lethe.domain.journal import HeadFinding, Pulse, compare
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.tombstones import who_came_back
+from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
+from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
+from lethe.workflows.erasing import intend_move
+from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.watching import missing_numbers, open_episode, re_erase, settle_committed
+
+STABLE_PULSES = 2
+"""How many looks in a row must show the same store before a restore is taken to have ended."""
+
+
+class ReplayState(StrEnum):
+    """Where a replay stands."""
+
+    WAITING = "Waiting"
+    """The restore is still going on: the schema is not whole, or the store still changes."""
+    MAPPING_DOES_NOT_FIT = "MappingDoesNotFit"
+    IDENTITY_UNCLEAR = "IdentityUnclear"
+    AGAIN = "Again"
+    """Something was written meanwhile; another pass is needed."""
+    AWAITING_RELEASE = "AwaitingRelease"
+    SAFE = "Safe"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayStep:
+    """What one pass of a replay came to; `message` is for a person."""
+
+    state: ReplayState
+    message: str = ""
+
+
+def replay(
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    *,
+    token: int,
+    now: datetime,
+    manual_release: bool = False,
+) -> ReplayStep:
+    """Take a restore one pass further. Raises `StoreUnreachable`."""
+    pulse = _settled_pulse(store, ledger, now)
+    if not _has_come_to_rest(store, pulse):
+        return ReplayStep(ReplayState.WAITING, "the restore is still going on")
+    proof = _whole_again(store, ledger)
+    if isinstance(proof, ReplayStep):
+        return proof
+    known = ledger.known_head(store.name)
+    store.port.advance_sequences(known.positions)
+    # A restore may have gone on between the detection and now; what is missing is counted as it stands.
+    if proof.journal is JournalSupport.KEPT:
+        missing = len(missing_numbers(store, ledger))
+        if missing > episode.missing:
+            episode = open_episode(store, ledger, episode.detected_by, now=now, pulse=pulse)
+    try:
+        _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
+        residue = store.port.check(
+            ledger.tombstones(store.name),
+            who_came_back(store.fingerprints, episode.decision_on),
+            exclusive=True,
+        )
+        _note(store, episode, ledger, residue, now)
+        if residue.uncleared:
+            return ReplayStep(ReplayState.AGAIN, "somebody writes erased people back; they are erased again")
+        if residue.unclear:
+            keys = ", ".join(f"{table} {key}" for table, key in residue.unclear[:5])
+            return ReplayStep(
+                ReplayState.IDENTITY_UNCLEAR,
+                f"{len(residue.unclear)} rows stand under erased keys, and nothing tells whose they are ({keys}); "
+                "decide in spec.identities of the RestoreEvent",
+            )
+        if manual_release:
+            return ReplayStep(
+                ReplayState.AWAITING_RELEASE,
+                "verified; the DataStore's gate says Manual: set spec.release of the RestoreEvent",
+            )
+        return _open_gate(store, episode, ledger, residue, token=token, now=now)
+    except HeadMoved:
+        store.stable_pulses = 0
+        return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
+
+
+def _settled_pulse(store: GuardedStore, ledger: Ledger, now: datetime) -> Pulse:
+    known = ledger.known_head(store.name)
+    pulse = store.port.pulse(settle=known.pending is not None)
+    store.last_pulse_at = now
+    if known.pending is not None:
+        # A replay that died half-way: its move committed or it did not.
+        if pulse.head is not None and pulse.head.digest == known.pending.digest:
+            settle_committed(store, ledger, known, pulse, now)
+        else:
+            ledger.append(moves=[MoveLost(store.name)])
+    return pulse
+
+
+def _has_come_to_rest(store: GuardedStore, pulse: Pulse) -> bool:
+    same = store.stable_identity == pulse.identity and not pulse.being_filled
+    store.stable_pulses = store.stable_pulses + 1 if same else 0
+    store.stable_identity = pulse.identity
+    return store.stable_pulses >= STABLE_PULSES
+
+
+def _whole_again(store: GuardedStore, ledger: Ledger) -> Proof | ReplayStep:
+    """Prove the mapping against the restored schema: pg_restore makes keys and constraints last."""
+    mappings = ledger.mappings(store.name)
+    store.port.remember(mappings.values())
+    try:
+        proof = store.port.prove()
+    except MappingInvalid as invalid:
+        return ReplayStep(ReplayState.MAPPING_DOES_NOT_FIT, str(invalid))
+    before = store.proof
+    recorded = before.proved if before else mappings.get(proof.proved.version)
+    lacking = sorted(set(recorded.constraints) - set(proof.proved.constraints)) if recorded else []
+    if lacking:
+        return ReplayStep(ReplayState.WAITING, f"the restore has not made {', '.join(lacking[:5])} yet")
+    return proof
+
+
+def _erase_everything_again(
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    pulse: Pulse,
+    *,
+    token: int,
+    now: datetime,
+) -> None:
+    adopt: Pulse | None = pulse
+    for chunk in ledger.tombstones(store.name):
+        re_erase(store, ledger, chunk, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
+        adopt = None  # from the second chunk on the ledger knows where the store stands
+
+
+def _note(
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    residue: Residue,
+    now: datetime,
+) -> None:
+    found = Replayed(
+        store.name,
+        episode.episode,
+        now,
+        0,
+        residue.left_alone,
+        len(residue.unclear),
+        residue.unclear[:64],
+    )
+    changed = (found.left_alone, found.unclear, found.unclear_keys) != (
+        episode.left_alone,
+        episode.unclear,
+        episode.unclear_keys,
+    )
+    if changed or episode.unclear is None:
+        ledger.append([found])
+
+
+def _open_gate(
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    residue: Residue,
+    *,
+    token: int,
+    now: datetime,
+) -> ReplayStep:
+    """Tick the head, look once more, and declare the store safe: journal equals ledger *after* the verification."""
+    facts: list[Fact] = [SafeToServe(store.name, episode.episode, now)]
+    store.known_absent = frozenset(residue.absent)
+    if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
+        before = store.port.pulse()
+        if before.identity != store.stable_identity or before.being_filled:
+            store.stable_pulses = 0
+            return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
+        move = intend_move(store, ledger, token=token, expected=before.head, adopt=True)
+        if move is not None:
+            head = store.port.tick(move)
+            ledger.append(moves=[MoveSettled(store.name, head, before.identity)])
+        if compare(ledger.known_head(store.name), store.port.pulse()) is not HeadFinding.IN_STEP:
+            store.stable_pulses = 0
+            return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
+    ledger.append(facts)
+    store.sweep_wanted = False
+    return ReplayStep(ReplayState.SAFE, "every erasure has been applied again and read back")
+
+
+def release(
+    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, because: str, token: int, now: datetime
+) -> None:
+    """Let a store be served because a person says so, and go on from where it stands.
+
+    Raises `StoreUnreachable`, `HeadMoved`.
+    """
+    if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
+        pulse = _settled_pulse(store, ledger, now)
+        move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
+        if move is not None:
+            head = store.port.tick(move)
+            ledger.append(moves=[MoveSettled(store.name, head, pulse.identity)])
+    ledger.append([Released(store.name, episode.episode, now, because)])
+    store.sweep_wanted = True

@@ -1,0 +1,241 @@
+"""Looking at a store every few seconds: has it gone back in time, and is what was erased still erased?
+
+From exact to thorough (architecture.md, "Detecting a restore"): the journal's head, the identity of
+server and tables, a probe of the newest and of random erasures, and the sweep over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected
+from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.tombstones import Tombstone, who_came_back
+from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
+from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue
+from lethe.workflows.erasing import intend_move
+from lethe.workflows.guarded import GuardedStore
+
+PROBE_NEWEST = 1000
+PROBE_RANDOM = 1000
+
+WRITE_BACK_LIMIT = 100
+"""More erased people than this, back at once in a store whose head and identity are intact, are treated
+as a restore that went around the journal; fewer are a stale session or a sync that wrote them back."""
+
+
+class Look(StrEnum):
+    """What a look at a store came to."""
+
+    FINE = "Fine"
+    RESTORED = "Restored"
+    LEDGER_BEHIND = "LedgerBehind"
+
+
+@dataclass(frozen=True, slots=True)
+class Resurrection:
+    """What a probe or sweep did: `re_erased` people had been written back; `left_alone` and `unclear`
+    rows stand under erased keys and were not touched."""
+
+    re_erased: int = 0
+    left_alone: int = 0
+    unclear: int = 0
+    episode: str | None = None
+
+
+def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Look:
+    """Compare a store's journal with the ledger, settle what is in doubt, and tick the head.
+
+    Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
+    """
+    known = ledger.known_head(store.name)
+    pulse = store.port.pulse(settle=known.pending is not None)
+    store.last_pulse_at = now
+    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
+        return Look.FINE
+    finding = compare(known, pulse)
+    if finding is HeadFinding.PENDING_COMMITTED:
+        known = settle_committed(store, ledger, known, pulse, now)
+        finding = compare(known, pulse)
+    elif finding is HeadFinding.PENDING_LOST:
+        ledger.append(moves=[MoveLost(store.name)])
+        known = ledger.known_head(store.name)
+        finding = compare(known, pulse)
+    match finding:
+        case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
+            if not ledger.episodes(store=store.name, open_only=True):
+                _tick(store, ledger, pulse, token=token)
+            return Look.FINE
+        case HeadFinding.LEDGER_BEHIND:
+            store.ledger_behind = True
+            return Look.LEDGER_BEHIND
+        case _:
+            by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
+            open_episode(store, ledger, by, now=now, pulse=pulse)
+            return Look.RESTORED
+
+
+def settle_committed(
+    store: GuardedStore, ledger: Ledger, known: KnownHead, pulse: Pulse, now: datetime
+) -> KnownHead:
+    """Record a move that committed although this process or its predecessor never heard so."""
+    if known.pending is None or pulse.head is None:
+        return known
+    entries = store.port.entries_of(known.pending.move)
+    again = [entry for entry in entries if entry.number != entry.of]
+    episode = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    ledger.append(_reerasure_facts(store, episode, again, now), moves=[MoveSettled(store.name, pulse.head)])
+    return ledger.known_head(store.name)
+
+
+def _tick(store: GuardedStore, ledger: Ledger, pulse: Pulse, *, token: int) -> None:
+    move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
+    if move is None:
+        return
+    try:
+        head = store.port.tick(move)
+    except HeadMoved:
+        return  # the next look tells why
+    ledger.append(moves=[MoveSettled(store.name, head, pulse.identity)])
+
+
+def open_episode(
+    store: GuardedStore,
+    ledger: Ledger,
+    by: DetectedBy,
+    *,
+    now: datetime,
+    pulse: Pulse | None = None,
+) -> RestoreEpisode:
+    """Record that a store went back in time, with the erasures that its journal says are missing.
+
+    While an episode is open, a further restore belongs to it.
+    """
+    already = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    missing = len(missing_numbers(store, ledger)) if pulse is not None else 0
+    name = already.episode if already else f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
+    positions = dict(pulse.head.positions) if pulse is not None and pulse.head is not None else {}
+    changed = already is None or positions != already.positions or missing > already.missing
+    if changed:
+        ledger.append([RestoreDetected(store.name, name, now, by, positions, missing)])
+    if already is None:
+        store.stable_pulses, store.stable_identity = 0, None
+    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+
+
+def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
+    """Return the tombstones that no genuine entry of the store's journal knows."""
+    missing = {t.number for chunk in ledger.tombstones(store.name) for t in chunk}
+    for numbers in store.port.journaled_numbers():
+        missing.difference_update(numbers)
+    return missing
+
+
+def probe(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Resurrection:
+    """Check the newest and some random erasures; a row that went missing asks for a sweep."""
+    sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
+    if not sample:
+        return Resurrection()
+    residue = store.port.check([sample], who_came_back(store.fingerprints))
+    if not set(residue.absent) <= store.known_absent:
+        store.sweep_wanted = True
+    return _answer(store, ledger, residue, sample, DetectedBy.PROBE, token=token, now=now)
+
+
+def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Resurrection:
+    """Check everything that was ever erased in a store, and erase again what was written back."""
+    residue = store.port.check(ledger.tombstones(store.name), who_came_back(store.fingerprints))
+    store.known_absent = frozenset(residue.absent)
+    store.sweep_wanted = False
+    store.last_sweep_at = now
+    wanted = set(residue.uncleared)
+    back = (
+        [t for chunk in ledger.tombstones(store.name) for t in chunk if t.number in wanted] if wanted else []
+    )
+    return _answer(store, ledger, residue, back, DetectedBy.SWEEP, token=token, now=now)
+
+
+def _answer(
+    store: GuardedStore,
+    ledger: Ledger,
+    residue: Residue,
+    tombstones: Sequence[Tombstone],
+    by: DetectedBy,
+    *,
+    token: int,
+    now: datetime,
+) -> Resurrection:
+    """Tell a write-back from a restore by its size, and erase again the people of a write-back."""
+    wanted = set(residue.uncleared)
+    unclear = len(residue.unclear)
+    if len(wanted) > WRITE_BACK_LIMIT:
+        episode = open_episode(store, ledger, by, now=now)
+        return Resurrection(0, residue.left_alone, unclear, episode.episode)
+    if not wanted:
+        return Resurrection(0, residue.left_alone, unclear)
+    back = [t for t in tombstones if t.number in wanted]
+    count = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
+    store.resurrected += count
+    return Resurrection(count, residue.left_alone, unclear)
+
+
+def re_erase(
+    store: GuardedStore,
+    ledger: Ledger,
+    tombstones: Sequence[Tombstone],
+    *,
+    episode: RestoreEpisode | None,
+    token: int,
+    now: datetime,
+    exclusive: bool,
+    adopt: Pulse | None = None,
+) -> int:
+    """Erase people again in one transaction, each with a new journal number; return how many there were.
+
+    `adopt` is the pulse of a rewound store, whose head the replay moves on from.
+    """
+    decided = episode.decision_on if episode else None
+    judge = who_came_back(store.fingerprints, decided) if decided else who_came_back(store.fingerprints)
+    first_number = ledger.known_head(store.name).last_number + 1
+    move = intend_move(
+        store,
+        ledger,
+        token=token,
+        reserve=len(tombstones),
+        expected=adopt.head if adopt else None,
+        adopt=adopt is not None,
+    )
+    outcome = store.port.erase(tombstones, judge, move=move, first_number=first_number, exclusive=exclusive)
+    # One transaction for fact and settling: a crash before it is made up for by `settle_committed`.
+    ledger.append(
+        _reerasure_facts(store, episode, outcome.entries, now),
+        moves=[MoveSettled(store.name, Head(move.move, move.digest))] if move else (),
+    )
+    return len(outcome.entries)
+
+
+def _reerasure_facts(
+    store: GuardedStore, episode: RestoreEpisode | None, entries: Sequence[JournalEntry], now: datetime
+) -> list[Fact]:
+    if not entries:
+        return []
+    numbers = tuple(entry.of for entry in entries)
+    name = episode.episode if episode else None
+    facts: list[Fact] = [Reerased(store.name, name, now, entries[0].number, numbers)]
+    if episode is not None:
+        facts.append(
+            Replayed(
+                store.name,
+                episode.episode,
+                now,
+                len(numbers),
+                episode.left_alone,
+                episode.unclear or 0,
+                episode.unclear_keys,
+            )
+        )
+    return facts
