@@ -37,7 +37,7 @@ crds: install ## generate crds/ from the models
 	$(PYTHON_IN_VENV) -m lethe.cli.main crds --out crds
 
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
-	@$(PYTHON_IN_VENV) -m tests.cluster.build
+	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
 
 test: binaries ## all tests, against real servers; PYTEST_ARGS narrows
 	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
@@ -49,10 +49,10 @@ bench: binaries ## figures, on real servers
 	$(PYTHON_IN_VENV) -m benches $(BENCH_ARGS)
 
 cluster: binaries ## etcd and kube-apiserver in the background; kubeconfig in build/cluster/
-	@$(PYTHON_IN_VENV) -m tests.servers.controlplane up build/cluster
+	@$(PYTHON_IN_VENV) -m tests.cluster up build/cluster
 
 cluster-down: install ## stop them
-	@$(PYTHON_IN_VENV) -m tests.servers.controlplane down build/cluster
+	@$(PYTHON_IN_VENV) -m tests.cluster down build/cluster
 
 image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
 	@[[ -n "$(BUILDER)" ]] || { echo "buildah, docker or podman is needed to build an image." >&2; exit 1; }

