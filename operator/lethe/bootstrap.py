@@ -13,7 +13,7 @@ import kopf
 
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.keys.files import FileKeyring
-from lethe.adapters.ledger import open_ledger
+from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.stores.sql import SqlStore
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.datastore import DataStore

@@ -63,7 +63,7 @@ def _verify_ledger(_: argparse.Namespace) -> int:
     from pathlib import Path
 
     from lethe.adapters.keys.files import FileKeyring
-    from lethe.adapters.ledger import open_ledger
+    from lethe.adapters.ledger.ledger import open_ledger
     from lethe.ports.keys import KeysUnusable
     from lethe.ports.ledger import LedgerError
     from lethe.settings import InvalidSetting, read_settings

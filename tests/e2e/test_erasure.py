@@ -1,0 +1,194 @@
+"""One DeletionRequest after the other, as support and GitOps apply them."""
+
+import json
+
+from tests.e2e.company import Api, Site, eventually, store_states
+from tests.e2e.process import OperatorProcess
+from tests.servers.controlplane import ControlPlane
+from tests.servers.postgres import PostgresServer
+
+
+def test_a_person_named_by_id_is_erased_and_everybody_else_is_not(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    ada, bob = site.sign_up("ada@canary.example", "bob@canary.example")
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "Ready")
+    api.request_by_id("r1", ada)
+    request = api.wait("deletionrequests", "r1", "Erased")
+    assert site.is_cleared(ada)
+    assert site.is_intact(bob)
+    assert request["status"]["state"] == "Erased"
+    assert request["status"]["stores"][0]["erased"] == {"comments": 1, "sessions": 1, "users": 1}
+    assert api.condition("deletionrequests", "r1", "Ready")["status"] == "True"
+    assert request["status"]["ledger"]["digest"].startswith("sha256:")
+
+
+def test_a_person_named_by_a_secret_is_erased_and_the_secret_is_gone(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("Ada@Canary.Example")
+    api.sql_store("site", site.url)
+    api.request_by_email("r1", " ada@canary.example\n")
+    api.wait("deletionrequests", "r1", "Erased")
+    assert site.is_cleared(ada)
+    assert api.get("secrets", "r1") is None
+
+
+def test_a_dry_run_says_what_would_be_erased_and_changes_nothing(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("r1", ada, dryRun=True)
+    request = api.wait_reason("deletionrequests", "r1", "Planned")
+    assert request["status"]["stores"][0]["erased"] == {"comments": 1, "sessions": 1, "users": 1}
+    assert api.condition("deletionrequests", "r1", "Erased")["status"] == "False"
+    assert site.is_intact(ada)
+
+
+def test_whom_no_store_knows_is_not_called_erased_until_a_person_confirms(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_email("r1", "adda@canary.example")
+    request = api.wait_reason("deletionrequests", "r1", "NothingFound")
+    assert request["status"]["state"] != "Erased"
+    api.patch_spec("deletionrequests", "r1", {"confirmed": ["NothingFound"]})
+    api.wait("deletionrequests", "r1", "Erased")
+
+
+def test_a_store_that_is_down_delays_only_itself(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    url = postgres.url("not_there_yet")
+    api.sql_store("crm", url, role="CRM")
+    api.request_by_id("r1", ada)
+    request = api.wait_reason("deletionrequests", "r1", "StoreUnreachable")
+    eventually(lambda: site.is_cleared(ada), "the primary to be erased although the CRM is down")
+    assert store_states(api.get("deletionrequests", "r1") or {})["crm"] == "Unreachable"
+    assert "crm" in api.condition("deletionrequests", "r1", "Ready")["message"]
+    assert request["status"]["state"] == "Erasing"
+    postgres.create_database("not_there_yet")
+    crm = Site(url)
+    (contact,) = crm.sign_up("ada@canary.example")
+    api.wait("deletionrequests", "r1", "Erased", patience=60)
+    assert crm.is_cleared(contact)
+
+
+def test_the_same_manifest_again_is_the_same_erasure_with_its_original_times(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("r1", ada)
+    first = api.wait("deletionrequests", "r1", "Erased")["status"]
+    entries = operator.metric("lethe_ledger_head")
+    api.delete("deletionrequests", "r1")
+    api.request_by_id("r1", ada)
+    again = api.wait("deletionrequests", "r1", "Erased")["status"]
+    kept = ("acceptedAt", "erasedAt", "dueAt", "stores", "ledger", "state")
+    assert {key: again[key] for key in kept} == {key: first[key] for key in kept}
+    eventually(lambda: operator.metric("lethe_ledger_head") == entries, "no further entry in the ledger")
+
+
+def test_another_person_under_a_known_name_is_refused_and_nothing_is_claimed(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    ada, bob = site.sign_up("ada@canary.example", "bob@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("r1", ada)
+    api.wait("deletionrequests", "r1", "Erased")
+    api.delete("deletionrequests", "r1")
+    api.request_by_id("r1", bob)
+    request = api.wait_reason("deletionrequests", "r1", "NameReused")
+    assert request["status"]["state"] == "Stalled"
+    assert "erasedAt" not in request["status"]
+    assert site.is_intact(bob)
+
+
+def test_an_edited_request_is_refused_at_admission(api: Api, site: Site, operator: OperatorProcess) -> None:
+    ada, bob = site.sign_up("ada@canary.example", "bob@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("r1", ada)
+    status, body = api.patch_spec("deletionrequests", "r1", {"subject": {"id": str(bob)}})
+    assert status == 422
+    assert "can't be changed" in body["message"]
+
+
+def test_a_second_request_for_an_erased_person_is_erased_as_well(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_email("r1", "ada@canary.example")
+    api.wait("deletionrequests", "r1", "Erased")
+    api.request_by_email("r2", "ada@canary.example")
+    api.wait("deletionrequests", "r2", "Erased")
+    api.request_by_id("r3", ada)
+    api.wait("deletionrequests", "r3", "Erased")
+    assert "earlier request" in api.condition("deletionrequests", "r3", "Ready")["message"]
+
+
+def test_one_poisoned_record_does_not_stop_the_others(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    keys = site.sign_up(*(f"p{n}@canary.example" for n in range(6)))
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "Ready")
+    site.sql(
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF NEW.id = {keys[3]} THEN RAISE EXCEPTION 'frozen %%', OLD.email; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse();".replace("%%", "%")
+    )
+    for number, key in enumerate(keys):
+        api.request_by_id(f"r{number}", key)
+    for number in (0, 1, 2, 4, 5):
+        api.wait("deletionrequests", f"r{number}", "Erased")
+    stalled = api.wait_reason("deletionrequests", "r3", "ValueRefused")
+    assert stalled["status"]["state"] == "Stalled"
+    assert "canary" not in json.dumps(stalled)
+    site.sql("DROP TRIGGER refuse ON users")
+    api.wait("deletionrequests", "r3", "Erased", patience=60)
+
+
+def test_a_third_party_is_never_asked(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    sql = {"urlSecretRef": {"name": "none", "key": "url"}}
+    api.create("datastores", "mailer", {"role": "Other", "owner": "ThirdParty", "sql": sql})
+    api.wait("datastores", "mailer", "Ready")
+    api.request_by_id("r1", ada)
+    request = api.wait("deletionrequests", "r1", "Erased")
+    assert store_states(request) == {"mailer": "ThirdParty", "site": "Verified"}
+
+
+def test_a_request_costs_at_most_three_writes_and_leaves_neither_annotation_nor_finalizer(
+    api: Api, site: Site, operator: OperatorProcess, control_plane: ControlPlane
+) -> None:
+    emails = [f"p{n}@canary.example" for n in range(5)]
+    site.sign_up(*emails)
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "Ready")
+    for number, email in enumerate(emails):
+        api.request_by_email(f"r{number}", email)
+    for number in range(5):
+        request = api.wait("deletionrequests", f"r{number}", "Erased")
+        assert "annotations" not in request["metadata"]
+        assert "finalizers" not in request["metadata"]
+    for number in range(5):
+        writes = [
+            f"{event['verb']} {event['objectRef']['resource']}"
+            for event in control_plane.audit_events()
+            if event["user"]["username"] == "operator"
+            and event["verb"] not in ("get", "list", "watch")
+            and event.get("objectRef", {}).get("name") == f"r{number}"
+            and event["objectRef"].get("namespace") == api.namespace
+        ]
+        assert "delete secrets" in writes
+        assert len(writes) <= 3, writes

@@ -1,0 +1,83 @@
+"""A backup is put back and nobody tells Lethe."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.company import Api, Site, eventually
+from tests.e2e.process import OperatorProcess
+from tests.servers.postgres import PostgresServer
+
+
+def database_of(site: Site) -> str:
+    """Return the name of the site's database."""
+    return site.url.rpartition("/")[2].partition("?")[0]
+
+
+@pytest.mark.parametrize("options", [["--clean", "--if-exists"], ["--clean", "--if-exists", "-j2"]])
+def test_what_a_restore_brings_back_is_erased_again_and_nobody_else(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path, options: list[str]
+) -> None:
+    early, ada, bob, cleo = site.sign_up(*(f"{n}@canary.example" for n in ("early", "ada", "bob", "cleo")))
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "SafeToServe")
+    api.request_by_id("early", early)
+    api.wait("deletionrequests", "early", "Erased")
+    dump = tmp_path / "site.dump"
+    postgres.dump(database_of(site), dump)
+    api.request_by_id("ada", ada)
+    api.request_by_email("bob", "bob@canary.example")
+    for name in ("ada", "bob"):
+        api.wait("deletionrequests", name, "Erased")
+
+    postgres.restore(database_of(site), dump, *options)
+
+    eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
+    name = api.list("restoreevents")[0]["metadata"]["name"]
+    event = api.wait("restoreevents", name, "SafeToServe", patience=60)
+    assert site.is_cleared(early) and site.is_cleared(ada) and site.is_cleared(bob)
+    assert site.is_intact(cleo)
+    assert event["spec"]["reason"] == "Undeclared"
+    assert event["status"]["detectedBy"] == "Journal"
+    assert event["status"]["replay"] == {"missing": 2, "reErased": 2, "leftAlone": 0, "unclear": 0}
+    api.wait("datastores", "site", "SafeToServe")
+    assert api.condition("restoreevents", name, "Permitted")["status"] == "False"
+    api.patch_spec("restoreevents", name, {"reason": "Drill", "justification": "we tried it out"})
+    api.wait("restoreevents", name, "Permitted")
+
+
+def test_somebody_who_signs_up_after_the_restore_under_an_erased_key_is_left_alone(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "SafeToServe")
+    dump = tmp_path / "site.dump"
+    postgres.dump(database_of(site), dump)
+    (bob,) = site.sign_up("bob@canary.example")
+    api.request_by_id("bob", bob)
+    api.wait("deletionrequests", "bob", "Erased")
+    operator.stop()
+    postgres.restore(database_of(site), dump, "--clean", "--if-exists")
+    (newcomer,) = site.sign_up("bob@canary.example")
+    assert newcomer == bob, "the restored sequence gives the key out again"
+    operator.start()
+    eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
+    name = api.list("restoreevents")[0]["metadata"]["name"]
+    event = api.wait("restoreevents", name, "SafeToServe", patience=60)
+    assert site.is_intact(newcomer)
+    assert event["status"]["replay"]["leftAlone"] == 1
+
+
+def test_a_write_back_is_erased_again_without_closing_the_gate(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased")
+    site.sql("UPDATE users SET first_name = 'Ada' WHERE id = %s", ada)
+    eventually(lambda: site.is_cleared(ada), "the write-back to be erased again")
+    eventually(lambda: operator.metric("lethe_store_resurrected_total") >= 1, "the write-back to be counted")
+    assert api.list("restoreevents") == []
+    assert api.condition("datastores", "site", "SafeToServe")["status"] == "True"
