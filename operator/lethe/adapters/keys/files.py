@@ -166,6 +166,7 @@ def _make(directory: Path) -> None:
             os.close(folder)
     except OSError as error:
         raise KeysUnusable(
-            f"Key file {path} does not exist and can't be made ({error.strerror}); mount a Secret with the "
-            f"keys {', '.join(NAMES)} (base64 text of {_KEY_BYTES} random bytes each), or make {directory} writable."
+            f"Key file {path} does not exist and can't be made ({error.strerror}); mount a Secret with "
+            f"{', '.join(NAMES)} (base64 text of {_KEY_BYTES} random bytes each), "
+            f"or make {directory} writable."
         ) from None

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -30,6 +31,8 @@ GENESIS = bytes(32)
 """The digest that the first entry follows."""
 
 _NONCE_BYTES, _SALT_BYTES, _KEY_BYTES = 12, 32, 32
+_RANDOM_BYTES = _NONCE_BYTES + _SALT_BYTES
+_bound_to = struct.Struct(">Q").pack
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decoders = {kind: msgspec.json.Decoder(fact_type) for kind, fact_type in FACT_KINDS.items()}
 
@@ -51,7 +54,7 @@ class Entry(NamedTuple):
     digest: bytes
 
 
-def entry_digest(
+def entry_digest(  # noqa: PLR0917 - the columns, in their order
     sequence: int,
     at: str,
     kind: str,
@@ -63,15 +66,12 @@ def entry_digest(
     payload_digest: bytes,
     previous_digest: bytes,
 ) -> bytes:
-    """Return the SHA-256 of an entry's columns, each written as its length in bytes, `:` and its text.
+    """Return the SHA-256 of an entry's columns as one JSON array, then of the two digests.
 
-    What is absent is written `-`, so that it differs from what is empty.
+    As JSON no two different rows read alike: strings end, and what is absent is not what is empty.
     """
-    framed = "".join(
-        "-" if field is None else f"{len(str(field).encode())}:{field}"
-        for field in (sequence, at, kind, request, store, number, period, token)
-    )
-    return sha256(framed.encode() + payload_digest + previous_digest).digest()
+    columns = _encode((sequence, at, kind, request, store, number, period, token))
+    return sha256(b"".join((columns, payload_digest, previous_digest))).digest()
 
 
 def end_mac(keyring: Keyring, ledger_id: str, sequence: int, digest: bytes) -> bytes:
@@ -87,7 +87,10 @@ class PeriodKeys:
         self._known: dict[str, AESGCM | None] = {}
 
     def for_reading(self, connection: Connection, period: str) -> AESGCM | None:
-        """Return a month's key; `None` where it was destroyed. Raises `ChainBroken` for one that was changed."""
+        """Return a month's key; `None` where it was destroyed.
+
+        Raises `ChainBroken` for a key that was changed.
+        """
         if period not in self._known:
             query = select(period_keys.c.wrapped_key).where(period_keys.c.period == period)
             row = connection.execute(query).one_or_none()
@@ -108,7 +111,9 @@ class PeriodKeys:
                 return AESGCM(key)
         known = self.for_reading(connection, period)
         if known is None:
-            raise LedgerError(f"The key of {period} is destroyed, and the clock says {period}: correct the clock.")
+            raise LedgerError(
+                f"The key of {period} is destroyed, and the clock says {period}: correct the clock."
+            )
         return known
 
     def _unsealed(self, wrapped: bytes, period: str) -> AESGCM:
@@ -120,29 +125,33 @@ class PeriodKeys:
 
 def chained(
     facts: Sequence[Fact], *, after: tuple[int, bytes], at: datetime, token: int, key: AESGCM
-) -> Iterator[Entry]:
-    """Yield the entries of facts that follow the entry `after` (sequence and digest)."""
+) -> list[Entry]:
+    """Return the entries of facts that follow the entry `after` (sequence and digest)."""
     sequence, previous = after
-    instant = at.isoformat()
-    period = period_of(at)
-    random = memoryview(os.urandom(len(facts) * (_NONCE_BYTES + _SALT_BYTES)))
-    for fact in facts:
+    instant, period = at.isoformat(), period_of(at)
+    random = os.urandom(len(facts) * _RANDOM_BYTES)
+    chain: list[Entry] = []
+    for fact, start in zip(facts, range(0, len(random), _RANDOM_BYTES), strict=True):
         sequence += 1
-        nonce, salt = bytes(random[:_NONCE_BYTES]), random[_NONCE_BYTES : _NONCE_BYTES + _SALT_BYTES]
-        random = random[_NONCE_BYTES + _SALT_BYTES :]
-        plain = b"".join((salt, _encode(fact)))
-        payload = nonce + key.encrypt(nonce, plain, sequence.to_bytes(8, "big"))
+        nonce = random[start : start + _NONCE_BYTES]
+        plain = random[start + _NONCE_BYTES : start + _RANDOM_BYTES] + _encode(fact)
         payload_digest = sha256(plain).digest()
-        kind = type(fact).__name__
-        request, store = getattr(fact, "request", None), getattr(fact, "store", None)
         number = fact.tombstones[0].number if isinstance(fact, Intended) and fact.tombstones else None
-        digest = entry_digest(
-            sequence, instant, kind, request, store, number, period, token, payload_digest, previous
+        columns = (
+            sequence,
+            instant,
+            type(fact).__name__,
+            getattr(fact, "request", None),
+            getattr(fact, "store", None),
+            number,
+            period,
+            token,
         )
-        yield Entry(
-            sequence, instant, kind, request, store, number, period, token, payload, payload_digest, previous, digest
-        )
+        digest = entry_digest(*columns, payload_digest, previous)
+        payload = nonce + key.encrypt(nonce, plain, _bound_to(sequence))
+        chain.append(Entry(*columns, payload, payload_digest, previous, digest))
         previous = digest
+    return chain
 
 
 def period_of(at: datetime) -> str:
@@ -153,7 +162,7 @@ def period_of(at: datetime) -> str:
 def decrypted(key: AESGCM, sequence: int, payload: bytes) -> bytes:
     """Return an entry's salt and JSON. Raises `ChainBroken`."""
     try:
-        return key.decrypt(payload[:_NONCE_BYTES], payload[_NONCE_BYTES:], sequence.to_bytes(8, "big"))
+        return key.decrypt(payload[:_NONCE_BYTES], payload[_NONCE_BYTES:], _bound_to(sequence))
     except (InvalidTag, ValueError):
         raise ChainBroken(f"The payload of entry {sequence} was changed.") from None
 
@@ -164,7 +173,7 @@ def decoded(kind: str, sequence: int, plain: bytes) -> Fact:
         fact: Fact = _decoders[kind].decode(memoryview(plain)[_SALT_BYTES:])
     except (KeyError, msgspec.MsgspecError):
         # The decoder's own message quotes the text.
-        raise ChainBroken(f"Entry {sequence} holds no fact of kind {kind} that this Lethe can read.") from None
+        raise ChainBroken(f"Entry {sequence} holds no {kind} that this Lethe can read.") from None
     return fact
 
 
@@ -196,9 +205,8 @@ def checked(
 
     Raises `ChainBroken`.
     """
-    sequence, previous = 0, GENESIS
-    for entry in rows:
-        sequence += 1
+    previous = GENESIS
+    for sequence, entry in enumerate(rows, start=1):
         if entry.sequence != sequence:
             raise ChainBroken(f"Entry {sequence} is missing.")
         if entry.previous_digest != previous:

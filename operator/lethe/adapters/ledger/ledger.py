@@ -27,7 +27,13 @@ from lethe.adapters.ledger.chain import (
     period_of,
     walk,
 )
-from lethe.adapters.ledger.database import connect, migrate, server_identity, told_without_values
+from lethe.adapters.ledger.database import (
+    connect,
+    execute_many,
+    migrate,
+    server_identity,
+    told_without_values,
+)
 from lethe.adapters.ledger.projections import (
     Projections,
     known_head,
@@ -199,22 +205,17 @@ class SqlLedger:
             self._destroy_sealed(connection, projections.completed)
             note_moves(connection, moves)
 
-    def _chain(self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int) -> None:
+    def _chain(
+        self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int
+    ) -> None:
         if not facts:
             return
         at = self._now()
-        rows = list(
-            chained(
-                facts,
-                after=_end_of_chain(connection),
-                at=at,
-                token=token,
-                key=self._keys.for_writing(connection, period_of(at)),
-            )
-        )
+        key = self._keys.for_writing(connection, period_of(at))
+        rows = chained(facts, after=_end_of_chain(connection), at=at, token=token, key=key)
         for entry, fact in zip(rows, facts, strict=True):
             projections.take(entry, fact)
-        connection.execute(insert(entries), [entry._asdict() for entry in rows])
+        execute_many(connection, _INSERT_ENTRY, rows)
         mac = end_mac(self._keyring, self._ledger_id, rows[-1].sequence, rows[-1].digest)
         connection.execute(update(ledger).values(end_mac=mac))
         projections.write()
@@ -271,15 +272,14 @@ class SqlLedger:
         by_namespace: dict[str, list[str]] = {}
         for namespace, name in names:
             by_namespace.setdefault(namespace, []).append(name)
-        found: dict[tuple[str, str], RequestRecord] = {}
+        queries = [
+            select().where(requests.c.namespace == namespace, requests.c.name.in_(some))
+            for namespace, wanted in by_namespace.items()
+            for some in portions(wanted)
+        ]
         with self._reading() as connection:
-            for namespace, wanted in by_namespace.items():
-                for some in portions(wanted):
-                    for record in self._records(
-                        connection, select().where(requests.c.namespace == namespace, requests.c.name.in_(some))
-                    ):
-                        found[namespace, record.accepted.name] = record
-        return found
+            records = [record for query in queries for record in self._records(connection, query)]
+        return {(record.accepted.namespace, record.accepted.name): record for record in records}
 
     def open_requests(self) -> Sequence[RequestRecord]:
         """Return every request that has not ended, oldest first."""
@@ -370,7 +370,7 @@ class SqlLedger:
 
     def _tombstones_in(self, connection: Connection, rows: Sequence[Any]) -> Iterator[Tombstone]:
         """Yield the tombstones of these rows; none for payloads whose key was destroyed."""
-        read, intended = 0, ()
+        read, intended = 0, tuple[Tombstone, ...]()
         for _, position, sequence, period, payload in rows:
             if sequence != read:
                 key = self._keys.for_reading(connection, period)
@@ -404,14 +404,14 @@ class SqlLedger:
     # The whole chain
 
     def facts(self) -> Iterator[tuple[LedgerPosition, datetime, Fact | None]]:
-        """Yield every entry's position, instant and fact, proved as by `verify`; `None` where it was destroyed.
+        """Yield every entry's position, instant and fact (`None`: destroyed), proved as by `verify`.
 
         Raises `ChainBroken`.
         """
         with self._reading() as connection:
             until, digest, mac = connection.execute(_END_WITH_MAC).one()
             if mac != end_mac(self._keyring, self._ledger_id, until, digest or GENESIS):
-                raise ChainBroken(f"The ledger does not end where it was written last (now at entry {until}).")
+                raise ChainBroken(f"The ledger does not end where it was written last: now at entry {until}.")
             connection.rollback()
             entry = None
             for entry, fact in checked(
@@ -424,10 +424,10 @@ class SqlLedger:
 
     def verify(self) -> LedgerPosition:
         """Walk the whole chain and every payload that still exists. Raises `ChainBroken`."""
-        position = LedgerPosition(0, GENESIS.hex())
+        verified = LedgerPosition(0, GENESIS.hex())
         for position, _, _ in self.facts():
-            pass
-        return position
+            verified = position
+        return verified
 
     def close(self) -> None:
         """Checkpoint and close the database."""
@@ -441,6 +441,7 @@ class SqlLedger:
             self._engine.dispose()
 
 
+_INSERT_ENTRY = insert(entries)
 _LAST = select(entries.c.sequence, entries.c.digest).order_by(entries.c.sequence.desc()).limit(1)
 _last = _LAST.subquery()
 # One statement, so that end and MAC are of the same moment.
@@ -471,7 +472,7 @@ def _tombstone_query(store: str) -> Select[Any]:
 _ROUNDS = 4
 
 
-def _chosen_at_random(connection: Connection, others: Select[tuple[int]], wanted: int) -> list[int]:
+def _chosen_at_random(connection: Connection, others: Select[int], wanted: int) -> list[int]:
     """Return up to `wanted` of these numbers, each as likely as any other.
 
     Numbers are drawn from the range, and those that exist are kept: journal numbers leave few gaps, so
@@ -484,7 +485,7 @@ def _chosen_at_random(connection: Connection, others: Select[tuple[int]], wanted
     randomness = SystemRandom()
     span = range(lowest, highest + 1)
     if len(span) > wanted * 2 * _ROUNDS:
-        found: set[int] = set()
+        found = set[int]()
         column = others.selected_columns[0]
         for _ in range(_ROUNDS):
             for some in portions(randomness.sample(span, wanted * 2)):

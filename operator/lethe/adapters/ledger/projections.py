@@ -10,14 +10,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from lethe.adapters.ledger.chain import Entry
-from lethe.adapters.ledger.schema import episodes, mappings, requests, store_heads, tombstones
+from lethe.adapters.ledger.database import execute_many
+from lethe.adapters.ledger.schema import (
+    episodes,
+    erased_identifiers,
+    mappings,
+    requests,
+    store_heads,
+    tombstones,
+)
 from lethe.domain.facts import (
     REQUEST_FACTS,
     RESTORE_FACTS,
-    Accepted,
     Completed,
     Fact,
     Intended,
@@ -233,19 +240,8 @@ class Projections:
     def write(self) -> None:
         """Write what has changed."""
         self._write_requests()
-        if self._tombstones:
-            columns = ("store", "number", "sequence", "position")
-            self._connection.execute(
-                insert(tombstones), [dict(zip(columns, row, strict=True)) for row in self._tombstones]
-            )
-        if self._erased:
-            self._connection.execute(
-                text(
-                    "INSERT INTO erased_identifiers (digest, request) VALUES (:digest, :request)"
-                    " ON CONFLICT (digest) DO NOTHING"
-                ),
-                [{"digest": digest, "request": request} for digest, request in self._erased],
-            )
+        execute_many(self._connection, _INSERT_TOMBSTONE, self._tombstones)
+        execute_many(self._connection, _INSERT_ERASED, self._erased, then=" ON CONFLICT (digest) DO NOTHING")
         for (store, version), proved in self._mappings.items():
             doc = self._keyring.seal(_encode(proved), _context("mapping", store, version))
             where = (mappings.c.store == store) & (mappings.c.version == version)
@@ -273,28 +269,26 @@ class Projections:
             if entry is None:
                 continue
             doc = changing.doc
-            doc.record = replace(
-                doc.record, sequence=entry.sequence, digest=f"sha256:{entry.digest.hex()}"
-            )
+            digest = f"sha256:{entry.digest.hex()}"
+            record = doc.record = replace(doc.record, sequence=entry.sequence, digest=digest)
             sealed_doc = self._keyring.seal(_encode(doc), f"request:{request}")
-            row = {"open": doc.record.open, "sequence": entry.sequence, "doc": sealed_doc}
             if changing.new:
-                accepted: Accepted = doc.record.accepted
-                new.append(
-                    row
-                    | {
-                        "request": request,
-                        "namespace": accepted.namespace,
-                        "name": accepted.name,
-                        "accepted_sequence": changing.accepted_sequence,
-                    }
-                )
+                names = (request, record.accepted.namespace, record.accepted.name)
+                new.append((*names, record.open, changing.accepted_sequence, entry.sequence, sealed_doc))
             else:
-                known.append(row | {"which": request})
-        if new:
-            self._connection.execute(insert(requests), new)
-        if known:
-            self._connection.execute(update(requests).where(requests.c.request == bindparam("which")), known)
+                known.append((record.open, entry.sequence, sealed_doc, request))
+        execute_many(self._connection, _INSERT_REQUEST, new)
+        execute_many(self._connection, _UPDATE_REQUEST, known)
+
+
+_INSERT_TOMBSTONE = insert(tombstones)
+_INSERT_ERASED = insert(erased_identifiers)
+_INSERT_REQUEST = insert(requests)
+_UPDATE_REQUEST = (
+    update(requests)
+    .where(requests.c.request == bindparam("which"))
+    .values(open=bindparam("now_open"), sequence=bindparam("now_at"), doc=bindparam("now_doc"))
+)
 
 
 def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -20,6 +21,19 @@ from sqlalchemy import (
 VERSIONS = ("0001",)
 """Every schema version that the migrations know, the newest last."""
 
+
+class Blob(LargeBinary):
+    """Bytes as the drivers give and take them, without a conversion per value."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        """Convert nothing."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        """Convert nothing."""
+
+
 # INTEGER PRIMARY KEY is SQLite's own row number: no second index for the sequence.
 _Sequence = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -33,7 +47,7 @@ ledger = Table(
     Column("check_value", String(64), nullable=False),
     Column("token", BigInteger, nullable=False),
     # Keyed digest of where the chain ends: without the keys, nobody can cut it or write it anew.
-    Column("end_mac", LargeBinary, nullable=False),
+    Column("end_mac", Blob(), nullable=False),
 )
 """One row: who this ledger is, with which keys, and who may write."""
 
@@ -41,7 +55,7 @@ period_keys = Table(
     "period_keys",
     metadata,
     Column("period", String(7), primary_key=True),
-    Column("wrapped_key", LargeBinary),
+    Column("wrapped_key", Blob()),
     Column("destroyed_at", String(32)),
 )
 """The key of each month's payloads, sealed; destroying it destroys them all, in every copy of the ledger."""
@@ -57,10 +71,10 @@ entries = Table(
     Column("number", BigInteger),
     Column("period", String(7), nullable=False),
     Column("token", BigInteger, nullable=False),
-    Column("payload", LargeBinary),
-    Column("payload_digest", LargeBinary, nullable=False),
-    Column("previous_digest", LargeBinary, nullable=False),
-    Column("digest", LargeBinary, nullable=False),
+    Column("payload", Blob()),
+    Column("payload_digest", Blob(), nullable=False),
+    Column("previous_digest", Blob(), nullable=False),
+    Column("digest", Blob(), nullable=False),
 )
 """The chain of facts. `number` is the first journal number of an `Intended`."""
 
@@ -73,7 +87,7 @@ requests = Table(
     Column("open", Boolean, nullable=False),
     Column("accepted_sequence", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("doc", LargeBinary, nullable=False),
+    Column("doc", Blob(), nullable=False),
     UniqueConstraint("namespace", "name", name="requests_namespace_name"),
     Index("requests_open", "open", "accepted_sequence"),
 )
@@ -83,8 +97,8 @@ sealed = Table(
     "sealed",
     metadata,
     Column("request", Text, ForeignKey("requests.request", name="sealed_request"), primary_key=True),
-    Column("wrapped_key", LargeBinary, nullable=False),
-    Column("ciphertext", LargeBinary, nullable=False),
+    Column("wrapped_key", Blob(), nullable=False),
+    Column("ciphertext", Blob(), nullable=False),
 )
 """What is known of a person until the request has ended; key and text go with the row."""
 
@@ -102,7 +116,7 @@ tombstones = Table(
 erased_identifiers = Table(
     "erased_identifiers",
     metadata,
-    Column("digest", LargeBinary, primary_key=True),
+    Column("digest", Blob(), primary_key=True),
     Column("request", Text, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -130,7 +144,7 @@ mappings = Table(
     metadata,
     Column("store", Text, primary_key=True),
     Column("version", Text, primary_key=True),
-    Column("doc", LargeBinary, nullable=False),
+    Column("doc", Blob(), nullable=False),
 )
 """Every mapping that was proved."""
 
@@ -141,7 +155,7 @@ episodes = Table(
     Column("episode", Text, primary_key=True),
     Column("open", Boolean, nullable=False),
     Column("detected_sequence", BigInteger, nullable=False),
-    Column("doc", LargeBinary, nullable=False),
+    Column("doc", Blob(), nullable=False),
     Index("episodes_open", "open"),
 )
 """What each restore has become: a projection of the chain."""
