@@ -1,0 +1,1 @@
+"""The stores that hold personal data, one subpackage per technology; each implements `ports.stores.Store`."""

@@ -1,0 +1,15 @@
+"""A store that is an SQL database: PostgreSQL 11 and later.
+
+| module | what it knows |
+| --- | --- |
+| `postgres` | the driver: connections, transactions, COPY, composing statements |
+| `errors` | the driver's errors, reduced to what holds nothing personal |
+| `catalog` | what the live schema says about a mapping's tables |
+| `values` | keys, e-mail candidates and the values that an erasure writes |
+| `proving` | whether a mapping fits the live schema |
+| `journal` | head, entries, positions, sequences |
+| `finding`, `staging`, `erasing`, `checking` | one use of the store each |
+| `store` | `SqlStore`, which puts them together |
+
+Another dialect comes as a second set of `postgres`, `catalog` and the statements, picked in `store`.
+"""

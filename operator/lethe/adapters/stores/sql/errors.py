@@ -1,0 +1,172 @@
+"""The driver's errors, reduced to what is fit to print: their own texts quote rows, and the connection's.
+
+Nothing of a driver's message is ever repeated, and the error that is raised has no `__context__`: whoever
+prints a chain of exceptions would print the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import psycopg
+import sqlalchemy.exc
+
+from lethe.ports.stores import MappingInvalid, MappingProblem, Refusal, StoreError, StoreUnreachable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SECRET = "the Secret that spec.sql.urlSecretRef names"  # noqa: S105 - where it is, not what
+
+# Classes of SQLSTATE that tell about server, session or schema; everything else is the record's own:
+# a constraint (23), a value (22), a view's check (44), a trigger that raises with whatever code it likes.
+_NOT_OF_A_RECORD = ("08", "25", "28", "2D", "3D", "3F", "42", "53", "57", "58", "72", "F0", "HV", "XX")
+_SERIALIZATION, _DEADLOCK, _LOCKED = "40001", "40P01", "55P03"
+_TRY_AGAIN = frozenset({_SERIALIZATION, _DEADLOCK, _LOCKED})
+
+_BY_STATE: dict[str, tuple[str, str]] = {
+    "25006": (
+        "the database is read-only",
+        f"let {SECRET} lead to the writable primary, and look at default_transaction_read_only",
+    ),
+    "3D000": ("the database of the URL does not exist", f"correct its name in {SECRET}"),
+    "28P01": ("the server refuses the password", f"correct user and password in {SECRET}"),
+    "57P03": ("the server is starting up or shutting down", "it is tried again"),
+    "57P01": ("the server ended the connection", "it is tried again"),
+    "57P05": ("the server ended the idle connection", "it is tried again"),
+    "57014": ("a statement took too long and was cancelled", "it is tried again; look for a missing index"),
+    "53300": ("the server has no connection left", "raise max_connections, or give Lethe two of them"),
+    "53100": ("the server's disk is full", "make room on the server"),
+    "53200": ("the server is out of memory", "it is tried again"),
+    _LOCKED: ("tables or rows are locked by somebody else", "it is tried again"),
+    _DEADLOCK: ("a deadlock with another writer", "it is tried again"),
+    _SERIALIZATION: ("another writer was faster", "it is tried again"),
+}
+_BY_CLASS: dict[str, tuple[str, str]] = {
+    "08": ("the connection was lost", "it is tried again"),
+    "28": ("the server refuses the user", f"correct user and password in {SECRET}, and look at pg_hba.conf"),
+    "53": ("the server lacks a resource", "look at the server's log"),
+    "57": ("the server stopped the work", "it is tried again"),
+}
+# libpq reports a refused connection without an SQLSTATE; its words are recognised, never repeated.
+_BY_WORDS: tuple[tuple[tuple[str, ...], tuple[str, str]], ...] = (
+    (
+        ("does not support ssl", "no encryption", "ssl off"),
+        (
+            "the URL demands TLS and the server offers none, or the other way round",
+            f"enable TLS on the server, or change sslmode in {SECRET}",
+        ),
+    ),
+    (
+        ("certificate", "ssl error", "ssl syscall"),
+        ("the server's certificate is not accepted", f"correct sslmode and sslrootcert in {SECRET}"),
+    ),
+    (("password", "authentication"), _BY_STATE["28P01"]),
+    (
+        ("pg_hba.conf", "role", "not permitted"),
+        ("the server refuses the user", f"correct the user in {SECRET}, and look at pg_hba.conf"),
+    ),
+    (("database",), _BY_STATE["3D000"]),
+    (
+        ("resolve", "name or service", "translate host"),
+        ("the server's name is not known", f"correct the host in {SECRET}"),
+    ),
+    (
+        ("refused", "no such file"),
+        ("no server listens there", f"start the server, or correct host and port in {SECRET}"),
+    ),
+    (
+        ("timeout", "timed out"),
+        ("the server does not answer", "look at the network policy between Lethe and the server"),
+    ),
+    (("starting up", "shutting down", "recovery"), _BY_STATE["57P03"]),
+    (("too many", "remaining connection"), _BY_STATE["53300"]),
+)
+
+
+def reduced(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method raise a `StoreError` where the driver raised; the driver's own error ends here."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+            failure = store_error(error)
+        raise failure  # outside of the handler, so that the driver's error isn't its __context__
+
+    return call
+
+
+def driver_error(error: BaseException) -> psycopg.Error | None:
+    """Return the driver's own error, out of SQLAlchemy's wrapping; `None` where there is none."""
+    if isinstance(error, psycopg.Error):
+        return error
+    original = getattr(error, "orig", None)
+    return original if isinstance(original, psycopg.Error) else None
+
+
+def store_error(error: BaseException) -> StoreError:
+    """Return the port's error for the driver's: the store is away, or its schema is not what was proved."""
+    original = driver_error(error)
+    if original is None:
+        return StoreUnreachable("the URL of the database can't be used", f"correct it in {SECRET}")
+    code = original.sqlstate
+    if code is None:
+        return StoreUnreachable(*_by_words(original))
+    if code in _BY_STATE:
+        return StoreUnreachable(*_BY_STATE[code])
+    if code == "42501":
+        what = _named(original)
+        return MappingInvalid(
+            [
+                MappingProblem(
+                    "sql.urlSecretRef",
+                    f"the database user lacks a privilege{f' ({what})' if what else ''}",
+                    "GRANT it, or name another user",
+                )
+            ]
+        )
+    if code[:2] in {"42", "3F"}:
+        return MappingInvalid(
+            [
+                MappingProblem(
+                    "sql.subjects",
+                    f"the schema is not what the mapping was proved against (SQLSTATE {code})",
+                    "compare tables and columns with the live schema",
+                )
+            ]
+        )
+    problem, remedy = _BY_CLASS.get(code[:2], ("the database refused", "look at the server's log"))
+    return StoreUnreachable(f"{problem} (SQLSTATE {code})", remedy)
+
+
+def refusal(error: psycopg.Error) -> Refusal | None:
+    """Return why a record was refused; `None` where the error is not about a record."""
+    code = error.sqlstate
+    if code is None or code[:2] in _NOT_OF_A_RECORD:
+        return None
+    return Refusal(code, _named(error), retry=code in _TRY_AGAIN)
+
+
+def _named(error: psycopg.Error) -> str:
+    """Return what the server named in its error's fields, never in its text."""
+    diagnosis = error.diag
+    table = ".".join(part for part in (diagnosis.schema_name, diagnosis.table_name) if part)
+    named = (
+        ("table", table),
+        ("column", diagnosis.column_name),
+        ("constraint", diagnosis.constraint_name),
+        ("type", diagnosis.datatype_name),
+    )
+    return ", ".join(f"{kind} {name}" for kind, name in named if name)
+
+
+def _by_words(error: psycopg.Error) -> tuple[str, str]:
+    said = str(error).lower()
+    for words, answer in _BY_WORDS:
+        if any(word in said for word in words):
+            return answer
+    return ("the database can't be reached", f"look at host and port in {SECRET}")

@@ -1,0 +1,200 @@
+"""Looking for persons: SQL proposes rows by index, the code compares each exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from lethe.adapters.stores.sql.catalog import Column, Shape
+from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, listed, name, raw
+from lethe.adapters.stores.sql.staging import seen_columns, uncleared
+from lethe.adapters.stores.sql.values import CANONICAL, Tokens, email_candidates, encodable
+from lethe.domain.identifiers import IdentifierKind, PersonalText, masked_as_personal, same_email
+from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
+
+ROW_SECURITY_OFF, EMPTY = "row-security-off", "empty"
+_WANTED = name("pg_temp", "lethe_wanted")
+_CANARY = -1
+# One address on many rows stops for a person to look; reading all of a million rows would help nobody.
+_MOST_PROPOSED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A column to search by, and for which identifiers."""
+
+    kind: IdentifierKind
+    column: Column
+
+
+def searchable(shape: Shape, *, primary: bool) -> list[Searched]:
+    """Return the columns by which persons can be looked for: the identifiers, and the Primary's own key."""
+    mapping, columns = shape.mapping, shape.subjects.columns
+    found = [
+        Searched(IdentifierKind(kind), columns[column])
+        for kind, column in mapping.identifiers.items()
+        if kind in set(IdentifierKind)
+    ]
+    if primary and IdentifierKind.PRIMARY_KEY.value not in mapping.identifiers:
+        found.append(Searched(IdentifierKind.PRIMARY_KEY, shape.key))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for a set of persons, in one transaction with one snapshot."""
+
+    cursor: Cursor
+    shape: Shape
+    tokens: Tokens
+    primary: bool
+    max_records: int
+    encoding: str
+
+    def find(self, wanted: Sequence[Wanted]) -> Finding:
+        """Return what there is of each wanted person. Raises `AnswerUntrusted` if a canary is missed."""
+        searches = searchable(self.shape, primary=self.primary)
+        kinds = {search.kind for search in searches}
+        unaskable = frozenset(
+            one.request for one in wanted if not any(known.kind in kinds for known in one.identifiers)
+        )
+        found: dict[str, dict[str, FoundRecord]] = {}
+        empty = True
+        for search in searches:
+            canary = self._canary(search)
+            empty = empty and canary is None
+            for ix, record in self._search(search, wanted, canary):
+                of_request = found.setdefault(wanted[ix].request, {})
+                if len(of_request) <= self.max_records:
+                    of_request.setdefault(record.key, record)
+        return Finding(
+            {request: tuple(records.values()) for request, records in found.items()},
+            EMPTY if empty and self._is_empty() else ROW_SECURITY_OFF,
+            unaskable,
+        )
+
+    def _is_empty(self) -> bool:
+        query = compose("SELECT EXISTS (SELECT FROM {table})", table=self.shape.subjects.sql)
+        row = self.cursor.execute(query).fetchone()
+        return row is not None and not row[0]
+
+    def _canary(self, search: Searched) -> PersonalText | None:
+        """Return what some living row is found by: if a search misses it, an absence proves nothing."""
+        row = self.cursor.execute(
+            compose(
+                "SELECT u.{column}::text FROM {table} AS u WHERE u.{column} IS NOT NULL LIMIT 1",
+                column=name(search.column.name),
+                table=self.shape.subjects.sql,
+            )
+        ).fetchone()
+        return None if row is None else masked_as_personal(row[0])
+
+    def _search(
+        self, search: Searched, wanted: Sequence[Wanted], canary: PersonalText | None
+    ) -> Iterator[tuple[int, FoundRecord]]:
+        asked: list[tuple[int, PersonalText]] = [
+            (ix, known.value)
+            for ix, one in enumerate(wanted)
+            for known in one.identifiers
+            if known.kind is search.kind
+        ]
+        if not asked:
+            return
+        if canary is not None:
+            asked.append((_CANARY, canary))
+        by_email = search.kind is IdentifierKind.EMAIL
+        self._stage(search, asked)
+        seen_canary = canary is None
+        for ask, value, key, created, email, constant, *differing in self.cursor.execute(self._query(search)):
+            ix, asked_for = asked[ask]
+            same = same_email(asked_for.reveal(), value) if by_email else asked_for.reveal() == value
+            if not same:
+                continue
+            if ix == _CANARY:
+                seen_canary = True
+                continue
+            yield (
+                ix,
+                FoundRecord(
+                    self.shape.mapping.table,
+                    key,
+                    created,
+                    masked_as_personal(email),
+                    cleared=not constant and self._as_written(key, differing),
+                ),
+            )
+        if not seen_canary:
+            raise AnswerUntrusted(
+                f"a search by {search.kind} does not find a row that is there",
+                f"look at the indexes of {self.shape.mapping.table}; REINDEX where a collation has changed",
+            )
+
+    def _stage(self, search: Searched, asked: Sequence[tuple[int, PersonalText]]) -> None:
+        self.cursor.execute("DROP TABLE IF EXISTS pg_temp.lethe_wanted")
+        self.cursor.execute(
+            compose(
+                "CREATE TEMP TABLE lethe_wanted (ask integer, form {type}) ON COMMIT DROP",
+                type=search.column.staged,
+            )
+        )
+        canonical = CANONICAL.get(search.column.base)
+
+        def forms() -> Iterator[tuple[int, str]]:
+            for ask, (_, value) in enumerate(asked):
+                given = value.reveal()
+                if search.kind is IdentifierKind.EMAIL:
+                    candidates = email_candidates(given)
+                else:
+                    candidates = {given} if canonical and canonical(given) else set()
+                for form in candidates:
+                    if encodable(form, self.encoding):
+                        yield ask, form
+
+        copy_in(self.cursor, _WANTED, ["ask", "form"], forms())
+        # Not of the column `form`: statistics would keep samples of the addresses in the catalog.
+        self.cursor.execute("ANALYZE pg_temp.lethe_wanted (ask)")
+
+    def _query(self, search: Searched) -> sql.Composed:
+        column = name("u", search.column.name)
+        matches = [compose("{column} = w.form", column=column)]
+        if search.kind is IdentifierKind.EMAIL:
+            # Two joins instead of one OR: so that an index on the column, or on lower(column), serves.
+            matches.append(compose("pg_catalog.lower({column}::text) = w.form::text", column=column))
+        mapping = self.shape.mapping
+        constant = [rule for rule in mapping.clear if not rule.differs_per_record]
+        differing = [rule for rule in mapping.clear if rule.differs_per_record]
+        proposed = listed(
+            (
+                compose(
+                    "SELECT w.ask, u.{key} AS key FROM {wanted} AS w JOIN {table} AS u ON {match}",
+                    key=name(mapping.key),
+                    wanted=_WANTED,
+                    table=self.shape.subjects.sql,
+                    match=match,
+                )
+                for match in matches
+            ),
+            " UNION ",
+        )
+        return compose(
+            "SELECT p.ask, {column}::text, {seen}, {constant}{differing} FROM ("
+            "SELECT ask, key, pg_catalog.row_number() OVER (PARTITION BY ask ORDER BY key) AS n"
+            " FROM ({proposed}) AS q) AS p JOIN {table} AS u ON u.{key} = p.key WHERE p.n <= {most} ORDER BY p.ask, p.n",
+            column=column,
+            seen=seen_columns(self.shape, "u"),
+            constant=uncleared(self.shape, mapping.table, constant, "u") if constant else raw("false"),
+            differing=listed((compose(", {c}::text", c=name("u", rule.column)) for rule in differing), ""),
+            proposed=proposed,
+            table=self.shape.subjects.sql,
+            key=name(mapping.key),
+            most=_MOST_PROPOSED,
+        )
+
+    def _as_written(self, key: str, texts: Sequence[str | None]) -> bool:
+        """Tell whether the columns that differ per record hold what an erasure writes for this key."""
+        mapping = self.shape.mapping
+        rules = [rule for rule in mapping.clear if rule.differs_per_record]
+        token = self.tokens.of(mapping.table, key)
+        return all(text == rule.value_for(key, token) for text, rule in zip(texts, rules, strict=True))

@@ -1,0 +1,394 @@
+"""The journal inside the store: two small tables without anything personal."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from psycopg import errors, sql
+
+from lethe.adapters.stores.sql import catalog
+from lethe.adapters.stores.sql.catalog import INTEGER_TYPES, Shape
+from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, fetch_in_chunks, listed, name, raw
+from lethe.domain.journal import Head, HeadMove, merged_positions
+from lethe.ports.keys import Keyring
+from lethe.ports.stores import (
+    HeadMoved,
+    JournalEntry,
+    JournalNotPermitted,
+    JournalSupport,
+    StoreError,
+    StoreUnreachable,
+)
+
+HEAD, ENTRIES = "lethe_journal_head", "lethe_journal_entries"
+
+_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    HEAD: {
+        "ledger": "text",
+        "move": "bigint",
+        "digest": "text",
+        "token": "bigint",
+        "positions": "text",
+        "ticked_at": "timestamp with time zone",
+    },
+    ENTRIES: {
+        "ledger": "text",
+        "number": "bigint",
+        "of_number": "bigint",
+        "move": "bigint",
+        "mac": "bytea",
+        "counts": "text",
+    },
+}
+_PRIMARY_KEYS = {HEAD: ("ledger",), ENTRIES: ("ledger", "number")}
+_ENTRY_COLUMNS = tuple(_COLUMNS[ENTRIES])
+_CHUNK = 50_000
+
+
+class Journal:
+    """The journal of one ledger in one store."""
+
+    def __init__(self, schema: str, *, ledger_id: str, store: str, keyring: Keyring) -> None:
+        self._ledger, self._store, self._keyring = ledger_id, store, keyring
+        self.schema = schema
+        self.head, self.entries = name(schema, HEAD), name(schema, ENTRIES)
+
+    # --- existence -------------------------------------------------------------------------------------
+
+    def ddl(self, user: str | None = None) -> list[sql.Composed]:
+        """Return the statements that make the journal, and grant it to a user."""
+        statements = [
+            compose(
+                "CREATE TABLE IF NOT EXISTS {table} ({columns}, PRIMARY KEY ({key}))",
+                table=name(self.schema, table),
+                columns=listed(
+                    compose("{column} {type} NOT NULL", column=name(column), type=raw(kind))
+                    for column, kind in columns.items()
+                ),
+                key=listed(name(column) for column in _PRIMARY_KEYS[table]),
+            )
+            for table, columns in _COLUMNS.items()
+        ]
+        statements.append(
+            compose(
+                "CREATE INDEX IF NOT EXISTS {index} ON {entries} (ledger, move)",
+                index=name(f"{ENTRIES}_by_move"),
+                entries=self.entries,
+            )
+        )
+        if user is not None:
+            statements.append(
+                compose(
+                    "GRANT SELECT, INSERT, UPDATE, DELETE ON {head}, {entries} TO {user}",
+                    head=self.head,
+                    entries=self.entries,
+                    user=name(user),
+                )
+            )
+        return statements
+
+    def ddl_text(self, cursor: Cursor) -> str:
+        """Return what a DBA has to run where Lethe may not."""
+        user = cursor.execute("SELECT current_user").fetchone()
+        return "".join(
+            f"{statement.as_string(cursor.connection)};\n"
+            for statement in self.ddl(str(user[0]) if user else None)
+        )
+
+    def ensure(self, cursor: Cursor, *, may_create: bool = True) -> JournalSupport:
+        """Make the journal's tables where they are missing, never a head: a lost one must be seen.
+
+        Raises `StoreError` where tables of these names have other columns, and `StoreUnreachable` where
+        they are missing while the database is being filled: the restore may bring them itself.
+        """
+        missing = self._missing(cursor)
+        if missing:
+            may = cursor.execute(
+                compose("SELECT pg_catalog.has_schema_privilege({schema}, 'CREATE')", schema=self.schema)
+            ).fetchone()
+            if may is None or not may[0]:
+                return JournalSupport.NOT_PERMITTED
+            if not may_create:
+                raise StoreUnreachable(
+                    "somebody is filling the database, so that the journal can't be made now",
+                    "it is tried again when the restore or COPY has ended",
+                )
+            # CREATE … IF NOT EXISTS of two sessions at once can still collide in the catalog.
+            cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(7164843)")
+            for statement in self.ddl():
+                cursor.execute(statement)
+        for table, columns in _COLUMNS.items():
+            seen: dict[str, str] = dict(
+                cursor.execute(compose(_COLUMNS_OF, table=self._quoted(cursor, table))).fetchall()
+            )
+            if seen != columns:
+                raise StoreError(
+                    f"the table {self.schema}.{table} is there, but not as Lethe's journal",
+                    "rename it, or restore it as it was; an older journal must not be edited by hand",
+                )
+        granted = [
+            cursor.execute(
+                compose(
+                    "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege({table}::regclass, p))"
+                    " FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p",
+                    table=self._quoted(cursor, table),
+                )
+            ).fetchone()
+            for table in _COLUMNS
+        ]
+        kept = all(row is not None and row[0] for row in granted)
+        return JournalSupport.KEPT if kept else JournalSupport.NOT_PERMITTED
+
+    def _quoted(self, cursor: Cursor, table: str) -> str:
+        return name(self.schema, table).as_string(cursor.connection)
+
+    def _missing(self, cursor: Cursor) -> bool:
+        rows = [
+            cursor.execute(
+                compose("SELECT pg_catalog.to_regclass({table}) IS NULL", table=self._quoted(cursor, table))
+            ).fetchone()
+            for table in _COLUMNS
+        ]
+        return any(row is None or row[0] for row in rows)
+
+    # --- the head --------------------------------------------------------------------------------------
+
+    def take(self, cursor: Cursor, move: HeadMove) -> dict[str, int]:
+        """Move the head, as the first thing that a transaction does; return the positions that it had.
+
+        Raises `HeadMoved` where the store does not stand at `move.expected`, or a later token has led.
+        """
+        denied = False
+        try:
+            with cursor.connection.transaction():
+                row = cursor.execute(
+                    self._first(move) if move.expected is None else self._next(move)
+                ).fetchone()
+        except errors.UndefinedTable:
+            row, denied = None, move.expected is None
+        except errors.InsufficientPrivilege:
+            row, denied = None, True
+        if denied:
+            raise JournalNotPermitted(
+                "the journal's tables are missing, or Lethe may not write to them",
+                f"a DBA can make them:\n{self.ddl_text(cursor)}",
+            )
+        if row is None:
+            raise HeadMoved("the journal in the store is not where the ledger left it")
+        return _positions(row[0])
+
+    def _first(self, move: HeadMove) -> sql.Composed:
+        return compose(
+            "INSERT INTO {head} (ledger, move, digest, token, positions, ticked_at)"
+            " VALUES ({ledger}, {move}, {digest}, {token}, '{{}}', pg_catalog.now())"
+            " ON CONFLICT (ledger) DO NOTHING RETURNING positions",
+            head=self.head,
+            ledger=self._ledger,
+            move=move.move,
+            digest=move.digest,
+            token=move.token,
+        )
+
+    def _next(self, move: HeadMove) -> sql.Composed:
+        return compose(
+            "UPDATE {head} SET move = {move}, digest = {digest}, token = {token},"
+            " ticked_at = pg_catalog.now() WHERE ledger = {ledger} AND digest = {expected} AND token <= {token} RETURNING positions",
+            head=self.head,
+            ledger=self._ledger,
+            move=move.move,
+            digest=move.digest,
+            token=move.token,
+            expected=move.expected,
+        )
+
+    def note_positions(self, cursor: Cursor, shape: Shape, before: Mapping[str, int]) -> dict[str, int]:
+        """Note in the head, at the end of a transaction, how far keys and sequences have been given out."""
+        merged = merged_positions(before, positions(cursor, shape))
+        if merged != before:
+            cursor.execute(
+                compose(
+                    "UPDATE {head} SET positions = {positions} WHERE ledger = {ledger}",
+                    head=self.head,
+                    positions=json.dumps(merged, sort_keys=True),
+                    ledger=self._ledger,
+                )
+            )
+        return merged
+
+    def head_columns(self) -> sql.Composed:
+        """Return a subquery with the head's row, for a look that is one statement."""
+        return compose(
+            "(SELECT move, digest, positions FROM {head} WHERE ledger = {ledger})",
+            head=self.head,
+            ledger=self._ledger,
+        )
+
+    # --- the entries -----------------------------------------------------------------------------------
+
+    def mac(self, number: int, of: int, move: int) -> bytes:
+        """Return what makes an entry genuine: somebody else's rows in the table count for nothing."""
+        return self._keyring.fingerprint(
+            "journal", self._ledger, self._store, str(number), str(of), str(move)
+        )
+
+    def write(self, cursor: Cursor, entries: Sequence[JournalEntry], move: int) -> tuple[JournalEntry, ...]:
+        """Write entries; one that is there already stays as it is, and is returned as it is."""
+        if not entries:
+            return ()
+        earlier = self._already_there(cursor, entries)
+        copy_in(
+            cursor,
+            self.entries,
+            _ENTRY_COLUMNS,
+            (
+                (
+                    self._ledger,
+                    one.number,
+                    one.of,
+                    move,
+                    self.mac(one.number, one.of, move),
+                    json.dumps(one.counts, sort_keys=True),
+                )
+                for one in entries
+                if one.number not in earlier
+            ),
+        )
+        return tuple(earlier.get(one.number, one) for one in entries)
+
+    def _already_there(self, cursor: Cursor, entries: Sequence[JournalEntry]) -> dict[int, JournalEntry]:
+        numbers = [one.number for one in entries]
+        rows = cursor.execute(
+            compose(
+                "SELECT number, of_number, move, mac, counts FROM {entries}"
+                " WHERE ledger = {ledger} AND number BETWEEN {first} AND {last} AND number = ANY({numbers})",
+                entries=self.entries,
+                ledger=self._ledger,
+                first=min(numbers),
+                last=max(numbers),
+                numbers=sql.Literal(numbers),
+            )
+        ).fetchall()
+        genuine: dict[int, JournalEntry] = {}
+        forged: list[int] = []
+        for number, of, move, mac, counts in rows:
+            if hmac.compare_digest(bytes(mac), self.mac(number, of, move)):
+                genuine[number] = JournalEntry(number, of, json.loads(counts))
+            else:
+                forged.append(number)
+        if forged:
+            cursor.execute(
+                compose(
+                    "DELETE FROM {entries} WHERE ledger = {ledger} AND number = ANY({numbers})",
+                    entries=self.entries,
+                    ledger=self._ledger,
+                    numbers=sql.Literal(forged),
+                )
+            )
+        return genuine
+
+    def of_move(self, cursor: Cursor, move: int) -> tuple[JournalEntry, ...]:
+        """Return the genuine entries that were written with a move, by number."""
+        rows = cursor.execute(
+            compose(
+                "SELECT number, of_number, mac, counts FROM {entries}"
+                " WHERE ledger = {ledger} AND move = {move} ORDER BY number",
+                entries=self.entries,
+                ledger=self._ledger,
+                move=move,
+            )
+        ).fetchall()
+        return tuple(
+            JournalEntry(number, of, json.loads(counts))
+            for number, of, mac, counts in rows
+            if hmac.compare_digest(bytes(mac), self.mac(number, of, move))
+        )
+
+    def numbers(self, cursor: Cursor) -> Iterator[list[int]]:
+        """Yield the tombstones' numbers of all genuine entries, in chunks."""
+        query = compose(
+            "SELECT number, of_number, move, mac FROM {entries} WHERE ledger = {ledger} ORDER BY number",
+            entries=self.entries,
+            ledger=self._ledger,
+        )
+        for chunk in fetch_in_chunks(cursor, query, size=_CHUNK, called="lethe_numbers"):
+            yield [
+                of
+                for number, of, move, mac in chunk
+                if hmac.compare_digest(bytes(mac), self.mac(number, of, move))
+            ]
+
+
+def head_of(row: tuple[int, str, str]) -> Head:
+    """Return the head from the columns of `Journal.head_columns`."""
+    move, digest, noted = row
+    return Head(move, digest, _positions(noted))
+
+
+def _positions(text: str) -> dict[str, int]:
+    return {str(called): int(position) for called, position in json.loads(text).items()}
+
+
+def positions(cursor: Cursor, shape: Shape) -> dict[str, int]:
+    """Return the highest integer key of each mapped table and the last value of each sequence behind one."""
+    parts: list[sql.Composed] = []
+    for table, column in keyed_columns(cursor, shape):
+        if table.columns[column].readable:
+            parts.append(
+                compose(
+                    "SELECT {called}, (SELECT pg_catalog.max({column})::bigint FROM {table})",
+                    called=f"table:{table.full_name}",
+                    column=name(column),
+                    table=table.sql,
+                )
+            )
+        parts += [
+            compose(
+                "SELECT {called}, pg_catalog.pg_sequence_last_value({oid}::regclass)",
+                called=f"sequence:{sequence.full_name}",
+                oid=sequence.oid,
+            )
+            for sequence in catalog.sequences_of(cursor, table, [column])
+            if sequence.readable
+        ]
+    if not parts:
+        return {}
+    rows = cursor.execute(listed(parts, " UNION ALL ")).fetchall()
+    return {called: position for called, position in rows if position is not None}
+
+
+def keyed_columns(cursor: Cursor, shape: Shape) -> list[tuple[catalog.Table, str]]:
+    """Return the integer keys of the mapped tables: the mapping's own, and the dependents' primary keys."""
+    others = [table for written, table in shape.tables.items() if written != shape.mapping.table]
+    keys = catalog.integer_keys(cursor, others)
+    if shape.key.base in INTEGER_TYPES:
+        keys.insert(0, (shape.subjects, shape.mapping.key))
+    return keys
+
+
+def advance(cursor: Cursor, shape: Shape, wanted: Mapping[str, int]) -> None:
+    """Move every sequence behind a mapped key to at least its position; never back, never past its end."""
+    for table, column in keyed_columns(cursor, shape):
+        for sequence in catalog.sequences_of(cursor, table, [column]):
+            target = wanted.get(f"sequence:{sequence.full_name}")
+            if target is None or not sequence.movable:
+                continue
+            # Inserts draw their key under this table's lock; they wait until the sequence has moved.
+            cursor.execute(compose("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE", table=table.sql))
+            cursor.execute(
+                compose(
+                    "SELECT pg_catalog.setval({oid}::regclass, LEAST({target}, d.seqmax))"
+                    " FROM {sequence} s CROSS JOIN pg_catalog.pg_sequence d"
+                    " WHERE d.seqrelid = {oid} AND d.seqincrement > 0 AND s.last_value < {target}",
+                    oid=sequence.oid,
+                    target=target,
+                    sequence=name(sequence.schema, sequence.name),
+                )
+            )
+
+
+_COLUMNS_OF = """
+SELECT attname, pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute
+ WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped
+"""

@@ -1,0 +1,324 @@
+"""`SqlStore`: an SQL database as a store of personal data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import psycopg
+
+from lethe.adapters.stores.sql import journal as journals
+from lethe.adapters.stores.sql import looking
+from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
+from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
+from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
+from lethe.adapters.stores.sql.errors import reduced
+from lethe.adapters.stores.sql.finding import Search
+from lethe.adapters.stores.sql.journal import Journal
+from lethe.adapters.stores.sql.postgres import Cursor, Sessions, compose, listed, name
+from lethe.adapters.stores.sql.proving import prove_mapping
+from lethe.adapters.stores.sql.staging import Batch, lock_tables
+from lethe.adapters.stores.sql.values import Tokens
+from lethe.domain.journal import Head, HeadMove, Pulse
+from lethe.domain.mapping import ProvedMapping, SubjectMapping
+from lethe.domain.tombstones import Judge, Tombstone
+from lethe.ports.keys import Keyring
+from lethe.ports.stores import (
+    ErasureOutcome,
+    Finding,
+    JournalEntry,
+    JournalSupport,
+    MappingInvalid,
+    MappingProblem,
+    Proof,
+    Residue,
+    Wanted,
+)
+
+
+class SqlStore:
+    """A store in PostgreSQL; implements `lethe.ports.stores.Store`.
+
+    `url` is an SQLAlchemy URL. `primary` says that this is the Primary: then the key itself identifies a
+    person. The constructor opens no connection; it raises `MappingInvalid` for a URL of another database.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        mapping: SubjectMapping,
+        *,
+        ledger_id: str,
+        store: str,
+        keyring: Keyring,
+        primary: bool = False,
+        max_records: int = 5,
+    ) -> None:
+        self._sessions = Sessions(url)
+        self._mapping, self._store, self._ledger_id, self._keyring = mapping, store, ledger_id, keyring
+        self._primary, self._max_records = primary, max_records
+        self._tokens = Tokens(keyring, store)
+        self._mappings: dict[str, SubjectMapping] = {}
+        self._schema: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SqlStore({self._store!r})"
+
+    # --- the mapping -----------------------------------------------------------------------------------
+
+    @reduced
+    def prove(self) -> Proof:
+        """See `Store.prove`."""
+        with self._sessions.alive() as connection:
+            tables = tables_of(self._mapping)
+            # A journal made in the middle of a restore would be in the way of the one that comes back.
+            pulse = looking.look(connection, self._journal(connection), tables, settle=False)
+            with connection.transaction(), connection.cursor() as cursor:
+                proof = prove_mapping(cursor, self._mapping)
+            server = looking.server_id(connection)
+            journal = self._journal(connection)
+            with connection.transaction(), connection.cursor() as cursor:
+                support = journal.ensure(cursor, may_create=not pulse.being_filled)
+                ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
+        self.remember([proof.proved])
+        return Proof(proof.proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server)
+
+    def remember(self, mappings: Iterable[ProvedMapping]) -> None:
+        """See `Store.remember`."""
+        self._mappings |= {one.version: one.mapping for one in mappings}
+
+    # --- persons ---------------------------------------------------------------------------------------
+
+    @reduced
+    def find(self, wanted: Sequence[Wanted]) -> Finding:
+        """See `Store.find`."""
+        with self._sessions.transaction(repeatable=True) as cursor:
+            shape = _shape(cursor, self._mapping)
+            search = Search(cursor, shape, self._tokens, self._primary, self._max_records, _encoding(cursor))
+            return search.find(wanted)
+
+    @reduced
+    def plan(self, tombstones: Sequence[Tombstone]) -> Mapping[int, Mapping[str, int]]:
+        """See `Store.plan`."""
+        counts: dict[int, dict[str, int]] = {}
+        with self._sessions.transaction(repeatable=True) as cursor:
+            for shape, batch in self._batches(cursor, tombstones, {}):
+                counts |= rows_to_change(cursor, shape, batch, self._tokens)
+        return counts
+
+    @reduced
+    def erase(
+        self,
+        tombstones: Sequence[Tombstone],
+        judge: Judge,
+        *,
+        move: HeadMove | None,
+        first_number: int | None = None,
+        exclusive: bool = False,
+    ) -> ErasureOutcome:
+        """See `Store.erase`."""
+        with self._sessions.transaction() as cursor:
+            journal = self._journal(cursor.connection)
+            before = {} if move is None else journal.take(cursor, move)
+            # A deferred constraint would refuse at COMMIT, where no culprit can be told apart any more.
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            shapes: dict[str, Shape] = {}
+            batches = list(self._batches(cursor, tombstones, shapes))
+            if exclusive:
+                lock_tables(cursor, shapes.values(), to_write=True)
+            again = first_number is not None
+            work: list[tuple[Batch, Done]] = [
+                (batch, Erasure(cursor, shape, batch, judge, exclusive, again).carry_out(self._tokens))
+                for shape, batch in batches
+            ]
+            outcome = outcome_of(tombstones, work, first_number)
+            if move is None:
+                return outcome
+            entries = journal.write(cursor, outcome.entries, move.move)
+            journal.note_positions(cursor, _shape(cursor, self._mapping), before)
+        return ErasureOutcome(entries, outcome.left_alone, outcome.unclear, outcome.absent, outcome.refused)
+
+    @reduced
+    def check(
+        self, chunks: Iterable[Sequence[Tombstone]], judge: Judge, *, exclusive: bool = False
+    ) -> Residue:
+        """See `Store.check`."""
+        read_back = ReadBack()
+        # Under the lock nobody writes, so the newest state is one state, and no older one is read.
+        with self._sessions.transaction(repeatable=not exclusive) as cursor:
+            shapes: dict[str, Shape] = {}
+            if exclusive:
+                every = [self._mapping, *self._mappings.values()]
+                tables = read_tables(cursor, dict.fromkeys(t for one in every for t in tables_of(one)))
+                lock_tables(cursor, [Shape(self._mapping, tables)], to_write=False)
+            for chunk in chunks:
+                for shape, batch in self._batches(cursor, chunk, shapes):
+                    read_back.read(cursor, shape, batch, judge, self._tokens)
+        return read_back.residue()
+
+    # --- the journal -----------------------------------------------------------------------------------
+
+    @reduced
+    def pulse(self, *, settle: bool = False) -> Pulse:
+        """See `Store.pulse`."""
+        try:
+            return self._pulse(settle=settle)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None and error.sqlstate[:3] not in {"57P", "080"}:
+                raise
+        return self._pulse(settle=settle)  # the connection was an old one; a new one decides
+
+    def _pulse(self, *, settle: bool) -> Pulse:
+        with self._sessions.connection() as connection:
+            return looking.look(
+                connection, self._journal(connection), tables_of(self._mapping), settle=settle
+            )
+
+    @reduced
+    def tick(self, move: HeadMove) -> Head:
+        """See `Store.tick`."""
+        with self._sessions.transaction() as cursor:
+            journal = self._journal(cursor.connection)
+            before = journal.take(cursor, move)
+            noted = journal.note_positions(cursor, _shape(cursor, self._mapping), before)
+        return Head(move.move, move.digest, noted)
+
+    @reduced
+    def entries_of(self, move: int) -> tuple[JournalEntry, ...]:
+        """See `Store.entries_of`."""
+        with self._sessions.transaction(read_only=True) as cursor:
+            return self._journal(cursor.connection).of_move(cursor, move)
+
+    def journaled_numbers(self) -> Iterator[Sequence[int]]:
+        """See `Store.journaled_numbers`."""
+        numbers = self._journaled_numbers()
+        following: Callable[[], Sequence[int] | None] = reduced(lambda: next(numbers, None))
+        while (chunk := following()) is not None:
+            yield chunk
+
+    def _journaled_numbers(self) -> Iterator[Sequence[int]]:
+        with self._sessions.transaction(read_only=True) as cursor:
+            yield from self._journal(cursor.connection).numbers(cursor)
+
+    @reduced
+    def advance_sequences(self, positions: Mapping[str, int]) -> None:
+        """See `Store.advance_sequences`."""
+        with self._sessions.transaction() as cursor:
+            journals.advance(cursor, _shape(cursor, self._mapping), positions)
+
+    @reduced
+    def tidy(self) -> None:
+        """See `Store.tidy`."""
+        with self._sessions.transaction() as cursor:
+            shape = _shape(cursor, self._mapping)
+            for written, table in shape.tables.items():
+                columns = _cleared_columns(shape.mapping, written)
+                cursor.execute(
+                    compose(
+                        "ANALYZE {table} ({columns})",
+                        table=table.sql,
+                        columns=listed(name(column) for column in columns or table.columns),
+                    )
+                )
+
+    @reduced
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._sessions.close()
+
+    # --- parts -----------------------------------------------------------------------------------------
+
+    def _journal(self, connection: psycopg.Connection[tuple[object, ...]]) -> Journal:
+        """Return the journal, in the schema of the subjects' table."""
+        if self._schema is None:
+            quoted = quoted_table(self._mapping.table)
+            row = connection.execute(
+                compose(
+                    "SELECT n.nspname FROM pg_catalog.pg_class c"
+                    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE c.oid = pg_catalog.to_regclass({quoted})",
+                    quoted=quoted.as_string(connection),
+                )
+            ).fetchone()
+            if row is not None:
+                self._schema = str(row[0])
+        schema = self._schema
+        if (
+            schema is None
+        ):  # the table is gone, as in the midst of a restore: where it would be, not remembered
+            row = connection.execute("SELECT coalesce(pg_catalog.current_schema(), 'public')").fetchone()
+            named = self._mapping.table.split(".", 1)
+            schema = named[0] if len(named) == 2 else str(row[0]) if row else "public"
+        return Journal(schema, ledger_id=self._ledger_id, store=self._store, keyring=self._keyring)
+
+    def _batches(
+        self, cursor: Cursor, tombstones: Sequence[Tombstone], shapes: dict[str, Shape]
+    ) -> Iterator[tuple[Shape, Batch]]:
+        """Yield tombstones by mapping version. Raises `MappingInvalid` for a version that was never learnt."""
+        by_version: dict[str, list[Tombstone]] = {}
+        for one in tombstones:
+            by_version.setdefault(one.mapping, []).append(one)
+        for version, group in by_version.items():
+            if version not in shapes:
+                mapping = self._mappings.get(version)
+                if mapping is None:
+                    raise MappingInvalid([_unknown_version(version)])
+                shapes[version] = _shape(cursor, mapping)
+            yield shapes[version], Batch.of(group, shapes[version], _encoding(cursor))
+
+
+def _unknown_version(version: str) -> MappingProblem:
+    return MappingProblem(
+        "sql.subjects",
+        f"version {version} of the mapping, by which persons were erased, is not known",
+        "the ledger must be the one that erased them",
+    )
+
+
+def _shape(cursor: Cursor, mapping: SubjectMapping) -> Shape:
+    """Return the live tables of a mapping. Raises `MappingInvalid` if one, or a column, is not there now."""
+    tables = read_tables(cursor, tables_of(mapping))
+    gone = [
+        MappingProblem(
+            "sql.subjects", f"table {written} does not exist", "wait for the restore, or correct it"
+        )
+        for written in tables_of(mapping)
+        if written not in tables
+    ]
+    gone += [
+        MappingProblem("sql.subjects", f"column {written}.{column} does not exist", "correct the mapping")
+        for written, table in tables.items()
+        for column in _used_columns(mapping, table)
+        if column not in table.columns
+    ]
+    if gone:
+        raise MappingInvalid(gone)
+    return Shape(mapping, tables)
+
+
+def _used_columns(mapping: SubjectMapping, table: Table) -> list[str]:
+    used: list[str | None] = []
+    if table.written == mapping.table:
+        quarantine = mapping.quarantine.column if mapping.quarantine else None
+        used += [mapping.key, mapping.created_at, mapping.email_column, quarantine]
+        used += [*mapping.identifiers.values(), *(rule.column for rule in mapping.clear)]
+    for dependent in mapping.dependents:
+        if dependent.table == table.written:
+            used += [dependent.foreign_key, *(rule.column for rule in dependent.clear)]
+    return list(dict.fromkeys(column for column in used if column is not None))
+
+
+def _cleared_columns(mapping: SubjectMapping, written: str) -> list[str]:
+    """Return the cleared columns of a table; none where whole rows are deleted."""
+    dependents = [one for one in mapping.dependents if one.table == written]
+    if any(one.delete for one in dependents):
+        return []
+    rules = [rule for one in dependents for rule in one.clear]
+    if written == mapping.table:
+        rules += mapping.clear
+        rules_columns = [rule.column for rule in rules]
+        return list(dict.fromkeys([*rules_columns, *filter(None, [mapping.email_column])]))
+    return list(dict.fromkeys(rule.column for rule in rules))
+
+
+def _encoding(cursor: Cursor) -> str:
+    return str(cursor.connection.info.parameter_status("server_encoding") or "UTF8")
