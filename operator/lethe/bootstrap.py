@@ -14,7 +14,7 @@ import kopf
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
-from lethe.adapters.stores.sql import SqlStore
+from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.engine.engine import Engine
@@ -69,7 +69,7 @@ class StoreConnector:
                 primary=primary,
             )
         if spec.tryton is not None:
-            from lethe.adapters.stores.tryton import TrytonStore  # only who has a Tryton pays for it
+            from lethe.adapters.stores.tryton.store import TrytonStore  # only who has a Tryton pays for it
 
             named = spec.tryton.credentials_secret_ref.name
             return TrytonStore(

@@ -28,7 +28,7 @@ class OperatorProcess:
         module: str = "lethe.cli.main",
         arguments: Sequence[str] = ("run",),
     ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "keys").mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.ledger = directory / "ledger.db"
         self.log = directory / "operator.log"

@@ -1,0 +1,92 @@
+"""An operator that kills itself with SIGKILL right before or right after its Nth side effect.
+
+`python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
+of a store, and each write to the API server; each has a moment before and one after, numbered from 1
+in the order in which they come about in this process. N of 0 never kills; COUNT_FILE then says how many there were.
+"""
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lethe.bootstrap import run_operator
+from lethe.logs import set_up_logs
+from lethe.settings import read_settings
+
+LEDGER = {"append", "take_over"}
+STORE = {"erase", "tick", "advance_sequences"}
+CLUSTER = {"delete_secret", "write_status", "create"}
+
+
+class Moments:
+    """Counts moments, and kills the process at the one that was asked for."""
+
+    def __init__(self, fatal: int, count_file: Path) -> None:
+        self._fatal, self._file, self._count = fatal, count_file, 0
+        self._lock = threading.Lock()
+
+    def pass_by(self, what: str) -> None:
+        """Count a moment; the fatal one is the last thing that this process does."""
+        with self._lock:
+            self._count += 1
+            with self._file.open("a") as log:
+                log.write(f"{self._count} {what}\n")
+            if self._count == self._fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Fragile:
+    """Stands before an adapter, and lets a moment pass before and after each of its side effects."""
+
+    def __init__(self, adapter: Any, effects: set[str], moments: Moments) -> None:
+        self._adapter, self._effects, self._moments = adapter, effects, moments
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the adapter, guarded where it has side effects."""
+        found = getattr(self._adapter, name)
+        if name not in self._effects:
+            return found
+        return self._asynchronous(name, found) if inspect.iscoroutinefunction(found) else self._plain(name, found)
+
+    def _plain(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self._moments.pass_by(f"before {name}")
+            result = call(*args, **kwargs)
+            self._moments.pass_by(f"after {name}")
+            return result
+
+        return guarded
+
+    def _asynchronous(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            self._moments.pass_by(f"before {name}")
+            result = await call(*args, **kwargs)
+            self._moments.pass_by(f"after {name}")
+            return result
+
+        return guarded
+
+
+def main(fatal: int, count_file: Path) -> int:
+    """Run the fragile operator."""
+    settings = read_settings(os.environ)
+    set_up_logs(settings.log_level, settings.log_format)
+    moments = Moments(fatal, count_file)
+    return asyncio.run(
+        run_operator(
+            settings,
+            wrap_ledger=lambda ledger: Fragile(ledger, LEDGER, moments),
+            wrap_cluster=lambda cluster: Fragile(cluster, CLUSTER, moments),
+            wrap_store=lambda store: Fragile(store, STORE, moments),
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,130 @@
+"""kill -9 after and before every single side effect: start again, and everything converges to the same state."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.company import Api, Site, eventually
+from tests.e2e.process import OperatorProcess
+from tests.servers.controlplane import ControlPlane
+from tests.servers.postgres import PostgresServer
+
+Story = tuple[dict[str, Any], ...]
+
+
+class Stage:
+    """A fresh company with a fresh operator, played from the start for each kill."""
+
+    def __init__(
+        self, folder: Path, control_plane: ControlPlane, postgres: PostgresServer, api: Api, number: int
+    ) -> None:
+        self.api, self.postgres = api, postgres
+        self.database = f"{api.namespace.replace('-', '_')}_{number}"
+        self.site = Site(postgres.create_database(self.database))
+        self.ada, self.bob, self.cleo = self.site.sign_up(
+            *(f"{name}@canary.example" for name in ("ada", "bob", "cleo"))
+        )
+        self.folder = folder / str(number)
+        self.counts = self.folder / "moments"
+        self.control_plane = control_plane
+
+    def operator(self, fatal: int) -> OperatorProcess:
+        """Return an operator that dies at a moment (0: never)."""
+        return OperatorProcess(
+            self.folder,
+            self.control_plane.kubeconfig_of("operator"),
+            namespaces=[self.api.namespace],
+            module="tests.e2e.crashing",
+            arguments=(str(fatal), str(self.counts)),
+        )
+
+    def close(self) -> None:
+        """Leave nothing behind for the next kill."""
+        for plural in ("deletionrequests", "restoreevents", "datastores"):
+            for item in self.api.list(plural):
+                self.api.delete(plural, item["metadata"]["name"])
+        for name in ("bob", "site-db"):
+            self.api.delete("secrets", name)
+        self.postgres.drop_database(self.database)
+
+
+def settled(api: Api) -> dict[str, Any]:
+    """Return what the story came to, without what differs from run to run (times, digests, sequences)."""
+    told: dict[str, Any] = {}
+    for name in ("ada", "bob"):
+        status = (api.get("deletionrequests", name) or {}).get("status", {})
+        stores = [{k: v for k, v in store.items() if k != "erasedAt"} for store in status.get("stores", ())]
+        conditions = sorted((c["type"], c["status"], c["reason"]) for c in status.get("conditions", ()))
+        told[name] = (status.get("state"), stores, conditions)
+    return told
+
+
+def play_erasure(stage: Stage, fatal: int) -> bool:
+    """Play two requests with an operator that dies at a moment; return whether it died."""
+    api = stage.api
+    api.sql_store("site", stage.site.url)
+    api.request_by_id("ada", stage.ada)
+    api.request_by_email("bob", "bob@canary.example")
+    died = run_until_death_or_end(stage, fatal)
+    for name in ("ada", "bob"):
+        api.wait("deletionrequests", name, "Erased", patience=30)
+    assert stage.site.is_cleared(stage.ada) and stage.site.is_cleared(stage.bob)
+    assert stage.site.is_intact(stage.cleo)
+    eventually(lambda: api.get("secrets", "bob") is None, "the Secret to be gone")
+    entries = stage.site.sql("SELECT count(*), count(DISTINCT of_number) FROM lethe_journal_entries")[0]
+    assert entries == (2, 2), "each erasure is in the journal once"
+    return died
+
+
+def run_until_death_or_end(stage: Stage, fatal: int) -> bool:
+    """Run the fragile operator until it dies or all is erased, then a sound one."""
+    fragile = stage.operator(fatal)
+    fragile.begin()
+    try:
+        until = time.monotonic() + 20
+        while fragile.running and time.monotonic() < until:
+            states = [(item.get("status") or {}).get("state") for item in stage.api.list("deletionrequests")]
+            if states == ["Erased", "Erased"]:
+                break
+            time.sleep(0.05)
+        died = not fragile.running
+    finally:
+        fragile.kill9()
+    sound = stage.operator(0)
+    sound.start()
+    stage_operators.append(sound)
+    return died
+
+
+stage_operators: list[OperatorProcess] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_operator_is_left() -> Iterator[None]:
+    yield
+    while stage_operators:
+        stage_operators.pop().stop()
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_side_effect_of_an_erasure_converges(
+    tmp_path: Path, control_plane: ControlPlane, postgres: PostgresServer, api: Api
+) -> None:
+    expected: dict[str, Any] | None = None
+    fatal = 0
+    while True:
+        stage = Stage(tmp_path, control_plane, postgres, api, fatal)
+        died = play_erasure(stage, fatal)
+        state = settled(api)
+        expected = expected or state
+        assert state == expected, f"killed at moment {fatal}: {stage.counts.read_text()}"
+        while stage_operators:
+            stage_operators.pop().stop()
+        stage.close()
+        if fatal and not died:
+            break
+        fatal += 1
+    assert fatal > 20, "the story has more side effects than that"
