@@ -1,0 +1,66 @@
+"""The ledger in PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.ports.ledger import Ledger, LedgerUnavailable
+from tests.contracts.ledger_contract import LedgerContract, accepted
+from tests.servers import PostgresServer
+
+_names = (f"ledger{number}" for number in itertools.count())
+
+
+class TestPostgresqlLedger(LedgerContract):
+    tables_query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
+    @pytest.fixture
+    def url(self, postgres: PostgresServer) -> Iterator[str]:
+        name = next(_names)
+        yield postgres.create_database(name)
+        postgres.drop_database(name)
+
+    def test_the_server_is_known_by_its_system_identifier(
+        self, ledger: Ledger, postgres: PostgresServer
+    ) -> None:
+        assert ledger.server == postgres.psql("SELECT system_identifier FROM pg_control_system()")
+
+    def test_nothing_acknowledged_is_lost_when_the_server_is_killed_and_the_ledger_goes_on(
+        self, ledger: SqlLedger, opened: Callable[[], Ledger], postgres: PostgresServer
+    ) -> None:
+        for number in range(20):
+            ledger.append([accepted(f"r{number}")])
+        position = ledger.position()
+        postgres.kill9()
+        with pytest.raises(LedgerUnavailable, match="LETHE_LEDGER_URL"):
+            ledger.append([accepted("away")])
+        postgres.start()
+        assert ledger.verify() == position
+        ledger.append([accepted("back")])
+        assert ledger.verify().sequence == position.sequence + 1
+
+    def test_a_commit_waits_for_the_disk_whatever_the_server_is_set_to(
+        self, postgres: PostgresServer, url: str, keyring: FileKeyring
+    ) -> None:
+        postgres.psql(f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET synchronous_commit = off")
+        ledger = open_ledger(url, keyring)
+        with ledger._engine.connect() as connection:
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+        ledger.close()
+
+
+def test_a_wrong_password_is_said_and_not_shown(postgres: PostgresServer, tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match=r"LETHE_LEDGER_URL.*refuses this user or password") as refused:
+        open_ledger(postgres.url(password="s3cret"), FileKeyring(tmp_path))
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_database_that_does_not_exist_is_said(postgres: PostgresServer, tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match=r"LETHE_LEDGER_URL.*/nothing does not exist"):
+        open_ledger(postgres.url("nothing"), FileKeyring(tmp_path))

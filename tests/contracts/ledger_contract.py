@@ -1,0 +1,746 @@
+"""What every ledger must do. Subclass `LedgerContract` and give it the fixture `url` (an empty database)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, func, insert, select, text, update
+
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.adapters.ledger.schema import entries, period_keys, tombstones
+from lethe.domain.facts import (
+    FACT_KINDS,
+    REQUEST_FACTS,
+    RESTORE_FACTS,
+    Accepted,
+    Completed,
+    Confirmed,
+    DetectedBy,
+    Fact,
+    Forsaken,
+    IdentitiesDecided,
+    Intended,
+    MappingProved,
+    NotAsked,
+    NotFound,
+    Outcome,
+    Planned,
+    Reerased,
+    Released,
+    Replayed,
+    RequestFact,
+    RestoreDetected,
+    RestoreExplained,
+    RestoreFact,
+    SafeToServe,
+    TookOver,
+    Verified,
+)
+from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, next_move
+from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, ProvedMapping, SubjectMapping
+from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, evolve
+from lethe.domain.restores import RestoreEpisode, evolve_episode
+from lethe.domain.tombstones import Tombstone
+from lethe.ports.keys import Keyring, record_digest
+from lethe.ports.ledger import (
+    ChainBroken,
+    Fenced,
+    KeysDoNotMatch,
+    Ledger,
+    LedgerError,
+    LedgerPosition,
+    LedgerUnavailable,
+    MoveIntended,
+    MoveLost,
+    MoveSettled,
+)
+
+NOW = datetime(2026, 11, 3, 9, 30, 0, 123456, tzinfo=UTC)
+STORES = ("site", "crm")
+OPERATOR = Path(__file__).parents[2] / "operator"
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def accepted(request: str, *, name: str | None = None, stores: tuple[str, ...] = STORES) -> Accepted:
+    return Accepted(
+        request=request,
+        namespace="shop",
+        name=name or f"forget-{request}",
+        spec_digest="sha256:ab",
+        accepted_at=NOW,
+        requested_at=NOW - timedelta(hours=1),
+        due_at=NOW + timedelta(days=30),
+        subject_id="4711",
+        reference="T-1",
+        stores=stores,
+    )
+
+
+def tombstone(number: int, request: str) -> Tombstone:
+    return Tombstone(number, request, "public.users", f"key-{number}", "m1", bytes(32), number.to_bytes(32, "big"))
+
+
+def intended(request: str, *numbers: int, store: str = "site") -> Intended:
+    return Intended(request, store, tuple(tombstone(number, request) for number in numbers))
+
+
+def erased(request: str, *numbers: int, store: str = "site") -> list[Fact]:
+    """Return the facts of a request that was accepted and whose records were erased in one store."""
+    return [accepted(request), intended(request, *numbers, store=store), Verified(request, store, NOW)]
+
+
+ONE_OF_EACH: list[Fact] = [
+    TookOver(7),
+    MappingProved(
+        "site",
+        ProvedMapping(
+            "m1",
+            SubjectMapping(
+                "public.users",
+                "id",
+                {"email": "email"},
+                (ClearRule("email", PiiKind.EMAIL, ClearTo.TEMPLATE, "erased-{key}@example.invalid"),),
+            ),
+            ("users_pkey",),
+        ),
+    ),
+    accepted("a"),
+    Confirmed("a", ("NothingFound",)),
+    intended("a", 3, 4),
+    Forsaken("a", "site", "Refused"),
+    intended("a", 5, 6),
+    Verified("a", "site", NOW, {"public.users": 2}),
+    NotFound("a", "crm", NOW, "canary"),
+    Completed("a", NOW, Outcome.ERASED),
+    accepted("b"),
+    NotAsked("b", "crm"),
+    Planned("b", "site", {"public.users": 1}),
+    RestoreDetected("site", "e1", NOW, DetectedBy.JOURNAL, {"table:public.users": 9}, 2, NOW),
+    RestoreExplained("site", "e1", "restore-1", "a person says «why» — 日本"),
+    Reerased("site", "e1", NOW, 7, (5, 6)),
+    Replayed("site", "e1", NOW, 2, 0, 1, (("public.users", "key-5"),)),
+    IdentitiesDecided("site", "e1", (("public.users", "key-5", "Erase"),)),
+    SafeToServe("site", "e1", NOW),
+    RestoreDetected("crm", "e2", NOW, DetectedBy.SWEEP),
+    Released("crm", "e2", NOW, "the night shift"),
+]
+
+
+class LedgerContract:
+    """The port's promises, against the database of the fixture `url`."""
+
+    @pytest.fixture
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def keys(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "keys"
+        folder.mkdir()
+        return folder
+
+    @pytest.fixture
+    def keyring(self, keys: Path) -> Keyring:
+        return FileKeyring(keys)
+
+    @pytest.fixture
+    def opened(self, url: str, keyring: Keyring, clock: Clock) -> Iterator[Callable[[], SqlLedger]]:
+        """Return a function that opens the ledger, once more each time."""
+        ledgers: list[SqlLedger] = []
+
+        def reopen() -> SqlLedger:
+            ledgers.append(open_ledger(url, keyring, now=clock))
+            return ledgers[-1]
+
+        yield reopen
+        for ledger in ledgers:
+            ledger.close()
+
+    @pytest.fixture
+    def ledger(self, opened: Callable[[], SqlLedger]) -> SqlLedger:
+        ledger = opened()
+        ledger.take_over()
+        return ledger
+
+    @pytest.fixture
+    def behind(self, url: str, ledger: Ledger) -> Iterator[Connection]:
+        """A connection of somebody who goes behind the ledger's back."""
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+    # Identity and fencing
+
+    def test_an_empty_ledger_stands_at_zero_and_verifies(self, opened: Callable[[], Ledger]) -> None:
+        ledger = opened()
+        assert ledger.position() == ledger.verify() == LedgerPosition(0, "0" * 64)
+
+    def test_a_ledger_keeps_its_id(self, opened: Callable[[], Ledger]) -> None:
+        assert opened().ledger_id == opened().ledger_id
+
+    def test_a_ledger_of_other_keys_is_refused(self, ledger: Ledger, url: str, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        with pytest.raises(KeysDoNotMatch, match="LETHE_LEDGER_URL"):
+            open_ledger(url, FileKeyring(tmp_path / "other"))
+
+    def test_a_ledger_of_a_newer_schema_is_refused(
+        self, opened: Callable[[], Ledger], behind: Connection
+    ) -> None:
+        behind.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        behind.commit()
+        with pytest.raises(LedgerError, match="9999.*run the newer version"):
+            opened()
+
+    def test_who_was_taken_over_is_fenced_and_leaves_nothing(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        successor = opened()
+        token = successor.take_over()
+        before = successor.position()
+        with pytest.raises(Fenced):
+            ledger.append([accepted("a")])
+        with pytest.raises(Fenced):
+            ledger.append(moves=[MoveLost("site")])
+        assert successor.position() == before
+        successor.append([accepted("a")])
+        assert ledger.take_over() == token + 1
+        with pytest.raises(Fenced):
+            successor.append([accepted("b")])
+
+    def test_who_never_took_over_may_not_write(self, opened: Callable[[], Ledger]) -> None:
+        with pytest.raises(Fenced, match="not taken"):
+            opened().append([accepted("a")])
+
+    # Facts and chain
+
+    def test_every_kind_of_fact_comes_back_as_it_was_recorded(self, ledger: SqlLedger) -> None:
+        assert {type(fact).__name__ for fact in ONE_OF_EACH} == set(FACT_KINDS)
+        assert set(FACT_KINDS.values()) == {one for one in get_args(Fact)}
+        ledger.append(ONE_OF_EACH)
+        assert [fact for _, _, fact in ledger.facts()] == [TookOver(1), *ONE_OF_EACH]
+
+    def test_the_chain_verifies_after_everything(self, ledger: Ledger, opened: Callable[[], Ledger]) -> None:
+        ledger.append(ONE_OF_EACH)
+        for fact in (accepted("c"), intended("c", 8), Verified("c", "site", NOW)):
+            ledger.append([fact])
+        assert ledger.verify() == ledger.position() == opened().verify()
+        assert ledger.position().sequence == len(ONE_OF_EACH) + 4
+
+    @pytest.mark.parametrize("column", entries.columns.keys())
+    @pytest.mark.parametrize("sequence", [1, 6, 9])
+    def test_tampering_with_any_column_of_any_entry_is_found(
+        self, ledger: Ledger, behind: Connection, column: str, sequence: int
+    ) -> None:
+        ledger.append(ONE_OF_EACH[1:9])
+        at = entries.c.sequence == sequence
+        value = behind.execute(select(entries.c[column]).where(at)).scalar_one()
+        for forged in _forgeries(value, entries.c[column].type.python_type):
+            transaction = behind.begin_nested()
+            behind.execute(update(entries).where(at).values({column: forged}))
+            transaction.commit()
+            behind.commit()
+            with pytest.raises(ChainBroken):
+                ledger.verify()
+            where = entries.c.sequence == (forged if column == "sequence" else sequence)
+            behind.execute(update(entries).where(where).values({column: value}))
+            behind.commit()
+        assert ledger.verify().sequence == 9
+
+    @pytest.mark.parametrize("sequence", [1, 5, 9])
+    def test_a_removed_entry_is_found(self, ledger: Ledger, behind: Connection, sequence: int) -> None:
+        ledger.append(ONE_OF_EACH[1:9])
+        behind.execute(text("DELETE FROM entries WHERE sequence = :at"), {"at": sequence})
+        behind.commit()
+        with pytest.raises(ChainBroken):
+            ledger.verify()
+
+    def test_a_payload_moved_to_another_entry_is_found(self, ledger: Ledger, behind: Connection) -> None:
+        ledger.append([accepted("a"), accepted("b")])
+        payload = behind.execute(select(entries.c.payload).where(entries.c.sequence == 2)).scalar_one()
+        behind.execute(update(entries).where(entries.c.sequence == 3).values(payload=payload))
+        behind.commit()
+        with pytest.raises(ChainBroken):
+            ledger.verify()
+
+    def test_destroying_the_key_of_a_month_destroys_its_payloads_and_the_chain_still_verifies(
+        self, ledger: Ledger, opened: Callable[[], SqlLedger], behind: Connection, clock: Clock
+    ) -> None:
+        ledger.append(erased("a", 1, 2))
+        clock.now = NOW + timedelta(days=60)
+        ledger.append(erased("b", 3))
+        behind.execute(
+            update(period_keys)
+            .where(period_keys.c.period == "2026-11")
+            .values(wrapped_key=None, destroyed_at=clock.now.isoformat())
+        )
+        behind.commit()
+        later = opened()
+        assert later.verify() == ledger.position()
+        assert [fact for _, _, fact in later.facts()] == [None] * 4 + erased("b", 3)
+        assert [stone.number for chunk in later.tombstones("site") for stone in chunk] == [3]
+        behind.execute(text("UPDATE entries SET payload = NULL WHERE period = '2026-11'"))
+        behind.commit()
+        assert later.verify() == ledger.position()
+        behind.execute(text("UPDATE entries SET store = 'crm' WHERE sequence = 3"))
+        behind.commit()
+        with pytest.raises(ChainBroken):
+            later.verify()
+
+    def test_fields_that_this_version_does_not_know_are_passed_over(
+        self, ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # An entry as an older and a newer Lethe would have written it: no `answers` default, one field more.
+        monkeypatch.setattr(
+            "lethe.adapters.ledger.chain._encode",
+            lambda value: b'{"token":4,"written_by":"v9"}' if isinstance(value, TookOver) else _json(value),
+        )
+        ledger.append([TookOver(99)])
+        assert [fact for _, _, fact in ledger.facts()][-1] == TookOver(4)
+
+    # Requests
+
+    def test_a_request_is_known_by_its_name_from_acceptance_on(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        ledger.append([accepted("a"), accepted("b")])
+        wanted = [("shop", "forget-a"), ("shop", "unknown"), ("other", "forget-b")]
+        records = ledger.requests_named(wanted)
+        assert set(records) == {("shop", "forget-a")}
+        assert records["shop", "forget-a"].accepted == accepted("a")
+        assert opened().requests_named(wanted) == records
+
+    def test_a_record_names_the_last_entry_of_its_request(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a")])
+        ledger.append([intended("a", 1)])
+        end = ledger.position()
+        ledger.append([accepted("b")])
+        record = ledger.requests_named([("shop", "forget-a")])["shop", "forget-a"]
+        assert (record.sequence, record.digest) == (end.sequence, f"sha256:{end.digest}")
+
+    def test_records_are_the_same_after_reopening(self, ledger: Ledger, opened: Callable[[], Ledger]) -> None:
+        ledger.append(ONE_OF_EACH)
+        again = opened()
+        names = [("shop", "forget-a"), ("shop", "forget-b")]
+        assert len(ledger.requests_named(names)) == 2
+        assert again.requests_named(names) == ledger.requests_named(names)
+        assert again.open_requests() == ledger.open_requests()
+        assert again.episodes() == ledger.episodes()
+        assert again.mappings("site") == ledger.mappings("site")
+
+    def test_open_requests_come_oldest_first(self, ledger: Ledger) -> None:
+        ledger.append([accepted(one) for one in "dacb"])
+        ledger.append([intended("d", 1), Completed("c", NOW, Outcome.ERASED)])
+        assert [record.request for record in ledger.open_requests()] == ["d", "a", "b"]
+
+    def test_a_name_is_accepted_only_once(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a")])
+        for again in (accepted("a"), accepted("b", name="forget-a")):
+            with pytest.raises(IllegalTransition) as refused:
+                ledger.append([again])
+            assert "forget" not in str(refused.value)
+        assert ledger.verify().sequence == 2
+
+    def test_an_illegal_fact_among_others_leaves_nothing_behind(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a"), intended("a", 1)], seal={"a": b"ada@example.org"})
+        before = ledger.position()
+        with pytest.raises(IllegalTransition):
+            ledger.append(
+                [
+                    Verified("a", "site", NOW),
+                    Completed("a", NOW, Outcome.ERASED),
+                    *ONE_OF_EACH[10:11],
+                    NotFound("a", "crm", NOW, "canary"),
+                ],
+                seal={"b": b"bob"},
+                moves=[MoveIntended("site", HeadMove(None, 1, "d", 1), reserve=5)],
+            )
+        assert ledger.verify() == ledger.position() == before
+        assert [record.progress("site").state for record in ledger.open_requests()] == [StoreState.INTENDED]
+        assert ledger.sealed(["a", "b"]) == {"a": b"ada@example.org"}
+        assert ledger.tombstone_count("site") == 0
+        assert ledger.known_head("site") == KnownHead()
+        assert not ledger.erased_before([tombstone(1, "a").email or b""])
+
+    def test_records_rebuilt_from_the_facts_equal_the_projection(self, ledger: SqlLedger) -> None:
+        run = iter(range(10_000))
+
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(st.lists(_FACTS, min_size=1, max_size=6), min_size=1, max_size=12))
+        def equal(appends: list[list[Fact]]) -> None:
+            example = str(next(run))
+            for facts in appends:
+                try:
+                    ledger.append([_renamed(fact, example) for fact in facts])
+                except IllegalTransition:
+                    continue
+            requests, episodes, verified = _rebuilt(ledger)
+            names = [(one.accepted.namespace, one.accepted.name) for one in requests.values()]
+            assert {one.request: one for one in ledger.requests_named(names).values()} == requests
+            still_open = [one for one in requests.values() if one.open]
+            assert list(ledger.open_requests()) == still_open
+            assert list(ledger.episodes()) == list(episodes.values())
+            assert list(ledger.episodes(open_only=True)) == [one for one in episodes.values() if one.open]
+            for store in STORES:
+                kept = [stone for chunk in ledger.tombstones(store, chunk=7) for stone in chunk]
+                assert kept == verified[store]
+
+        equal()
+
+    # Sealed texts
+
+    def test_what_is_sealed_opens_until_the_request_ends(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        ledger.append([accepted("a"), accepted("b")], seal={"a": b"ada@example.org", "b": b"bob@example.org"})
+        ledger.append(seal={"b": b"robert@example.org"})
+        assert opened().sealed(["a", "b", "c"]) == {"a": b"ada@example.org", "b": b"robert@example.org"}
+        ledger.append([Completed("a", NOW, Outcome.ERASED)])
+        assert ledger.sealed(["a", "b"]) == {"b": b"robert@example.org"}
+
+    def test_nothing_is_sealed_for_a_request_that_is_not_open(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a"), Completed("a", NOW, Outcome.ERASED)])
+        for request in ("a", "unknown"):
+            with pytest.raises(IllegalTransition):
+                ledger.append(seal={request: b"ada@example.org"})
+        assert ledger.sealed(["a", "unknown"]) == {}
+
+    # Tombstones
+
+    def test_tombstones_count_once_they_are_verified(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a"), intended("a", 1, 2), intended("a", 3, 4, store="crm")])
+        assert ledger.tombstone_count("site") == 0
+        assert list(ledger.tombstones("site")) == []
+        ledger.append([Verified("a", "site", NOW)])
+        ledger.append([Verified("a", "site", NOW)])
+        assert list(ledger.tombstones("site")) == [[tombstone(1, "a"), tombstone(2, "a")]]
+        assert (ledger.tombstone_count("site"), ledger.tombstone_count("crm")) == (2, 0)
+
+    def test_a_forsaken_intent_never_counts(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a"), intended("a", 1), Forsaken("a", "site", "Refused"), intended("a", 2)])
+        ledger.append([intended("a", 3), Verified("a", "site", NOW)])
+        assert list(ledger.tombstones("site")) == [[tombstone(3, "a")]]
+
+    def test_erasing_again_adds_no_tombstone(self, ledger: Ledger) -> None:
+        ledger.append(erased("a", 1))
+        ledger.append([Reerased("site", None, NOW, 2, (1,))])
+        assert ledger.tombstone_count("site") == 1
+
+    def test_who_was_erased_is_known_by_address_and_by_record(self, ledger: Ledger, keyring: Keyring) -> None:
+        address = tombstone(1, "a").email or b""
+        record = record_digest(keyring, "site", "public.users", "key-1")
+        elsewhere = record_digest(keyring, "crm", "public.users", "key-1")
+        ledger.append([accepted("a"), intended("a", 1)])
+        assert ledger.erased_before([address, record]) == frozenset()
+        ledger.append([Verified("a", "site", NOW)])
+        assert ledger.erased_before([address, record, elsewhere, b"x" * 32]) == {address, record}
+        ledger.append([*erased("b", 1, store="crm"), Completed("a", NOW, Outcome.ERASED)])
+        assert ledger.erased_before([address, elsewhere]) == {address, elsewhere}
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+    def test_tombstones_stream_in_order_in_chunks(self, ledger: Ledger, chunk: int) -> None:
+        for request, numbers in (("a", (5, 2)), ("b", (9, 1, 4)), ("c", (3,))):
+            ledger.append(erased(request, *numbers))
+        chunks = list(ledger.tombstones("site", chunk=chunk))
+        assert [stone.number for part in chunks for stone in part] == [1, 2, 3, 4, 5, 9]
+        assert all(len(part) == chunk for part in chunks[:-1])
+        assert 0 < len(chunks[-1]) <= chunk
+
+    def test_more_than_one_query_gives_at_once_is_read_and_recorded(self, ledger: Ledger) -> None:
+        people = [f"r{number}" for number in range(6_001)]
+        ledger.append([accepted(one) for one in people], seal={one: one.encode() for one in people})
+        ledger.append([intended(one, number) for number, one in enumerate(people, 1)])
+        ledger.append([Verified(one, "site", NOW) for one in people])
+        assert [len(part) for part in ledger.tombstones("site", chunk=5_500)] == [5_500, 501]
+        assert len(ledger.sealed(people)) == 6_001
+        assert len(ledger.requests_named([("shop", f"forget-{one}") for one in people])) == 6_001
+        assert len(ledger.erased_before([n.to_bytes(32, "big") for n in range(1, 6_002)])) == 6_001
+        ledger.append([Completed(one, NOW, Outcome.ERASED) for one in people])
+        assert ledger.sealed(people) == {}
+        assert ledger.verify().sequence == 4 * 6_001 + 1
+
+    def test_tombstones_can_be_read_while_others_append(self, ledger: Ledger) -> None:
+        for number in range(1, 31):
+            ledger.append(erased(f"r{number}", number))
+        read: list[int] = []
+        stream = ledger.tombstones("site", chunk=10)
+        read += [stone.number for stone in next(stream)]
+        writer = threading.Thread(
+            target=lambda: [ledger.append(erased(f"r{number}", number)) for number in range(31, 41)]
+        )
+        writer.start()
+        writer.join()
+        read += [stone.number for part in stream for stone in part]
+        assert read == list(range(1, 41))
+
+    def test_threads_append_one_after_the_other(self, ledger: Ledger) -> None:
+        def write(name: str) -> None:
+            for number in range(10):
+                ledger.append([accepted(f"{name}{number}")])
+
+        threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ledger.verify().sequence == 41
+
+    def test_a_sample_is_the_newest_and_a_random_choice_of_the_others(self, ledger: Ledger) -> None:
+        assert ledger.sample_tombstones("site", newest=3, random=3) == []
+        ledger.append(erased("a", *range(1, 201)))
+        seen: set[int] = set()
+        for _ in range(200):
+            sample = [stone.number for stone in ledger.sample_tombstones("site", newest=3, random=5)]
+            assert len(set(sample)) == len(sample) == 8
+            assert {198, 199, 200} <= set(sample)
+            seen |= set(sample)
+        assert len(seen) > 150
+        everything = ledger.sample_tombstones("site", newest=50, random=1_000)
+        assert sorted(stone.number for stone in everything) == list(range(1, 201))
+        assert len(ledger.sample_tombstones("site", newest=0, random=7)) == 7
+        assert len(ledger.sample_tombstones("site", newest=7, random=0)) == 7
+
+    def test_a_sample_is_full_although_most_numbers_are_missing(self, ledger: Ledger) -> None:
+        ledger.append(erased("a", *range(1, 2_000_000, 50_000)))
+        assert len(ledger.sample_tombstones("site", newest=5, random=10)) == 15
+
+    # Heads
+
+    def test_a_move_is_pending_until_it_is_settled(self, ledger: Ledger, opened: Callable[[], Ledger]) -> None:
+        assert ledger.known_head("site") == KnownHead()
+        move = next_move(None, after_move=0, token=1, nonce=b"1")
+        ledger.append(moves=[MoveIntended("site", move, reserve=10)])
+        assert ledger.known_head("site") == KnownHead(pending=move, last_number=10)
+        head = Head(move.move, move.digest, {"table:public.users": 40, "table:public.orders": 7})
+        identity = StoreIdentity({"systemIdentifier": "7"}, {"public.users": "16384/16390"})
+        ledger.append(moves=[MoveSettled("site", head, identity)])
+        known = KnownHead(head, None, head.positions, 10, identity)
+        assert ledger.known_head("site") == opened().known_head("site") == known
+        assert ledger.known_head("crm") == KnownHead()
+
+    def test_a_lost_move_leaves_the_head_and_keeps_its_numbers(self, ledger: Ledger) -> None:
+        first = next_move(None, after_move=0, token=1, nonce=b"1")
+        head = Head(first.move, first.digest)
+        ledger.append(moves=[MoveIntended("site", first, 3), MoveSettled("site", head)])
+        ledger.append(moves=[MoveIntended("site", next_move(head, after_move=1, token=1, nonce=b"2"), 4)])
+        ledger.append(moves=[MoveLost("site")])
+        assert ledger.known_head("site") == KnownHead(head, last_number=7)
+
+    def test_positions_only_grow_and_identity_stays_until_another_is_given(self, ledger: Ledger) -> None:
+        identity = StoreIdentity({"systemIdentifier": "7"})
+        ledger.append(moves=[MoveSettled("site", Head(1, "a" * 64, {"users": 40, "orders": 7}), identity)])
+        rewound = Head(2, "b" * 64, {"users": 12, "orders": 9})
+        ledger.append(moves=[MoveSettled("site", rewound)])
+        assert ledger.known_head("site") == KnownHead(
+            rewound, positions={"users": 40, "orders": 9}, identity=identity
+        )
+
+    # Mappings and restores
+
+    def test_every_proved_mapping_version_is_kept(self, ledger: Ledger) -> None:
+        first = ONE_OF_EACH[1]
+        assert isinstance(first, MappingProved)
+        second = replace(first.proved, version="m2", constraints=())
+        proved_anew = replace(first.proved, constraints=("users_pkey", "users_email_key"))
+        ledger.append([first, MappingProved("site", second), MappingProved("site", proved_anew)])
+        assert ledger.mappings("site") == {"m1": proved_anew, "m2": second}
+        assert ledger.mappings("crm") == {}
+
+    def test_restores_come_oldest_first_by_store_and_by_openness(self, ledger: Ledger) -> None:
+        ledger.append([RestoreDetected("site", "z", NOW, DetectedBy.JOURNAL)])
+        ledger.append([RestoreDetected("crm", "y", NOW, DetectedBy.PROBE)])
+        ledger.append([RestoreDetected("site", "x", NOW, DetectedBy.SWEEP), SafeToServe("site", "z", NOW)])
+
+        def names(**of: Any) -> list[str]:
+            return [restore.episode for restore in ledger.episodes(**of)]
+
+        assert names() == ["z", "y", "x"]
+        assert names(store="site") == ["z", "x"]
+        assert names(open_only=True) == ["y", "x"]
+        assert names(store="site", open_only=True) == ["x"]
+
+    def test_a_doc_that_was_changed_is_found_when_it_is_read(self, ledger: Ledger, behind: Connection) -> None:
+        ledger.append([*ONE_OF_EACH[:3], ONE_OF_EACH[13]], seal={"a": b"ada"})
+        for table, column, read in (
+            ("requests", "doc", ledger.open_requests),
+            ("episodes", "doc", ledger.episodes),
+            ("mappings", "doc", lambda: ledger.mappings("site")),
+            ("sealed", "ciphertext", lambda: ledger.sealed(["a"])),
+            ("sealed", "wrapped_key", lambda: ledger.sealed(["a"])),
+        ):
+            behind.execute(text(f"UPDATE {table} SET {column} = :forged"), {"forged": b"x" * 80})
+            behind.commit()
+            with pytest.raises(ChainBroken):
+                read()
+
+    # What must not be seen
+
+    def test_no_column_shows_what_facts_hold(self, ledger: Ledger, behind: Connection) -> None:
+        ledger.append(ONE_OF_EACH[:-1], seal={"b": b"bob@example.org"})
+        shown = b""
+        for (name,) in behind.execute(text(self.tables_query)).all():
+            for row in behind.execute(text(f'SELECT * FROM "{name}"')).all():
+                shown += b"|".join(bytes(v) if isinstance(v, bytes) else str(v).encode() for v in row)
+        assert b"forget-a" in shown
+        for secret in (b"4711", b"key-5", b"T-1", b"canary", "日本".encode(), b"bob@", b"erased-{key}"):
+            assert secret not in shown
+
+    tables_query: str
+    """SQL that names every table of the database."""
+
+    # Crashes
+
+    def test_nothing_acknowledged_is_lost_when_the_process_is_killed(
+        self, ledger: Ledger, opened: Callable[[], SqlLedger], url: str, keys: Path
+    ) -> None:
+        for acknowledged_before_death in (1, 7, 40):
+            with subprocess.Popen(
+                [sys.executable, "-c", _APPENDS_UNTIL_KILLED, url, str(keys), str(acknowledged_before_death)],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(OPERATOR)},
+            ) as child:
+                assert child.stdout is not None
+                acknowledged = [child.stdout.readline().strip() for _ in range(acknowledged_before_death)]
+                os.kill(child.pid, signal.SIGKILL)
+                acknowledged += child.stdout.read().split()
+            survivor = opened()
+            survivor.verify()
+            kept = survivor.requests_named([("shop", f"forget-{one}") for one in acknowledged])
+            assert len(kept) == len(acknowledged) >= acknowledged_before_death
+            assert all(one.progress("site").state is StoreState.VERIFIED for one in kept.values())
+            recorded = sum(isinstance(fact, Verified) for _, _, fact in survivor.facts())
+            assert recorded == len(survivor.open_requests()) == survivor.tombstone_count("site")
+
+
+_APPENDS_UNTIL_KILLED = """
+import sys
+from datetime import UTC, datetime
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger.ledger import open_ledger
+from lethe.domain.facts import Accepted, Intended, Verified
+from lethe.domain.tombstones import Tombstone
+
+now, run = datetime.now(UTC), sys.argv[3]
+ledger = open_ledger(sys.argv[1], FileKeyring(sys.argv[2]))
+ledger.take_over()
+for number in range(1, 100_000):
+    request = f"{run}-{number}"
+    ledger.append([
+        Accepted(request, "shop", f"forget-{request}", "", now, now, now),
+        Intended(request, "site", (Tombstone(int(run) * 1_000_000 + number, request, "t", request, "m1"),)),
+        Verified(request, "site", now),
+    ])
+    print(request, flush=True)
+"""
+
+
+def _json(value: object) -> bytes:
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _forgeries(value: object, kind: type) -> Iterator[object]:
+    if kind is int:
+        yield value + 1_000 if isinstance(value, int) else 5
+    elif kind is bytes:
+        assert isinstance(value, bytes)
+        yield bytes([value[0] ^ 1]) + value[1:]
+        yield value[:-1] + bytes([value[-1] ^ 128])
+    elif kind is str:
+        yield "2026-12" if value == "2026-11" else f"{value or ''}x"
+        if value is None:
+            yield ""
+
+
+_REQUESTS = st.sampled_from(["a", "b", "c"])
+_STORES = st.sampled_from(STORES)
+_EPISODES = st.sampled_from(["e1", "e2"])
+_NUMBERS = iter(range(1, 10_000_000))
+_COUNTS = st.dictionaries(st.sampled_from(["public.users", "notes"]), st.integers(0, 9), max_size=2)
+_FACTS: st.SearchStrategy[Fact] = st.one_of(
+    _REQUESTS.map(accepted),
+    _REQUESTS.map(accepted),
+    st.builds(Confirmed, _REQUESTS, st.lists(st.text(max_size=3), max_size=2).map(tuple)),
+    st.builds(
+        lambda request, store, many: Intended(
+            request, store, tuple(tombstone(next(_NUMBERS), request) for _ in range(many))
+        ),
+        _REQUESTS,
+        _STORES,
+        st.integers(0, 3),
+    ),
+    st.builds(Forsaken, _REQUESTS, _STORES, st.just("Refused")),
+    st.builds(Verified, _REQUESTS, _STORES, st.just(NOW), _COUNTS),
+    st.builds(NotFound, _REQUESTS, _STORES, st.just(NOW), st.just("canary")),
+    st.builds(NotAsked, _REQUESTS, _STORES),
+    st.builds(Planned, _REQUESTS, _STORES, _COUNTS),
+    st.builds(Completed, _REQUESTS, st.just(NOW), st.sampled_from(Outcome)),
+    st.builds(RestoreDetected, _STORES, _EPISODES, st.just(NOW), st.sampled_from(DetectedBy), _COUNTS),
+    st.builds(Replayed, _STORES, _EPISODES, st.just(NOW), *[st.integers(0, 5)] * 3),
+    st.builds(SafeToServe, _STORES, _EPISODES, st.just(NOW)),
+)
+
+
+def _renamed(fact: Fact, example: str) -> Fact:
+    """Return the fact as of another example's request or restore: all examples share one ledger."""
+    if isinstance(fact, Accepted):
+        return replace(fact, request=f"{fact.request}{example}", name=f"{fact.name}{example}")
+    if isinstance(fact, REQUEST_FACTS):
+        return replace(fact, request=f"{fact.request}{example}")
+    if isinstance(fact, RESTORE_FACTS):
+        return replace(fact, episode=f"{fact.episode}-{example}")
+    return fact
+
+
+def _rebuilt(
+    ledger: SqlLedger,
+) -> tuple[
+    Mapping[str, RequestRecord], Mapping[tuple[str, str], RestoreEpisode], Mapping[str, Sequence[Tombstone]]
+]:
+    """Return requests, restores and verified tombstones by store, from nothing but the facts."""
+    requests: dict[str, RequestRecord] = {}
+    episodes: dict[tuple[str, str], RestoreEpisode] = {}
+    verified: dict[str, list[Tombstone]] = {store: [] for store in STORES}
+    for position, _, fact in ledger.facts():
+        if isinstance(fact, REQUEST_FACTS):
+            before = requests.get(fact.request)
+            if isinstance(fact, Verified) and before:
+                progress = before.progress(fact.store)
+                if progress.state is StoreState.INTENDED:
+                    verified[fact.store] += progress.tombstones
+            record = evolve(before, fact)
+            digest = f"sha256:{position.digest}"
+            requests[fact.request] = replace(record, sequence=position.sequence, digest=digest)
+        elif isinstance(fact, RESTORE_FACTS):
+            at = (fact.store, fact.episode)
+            episodes[at] = evolve_episode(episodes.get(at), fact)
+    return requests, episodes, {store: sorted(s, key=lambda one: one.number) for store, s in verified.items()}
