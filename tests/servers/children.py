@@ -114,7 +114,7 @@ class Child:
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(_alive, children)), what=f"children of {self.command[0]} to end")
+        wait_until(lambda: not any(map(alive, children)), what=f"children of {self.command[0]} to end")
         self._process = None
 
 
@@ -201,7 +201,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

@@ -1,6 +1,7 @@
 """A real etcd and kube-apiserver, with RBAC, verified TLS and an audit log: what the operator talks to.
 
-There is no controller-manager: namespaces that are deleted stay Terminating, and nothing collects garbage.
+There is no controller-manager: namespaces that are deleted stay Terminating, nothing collects garbage, and
+the aggregated roles `view`, `edit` and `admin` grant nothing.
 """
 
 import base64
@@ -49,7 +50,7 @@ class ControlPlane:
         self.api_server = Child(self._api_server_command(), log=self.directory / "kube-apiserver.log")
 
     def add_user(self, name: str, groups: Sequence[str] = ()) -> str:
-        """Return the token of a new user, who may do what RBAC grants to name and groups; before `start` only."""
+        """Return the token of a new user, who may do what RBAC grants them. Only before `start`."""
         if (self._certificates / "ca.crt").exists():
             raise RuntimeError("the API server reads its users once, when it starts")
         token = secrets.token_urlsafe(24)
@@ -115,7 +116,7 @@ class ControlPlane:
                         yield json.loads(line)
 
     def dump_etcd(self) -> bytes:
-        """Return all keys and values that etcd holds now, one after the other, to search for what must not be.
+        """Return all keys and values that etcd holds now, to search for what must not be there.
 
         Earlier revisions are not among them: `compact_etcd` destroys those, and `etcd_files` holds all bytes.
         """

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-from tests.servers.children import Child, CommandFailed, free_port, run, wait_until
+from tests.servers.children import Child, CommandFailed, StrPath, free_port, run, wait_until
 
 # PostgreSQL refuses to be root. Nobody's number is the same everywhere, and owns nothing.
 NOBODY = 65534
@@ -89,7 +89,7 @@ class PostgresServer:
         self.stop()
 
     def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
-        """Return the address of a database, as psycopg and SQLAlchemy 2.1 understand it. `None`: `password`'s."""
+        """Return the address of a database, for psycopg and SQLAlchemy; `None`: the superuser's password."""
         secret = quote(self.password if password is None else password, safe="")
         return (
             f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self.port}/{quote(database, safe='')}"
@@ -114,7 +114,7 @@ class PostgresServer:
 
     def dump(self, database: str, file: Path, *args: str) -> Path:
         """Write a database into `file` with pg_dump, in its custom format unless `args` say otherwise."""
-        command = [
+        command: list[StrPath] = [
             self._programs / "pg_dump",
             "--format=custom",
             f"--file={file}",
@@ -125,12 +125,16 @@ class PostgresServer:
         return file
 
     def restore(self, database: str, file: Path, *args: str) -> None:
-        """Restore into a database that exists, with pg_restore; `--clean --if-exists` overwrites its tables."""
+        """Restore into a database that exists; `--clean --if-exists` replaces the tables that it has."""
         run([self._programs / "pg_restore", "--exit-on-error", "--dbname", self.url(database), *args, file])
 
     def basebackup(self, directory: Path) -> Path:
         """Copy the whole running server, with the write-ahead log that makes the copy consistent."""
-        command = [self._programs / "pg_basebackup", "--checkpoint=fast", "--wal-method=stream"]
+        command: list[StrPath] = [
+            self._programs / "pg_basebackup",
+            "--checkpoint=fast",
+            "--wal-method=stream",
+        ]
         run([*command, f"--pgdata={directory}", "--dbname", self.url()])
         return directory
 
