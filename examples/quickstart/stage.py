@@ -1,0 +1,156 @@
+"""The demo's stage: a cluster, the company's databases, and the operator; all gone when the story ends."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.quickstart import telling
+from tests.cluster.build import binaries
+from tests.servers import ControlPlane, PostgresServer
+from tests.servers.children import Child, free_port, wait_until
+from tests.servers.tryton import TrytonServer
+
+NAMESPACE = "privacy"
+CRM_PASSWORD = TrytonServer.password
+
+
+@dataclass
+class Stage:
+    """What stands on the stage. `cluster` is `None` where the person brought one of her own."""
+
+    directory: Path
+    shell: telling.Shell
+    cluster: ControlPlane | None
+    postgres: PostgresServer
+    tryton: TrytonServer
+    operator: Child
+    operator_log: Path
+    ledger: Path
+
+    @property
+    def site_url(self) -> str:
+        """Where the site's database is."""
+        return self.postgres.url("site")
+
+
+@contextlib.contextmanager
+def set_stage(checkout: Path) -> Iterator[Stage]:
+    """Start everything but the operator, which is started by the story; take all down at the end."""
+    programs = binaries()
+    with ExitStack() as curtain:
+        directory = curtain.enter_context(_own_folder())
+        brought = os.environ.get("KUBECONFIG")
+        cluster: ControlPlane | None = None
+        kubeconfig = brought or ""
+        if not brought:
+            with telling.step("Starting etcd and kube-apiserver"):
+                cluster = curtain.enter_context(ControlPlane(directory / "cluster"))
+                kubeconfig = str(cluster.kubeconfig)
+        with telling.step("Starting PostgreSQL"):
+            postgres = curtain.enter_context(PostgresServer(directory / "postgres", fsync=False))
+            postgres.create_database("site")
+        with telling.step("Starting Tryton, with a database as CRM and one as HRM"):
+            tryton = curtain.enter_context(TrytonServer(directory / "tryton"))
+        environment = {
+            "KUBECONFIG": _absolute(kubeconfig),
+            "PATH": f"{Path(sys.executable).parent}:{programs}:{os.environ.get('PATH', '')}",
+            "SITE_URL": postgres.url("site"),
+            "TRYTON_URL": tryton.url,
+            "TRYTON_PASSWORD": CRM_PASSWORD,
+        }
+        if cluster is not None:
+            environment["HOME"] = str(directory)  # kubectl's caches go with the rest
+        environment |= _operators_settings(directory)
+        shell = telling.Shell(checkout, environment)
+        if cluster is None:
+            _require_room(shell)
+            curtain.callback(_leave_as_found, shell)
+        log = directory / "operator.log"
+        operator = Child([Path(sys.executable).parent / "lethe", "run"], log=log, env=environment)
+        curtain.callback(operator.stop)
+        yield Stage(
+            directory, shell, cluster, postgres, tryton, operator, log, directory / "operator" / "ledger.db"
+        )
+
+
+def start_operator(stage: Stage) -> None:
+    """Start the operator and wait until it says that it is ready."""
+    address = stage.shell.environment["LETHE_METRICS_ADDRESS"]
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    stage.operator.start()
+    wait_until(ready, what="the operator to be ready", children=[stage.operator])
+
+
+def _operators_settings(directory: Path) -> Mapping[str, str]:
+    home = directory / "operator"
+    (home / "keys").mkdir(mode=0o700, parents=True)
+    return {
+        "LETHE_NAMESPACES": NAMESPACE,
+        "LETHE_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
+        "LETHE_KEYS_DIR": str(home / "keys"),
+        "LETHE_JOURNAL_INTERVAL": "2s",
+        "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+        "LETHE_LOG_FORMAT": "text",
+    }
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Make a folder that is removed at the end, and remove those of demos that were killed."""
+    root = Path(tempfile.gettempdir())
+    for left_over in root.glob(f"lethe-demo-{os.getuid()}-*"):
+        with contextlib.suppress(OSError), (left_over / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left_over, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"lethe-demo-{os.getuid()}-", dir=root))
+    try:
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _absolute(kubeconfig: str) -> str:
+    return os.pathsep.join(str(Path(part).absolute()) for part in kubeconfig.split(os.pathsep) if part)
+
+
+def _require_room(shell: telling.Shell) -> None:
+    """Refuse a cluster where something of ours is: it could be somebody's real installation."""
+    telling.say(f"Using the cluster of KUBECONFIG: {shell.ask('kubectl config current-context').strip()}")
+    there = shell.ask(
+        f"kubectl get namespace {NAMESPACE} --ignore-not-found -o name; "
+        "kubectl get crd -o name | grep '[.]lethe[.]dev$' || true"
+    ).split()
+    if there:
+        raise telling.Failed(
+            f"this cluster has {', '.join(there)} already, and the demo would remove what it finds; "
+            "unset KUBECONFIG for a cluster of the demo's own, or name another one"
+        )
+
+
+def _leave_as_found(shell: telling.Shell) -> None:
+    with (
+        telling.step("Removing what the demo made in the cluster"),
+        contextlib.suppress(telling.CommandRefused),
+    ):
+        shell.ask(
+            f"kubectl delete namespace {NAMESPACE} --ignore-not-found --timeout=60s; "
+            "kubectl delete -f crds/ --ignore-not-found --timeout=60s"
+        )
