@@ -65,7 +65,7 @@ def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> Restore
         return replace(
             earlier,
             positions=fact.positions or earlier.positions,
-            missing=max(fact.missing, earlier.missing),
+            missing=fact.missing,
             missing_since=fact.missing_since or earlier.missing_since,
         )
     if episode is None:

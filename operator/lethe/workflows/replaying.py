@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lethe.domain.facts import DetectedBy, Fact, Released, Replayed, SafeToServe
+from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
 from lethe.domain.journal import HeadFinding, Pulse, compare
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
@@ -17,7 +17,7 @@ from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.erasing import intend_move
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.watching import missing_numbers, open_episode, re_erase, settle_committed
+from lethe.workflows.watching import re_erase, recount, settle_committed
 
 STABLE_PULSES = 2
 """How many looks in a row must show the same store before a restore is taken to have ended."""
@@ -62,11 +62,8 @@ def replay(
         return proof
     known = ledger.known_head(store.name)
     store.port.advance_sequences(known.positions)
-    # A restore may have gone on between the detection and now; what is missing is counted as it stands.
     if proof.journal is JournalSupport.KEPT:
-        missing = len(missing_numbers(store, ledger))
-        if missing > episode.missing:
-            episode = open_episode(store, ledger, episode.detected_by, now=now, pulse=pulse)
+        episode = recount(store, episode, ledger, now=now, pulse=pulse)
     try:
         _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
         residue = store.port.check(

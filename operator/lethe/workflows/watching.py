@@ -116,14 +116,32 @@ def open_episode(
     While an episode is open, a further restore belongs to it.
     """
     already = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
-    missing = len(missing_numbers(store, ledger)) if pulse is not None else 0
+    missing = len(missing_numbers(store, ledger)) if pulse is not None and already is None else 0
     name = already.episode if already else f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
     positions = dict(pulse.head.positions) if pulse is not None and pulse.head is not None else {}
-    changed = already is None or positions != already.positions or missing > already.missing
-    if changed:
-        ledger.append([RestoreDetected(store.name, name, now, by, positions, missing)])
-    if already is None:
-        store.stable_pulses, store.stable_identity = 0, None
+    if already is not None:
+        return already
+    ledger.append([RestoreDetected(store.name, name, now, by, positions, missing)])
+    store.stable_pulses, store.stable_identity = 0, None
+    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+
+
+def recount(
+    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, now: datetime, pulse: Pulse
+) -> RestoreEpisode:
+    """Count the missing erasures of a restore that has come to rest.
+
+    In the middle of a restore the journal is empty or half there, so the count at the detection says
+    little. Once erasures have been applied again, only a further restore can make more of them missing.
+    """
+    missing = len(missing_numbers(store, ledger))
+    first = episode.unclear is None and episode.re_erased == 0
+    if missing == episode.missing or not (first or missing > episode.missing):
+        return episode
+    positions = dict(pulse.head.positions) if pulse.head is not None else dict(episode.positions)
+    ledger.append(
+        [RestoreDetected(store.name, episode.episode, now, episode.detected_by, positions, missing)]
+    )
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
 

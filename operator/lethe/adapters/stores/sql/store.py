@@ -55,6 +55,7 @@ class SqlStore:
     ) -> None:
         self._sessions = Sessions(url)
         self._mapping, self._store, self._ledger_id, self._keyring = mapping, store, ledger_id, keyring
+        self._proved = mapping  # with its defaults resolved, once `prove` has seen them
         self._primary, self._max_records = primary, max_records
         self._tokens = Tokens(keyring, store)
         self._mappings: dict[str, SubjectMapping] = {}
@@ -80,6 +81,7 @@ class SqlStore:
                 support = journal.ensure(cursor, may_create=not pulse.being_filled)
                 ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
         self.remember([proof.proved])
+        self._proved = proof.proved.mapping
         return Proof(proof.proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server)
 
     def remember(self, mappings: Iterable[ProvedMapping]) -> None:
@@ -92,7 +94,7 @@ class SqlStore:
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """See `Store.find`."""
         with self._sessions.transaction(repeatable=True) as cursor:
-            shape = _shape(cursor, self._mapping)
+            shape = _shape(cursor, self._proved)
             search = Search(cursor, shape, self._tokens, self._primary, self._max_records, _encoding(cursor))
             return search.find(wanted)
 
