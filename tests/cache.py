@@ -28,6 +28,8 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
         return folder
     with _alone(cache() / f"{name}.lock"):
         if not folder.is_dir():
+            for interrupted in cache().glob(f"{name}.*/"):
+                shutil.rmtree(interrupted)
             unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=cache()))
             try:
                 make(unfinished)

@@ -208,6 +208,7 @@ def test_what_is_cached_is_made_once_and_never_seen_half_made(
         cached("slow", fail)
     assert not (tmp_path / "slow").exists()
 
+    (tmp_path / "slow.interrupted").mkdir()
     both = [threading.Thread(target=cached, args=("slow", made.append)) for _ in range(2)]
     for thread in both:
         thread.start()
