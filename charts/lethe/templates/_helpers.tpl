@@ -1,0 +1,94 @@
+{{- define "lethe.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "lethe.fullname" -}}
+{{- $name := include "lethe.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lethe.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lethe.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "lethe.labels" -}}
+{{ include "lethe.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "lethe.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "lethe.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lethe.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lethe.keysSecretName" -}}
+{{- default (printf "%s-keys" (include "lethe.fullname" .)) .Values.keys.existingSecret -}}
+{{- end -}}
+
+{{- define "lethe.ledgerClaimName" -}}
+{{- default (printf "%s-ledger" (include "lethe.fullname" .)) .Values.ledger.volume.existingClaim -}}
+{{- end -}}
+
+{{/* What is cluster-wide and belongs to one release carries the namespace too: another release may have its name. */}}
+{{- define "lethe.clusterName" -}}
+{{- printf "%s.%s" (include "lethe.fullname" .) .Release.Namespace -}}
+{{- end -}}
+
+{{/* A generated file of files/, whose comments end here, as documents that `helm uninstall` leaves alone. */}}
+{{- define "lethe.kept" -}}
+{{- range $text := regexSplit "(?m)^---$" .text -1 }}
+{{- $document := fromYaml $text }}
+{{- $_ := set $document.metadata "labels" (fromYaml (include "lethe.labels" $.root)) }}
+{{- $_ := set $document.metadata "annotations" (merge (dict "helm.sh/resource-policy" "keep") ($document.metadata.annotations | default dict)) }}
+---
+{{ toYaml $document }}
+{{- end }}
+{{- end -}}
+
+{{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
+{{- define "lethe.rules" -}}
+- apiGroups: [lethe.dev]
+  resources: [datastores, deletionrequests, restoreevents]
+  verbs: [get, list, watch]
+- apiGroups: [lethe.dev]
+  resources: [datastores/status, deletionrequests/status, restoreevents/status]
+  verbs: [patch]
+# A restore that nobody declared is declared by Lethe.
+- apiGroups: [lethe.dev]
+  resources: [restoreevents]
+  verbs: [create]
+# Credentials of stores are read; an identifier's Secret is deleted once the ledger has it.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, delete]
+# The readiness gate lethe.dev/safe-to-serve.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end -}}

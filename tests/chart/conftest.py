@@ -1,0 +1,29 @@
+"""An API server of the chart's own: Helm would refuse to own the CRDs that other tests have applied."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chart.helm import NAMESPACE, Helm
+from tests.servers.controlplane import ControlPlane
+
+
+@pytest.fixture(scope="module")
+def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real API server that has never heard of Lethe, with the namespaces that ci/*.yaml names."""
+    with ControlPlane(tmp_path_factory.mktemp("bare-cluster")) as running:
+        for name in (NAMESPACE, "shop", "crm", "hrm"):
+            running.kubectl("create", "namespace", name)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm without a cluster."""
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="module")
+def cluster_helm(tmp_path_factory: pytest.TempPathFactory, bare_cluster: ControlPlane) -> Helm:
+    """Helm as the administrator of the cluster."""
+    return Helm(tmp_path_factory.mktemp("cluster-helm"), bare_cluster.kubeconfig)

@@ -1,0 +1,256 @@
+"""The chart in a real cluster: what outlives it, and what the operator may do with the rights it gives."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.copies import CHART
+from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
+from tests.e2e.company import Api, Site, eventually
+from tests.e2e.process import OperatorProcess
+from tests.servers import CommandFailed, ControlPlane, PostgresServer
+
+SECOND = str(CHART / "ci" / "second-release-values.yaml")
+"""A second release brings neither CRDs nor policies, and serves the namespace hrm only."""
+
+Right = tuple[str, str, str]
+"""Verb, group, resource with subresource."""
+
+KINDS = ("datastores", "deletionrequests", "restoreevents")
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: ControlPlane, cluster_helm: Helm) -> ControlPlane:
+    """A cluster in which `lethe` is installed for all namespaces, and `second` for hrm."""
+    install(cluster_helm)
+    account = ("--set", "serviceAccount.create=true", "--set", "serviceAccount.name=second")
+    cluster_helm("install", "second", str(CHART), "-n", NAMESPACE, "--no-hooks", "--values", SECOND, *account)
+    bare_cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+    return bare_cluster
+
+
+def install(helm: Helm, *arguments: str) -> None:
+    """Install the release `lethe`; nothing runs pods here, so nothing is waited for."""
+    helm("install", "lethe", str(CHART), "--namespace", NAMESPACE, "--no-hooks", *arguments)
+
+
+def keys_of(cluster: ControlPlane) -> dict[str, str]:
+    """Return the content of the keys' Secret."""
+    secret = json.loads(cluster.kubectl("get", "secret", "lethe-keys", "-n", NAMESPACE, "-o", "json"))
+    return dict(secret["data"])
+
+
+def test_the_keys_survive_an_upgrade(cluster: ControlPlane, cluster_helm: Helm) -> None:
+    before = keys_of(cluster)
+    cluster_helm(
+        "upgrade", "lethe", str(CHART), "-n", NAMESPACE, "--no-hooks", "--set", "settings.sweepInterval=2h"
+    )
+    assert "2h" in cluster.kubectl("get", "deployment", "lethe", "-n", NAMESPACE, "-o", "yaml")
+    assert keys_of(cluster) == before
+
+
+def test_keys_made_up_by_rendering_without_a_cluster_are_refused(cluster: ControlPlane, helm: Helm) -> None:
+    before = keys_of(cluster)
+    rendered = the(helm.rendered(), "Secret")
+    assert rendered["data"] != before
+    with pytest.raises(CommandFailed, match="immutable"):
+        cluster.kubectl(
+            "apply", "--server-side", "--force-conflicts", "--filename=-", input=yaml.safe_dump(rendered)
+        )
+    assert keys_of(cluster) == before
+
+
+def test_what_must_not_be_lost_survives_an_uninstallation_and_is_taken_up_again(
+    cluster: ControlPlane, cluster_helm: Helm
+) -> None:
+    before = keys_of(cluster)
+    cluster.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump(_a_request("kept")))
+    cluster_helm("uninstall", "lethe", "--namespace", NAMESPACE, "--no-hooks")
+    try:
+        assert "lethe" not in cluster.kubectl("get", "deployment", "-n", NAMESPACE, "-o", "name").split("/")
+        assert keys_of(cluster) == before
+        cluster.kubectl("get", "pvc", "lethe-ledger", "-n", NAMESPACE)
+        cluster.kubectl("get", "dreq", "kept", "-n", "shop")
+        cluster.kubectl("get", "validatingadmissionpolicy", "lethe-erase.lethe.dev")
+    finally:
+        install(cluster_helm)
+    assert keys_of(cluster) == before
+    cluster.kubectl("delete", "dreq", "kept", "-n", "shop")
+
+
+def _a_request(name: str) -> Manifest:
+    return {
+        "apiVersion": "lethe.dev/v1alpha1",
+        "kind": "DeletionRequest",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"subject": {"id": "4711"}},
+    }
+
+
+def test_who_lacks_the_verb_erase_may_not_ask_for_an_erasure(cluster: ControlPlane) -> None:
+    cluster.kubectl(
+        "create",
+        "role",
+        "requester",
+        "-n",
+        "shop",
+        "--verb=create,patch,get",
+        "--resource=deletionrequests.lethe.dev",
+    )
+    cluster.kubectl("create", "rolebinding", "requester", "-n", "shop", "--role=requester", "--user=mallory")
+    apply = ("apply", "--server-side", "--dry-run=server", "--filename=-", "--as=mallory")
+    request = yaml.safe_dump(_a_request("mallory"))
+
+    def refused() -> bool:
+        try:
+            cluster.kubectl(*apply, input=request)
+        except CommandFailed as said:
+            return 'lacks the verb "erase"' in said.stderr
+        return False
+
+    eventually(refused, "the admission policy to be in force")
+    # As the chart's notes say it.
+    cluster.kubectl(
+        "create", "role", "lethe-erase", "-n", "shop", "--verb=erase", "--resource=datastores.lethe.dev"
+    )
+    cluster.kubectl(
+        "create", "rolebinding", "lethe-erase", "-n", "shop", "--role=lethe-erase", "--user=mallory"
+    )
+    eventually(lambda: not refused(), "the right to be in force")
+
+
+@pytest.mark.parametrize("values", [(), ("--values", SECOND)])
+def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequence[str]) -> None:
+    manifests = helm.rendered(*values)
+    roles = of_kind(manifests, "ClusterRole") + of_kind(manifests, "Role")
+    assert granted(roles[0]) == {
+        *((verb, "lethe.dev", kind) for kind in KINDS for verb in ("get", "list", "watch")),
+        *(("patch", "lethe.dev", f"{kind}/status") for kind in KINDS),
+        ("create", "lethe.dev", "restoreevents"),
+        ("get", "", "secrets"),
+        ("delete", "", "secrets"),
+        ("list", "", "pods"),
+        ("patch", "", "pods/status"),
+        ("create", "events.k8s.io", "events"),
+    }
+    assert [role["metadata"].get("namespace") for role in roles] == (["hrm"] if values else [None])
+
+
+def granted(role: Manifest) -> set[Right]:
+    """Return what a role lets do."""
+    return {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+@pytest.fixture(params=["lethe", "second"])
+def release(request: pytest.FixtureRequest) -> str:
+    """A release, which is its ServiceAccount's name, too."""
+    return str(request.param)
+
+
+@pytest.fixture
+def operator(cluster: ControlPlane, helm: Helm, release: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The operator as the ServiceAccount of a release."""
+    process = OperatorProcess(
+        tmp_path / "operator",
+        kubeconfig_of(cluster, release, tmp_path / "kubeconfig"),
+        namespaces=["hrm"] if release == "second" else [],
+    )
+    try:
+        yield process.start()
+    finally:
+        process.stop()
+
+
+def kubeconfig_of(cluster: ControlPlane, account: str, file: Path) -> Path:
+    """Write and return the kubeconfig of a ServiceAccount in the release's namespace."""
+    content = json.loads(cluster.kubeconfig.read_text())
+    content["users"][0]["user"] = {
+        "token": cluster.kubectl("create", "token", account, "-n", NAMESPACE).strip()
+    }
+    file.write_text(json.dumps(content))
+    return file
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
+    *,
+    cluster: ControlPlane,
+    helm: Helm,
+    release: str,
+    operator: OperatorProcess,
+    database: str,
+    postgres: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    """An erasure, and a restore that nobody declared, with a gate: the whole story, and its audit log."""
+    api, site = Api(cluster, "hrm" if release == "second" else "crm"), Site(database)
+    cluster.kubectl("run", "site", "-n", api.namespace, "--image=site", "--labels=app=site")
+    ada, bob = site.sign_up("ada@canary.example", "bob@canary.example")
+    api.sql_store("site", site.url, gate={"podSelector": {"matchLabels": {"app": "site"}}})
+    api.wait("datastores", "site", "SafeToServe", patience=60)
+    dump = tmp_path / "site.dump"
+    name = database.rpartition("/")[2].partition("?")[0]
+    postgres.dump(name, dump)
+    api.request_by_email("ada", "ada@canary.example")
+    api.wait("deletionrequests", "ada", "Erased", patience=60)
+    postgres.restore(name, dump, "--clean", "--if-exists")
+    eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
+    restore = api.list("restoreevents")[0]["metadata"]["name"]
+    api.wait("restoreevents", restore, "SafeToServe", patience=60)
+    assert site.is_cleared(ada)
+    assert site.is_intact(bob)
+
+    user = f"system:serviceaccount:{NAMESPACE}:{release}"
+    calls = [event for event in cluster.audit_events() if event["user"]["username"] == user]
+    refused = {_right(call) for call in calls if call.get("responseStatus", {}).get("code") == 403}
+    assert refused == set()
+    used = {_right(call) for call in calls if "objectRef" in call}
+    # Who may list may read; `get` adds nothing to it, and is what people expect beside it.
+    assert granted(the(helm.rendered(), "ClusterRole")) - used == {
+        ("get", "lethe.dev", kind) for kind in KINDS
+    }
+
+
+def _right(call: Manifest) -> Right:
+    about = call.get("objectRef", {})
+    subresource = f"/{about['subresource']}" if "subresource" in about else ""
+    return call["verb"], about.get("apiGroup", ""), about.get("resource", call["requestURI"]) + subresource
+
+
+@pytest.mark.parametrize("release", ["lethe", "second"])
+def test_the_operator_may_set_its_own_condition_of_a_pod_and_nothing_else_of_it(
+    cluster: ControlPlane, release: str
+) -> None:
+    cluster.kubectl("run", f"gated-{release}", "-n", "hrm", "--image=site")
+    account = f"system:serviceaccount:{NAMESPACE}:{release}"
+
+    def patched(body: Manifest) -> str:
+        try:
+            cluster.kubectl(
+                *("patch", "pod", f"gated-{release}", "-n", "hrm", f"--as={account}", "--subresource=status"),
+                *("--type=strategic", f"--patch={json.dumps(body)}"),
+            )
+        except CommandFailed as refused:
+            return refused.stderr
+        return ""
+
+    def condition(kind: str) -> Manifest:
+        return {"status": {"conditions": [{"type": kind, "status": "False"}]}}
+
+    eventually(
+        lambda: "change no other condition" in patched(condition("Ready")), "the policy to be in force"
+    )
+    assert "nothing of a pod's status but" in patched({"status": {"phase": "Failed"}})
+    assert "nothing of a pod's status but" in patched({"status": {"podIPs": [{"ip": "10.0.0.9"}]}})
+    assert "may not touch a pod's metadata" in patched({"metadata": {"labels": {"app": "other"}}})
+    assert patched(condition("lethe.dev/safe-to-serve")) == ""

@@ -1,0 +1,137 @@
+"""What the chart renders is what a real API server takes, with the values of charts/lethe/ci and without."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lethe.adapters.keys.files import FileKeyring
+from lethe.settings import read_settings
+from tests.chart.copies import CHART, COPIES, CRDS, texts
+from tests.chart.helm import Helm, Manifest, of_kind, the
+from tests.servers.controlplane import ControlPlane
+
+CASES: list[Any] = [
+    pytest.param((), id="default"),
+    *(
+        pytest.param(("--values", str(file)), id=file.stem)
+        for file in sorted((CHART / "ci").glob("*-values.yaml"))
+    ),
+]
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_lint_finds_nothing(helm: Helm, values: tuple[str, ...]) -> None:
+    said = helm("lint", "--strict", str(CHART), *values)
+    assert "[ERROR]" not in said
+    assert "[WARNING]" not in said
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_a_real_api_server_takes_what_is_rendered(
+    helm: Helm, bare_cluster: ControlPlane, values: tuple[str, ...]
+) -> None:
+    manifests = helm.rendered(*values)
+    said = bare_cluster.kubectl(
+        "apply", "--server-side", "--dry-run=server", "--filename=-", input=yaml.safe_dump_all(manifests)
+    )
+    assert len(said.splitlines()) == len(manifests)
+
+
+def test_the_copies_of_the_crds_are_theirs() -> None:
+    assert texts(COPIES) == texts(CRDS), "crds/ has changed: run `python -m tests.chart`"
+
+
+def test_crds_and_policies_are_rendered_as_they_are_and_outlive_the_release(helm: Helm) -> None:
+    rendered = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in helm.rendered()}
+    sources = [d for text in texts(CRDS).values() for d in yaml.safe_load_all(text) if d]
+    assert len(sources) == 6 + 2 * len(list((CRDS / "policies").glob("*.yaml")))
+    for source in sources:
+        manifest = rendered[source["kind"], source["metadata"]["name"]]
+        assert manifest["spec"] == source["spec"]
+        assert manifest["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_pod_passes_the_restricted_pod_security_standard(
+    helm: Helm, bare_cluster: ControlPlane, values: tuple[str, ...]
+) -> None:
+    _restricted(bare_cluster)
+    template = the(helm.rendered(*values), "Deployment")["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "operator", "namespace": "restricted", "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    }
+    bare_cluster.kubectl("create", "--dry-run=server", "--filename=-", input=yaml.safe_dump(pod))
+
+
+def _restricted(cluster: ControlPlane) -> None:
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "restricted", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }
+    cluster.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump(namespace))
+
+
+class _Asked(Mapping[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, content: Mapping[str, str]) -> None:
+        self._content = content
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self._content[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content)
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_operator_reads_every_setting_that_the_chart_gives(helm: Helm, values: tuple[str, ...]) -> None:
+    environment = environment_of(helm.rendered(*values))
+    asked = _Asked(environment)
+    read_settings(asked)
+    # A kubeconfig is for an operator outside of a cluster.
+    assert asked.names - {"LETHE_KUBECONFIG"} == set(environment)
+
+
+def test_the_default_values_are_the_operators_own_defaults(helm: Helm) -> None:
+    assert read_settings(environment_of(helm.rendered())) == read_settings({})
+
+
+def environment_of(manifests: list[Manifest]) -> dict[str, str]:
+    """Return the operator's environment; what comes from a Secret is given a value here."""
+    (container,) = the(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return {
+        variable["name"]: variable.get("value", "postgresql://user@ledger.example/lethe")
+        for variable in container["env"]
+    }
+
+
+def test_the_keys_that_the_chart_makes_are_keys_of_the_operator(helm: Helm, tmp_path: Path) -> None:
+    secret = the(helm.rendered(), "Secret")
+    for name, encoded in secret["data"].items():
+        (tmp_path / name).write_bytes(base64.b64decode(encoded))
+    tmp_path.chmod(0o500)
+    FileKeyring(tmp_path)
+    assert len(set(secret["data"].values())) == 3
+    assert the(helm.rendered(), "Secret")["data"] != secret["data"]
+
+
+def test_a_ledger_in_postgresql_needs_no_volume(helm: Helm) -> None:
+    manifests = helm.rendered("--values", str(CHART / "ci" / "postgresql-values.yaml"))
+    assert not of_kind(manifests, "PersistentVolumeClaim")
+    assert not of_kind(manifests, "Secret")
+    spec = the(manifests, "Deployment")["spec"]["template"]["spec"]
+    assert {volume["name"] for volume in spec["volumes"]} == {"keys", "tmp"}
