@@ -7,7 +7,7 @@
 | `catalog` | what the live schema says about a mapping's tables |
 | `values` | keys, e-mail candidates and the values that an erasure writes |
 | `proving` | whether a mapping fits the live schema |
-| `journal` | head, entries, positions, sequences |
+| `journal`, `positions` | head and entries; how far keys and sequences have been given out |
 | `finding`, `staging`, `erasing`, `checking` | one use of the store each |
 | `store` | `SqlStore`, which puts them together |
 

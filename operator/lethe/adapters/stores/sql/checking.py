@@ -60,10 +60,11 @@ class ReadBack:
     def _subjects(
         self, cursor: Cursor, shape: Shape, batch: Batch, judge: Judge
     ) -> tuple[dict[int, int], set[int]]:
-        """Return the number to blame by uncleared `ix`, and the `ix` of rows that are not the erased person's."""
+        """Return the number to blame by uncleared `ix`, and the `ix` of rows that are another person's."""
         mapping = shape.mapping
         query = compose(
-            "SELECT s.ix, u.{key} IS NULL, {seen} FROM {staged} AS s LEFT JOIN {table} AS u ON u.{key} = s.key"
+            "SELECT s.ix, u.{key} IS NULL, {seen}"
+            " FROM {staged} AS s LEFT JOIN {table} AS u ON u.{key} = s.key"
             " WHERE u.{key} IS NULL OR {uncleared}",
             key=name(mapping.key),
             seen=seen_columns(shape, "u"),

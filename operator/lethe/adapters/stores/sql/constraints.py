@@ -16,7 +16,7 @@ from lethe.adapters.stores.sql.postgres import Cursor, compose, name, raw
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A foreign key of (or, `inward`, to) one column. `target` is the column at the other end, if it is one."""
+    """A foreign key of (or, `inward`, to) a column. `target` is the column at the other end, if it is one."""
 
     name: str
     other: str
@@ -40,7 +40,7 @@ def tried(cursor: Cursor, query: sql.Composed) -> list[tuple[Any, ...]] | None:
 
 
 def castable(cursor: Cursor, column: Column, text: str) -> bool:
-    """Tell whether a text is a value of the column's type, a domain's checks included, that can be compared."""
+    """Tell whether a text is a value of the column's type (and domain) that can be compared."""
     cast = compose("CAST({text} AS {type})", text=text, type=raw(column.cast))
     return tried(cursor, compose("SELECT {cast} IS DISTINCT FROM {cast}", cast=cast)) is not None
 
@@ -152,7 +152,8 @@ def names(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
     for written, table in shape.tables.items():
         rows = cursor.execute(
             compose(
-                "SELECT conname FROM pg_catalog.pg_constraint WHERE conrelid = {oid} AND contype IN ('p', 'u', 'f')",
+                "SELECT conname FROM pg_catalog.pg_constraint"
+                " WHERE conrelid = {oid} AND contype IN ('p', 'u', 'f')",
                 oid=table.oid,
             )
         )
@@ -168,7 +169,8 @@ SELECT pg_catalog.bool_or(true) FROM pg_catalog.pg_index i
 
 # Plain columns of an index are in indkey; those of its expressions (and of its WHERE) in pg_depend.
 _UNIQUE_INDEXES = """
-SELECT c.relname, {nulls_collide} FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+SELECT c.relname, {nulls_collide}
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
  WHERE i.indrelid = {oid} AND (i.indisunique OR i.indisexclusion)
    AND NOT ({key_number} = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
    AND ({number} = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
@@ -183,7 +185,8 @@ SELECT c.relname, {nulls_collide} FROM pg_catalog.pg_index i JOIN pg_catalog.pg_
 _FOREIGN_KEYS = """
 SELECT k.conname, k.confrelid::regclass::text, false, n.nspname, c.relname,
        CASE WHEN pg_catalog.cardinality(k.confkey) = 1 THEN
-            (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = k.confrelid AND attnum = k.confkey[1]) END
+            (SELECT attname FROM pg_catalog.pg_attribute
+              WHERE attrelid = k.confrelid AND attnum = k.confkey[1]) END
   FROM pg_catalog.pg_constraint k
   JOIN pg_catalog.pg_class c ON c.oid = k.confrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE k.contype = 'f' AND k.conrelid = {oid} AND {number} = ANY (k.conkey)

@@ -76,7 +76,7 @@ class Erasure:
         return self._erase(0, len(self.batch.keys) - 1, [0])
 
     def _erase(self, first: int, last: int, culprits: list[int]) -> Done:
-        """Erase the keys `first` to `last`; what the database refuses is halved until the culprit is alone."""
+        """Erase the keys `first` to `last`; what is refused is halved until the culprit is alone."""
         why: Refusal | None = None
         try:
             with self.cursor.connection.transaction():
@@ -119,7 +119,8 @@ class Erasure:
                 )
             else:
                 change = compose(
-                    "UPDATE {table} AS d SET {values} FROM {staged} AS s WHERE {part} AND {left} RETURNING s.ix",
+                    "UPDATE {table} AS d SET {values} FROM {staged} AS s"
+                    " WHERE {part} AND {left} RETURNING s.ix",
                     table=table,
                     values=assignments(self.shape, dependent.table, dependent.clear),
                     staged=STAGED,
@@ -187,7 +188,8 @@ class Erasure:
             column = self.shape.subjects.columns[quarantine.column]
             self.cursor.execute(
                 compose(
-                    "UPDATE {table} AS u SET {column} = {value} FROM {staged} AS s JOIN {spared} AS n USING (ix)"
+                    "UPDATE {table} AS u SET {column} = {value}"
+                    " FROM {staged} AS s JOIN {spared} AS n USING (ix)"
                     " WHERE n.unclear AND u.{key} = s.key AND u.{column} IS DISTINCT FROM {value}",
                     table=self.shape.subjects.sql,
                     column=name(quarantine.column),
@@ -222,7 +224,7 @@ def outcome_of(
         for ix, of_key in enumerate(batch.tombstones):
             numbers = [one.number for one in of_key]
             if ix in done.refused:
-                refused |= dict.fromkeys(numbers, done.refused[ix])
+                refused.update(dict.fromkeys(numbers, done.refused[ix]))
                 continue
             verdicts = done.verdicts.get(ix, [])
             same = [one.number for one, verdict in verdicts if verdict is Identity.SAME]
@@ -231,8 +233,8 @@ def outcome_of(
                 unclear |= {one.number for one, verdict in verdicts if verdict is Identity.UNCLEAR}
                 continue
             if ix in done.absent:
-                absent |= set(numbers)
-            done_with |= set(numbers)
+                absent.update(numbers)
+            done_with.update(numbers)
             if ix in done.counts:
                 counts[same[0] if same else numbers[-1]] = done.counts[ix]
     if first_number is None:

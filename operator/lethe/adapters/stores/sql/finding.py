@@ -181,7 +181,8 @@ class Search:
         return compose(
             "SELECT p.ask, {column}::text, {seen}, {constant}{differing} FROM ("
             "SELECT ask, key, pg_catalog.row_number() OVER (PARTITION BY ask ORDER BY key) AS n"
-            " FROM ({proposed}) AS q) AS p JOIN {table} AS u ON u.{key} = p.key WHERE p.n <= {most} ORDER BY p.ask, p.n",
+            " FROM ({proposed}) AS q) AS p JOIN {table} AS u ON u.{key} = p.key"
+            " WHERE p.n <= {most} ORDER BY p.ask, p.n",
             column=column,
             seen=seen_columns(self.shape, "u"),
             constant=uncleared(self.shape, mapping.table, constant, "u") if constant else raw("false"),

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import errors, sql
 
-from lethe.adapters.stores.sql import catalog
-from lethe.adapters.stores.sql.catalog import INTEGER_TYPES, Shape
+from lethe.adapters.stores.sql.catalog import Shape
+from lethe.adapters.stores.sql.positions import positions
 from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, fetch_in_chunks, listed, name, raw
 from lethe.domain.journal import Head, HeadMove, merged_positions
 from lethe.ports.keys import Keyring
@@ -194,7 +194,8 @@ class Journal:
     def _next(self, move: HeadMove) -> sql.Composed:
         return compose(
             "UPDATE {head} SET move = {move}, digest = {digest}, token = {token},"
-            " ticked_at = pg_catalog.now() WHERE ledger = {ledger} AND digest = {expected} AND token <= {token} RETURNING positions",
+            " ticked_at = pg_catalog.now()"
+            " WHERE ledger = {ledger} AND digest = {expected} AND token <= {token} RETURNING positions",
             head=self.head,
             ledger=self._ledger,
             move=move.move,
@@ -238,6 +239,14 @@ class Journal:
         if not entries:
             return ()
         earlier = self._already_there(cursor, entries)
+        texts: dict[tuple[tuple[str, int], ...], str] = {}  # thousands of entries have the same counts
+
+        def text_of(counts: Mapping[str, int]) -> str:
+            items = tuple(counts.items())
+            if items not in texts:
+                texts[items] = json.dumps(counts, sort_keys=True)
+            return texts[items]
+
         copy_in(
             cursor,
             self.entries,
@@ -249,7 +258,7 @@ class Journal:
                     one.of,
                     move,
                     self.mac(one.number, one.of, move),
-                    json.dumps(one.counts, sort_keys=True),
+                    text_of(one.counts),
                 )
                 for one in entries
                 if one.number not in earlier
@@ -328,64 +337,6 @@ def head_of(row: tuple[int, str, str]) -> Head:
 
 def _positions(text: str) -> dict[str, int]:
     return {str(called): int(position) for called, position in json.loads(text).items()}
-
-
-def positions(cursor: Cursor, shape: Shape) -> dict[str, int]:
-    """Return the highest integer key of each mapped table and the last value of each sequence behind one."""
-    parts: list[sql.Composed] = []
-    for table, column in keyed_columns(cursor, shape):
-        if table.columns[column].readable:
-            parts.append(
-                compose(
-                    "SELECT {called}, (SELECT pg_catalog.max({column})::bigint FROM {table})",
-                    called=f"table:{table.full_name}",
-                    column=name(column),
-                    table=table.sql,
-                )
-            )
-        parts += [
-            compose(
-                "SELECT {called}, pg_catalog.pg_sequence_last_value({oid}::regclass)",
-                called=f"sequence:{sequence.full_name}",
-                oid=sequence.oid,
-            )
-            for sequence in catalog.sequences_of(cursor, table, [column])
-            if sequence.readable
-        ]
-    if not parts:
-        return {}
-    rows = cursor.execute(listed(parts, " UNION ALL ")).fetchall()
-    return {called: position for called, position in rows if position is not None}
-
-
-def keyed_columns(cursor: Cursor, shape: Shape) -> list[tuple[catalog.Table, str]]:
-    """Return the integer keys of the mapped tables: the mapping's own, and the dependents' primary keys."""
-    others = [table for written, table in shape.tables.items() if written != shape.mapping.table]
-    keys = catalog.integer_keys(cursor, others)
-    if shape.key.base in INTEGER_TYPES:
-        keys.insert(0, (shape.subjects, shape.mapping.key))
-    return keys
-
-
-def advance(cursor: Cursor, shape: Shape, wanted: Mapping[str, int]) -> None:
-    """Move every sequence behind a mapped key to at least its position; never back, never past its end."""
-    for table, column in keyed_columns(cursor, shape):
-        for sequence in catalog.sequences_of(cursor, table, [column]):
-            target = wanted.get(f"sequence:{sequence.full_name}")
-            if target is None or not sequence.movable:
-                continue
-            # Inserts draw their key under this table's lock; they wait until the sequence has moved.
-            cursor.execute(compose("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE", table=table.sql))
-            cursor.execute(
-                compose(
-                    "SELECT pg_catalog.setval({oid}::regclass, LEAST({target}, d.seqmax))"
-                    " FROM {sequence} s CROSS JOIN pg_catalog.pg_sequence d"
-                    " WHERE d.seqrelid = {oid} AND d.seqincrement > 0 AND s.last_value < {target}",
-                    oid=sequence.oid,
-                    target=target,
-                    sequence=name(sequence.schema, sequence.name),
-                )
-            )
 
 
 _COLUMNS_OF = """

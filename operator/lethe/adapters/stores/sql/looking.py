@@ -1,4 +1,4 @@
-"""A look at the store, every few seconds: head, identity and whether somebody is filling it, in one statement."""
+"""A look at the store, every few seconds: head, identity, is it being filled; in one statement."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server_id(connection: Connection) -> str:
 
 
 def _system(connection: Connection) -> sql.Composable:
-    """Return the expression of the system identifier; without the privilege, of what stays the same otherwise.
+    """Return the expression of the system identifier; without the privilege, of something as lasting.
 
     The fallback is a digest of the server's address and port, as the server itself sees them: after a
     failover to another address it changes, which costs a sweep, never an erasure.
@@ -61,7 +61,8 @@ def _system(connection: Connection) -> sql.Composable:
     if allowed and allowed[0]:
         return raw("(SELECT system_identifier::text FROM pg_catalog.pg_control_system())")
     return raw(
-        "pg_catalog.md5(pg_catalog.concat_ws(':', pg_catalog.inet_server_addr(), pg_catalog.inet_server_port()))"
+        "pg_catalog.md5(pg_catalog.concat_ws(':',"
+        " pg_catalog.inet_server_addr(), pg_catalog.inet_server_port()))"
     )
 
 
@@ -76,8 +77,9 @@ def _query(connection: Connection, head: sql.Composable, tables: Sequence[str]) 
     )
     # What another user's session copies is hidden from us; that it copies is not. When in doubt it fills.
     being_copied = (
-        "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_copy p WHERE p.datname = pg_catalog.current_database()"
-        " AND p.pid <> pg_catalog.pg_backend_pid() AND coalesce(p.command, 'COPY FROM') = 'COPY FROM')"
+        "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_copy p"
+        " WHERE p.datname = pg_catalog.current_database() AND p.pid <> pg_catalog.pg_backend_pid()"
+        " AND coalesce(p.command, 'COPY FROM') = 'COPY FROM')"
         if version >= 140000
         else "false"
     )
@@ -108,7 +110,8 @@ SELECT h.move, h.digest, h.positions, f.standby,
        CASE WHEN f.standby THEN NULL ELSE pg_catalog.jsonb_build_object(
             'system', {system},
             'timeline', pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),
-            'database', (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+            'database', (SELECT oid::text FROM pg_catalog.pg_database
+                          WHERE datname = pg_catalog.current_database()))
        END,
        (SELECT pg_catalog.jsonb_object_agg(n.nspname || '.' || c.relname,
                                            c.oid::text || ':' || c.relfilenode::text)

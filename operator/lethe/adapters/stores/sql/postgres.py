@@ -27,7 +27,8 @@ _SESSION = (
     "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES"
     " ('row_security', 'off'),"  # raises where a policy would hide rows: hidden is not absent
     " ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),"
-    " ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('lock_timeout', '5s'), ('statement_timeout', '30s'),"
+    " ('extra_float_digits', '1'), ('bytea_output', 'hex'),"
+    " ('lock_timeout', '5s'), ('statement_timeout', '30s'),"
     " ('idle_in_transaction_session_timeout', '10min')) AS settings (name, value)"
 )
 _BULK: LiteralString = "SET LOCAL statement_timeout = '60min'"

@@ -260,7 +260,7 @@ class Proving:
             self.rules(f"{where}.clear", table, dependent.clear, key_differs=False)
             return
         if not table.deletable:
-            self.say(f"{where}.delete", f"the user may not DELETE from {table.written}", "GRANT DELETE on it")
+            self.say(f"{where}.delete", f"the user has no DELETE on {table.written}", "GRANT it")
         for constraint, other in constraints.that_stop_a_delete(self.cursor, table):
             self.say(
                 f"{where}.delete",
@@ -383,7 +383,7 @@ class Proving:
                 continue
             self.say(
                 f"{at}.to",
-                f"column {table.written}.{column.name} is unique ({index}), and two erased rows would be alike",
+                f"column {table.written}.{column.name} is unique ({index}), two erased rows would be alike",
                 "use a Template with {token}" if key_differs else "use SetNull, or delete: true",
             )
 
@@ -406,8 +406,8 @@ class Proving:
             ):
                 self.say(
                     f"{at}.to",
-                    f"column {table.written}.{column.name} is a foreign key ({foreign.name}) to {foreign.other},"
-                    " which has no such row",
+                    f"column {table.written}.{column.name} is a foreign key ({foreign.name})"
+                    f" to {foreign.other}, which has no such row",
                     "use SetNull, or a value that is there",
                 )
 

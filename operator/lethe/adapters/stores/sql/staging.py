@@ -132,7 +132,7 @@ def seen_columns(shape: Shape, alias: str) -> sql.Composed:
 
 
 def canonical_instant(column: Column, alias: str) -> sql.Composed:
-    """Return the text under which a moment is fingerprinted: UTC, microseconds, `…Z`; dates, texts as such."""
+    """Return the text under which a moment is fingerprinted: UTC, microseconds, `…Z`; texts as such."""
     at: sql.Composable = name(alias, column.name)
     if column.base not in {"timestamp", "timestamptz"}:
         return compose("{at}::text", at=at)

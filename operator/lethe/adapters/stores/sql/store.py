@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import psycopg
 
-from lethe.adapters.stores.sql import journal as journals
 from lethe.adapters.stores.sql import looking
+from lethe.adapters.stores.sql import positions as key_positions
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
@@ -205,7 +205,7 @@ class SqlStore:
     def advance_sequences(self, positions: Mapping[str, int]) -> None:
         """See `Store.advance_sequences`."""
         with self._sessions.transaction() as cursor:
-            journals.advance(cursor, _shape(cursor, self._mapping), positions)
+            key_positions.advance(cursor, _shape(cursor, self._mapping), positions)
 
     @reduced
     def tidy(self) -> None:
@@ -255,7 +255,7 @@ class SqlStore:
     def _batches(
         self, cursor: Cursor, tombstones: Sequence[Tombstone], shapes: dict[str, Shape]
     ) -> Iterator[tuple[Shape, Batch]]:
-        """Yield tombstones by mapping version. Raises `MappingInvalid` for a version that was never learnt."""
+        """Yield tombstones by mapping version. Raises `MappingInvalid` for one that was never learnt."""
         by_version: dict[str, list[Tombstone]] = {}
         for one in tombstones:
             by_version.setdefault(one.mapping, []).append(one)
