@@ -1,0 +1,61 @@
+"""What the examples show is true: their manifests are accepted, and the demo keeps what it promises."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.controlplane import ControlPlane
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((CHECKOUT / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda file: str(file.relative_to(CHECKOUT / "examples")))
+def test_the_api_server_accepts_every_manifest_of_the_examples(
+    control_plane: ControlPlane, manifest: Path
+) -> None:
+    namespace = "privacy"
+    if not control_plane.kubectl("get", "namespace", namespace, "--ignore-not-found"):
+        control_plane.kubectl("create", "namespace", namespace)
+    said = control_plane.kubectl("apply", "--server-side", "--dry-run=server", "--filename", str(manifest))
+    assert said.count("serverside-applied (server dry run)") == manifest.read_text().count("\nkind: ")
+
+
+def test_there_are_manifests_to_accept() -> None:
+    assert len(MANIFESTS) >= 10
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_what_it_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
+    told = subprocess.run(
+        [sys.executable, CHECKOUT / "examples/quickstart/demo.py"],
+        env={**environment, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
+    account = told.stdout.partition("What was promised, and what was seen")[2]
+    assert account.count("✓") == 15
+    assert "✗" not in account
+    assert "Everything was as promised." in account
+    assert list(tmp_path.iterdir()) == []
+    assert _processes_that_mention(tmp_path) == []
+
+
+def _processes_that_mention(directory: Path) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile
+        if str(directory) in words:
+            found.append(words)
+    return found
