@@ -51,6 +51,7 @@ class Restores:
         self._world, self._ledger, self._cluster = world, ledger, cluster
         self._metrics, self._clock = metrics, clock
         self._steps: dict[str, ReplayStep] = {}
+        self._counted: set[tuple[str, str, str]] = set()
 
     async def meet(self, manifest: Manifest) -> None:
         """Take in a RestoreEvent: which restore it explains, and what a person decided in it."""
@@ -103,7 +104,7 @@ class Restores:
         facts: list[Fact] = []
         if episode.events.get(name) != reason:
             facts.append(RestoreExplained(guard.name, episode.episode, name, reason))
-            self._metrics.restores.labels(guard.name, reason).inc()
+            self._count(guard, name, reason)
         fresh = tuple(
             decision
             for decision in ((i.table, i.key, i.decision.value) for i in event.spec.identities)
@@ -170,8 +171,14 @@ class Restores:
         ):
             self._world.events[(namespace, episode.episode)] = created
 
+    def _count(self, guard: StoreGuard, event: str, reason: str) -> None:
+        # Whoever makes an event explains it, and so does its doorbell, which may ring first: one restore.
+        if (guard.name, event, reason) not in self._counted:
+            self._counted.add((guard.name, event, reason))
+            self._metrics.restores.labels(guard.name, reason).inc()
+
     async def _explain(self, guard: StoreGuard, episode: RestoreEpisode, event: str, reason: str) -> None:
-        self._metrics.restores.labels(guard.name, reason).inc()
+        self._count(guard, event, reason)
         fact = RestoreExplained(guard.name, episode.episode, event, reason)
         await asyncio.to_thread(self._ledger.append, [fact])
 
