@@ -11,5 +11,5 @@ from tests.servers import PostgresServer
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    with PostgresServer(tmp_path_factory.mktemp("ledger-postgres")) as server:
+    with PostgresServer(tmp_path_factory.mktemp("ledger-postgres"), fsync=False) as server:
         yield server

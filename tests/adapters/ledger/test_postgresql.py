@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,8 @@ class TestPostgresqlLedger(LedgerContract):
     tables_query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
     @pytest.fixture
-    def url(self, postgres: PostgresServer) -> Iterator[str]:
-        name = next(_names)
-        yield postgres.create_database(name)
-        postgres.drop_database(name)
+    def url(self, postgres: PostgresServer) -> str:
+        return postgres.create_database(next(_names))
 
     def test_the_server_is_known_by_its_system_identifier(
         self, ledger: Ledger, postgres: PostgresServer
@@ -56,7 +54,9 @@ class TestPostgresqlLedger(LedgerContract):
 
 
 def test_a_wrong_password_is_said_and_not_shown(postgres: PostgresServer, tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnavailable, match=r"LETHE_LEDGER_URL.*refuses this user or password") as refused:
+    with pytest.raises(
+        LedgerUnavailable, match=r"LETHE_LEDGER_URL.*refuses this user or password"
+    ) as refused:
         open_ledger(postgres.url(password="s3cret"), FileKeyring(tmp_path))
     assert "s3cret" not in str(refused.value)
 

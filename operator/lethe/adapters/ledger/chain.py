@@ -80,47 +80,51 @@ def end_mac(keyring: Keyring, ledger_id: str, sequence: int, digest: bytes) -> b
 
 
 class PeriodKeys:
-    """The keys of the months' payloads, each unsealed once. Not for two threads at a time to make keys with."""
+    """The keys of the months' payloads, each unsealed once."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._known: dict[str, AESGCM | None] = {}
+        self._unsealed: dict[tuple[str, bytes], AESGCM] = {}
 
     def for_reading(self, connection: Connection, period: str) -> AESGCM | None:
         """Return a month's key; `None` where it was destroyed.
 
-        Raises `ChainBroken` for a key that was changed.
+        Raises `ChainBroken` for a key that was changed or that is gone without a trace.
         """
-        if period not in self._known:
-            query = select(period_keys.c.wrapped_key).where(period_keys.c.period == period)
-            row = connection.execute(query).one_or_none()
-            if row is None:
-                raise ChainBroken(f"The key of {period} is gone without a trace of its destruction.")
-            self._known[period] = None if row.wrapped_key is None else self._unsealed(row.wrapped_key, period)
-        return self._known[period]
+        wrapped = self._wrapped(connection, period)
+        if wrapped is None:
+            raise ChainBroken(f"The key of {period} is gone without a trace of its destruction.")
+        return self._key(period, wrapped[0]) if wrapped[0] else None
 
     def for_writing(self, connection: Connection, period: str) -> AESGCM:
-        """Return a month's key, made now if need be."""
-        if period not in self._known:
-            query = select(period_keys.c.period).where(period_keys.c.period == period)
-            if connection.execute(query).one_or_none() is None:
-                key = os.urandom(_KEY_BYTES)
-                wrapped = self._keyring.seal(key, f"period:{period}")
-                connection.execute(insert(period_keys), {"period": period, "wrapped_key": wrapped})
-                # Not remembered yet: the caller's transaction may be rolled back, and this key with it.
-                return AESGCM(key)
-        known = self.for_reading(connection, period)
-        if known is None:
-            raise LedgerError(
-                f"The key of {period} is destroyed, and the clock says {period}: correct the clock."
-            )
-        return known
+        """Return a month's key, made now if need be.
 
-    def _unsealed(self, wrapped: bytes, period: str) -> AESGCM:
-        try:
-            return AESGCM(self._keyring.unseal(wrapped, f"period:{period}"))
-        except SealBroken:
-            raise ChainBroken(f"The key of {period} was changed.") from None
+        Always asks the database: with a key that is not there (any more, after the ledger went back in
+        time), entries would be written that nobody ever reads.
+        """
+        wrapped = self._wrapped(connection, period)
+        if wrapped is None:
+            sealed_key = self._keyring.seal(os.urandom(_KEY_BYTES), f"period:{period}")
+            connection.execute(insert(period_keys), {"period": period, "wrapped_key": sealed_key})
+            return self._key(period, sealed_key)
+        if wrapped[0] is None:
+            raise LedgerError(f"The key of {period} is destroyed, and it is {period}: correct the clock.")
+        return self._key(period, wrapped[0])
+
+    def _wrapped(self, connection: Connection, period: str) -> tuple[bytes | None] | None:
+        query = select(period_keys.c.wrapped_key).where(period_keys.c.period == period)
+        row = connection.execute(query).one_or_none()
+        return None if row is None else (row.wrapped_key,)
+
+    def _key(self, period: str, wrapped: bytes) -> AESGCM:
+        known = self._unsealed.get((period, wrapped))
+        if known is None:
+            try:
+                known = AESGCM(self._keyring.unseal(wrapped, f"period:{period}"))
+            except SealBroken:
+                raise ChainBroken(f"The key of {period} was changed.") from None
+            self._unsealed[period, wrapped] = known
+        return known
 
 
 def chained(
@@ -205,7 +209,7 @@ def checked(
 
     Raises `ChainBroken`.
     """
-    previous = GENESIS
+    previous, period, key = GENESIS, "", None
     for sequence, entry in enumerate(rows, start=1):
         if entry.sequence != sequence:
             raise ChainBroken(f"Entry {sequence} is missing.")
@@ -214,7 +218,9 @@ def checked(
         if entry.digest != entry_digest(*entry[:8], entry.payload_digest, entry.previous_digest):
             raise ChainBroken(f"Entry {sequence} was changed.")
         previous = entry.digest
-        yield entry, _fact(entry, key_of(entry.period))
+        if entry.period != period:
+            period, key = entry.period, key_of(entry.period)
+        yield entry, _fact(entry, key)
 
 
 def _fact(entry: Entry, key: AESGCM | None) -> Fact | None:

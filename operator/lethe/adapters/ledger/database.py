@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
@@ -32,6 +32,7 @@ from lethe.ports.ledger import LedgerError, LedgerUnavailable
 
 _FORMS = "sqlite:////folder/ledger.db or postgresql://user:password@host/database"
 _BUSY_MILLISECONDS = 10_000
+_CHECKPOINT_WAIT_MILLISECONDS = 250
 _MIGRATION_LOCK = 0x6C65746865  # "lethe": any number will do that other users of advisory locks don't take
 
 
@@ -197,6 +198,23 @@ def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def truncate_wal(engine: Engine) -> bool:
+    """Empty SQLite's WAL; tell whether that was done. A reader may hold it for longer than is waited."""
+    pooled = engine.raw_connection()
+    try:
+        connection = cast("sqlite3.Connection", pooled.driver_connection)
+        connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MILLISECONDS}")
+        try:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError:
+            return False  # what was appended is durable; that its past lingers must not look like a failure
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    finally:
+        pooled.close()
+    return not busy
 
 
 def server_identity(engine: Engine) -> str | None:

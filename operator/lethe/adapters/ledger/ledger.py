@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from secrets import SystemRandom
 from threading import RLock
-from typing import Any, cast
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,8 +19,6 @@ from lethe.adapters.ledger.chain import (
     PeriodKeys,
     chained,
     checked,
-    decoded,
-    decrypted,
     end_mac,
     period_of,
     walk,
@@ -33,6 +29,7 @@ from lethe.adapters.ledger.database import (
     migrate,
     server_identity,
     told_without_values,
+    truncate_wal,
 )
 from lethe.adapters.ledger.projections import (
     Projections,
@@ -54,7 +51,8 @@ from lethe.adapters.ledger.schema import (
     sealed,
     tombstones,
 )
-from lethe.domain.facts import Fact, Intended, TookOver
+from lethe.adapters.ledger.tombstones import read_after, sampled
+from lethe.domain.facts import Fact, TookOver
 from lethe.domain.journal import KnownHead
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
@@ -73,8 +71,6 @@ from lethe.ports.ledger import (
 _READ_ROWS = 5_000
 """How many tombstones are read at once: a chunk is put together from small reads, so that the rows of
 a large one never stand in memory beside the tombstones."""
-
-_CHECKPOINT_WAIT_MILLISECONDS = 250
 
 
 def utc_now() -> datetime:
@@ -142,6 +138,8 @@ class SqlLedger:
         self._keys = PeriodKeys(keyring)
         self._writers = RLock()
         self._token: int | None = None
+        self._ends: set[tuple[int, bytes]] = set()
+        self._next_end = (0, GENESIS)
         self._ciphertext_lingers = False
 
     @property
@@ -166,6 +164,7 @@ class SqlLedger:
             with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
                 token = connection.execute(select(ledger.c.token).with_for_update()).scalar_one()
                 yield connection, token
+            self._ends = {self._next_end}
             self._wipe_what_lingers()
 
     @contextmanager
@@ -178,6 +177,7 @@ class SqlLedger:
         with self._writing() as (connection, before):
             token = before + 1
             connection.execute(update(ledger).values(token=token))
+            self._ends = {_end_of_chain(connection)}
             self._chain(connection, [TookOver(token)], Projections(connection, self._keyring, (), ()), token)
         self._token = token
         return token
@@ -208,17 +208,26 @@ class SqlLedger:
     def _chain(
         self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int
     ) -> None:
+        end = _end_of_chain(connection)
+        if end not in self._ends:
+            raise ChainBroken(
+                f"The ledger ends at entry {end[0]}, and not where this process has written last: it went "
+                "back in time, or was changed. Restart the operator once its newest copy is in place."
+            )
+        self._next_end = end
         if not facts:
             return
         at = self._now()
         key = self._keys.for_writing(connection, period_of(at))
-        rows = chained(facts, after=_end_of_chain(connection), at=at, token=token, key=key)
+        rows = chained(facts, after=end, at=at, token=token, key=key)
         for entry, fact in zip(rows, facts, strict=True):
             projections.take(entry, fact)
         execute_many(connection, _INSERT_ENTRY, rows)
-        mac = end_mac(self._keyring, self._ledger_id, rows[-1].sequence, rows[-1].digest)
-        connection.execute(update(ledger).values(end_mac=mac))
+        last = rows[-1].sequence, rows[-1].digest
+        connection.execute(update(ledger).values(end_mac=end_mac(self._keyring, self._ledger_id, *last)))
         projections.write()
+        # Until the commit is known to have succeeded or failed, the chain may end at either.
+        self._ends, self._next_end = {end, last}, last
 
     def _seal(self, connection: Connection, texts: Mapping[str, bytes]) -> None:
         if not texts:
@@ -244,20 +253,7 @@ class SqlLedger:
         """
         if not self._ciphertext_lingers or self._engine.dialect.name != "sqlite":
             return
-        pooled = self._engine.raw_connection()
-        try:
-            connection = cast("sqlite3.Connection", pooled.driver_connection)
-            (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
-            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MILLISECONDS}")
-            try:
-                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.OperationalError:
-                busy = True  # what was appended is durable; that it lingers must not look like a failure
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {patience}")
-            self._ciphertext_lingers = bool(busy)
-        finally:
-            pooled.close()
+        self._ciphertext_lingers = not truncate_wal(self._engine)
 
     # Reading
 
@@ -289,8 +285,7 @@ class SqlLedger:
 
     def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]:
         for request, doc in connection.execute(query.add_columns(requests.c.request, requests.c.doc)):
-            with _unchanged(f"request {request}"):
-                yield request_doc(self._keyring, request, doc).record
+            yield request_doc(self._keyring, request, doc).record
 
     def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
         """Return the plain text of what is sealed for these requests; absent where it was destroyed."""
@@ -300,9 +295,11 @@ class SqlLedger:
                 for request, wrapped, text in connection.execute(
                     select(sealed).where(sealed.c.request.in_(some))
                 ):
-                    with _unchanged(f"what is sealed for request {request}"):
+                    try:
                         key = AESGCM(self._keyring.unseal(wrapped, f"sealed:{request}"))
                         texts[request] = key.decrypt(text[:12], text[12:], request.encode())
+                    except (SealBroken, InvalidTag):
+                        raise ChainBroken(f"What is sealed for request {request} was changed.") from None
         return texts
 
     def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
@@ -323,7 +320,7 @@ class SqlLedger:
     def mappings(self, store: str) -> Mapping[str, ProvedMapping]:
         """Return every mapping version that was proved for a store."""
         query = select(mappings.c.version, mappings.c.doc).where(mappings.c.store == store)
-        with self._reading() as connection, _unchanged(f"a mapping of {store}"):
+        with self._reading() as connection:
             return {
                 version: proved_mapping(self._keyring, store, version, doc)
                 for version, doc in connection.execute(query)
@@ -336,7 +333,7 @@ class SqlLedger:
             query = query.where(episodes.c.store == store)
         if open_only:
             query = query.where(episodes.c.open.is_(True))
-        with self._reading() as connection, _unchanged("a restore"):
+        with self._reading() as connection:
             return [
                 restore_episode(self._keyring, row.store, row.episode, row.doc)
                 for row in connection.execute(query)
@@ -352,33 +349,12 @@ class SqlLedger:
         after, gathered, exhausted = -1, list[Tombstone](), False
         while not exhausted:
             wanted = min(_READ_ROWS, chunk - len(gathered))
-            query = (
-                _tombstone_query(store)
-                .where(tombstones.c.number > after)
-                .order_by(tombstones.c.number)
-                .limit(wanted)
-            )
             with self._reading() as connection:
-                rows = connection.execute(query).all()
-                gathered += self._tombstones_in(connection, rows)
-            exhausted = len(rows) < wanted
-            if rows:
-                after = rows[-1][0]
+                found, after, exhausted = read_after(connection, self._keys, store, after, wanted)
+            gathered += found
             if gathered and (exhausted or len(gathered) >= chunk):
                 yield gathered
                 gathered = []
-
-    def _tombstones_in(self, connection: Connection, rows: Sequence[Any]) -> Iterator[Tombstone]:
-        """Yield the tombstones of these rows; none for payloads whose key was destroyed."""
-        read, intended = 0, tuple[Tombstone, ...]()
-        for _, position, sequence, period, payload in rows:
-            if sequence != read:
-                key = self._keys.for_reading(connection, period)
-                if key is None:
-                    continue
-                fact = decoded(Intended.__name__, sequence, decrypted(key, sequence, payload))
-                read, intended = sequence, cast("Intended", fact).tombstones
-            yield intended[position]
 
     def tombstone_count(self, store: str) -> int:
         """Return how many verified tombstones a store has."""
@@ -388,18 +364,8 @@ class SqlLedger:
 
     def sample_tombstones(self, store: str, *, newest: int, random: int) -> Sequence[Tombstone]:
         """Return the newest verified tombstones and a random choice of the others."""
-        number = tombstones.c.number
-        of_store = select(number).where(tombstones.c.store == store)
         with self._reading() as connection:
-            chosen = list(connection.execute(of_store.order_by(number.desc()).limit(newest)).scalars())
-            others = of_store.where(number < chosen[-1]) if chosen else of_store
-            if random and (chosen or not newest):
-                chosen += _chosen_at_random(connection, others, random)
-            found: list[Tombstone] = []
-            for some in portions(chosen):
-                query = _tombstone_query(store).where(number.in_(some)).order_by(number.desc())
-                found += self._tombstones_in(connection, connection.execute(query).all())
-            return found
+            return sampled(connection, self._keys, store, newest=newest, random=random)
 
     # The whole chain
 
@@ -453,52 +419,3 @@ _END_WITH_MAC = select(func.coalesce(_last.c.sequence, 0), _last.c.digest, ledge
 def _end_of_chain(connection: Connection) -> tuple[int, bytes]:
     row = connection.execute(_LAST).one_or_none()
     return (0, GENESIS) if row is None else (row.sequence, row.digest)
-
-
-def _tombstone_query(store: str) -> Select[Any]:
-    return (
-        select(
-            tombstones.c.number,
-            tombstones.c.position,
-            tombstones.c.sequence,
-            entries.c.period,
-            entries.c.payload,
-        )
-        .join(entries, entries.c.sequence == tombstones.c.sequence)
-        .where(tombstones.c.store == store)
-    )
-
-
-_ROUNDS = 4
-
-
-def _chosen_at_random(connection: Connection, others: Select[int], wanted: int) -> list[int]:
-    """Return up to `wanted` of these numbers, each as likely as any other.
-
-    Numbers are drawn from the range, and those that exist are kept: journal numbers leave few gaps, so
-    this reads a thousand keys where a shuffle reads a million.
-    """
-    numbers = others.subquery().c[0]
-    lowest, highest = connection.execute(select(func.min(numbers), func.max(numbers))).one()
-    if lowest is None:
-        return []
-    randomness = SystemRandom()
-    span = range(lowest, highest + 1)
-    if len(span) > wanted * 2 * _ROUNDS:
-        found = set[int]()
-        column = others.selected_columns[0]
-        for _ in range(_ROUNDS):
-            for some in portions(randomness.sample(span, wanted * 2)):
-                found.update(connection.execute(others.where(column.in_(some))).scalars())
-            if len(found) >= wanted:
-                return randomness.sample(sorted(found), wanted)
-    # A short range, or one of gaps mostly.
-    return list(connection.execute(others.order_by(func.random()).limit(wanted)).scalars())
-
-
-@contextmanager
-def _unchanged(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (SealBroken, InvalidTag):
-        raise ChainBroken(f"The ledger's doc of {what} was changed.") from None

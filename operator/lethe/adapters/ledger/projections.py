@@ -37,8 +37,8 @@ from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merge
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
-from lethe.ports.keys import Keyring, record_digest
-from lethe.ports.ledger import MoveIntended, MoveNote, MoveSettled
+from lethe.ports.keys import Keyring, SealBroken, record_digest
+from lethe.ports.ledger import ChainBroken, MoveIntended, MoveNote, MoveSettled
 
 _T = TypeVar("_T")
 
@@ -80,18 +80,18 @@ _decode_identity = msgspec.json.Decoder(StoreIdentity).decode
 
 
 def request_doc(keyring: Keyring, request: str, doc: bytes) -> RequestDoc:
-    """Return what a row of `requests` holds."""
-    return _decode_request(keyring.unseal(doc, f"request:{request}"))
+    """Return what a row of `requests` holds. Raises `ChainBroken`, as the next two do."""
+    return _decode_request(_unsealed(keyring, doc, _context("request", request)))
 
 
 def restore_episode(keyring: Keyring, store: str, episode: str, doc: bytes) -> RestoreEpisode:
     """Return what a row of `episodes` holds."""
-    return _decode_episode(keyring.unseal(doc, _context("episode", store, episode)))
+    return _decode_episode(_unsealed(keyring, doc, _context("episode", store, episode)))
 
 
 def proved_mapping(keyring: Keyring, store: str, version: str, doc: bytes) -> ProvedMapping:
     """Return what a row of `mappings` holds."""
-    return _decode_mapping(keyring.unseal(doc, _context("mapping", store, version)))
+    return _decode_mapping(_unsealed(keyring, doc, _context("mapping", store, version)))
 
 
 def known_head(connection: Connection, store: str) -> KnownHead:
@@ -271,7 +271,7 @@ class Projections:
             doc = changing.doc
             digest = f"sha256:{entry.digest.hex()}"
             record = doc.record = replace(doc.record, sequence=entry.sequence, digest=digest)
-            sealed_doc = self._keyring.seal(_encode(doc), f"request:{request}")
+            sealed_doc = self._keyring.seal(_encode(doc), _context("request", request))
             if changing.new:
                 names = (request, record.accepted.namespace, record.accepted.name)
                 new.append((*names, record.open, changing.accepted_sequence, entry.sequence, sealed_doc))
@@ -300,3 +300,10 @@ def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -
 
 def _context(kind: str, *names: str) -> str:
     return ":".join((kind, *(f"{len(name)}:{name}" for name in names)))
+
+
+def _unsealed(keyring: Keyring, doc: bytes, context: str) -> bytes:
+    try:
+        return keyring.unseal(doc, context)
+    except SealBroken:
+        raise ChainBroken("A doc beside the chain was changed.") from None

@@ -1,0 +1,97 @@
+"""Reading verified tombstones: `tombstones` says where they stand, the chain's payloads hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from secrets import SystemRandom
+from typing import Any, cast
+
+from sqlalchemy import Connection, Select, func, select
+
+from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
+from lethe.adapters.ledger.projections import portions
+from lethe.adapters.ledger.schema import entries, tombstones
+from lethe.domain.facts import Intended
+from lethe.domain.tombstones import Tombstone
+
+
+def read_after(
+    connection: Connection, keys: PeriodKeys, store: str, after: int, wanted: int
+) -> tuple[list[Tombstone], int, bool]:
+    """Return the next tombstones after a number, the last number looked at, and whether there are no more."""
+    number = tombstones.c.number
+    query = _where_they_stand(store).where(number > after).order_by(number).limit(wanted)
+    rows = connection.execute(query).all()
+    return list(_read(connection, keys, rows)), rows[-1].number if rows else after, len(rows) < wanted
+
+
+def sampled(
+    connection: Connection, keys: PeriodKeys, store: str, *, newest: int, random: int
+) -> list[Tombstone]:
+    """Return the newest tombstones and a random choice of the others."""
+    number = tombstones.c.number
+    of_store = select(number).where(tombstones.c.store == store)
+    chosen = list(connection.execute(of_store.order_by(number.desc()).limit(newest)).scalars())
+    if random and len(chosen) == newest:
+        others = of_store.where(number < chosen[-1]) if chosen else of_store
+        chosen += _chosen_at_random(connection, others, random)
+    found: list[Tombstone] = []
+    for some in portions(chosen):
+        query = _where_they_stand(store).where(number.in_(some)).order_by(number.desc())
+        found += _read(connection, keys, connection.execute(query).all())
+    return found
+
+
+def _where_they_stand(store: str) -> Select[Any]:
+    return (
+        select(
+            tombstones.c.number,
+            tombstones.c.position,
+            tombstones.c.sequence,
+            entries.c.period,
+            entries.c.payload,
+        )
+        .join(entries, entries.c.sequence == tombstones.c.sequence)
+        .where(tombstones.c.store == store)
+    )
+
+
+def _read(connection: Connection, keys: PeriodKeys, rows: Sequence[Any]) -> Iterator[Tombstone]:
+    """Yield the tombstones of these rows; none for payloads whose key was destroyed."""
+    read, intended = 0, tuple[Tombstone, ...]()
+    key_of = {period: keys.for_reading(connection, period) for period in {row.period for row in rows}}
+    for _, position, sequence, period, payload in rows:
+        if sequence != read:
+            key = key_of[period]
+            if key is None:
+                continue
+            fact = decoded(Intended.__name__, sequence, decrypted(key, sequence, payload))
+            read, intended = sequence, cast("Intended", fact).tombstones
+        yield intended[position]
+
+
+_ROUNDS = 4
+
+
+def _chosen_at_random(connection: Connection, others: Select[int], wanted: int) -> list[int]:
+    """Return up to `wanted` of these numbers, each as likely as any other.
+
+    Numbers are drawn from the range, and those that exist are kept: journal numbers leave few gaps, so
+    this reads a thousand keys where a shuffle reads a million.
+    """
+    numbers = others.subquery().c[0]
+    lowest, highest = connection.execute(select(func.min(numbers), func.max(numbers))).one()
+    if lowest is None:
+        return []
+    randomness = SystemRandom()
+    span = range(lowest, highest + 1)
+    if len(span) > wanted * 2 * _ROUNDS:
+        found = set[int]()
+        column = others.selected_columns[0]
+        for _ in range(_ROUNDS):
+            for some in portions(randomness.sample(span, wanted * 2)):
+                found.update(connection.execute(others.where(column.in_(some))).scalars())
+            if len(found) >= wanted:
+                return randomness.sample(sorted(found), wanted)
+    # A short range, or one of gaps mostly.
+    return list(connection.execute(others.order_by(func.random()).limit(wanted)).scalars())
