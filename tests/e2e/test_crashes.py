@@ -32,13 +32,15 @@ class Stage:
         self.control_plane = control_plane
 
     def operator(self, fatal: int) -> OperatorProcess:
-        """Return an operator that dies at a moment (0: never)."""
+        """Return an operator that dies at a moment (0: never); the first one of a stage creates ledger and keys."""
         return OperatorProcess(
             self.folder,
             self.control_plane.kubeconfig_of("operator"),
             namespaces=[self.api.namespace],
             module="tests.e2e.crashing",
             arguments=(str(fatal), str(self.counts)),
+            # The dying one looks at its stores once: every further tick would be one more moment to die at.
+            environment={"LETHE_JOURNAL_INTERVAL": "300ms" if fatal == 0 else "1m"},
         )
 
     def close(self) -> None:

@@ -34,6 +34,8 @@ from lethe.engine.world import Place, RequestView, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
+from lethe.ports.stores import StoreError
+from lethe.ports.stores import MappingInvalid, StoreError
 from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.intake import ErasureOrder, take_in
 
@@ -363,8 +365,13 @@ class Engine:
                     return guard
                 guard.secret_version = secret.resource_version
             guard.store = await asyncio.to_thread(self._connect, store, secret)
-        except ValueError as unusable:
-            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
+        except (ValueError, StoreError) as unusable:
+            reason = "SecretMissing" if isinstance(unusable, ValueError) and wanted else "MappingInvalid"
+            guard.trouble = (reason, str(unusable))
+        except MappingInvalid as invalid:
+            guard.trouble = ("MappingInvalid", str(invalid))
+        except StoreError as unusable:
+            guard.trouble = ("Unreachable", str(unusable))
         except (ClusterRefused, ClusterUnavailable) as refused:
             guard.trouble = ("SecretMissing", str(refused))
         return guard

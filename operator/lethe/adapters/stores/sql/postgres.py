@@ -140,7 +140,8 @@ class Sessions:
             connection.isolation_level = (
                 IsolationLevel.REPEATABLE_READ if repeatable else IsolationLevel.READ_COMMITTED
             )
-            connection.read_only = read_only
+            # Not `False`: that would override a database which its DBA made read-only.
+            connection.read_only = True if read_only else None
             with connection.transaction(), connection.cursor() as cursor:
                 cursor.execute(_BULK)
                 yield cursor

@@ -1,0 +1,77 @@
+"""No PII in the cluster: a search for canaries in everything that Lethe writes or causes to be written."""
+
+import base64
+import json
+from pathlib import Path
+
+from tests.e2e.company import Api, Site, eventually
+from tests.e2e.process import OperatorProcess
+from tests.servers.controlplane import ControlPlane
+from tests.servers.postgres import PostgresServer
+
+EMAIL = "Zephyrine.Quackenbush@canary-mail.example"
+CANARIES = ("zephyrine", "quackenbush", "canary-mail", "canary-password")
+
+
+def found_in(what: bytes) -> list[str]:
+    """Return the canaries in some bytes, plain or in base64 at any alignment."""
+    text = what.lower()
+    plain = [canary for canary in CANARIES if canary.encode() in text]
+    coded = [
+        f"{canary} (base64)"
+        for canary in CANARIES
+        for spelling in (canary, canary.capitalize())
+        for shift in range(3)
+        if base64.b64encode(b"\0" * shift + spelling.encode())[4 if shift else 0 : -4] in what
+    ]
+    return plain + coded
+
+
+def test_the_search_itself_finds_a_canary() -> None:
+    assert found_in(b"..." + EMAIL.encode())
+    assert found_in(base64.b64encode(b"x" + EMAIL.encode()))
+    assert found_in(b"nothing") == []
+
+
+def test_no_personal_data_is_left_in_cluster_logs_metrics_or_ledger(
+    api: Api,
+    site: Site,
+    operator: OperatorProcess,
+    control_plane: ControlPlane,
+    postgres: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    site.sql(
+        "INSERT INTO users (first_name, last_name, email, password_hash, locale, time_zone)"
+        " VALUES ('Zephyrine', 'Quackenbush', %s, 'canary-password', 'fr-FR', 'Europe/Paris')",
+        EMAIL,
+    )
+    key = site.sql("SELECT id FROM users WHERE email = %s", EMAIL)[0][0]
+    api.sql_store("site", site.url)
+    api.sql_store("crm", postgres.url("canary_nowhere"), role="CRM")
+    api.wait("datastores", "site", "SafeToServe")
+    api.request_by_email("zq", EMAIL)
+    eventually(lambda: api.get("secrets", "zq") is None, "the Secret to be sealed and deleted")
+    waiting = api.wait_reason("deletionrequests", "zq", "StoreUnreachable")
+    assert found_in(json.dumps(waiting).encode()) == []
+    # A typing error in a second request, and a value that the store refuses, must print nothing either.
+    api.request_by_email("typo", "Zephyrine.Quakenbush@canary-mail.example")
+    dump = postgres.dump(site.url.rpartition("/")[2], tmp_path / "before.dump")
+    Site(postgres.create_database("canary_nowhere"))
+    api.wait("deletionrequests", "zq", "Erased", patience=60)
+    api.wait_reason("deletionrequests", "typo", "NothingFound")
+    postgres.restore(site.url.rpartition("/")[2], dump, "--clean", "--if-exists")
+    eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
+    api.wait("restoreevents", api.list("restoreevents")[0]["metadata"]["name"], "SafeToServe", patience=60)
+    assert site.is_cleared(key)
+    metrics = operator.page("metrics")
+    operator.stop()
+
+    assert found_in(control_plane.dump_etcd()) == []
+    assert found_in(control_plane.audit_log.read_bytes()) == []
+    assert found_in(operator.log.read_bytes()) == []
+    assert found_in(metrics.encode()) == []
+    for file in operator.directory.rglob("*"):
+        if file.is_file():
+            assert found_in(file.read_bytes()) == [], file.name
+    postgres.drop_database("canary_nowhere")
