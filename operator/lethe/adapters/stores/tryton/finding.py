@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lethe.adapters.stores.tryton.reading import AT_ONCE, Reader, Row
 from lethe.adapters.stores.tryton.records import PARTY, Family
-from lethe.domain.identifiers import IdentifierKind, PersonalText, normalised_email
+from lethe.domain.identifiers import IdentifierKind, normalised_email
 from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
 
 
 def find(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None, max_records: int) -> Finding:
     """Return every party that carries an address of a wanted person.
 
-    Each question also asks for the canary, else for an address that is known to be there (`witness`);
-    only a database without any e-mail address (`empty`) is believed without.
+    Each question also asks for the canary, else for an address that is known to be there (`witness`), and
+    an address that nobody can have must find nobody;
+    only a database without any e-mail address (`empty`) is believed without. Of a person with more than
+    `max_records` parties, `max_records` + 1 are returned.
 
     Raises `AnswerUntrusted`, `StoreUnreachable`.
     """
     emails = {one.request: _emails(one) for one in wanted}
     searched = sorted({address for addresses in emails.values() for address in addresses})
     known, proof = _known(reader, canary)
+    # A server that gives the same answer whatever it is asked would find what is known to be there.
+    if reader.mechanisms_with([f"{secrets.token_hex(16)}@lethe.invalid"]):
+        raise AnswerUntrusted("the search finds an address that nobody has")
     parties_of: dict[str, set[int]] = {address: set() for address in searched}
     for start in range(0, len(searched), AT_ONCE):
         batch = searched[start : start + AT_ONCE]
         rows = reader.mechanisms_with([*batch, *([known] if known else [])])
+        if proof == "witness" and batch:
+            # What is there was not named by anybody: an answer made up to fit it fits no other question.
+            rows += reader.mechanisms_with(batch)
         held = [(row["party"], address) for row in rows for address in _held(row)]
         if known and normalised_email(known) not in {address for _, address in held}:
             raise AnswerUntrusted("the search does not find an address that is there")
         for party, address in held:
             if address in parties_of:
                 parties_of[address].add(party)
-    families = reader.families({party for parties in parties_of.values() for party in parties})
+    found = reader.families({party for parties in parties_of.values() for party in parties})
     records: dict[str, tuple[FoundRecord, ...]] = {}
     for request, addresses in emails.items():
         parties = sorted({party for address in addresses for party in parties_of[address]})
-        if len(parties) > max_records:
-            raise AnswerUntrusted(
-                f"there are {len(parties)} parties for one person, more than maxRecords ({max_records})",
-                f"look at them in Tryton, and merge or correct them (request {request})",
+        if parties:
+            # One more than may be: the caller stops this person for it, and nobody else.
+            records[request] = tuple(
+                _record(found.get(party), addresses) for party in parties[: max_records + 1]
             )
-        found = tuple(_record(families[party], addresses) for party in parties if party in families)
-        if found:
-            records[request] = found
     return Finding(records, proof, frozenset(request for request, asked in emails.items() if not asked))
 
 
@@ -69,18 +75,26 @@ def _known(reader: Reader, canary: str | None) -> tuple[str | None, str]:
     if witness is not None:
         return witness, "witness"
     reader.require_sight()
+    if reader.some_party_has_email():
+        raise AnswerUntrusted("the server shows no address, but parties that have one")
     return None, "empty"
 
 
-def _record(family: Family, addresses: frozenset[str]) -> FoundRecord:
-    held = family.emails
-    matching = next((one for one in held if normalised_email(one) in addresses), None)
+def _record(family: Family | None, addresses: frozenset[str]) -> FoundRecord:
+    """Return a party as it was found; what the party itself holds must be what was searched for.
+
+    Raises `AnswerUntrusted`.
+    """
+    texts = (text for one in (family.mechanisms if family else ()) for text in (one.value, one.compact))
+    matching = next((one for one in texts if one and normalised_email(one) in addresses), None)
+    if family is None or matching is None:
+        raise AnswerUntrusted("a party was found by an address that it does not hold")
     return FoundRecord(
         PARTY,
         str(family.root.id),
         family.root.created_at,
-        matching or PersonalText(min(addresses)),
-        shared=any(normalised_email(one) not in addresses for one in held),
+        matching,
+        shared=any(normalised_email(one) not in addresses for one in family.emails),
         cleared=not family.uncleared,
     )
 

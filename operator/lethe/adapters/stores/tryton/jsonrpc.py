@@ -47,6 +47,7 @@ class JsonRpc:
     """Calls to one Tryton database as one user: one connection, one session, both renewed when they end.
 
     Redirects and proxies are not followed, certificates are verified, answers are bounded in size and time.
+    Raises `ValueError` for a `url` that is not one of http or https.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class JsonRpc:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise StoreUnreachable("the URL is not one of http or https with a host and no query", _URL)
+            raise ValueError(f"spec.tryton.url is not an http or https URL with a host and no query; {_URL}")
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname
         self._port = parts.port
@@ -182,6 +183,7 @@ class JsonRpc:
                 raise AnswerUntrusted("the answer is too long")
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)
+        answer.close()  # by `read1` alone, http.client does not see that it was read to its end
         if answer.will_close:
             self._hang_up()
         return answer.status, bytes(body)

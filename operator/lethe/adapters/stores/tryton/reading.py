@@ -30,6 +30,11 @@ Row = Mapping[str, Any]
 AT_ONCE = 50
 """Persons per question: SQLite bounds the depth of an expression, the answer's size is bounded too."""
 
+_FULFILLED = ["id", ">", 0]
+_LOGGED_CLAUSES = 6
+"""Tryton's log, at its level INFO, shows the first six items of a list. They are what every row fulfils, so
+that no address gets there (at its level DEBUG it shows everything)."""
+
 WITH_INACTIVE = {"active_test": False}
 """The context in which Tryton does not hide records that are inactive."""
 
@@ -64,7 +69,8 @@ class Reader:
                 *(domain, 0, limit, [["id", "ASC"]], ["id", *fields], WITH_INACTIVE),
             )
         except CallRefused as refused:
-            raise StoreUnreachable(f"Tryton refuses to read {model} ({refused.code})", _RIGHTS) from None
+            remedy = _RIGHTS if refused.code == "UserError" else ""
+            raise StoreUnreachable(f"Tryton refuses to read {model} ({refused.code})", remedy) from None
         if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
             raise AnswerUntrusted(f"the answer about {model} is not a list of records")
         ids = [row.get("id") for row in answer]
@@ -93,9 +99,7 @@ class Reader:
         wanted = {normalised_email(address) for address in addresses}
         patterns = sorted({pattern for address in addresses for pattern in _patterns(address)})
         domain = [
-            # First what every row fulfils: Tryton's log abbreviates a call after its first five items,
-            # so that at its level INFO no address gets there.
-            ["id", ">", 0],
+            *([_FULFILLED] * _LOGGED_CLAUSES),
             ["party", "!=", None],
             ["OR", *([name, "ilike", one] for one in patterns for name in ("value", "value_compact"))],
         ]
@@ -111,6 +115,10 @@ class Reader:
         """Return one e-mail address that the database holds; `None` where it holds none at all."""
         rows = self.rows(MECHANISM, [["type", "=", "email"], ["value", "!=", None]], ("value",), limit=1)
         return _text(rows[0], "value") if rows else None
+
+    def some_party_has_email(self) -> bool:
+        """Tell whether any party has an e-mail address, which is another question than `any_email`."""
+        return bool(self.rows(PARTY, [["contact_mechanisms.type", "=", "email"]], (), limit=1))
 
     def require_sight(self) -> None:
         """Require that the server finds at least the user that is logged in.
@@ -161,10 +169,14 @@ class Reader:
         if not missing:
             return rows
         if witness is None:
-            anybody = self.rows(PARTY, [["id", "not in", missing]], (), limit=1)
-            witness = anybody[0]["id"] if anybody else None
+            anybody = self.rows(PARTY, [], (), limit=len(missing) + 1)
+            witness = next((row["id"] for row in anybody if row["id"] not in missing), None)
         if witness is None or witness in missing:
             self.require_sight()
+            if self.rows(MECHANISM, [], (), limit=1):
+                raise AnswerUntrusted(
+                    "the server shows contact mechanisms, but no party that could have them"
+                )
             return rows
         again = self._parties([["id", "in", [*missing, witness]]], {"id": [*missing, witness]})
         if witness not in again:

@@ -75,7 +75,7 @@ class TrytonStore:
     """Tryton as a store of persons; `lethe.ports.stores.Store` without a journal.
 
     `canary` is an e-mail address that must be found in the same pass, or no absence counts.
-    Raises `StoreUnreachable` for a `url` that is not one.
+    Raises `ValueError` for a `url` that is not one.
     """
 
     def __init__(
