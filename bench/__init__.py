@@ -1,0 +1,1 @@
+"""Figures of how fast and how small Lethe is, on real servers; `python -m bench --help`."""
