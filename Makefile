@@ -27,14 +27,14 @@ check: install ## lint, format, types, imports, generated files
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	@if [[ -f operator/lethe/cli/main.py ]]; then set -x; $(PYTHON_IN_VENV) -m lethe.cli.main crds --check crds; fi
+	$(PYTHON_IN_VENV) -m lethe.api.crd --check crds
 
 format: install ## let ruff mend what it can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
 crds: install ## generate crds/ from the models
-	$(PYTHON_IN_VENV) -m lethe.cli.main crds --out crds
+	$(PYTHON_IN_VENV) -m lethe.api.crd crds
 
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
 	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null

@@ -1,5 +1,6 @@
 """What the tests rely on: that the servers are real, apart from each other, and gone afterwards."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -180,17 +181,31 @@ def test_postgres_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     child = Child(["sleep", "3600"], log=tmp_path / "log")
-    starter = threading.Thread(target=child.start)
+
+    def start() -> None:
+        child.start()
+        wait_until(
+            lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", what="the child to be itself"
+        )
+
+    starter = threading.Thread(target=start)
     starter.start()
     starter.join()
-    assert child.running
+    wait_until(
+        lambda: not Path(f"/proc/self/task/{starter.native_id}").exists(), what="the thread to be gone"
+    )
+    process = child._process
+    assert process is not None
     child.stop()
+
+    # Not SIGKILL, which the kernel would have sent when the thread ended.
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_server_that_ends_by_itself_is_reported_with_its_log(tmp_path: Path) -> None:
     child = Child(["sh", "-c", "echo out of luck; exit 1"], log=tmp_path / "log")
     child.start()
-    with pytest.raises(ServerFailed, match="out of luck"):
+    with pytest.raises(ServerFailed, match="ended by itself: out of luck"):
         wait_until(lambda: False, what="nothing", children=[child])
 
 
@@ -209,11 +224,15 @@ def test_what_is_cached_is_made_once_and_never_seen_half_made(
     assert not (tmp_path / "slow").exists()
 
     (tmp_path / "slow.interrupted").mkdir()
-    both = [threading.Thread(target=cached, args=("slow", made.append)) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
+    second = threading.Thread(target=cached, args=("slow", made.append))
+
+    def make(folder: Path) -> None:
+        second.start()
+        second.join(1)  # without a lock it would be done by then
+        made.append(folder)
+
+    cached("slow", make)
+    second.join()
     assert len(made) == 1
     assert (tmp_path / "slow").is_dir()
     assert list(tmp_path.glob("slow.*")) == [tmp_path / "slow.lock"]
