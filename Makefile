@@ -46,7 +46,7 @@ demo: binaries ## the story, on real servers
 	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
 
 bench: binaries ## figures, on real servers
-	$(PYTHON_IN_VENV) -m benches $(BENCH_ARGS)
+	$(PYTHON_IN_VENV) -m bench $(BENCH_ARGS)
 
 cluster: binaries ## etcd and kube-apiserver in the background; kubeconfig in build/cluster/
 	@$(PYTHON_IN_VENV) -m tests.cluster up build/cluster
