@@ -23,6 +23,7 @@ def main() -> int:
         # Once: a second Ctrl-C must not interrupt the clearing up.
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, signal.SIG_IGN)
+        print("\nClearing up …", flush=True)
         raise SystemExit(128 + number)
 
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -55,25 +55,24 @@ def set_stage(checkout: Path) -> Iterator[Stage]:
             with telling.step("Starting etcd and kube-apiserver"):
                 cluster = curtain.enter_context(ControlPlane(directory / "cluster"))
                 kubeconfig = str(cluster.kubeconfig)
+        environment = {
+            "KUBECONFIG": _absolute(kubeconfig),
+            "PATH": f"{Path(sys.executable).parent}:{programs}:{os.environ.get('PATH', '')}",
+            "TRYTON_PASSWORD": CRM_PASSWORD,
+            **_operators_settings(directory),
+        }
+        if cluster is not None:
+            environment["HOME"] = str(directory)  # kubectl's caches go with the rest
+        shell = telling.Shell(checkout, environment)
+        if cluster is None:
+            _require_room(shell)
+            curtain.callback(_leave_as_found, shell)
         with telling.step("Starting PostgreSQL"):
             postgres = curtain.enter_context(PostgresServer(directory / "postgres", fsync=False))
             postgres.create_database("site")
         with telling.step("Starting Tryton, with a database as CRM and one as HRM"):
             tryton = curtain.enter_context(TrytonServer(directory / "tryton"))
-        environment = {
-            "KUBECONFIG": _absolute(kubeconfig),
-            "PATH": f"{Path(sys.executable).parent}:{programs}:{os.environ.get('PATH', '')}",
-            "SITE_URL": postgres.url("site"),
-            "TRYTON_URL": tryton.url,
-            "TRYTON_PASSWORD": CRM_PASSWORD,
-        }
-        if cluster is not None:
-            environment["HOME"] = str(directory)  # kubectl's caches go with the rest
-        environment |= _operators_settings(directory)
-        shell = telling.Shell(checkout, environment)
-        if cluster is None:
-            _require_room(shell)
-            curtain.callback(_leave_as_found, shell)
+        shell.environment |= {"SITE_URL": postgres.url("site"), "TRYTON_URL": tryton.url}
         log = directory / "operator.log"
         operator = Child([Path(sys.executable).parent / "lethe", "run"], log=log, env=environment)
         curtain.callback(operator.stop)
@@ -140,7 +139,7 @@ def _require_room(shell: telling.Shell) -> None:
     ).split()
     if there:
         raise telling.Failed(
-            f"this cluster has {', '.join(there)} already, and the demo would remove what it finds; "
+            f"this cluster has {there[0]} already ({len(there)} things), and the demo would remove it; "
             "unset KUBECONFIG for a cluster of the demo's own, or name another one"
         )
 
@@ -151,6 +150,6 @@ def _leave_as_found(shell: telling.Shell) -> None:
         contextlib.suppress(telling.CommandRefused),
     ):
         shell.ask(
-            f"kubectl delete namespace {NAMESPACE} --ignore-not-found --timeout=60s; "
-            "kubectl delete -f crds/ --ignore-not-found --timeout=60s"
+            "kubectl delete -f crds/ --ignore-not-found --timeout=60s; "
+            f"kubectl delete namespace {NAMESPACE} --ignore-not-found --timeout=60s"
         )

@@ -308,7 +308,7 @@ def _look_around(stage: Stage, company: Company, account: Account) -> None:
         files += [etcd, stage.cluster.audit_log]
     found = holding(files, erased)
     account.claim(
-        "No address of an erased person is in the ledger, the operator's log, etcd or its audit log",
+        "No address of an erased person is in what Lethe keeps, writes, or leaves in the cluster",
         not found,
         f"searched {', '.join(file.name for file in files)}" if not found else f"found in {', '.join(found)}",
     )
