@@ -42,9 +42,7 @@ class Person:
 def somebody() -> Person:
     """Return a person that no other call returns."""
     number = next(_names)
-    return Person(
-        f"Canary.{number:06}q@Example.org", f"Firstcanary{number:06}q", f"Lastcanary{number:06}q"
-    )
+    return Person(f"Canary.{number:06}q@Example.org", f"Firstcanary{number:06}q", f"Lastcanary{number:06}q")
 
 
 @dataclass
@@ -219,5 +217,14 @@ class StoreContract:
 
     def test_a_key_that_nobody_has_finds_nobody(self, world: World) -> None:
         world.enter(somebody())
-        for text in ("0", "-1", "99999999999999999999999999", "1; DROP TABLE users", "1 OR 1=1", "", "١", "\0"):
+        for text in (
+            "0",
+            "-1",
+            "99999999999999999999999999",
+            "1; DROP TABLE users",
+            "1 OR 1=1",
+            "",
+            "١",
+            "\0",
+        ):
             assert not world.find(Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(text)))

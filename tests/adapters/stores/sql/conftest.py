@@ -71,7 +71,9 @@ class HmacKeyring:
         self._key = key
 
     def fingerprint(self, purpose: str, *parts: str) -> bytes:
-        message = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in (purpose, *parts))
+        message = b"".join(
+            len(text.encode()).to_bytes(4, "big") + text.encode() for text in (purpose, *parts)
+        )
         return hmac.digest(self._key, message, "sha256")
 
     def seal(self, plaintext: bytes, context: str) -> bytes:

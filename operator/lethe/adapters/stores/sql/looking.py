@@ -23,9 +23,7 @@ def look(connection: Connection, journal: Journal, tables: Sequence[str], *, set
         _wait_for_writers(connection, journal)
     try:
         row = connection.execute(_query(connection, journal.head_columns(), tables)).fetchone()
-    except errors.UndefinedTable:
-        row = None
-    except errors.InvalidSchemaName:
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
         row = None
     if row is None:  # outside of the handler: no journal there, which the ledger will find strange or not
         absent = raw("(SELECT 0::bigint AS move, ''::text AS digest, NULL::text AS positions WHERE false)")
