@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.api.apiserver import ApiServer
 from tests.chart.copies import CHART
 from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 from tests.e2e.company import Api, Site, eventually
@@ -70,9 +71,11 @@ def test_what_must_not_be_lost_survives_an_uninstallation_and_is_taken_up_again(
     cluster.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump(_a_request("kept")))
     cluster_helm("uninstall", "lethe", "--namespace", NAMESPACE, "--no-hooks")
     try:
-        assert "lethe" not in cluster.kubectl("get", "deployment", "-n", NAMESPACE, "-o", "name").split("/")
+        deployments = cluster.kubectl("get", "deployment", "-n", NAMESPACE, "-o", "name")
+        assert deployments.split() == ["deployment.apps/second-lethe"]
         assert keys_of(cluster) == before
-        cluster.kubectl("get", "pvc", "lethe-ledger", "-n", NAMESPACE)
+        claim = json.loads(cluster.kubectl("get", "pvc", "lethe-ledger", "-n", NAMESPACE, "-o", "json"))
+        assert "deletionTimestamp" not in claim["metadata"]
         cluster.kubectl("get", "dreq", "kept", "-n", "shop")
         cluster.kubectl("get", "validatingadmissionpolicy", "lethe-erase.lethe.dev")
     finally:
@@ -232,25 +235,21 @@ def test_the_operator_may_set_its_own_condition_of_a_pod_and_nothing_else_of_it(
     cluster: ControlPlane, release: str
 ) -> None:
     cluster.kubectl("run", f"gated-{release}", "-n", "hrm", "--image=site")
-    account = f"system:serviceaccount:{NAMESPACE}:{release}"
+    administrator = ApiServer(cluster.url, cluster.admin_token)
+    operator = administrator.speaking_as(f"system:serviceaccount:{NAMESPACE}:{release}")
 
-    def patched(body: Manifest) -> str:
-        try:
-            cluster.kubectl(
-                *("patch", "pod", f"gated-{release}", "-n", "hrm", f"--as={account}", "--subresource=status"),
-                *("--type=strategic", f"--patch={json.dumps(body)}"),
-            )
-        except CommandFailed as refused:
-            return refused.stderr
-        return ""
+    def patched(body: Manifest, by: ApiServer = operator) -> str:
+        path = f"/api/v1/namespaces/hrm/pods/gated-{release}/status?dryRun=All"
+        return by.send("PATCH", path, body, content="application/strategic-merge-patch+json").text
 
     def condition(kind: str) -> Manifest:
         return {"status": {"conditions": [{"type": kind, "status": "False"}]}}
 
     eventually(
-        lambda: "change no other condition" in patched(condition("Ready")), "the policy to be in force"
+        lambda: "may change no other condition" in patched(condition("Ready")), "the policy to be in force"
     )
-    assert "nothing of a pod's status but" in patched({"status": {"phase": "Failed"}})
-    assert "nothing of a pod's status but" in patched({"status": {"podIPs": [{"ip": "10.0.0.9"}]}})
+    assert "may change nothing of a pod's status but" in patched({"status": {"phase": "Failed"}})
+    assert "may change nothing of a pod's status but" in patched({"status": {"podIPs": [{"ip": "10.0.0.9"}]}})
     assert "may not touch a pod's metadata" in patched({"metadata": {"labels": {"app": "other"}}})
-    assert patched(condition("lethe.dev/safe-to-serve")) == ""
+    assert json.loads(patched(condition("lethe.dev/safe-to-serve")))["kind"] == "Pod"
+    assert json.loads(patched(condition("Ready"), by=administrator))["kind"] == "Pod"
