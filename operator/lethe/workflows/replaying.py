@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
-from lethe.domain.journal import HeadFinding, Pulse, compare
+from lethe.domain.journal import Head, HeadFinding, Pulse, compare
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
@@ -65,7 +65,7 @@ def replay(
     if proof.journal is JournalSupport.KEPT:
         episode = recount(store, episode, ledger, now=now, pulse=pulse)
     try:
-        _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
+        stands_at = _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
         residue = store.port.check(
             ledger.tombstones(store.name),
             who_came_back(store.fingerprints, episode.decision_on),
@@ -78,7 +78,8 @@ def replay(
             keys = ", ".join(f"{table} {key}" for table, key in residue.unclear[:5])
             return ReplayStep(
                 ReplayState.IDENTITY_UNCLEAR,
-                f"{len(residue.unclear)} rows stand under erased keys, and nothing tells whose they are ({keys}); "
+                f"{len(residue.unclear)} rows stand under erased keys, and nothing tells whose they are "
+                f"({keys}); "
                 "decide in spec.identities of the RestoreEvent",
             )
         if manual_release:
@@ -86,7 +87,7 @@ def replay(
                 ReplayState.AWAITING_RELEASE,
                 "verified; the DataStore's gate says Manual: set spec.release of the RestoreEvent",
             )
-        return _open_gate(store, episode, ledger, residue, token=token, now=now)
+        return _open_gate(store, episode, ledger, residue, stands_at, token=token, now=now)
     except HeadMoved:
         store.stable_pulses = 0
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
@@ -136,11 +137,13 @@ def _erase_everything_again(
     *,
     token: int,
     now: datetime,
-) -> None:
+) -> Head | None:
+    """Erase all that was ever erased, and return where the store's head stands since."""
     adopt: Pulse | None = pulse
     for chunk in ledger.tombstones(store.name):
         re_erase(store, ledger, chunk, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
         adopt = None  # from the second chunk on the ledger knows where the store stands
+    return pulse.head if adopt is not None else ledger.known_head(store.name).head
 
 
 def _note(
@@ -173,11 +176,16 @@ def _open_gate(
     episode: RestoreEpisode,
     ledger: Ledger,
     residue: Residue,
+    stands_at: Head | None,
     *,
     token: int,
     now: datetime,
 ) -> ReplayStep:
-    """Tick the head, look once more, and declare the store safe: journal equals ledger *after* the verification."""
+    """Tick the head, look once more, and declare the store safe: journal equals ledger *after* the verification.
+
+    The tick follows `stands_at`, where the head stood when everything was read back. Following whatever
+    head is there now would adopt a restore of the moment between.
+    """
     facts: list[Fact] = [SafeToServe(store.name, episode.episode, now)]
     store.known_absent = frozenset(residue.absent)
     if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
@@ -185,7 +193,7 @@ def _open_gate(
         if before.identity != store.stable_identity or before.being_filled:
             store.stable_pulses = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
-        move = intend_move(store, ledger, token=token, expected=before.head, adopt=True)
+        move = intend_move(store, ledger, token=token, expected=stands_at, adopt=True)
         if move is not None:
             head = store.port.tick(move)
             ledger.append(moves=[MoveSettled(store.name, head, before.identity)])
