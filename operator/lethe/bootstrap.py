@@ -69,7 +69,7 @@ class StoreConnector:
                 primary=primary,
             )
         if spec.tryton is not None:
-            from lethe.adapters.stores.tryton.store import TrytonStore  # only who has a Tryton pays for it
+            from lethe.adapters.stores.tryton.store import TrytonStore  # noqa: PLC0415 - only who has a Tryton pays for it
 
             named = spec.tryton.credentials_secret_ref.name
             return TrytonStore(
@@ -118,7 +118,9 @@ async def run_operator(
     wrap_cluster: Callable[[Cluster], Cluster] = lambda cluster: cluster,
     wrap_store: Callable[[Store], Store] = lambda store: store,
 ) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code. The `wrap_*` let tests stand between core and adapters.
+    """Run until SIGTERM or SIGINT; return the exit code.
+
+    The `wrap_*` let tests stand between core and adapters.
 
     Raises what adapters say about a ledger, keys or an API server that can't be used.
     """

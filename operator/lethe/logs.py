@@ -13,7 +13,10 @@ _CHATTY = ("kopf", "aiohttp", "asyncio", "sqlalchemy", "urllib3", "kubernetes", 
 
 
 class Redacting(logging.Filter):
-    """Reduces a record to its text without addresses. Libraries' DEBUG lines, which print whole bodies, are dropped."""
+    """Reduces a record to its text without addresses.
+
+    Libraries' DEBUG lines, which print whole bodies, are dropped.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is let through, redacted."""

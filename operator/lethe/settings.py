@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,8 +21,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     ledger_url: str = "sqlite:////var/lib/lethe/ledger.db"
     keys_dir: Path = Path("/etc/lethe/keys")
-    retention: Period = Period(6, 0)
-    erasure_deadline: Period = Period(1, 0)
+    retention: Period = field(default_factory=lambda: Period(6, 0))
+    erasure_deadline: Period = field(default_factory=lambda: Period(1, 0))
     journal_interval: timedelta = timedelta(seconds=10)
     sweep_interval: timedelta = timedelta(hours=1)
     metrics_host: str = "0.0.0.0"  # noqa: S104 - a pod is scraped from outside of itself

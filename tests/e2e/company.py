@@ -2,10 +2,10 @@
 
 import base64
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,8 @@ CREATE TABLE users (
   created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE sessions (id serial PRIMARY KEY, user_id integer NOT NULL REFERENCES users (id), token text);
-CREATE TABLE comments (id serial PRIMARY KEY, author_id integer NOT NULL REFERENCES users (id), signature text);
+CREATE TABLE comments (id serial PRIMARY KEY, author_id integer NOT NULL REFERENCES users (id), signature
+text);
 """
 
 SUBJECTS: Mapping[str, Any] = {
@@ -195,7 +196,9 @@ class Api:
         conditions = found.get("status", {}).get("conditions", ())
         return next((dict(c) for c in conditions if c["type"] == kind), {})
 
-    def wait(self, plural: str, name: str, kind: str, status: str = "True", *, patience: float = 30) -> dict[str, Any]:
+    def wait(
+        self, plural: str, name: str, kind: str, status: str = "True", *, patience: float = 30
+    ) -> dict[str, Any]:
         """Wait until a condition has a status; return the object."""
 
         def met() -> bool:
@@ -224,7 +227,13 @@ class Api:
         self.create("deletionrequests", name, {"subject": {"id": str(key)}, **spec})
 
     def sql_store(
-        self, name: str, url: str, *, role: str = "Primary", subjects: Mapping[str, Any] = SUBJECTS, **more: Any
+        self,
+        name: str,
+        url: str,
+        *,
+        role: str = "Primary",
+        subjects: Mapping[str, Any] = SUBJECTS,
+        **more: Any,
     ) -> None:
         """Apply a DataStore for a database, with its Secret."""
         self.secret(f"{name}-db", {"url": url})
@@ -236,7 +245,12 @@ class Api:
     ) -> None:
         """Apply a DataStore for a Tryton database, with its Secret."""
         self.secret(f"{name}-tryton", {"username": user, "password": password})
-        tryton = {"url": url, "database": database, "credentialsSecretRef": {"name": f"{name}-tryton"}, **more}
+        tryton = {
+            "url": url,
+            "database": database,
+            "credentialsSecretRef": {"name": f"{name}-tryton"},
+            **more,
+        }
         self.create("datastores", name, {"role": role, "owner": "Self", "tryton": tryton})
 
 

@@ -25,7 +25,9 @@ def site(database: str) -> Site:
 @pytest.fixture
 def operator(tmp_path: Path, control_plane: ControlPlane, namespace: str) -> Iterator[OperatorProcess]:
     """The operator, ready, for the test's namespace only."""
-    process = OperatorProcess(tmp_path / "operator", control_plane.kubeconfig_of("operator"), namespaces=[namespace])
+    process = OperatorProcess(
+        tmp_path / "operator", control_plane.kubeconfig_of("operator"), namespaces=[namespace]
+    )
     try:
         yield process.start()
     finally:
@@ -36,9 +38,7 @@ StartOperator = Callable[..., OperatorProcess]
 
 
 @pytest.fixture
-def start_operator(
-    tmp_path: Path, control_plane: ControlPlane, namespace: str
-) -> Iterator[StartOperator]:
+def start_operator(tmp_path: Path, control_plane: ControlPlane, namespace: str) -> Iterator[StartOperator]:
     """Start operators with settings of the test's own; all are stopped at the end."""
     started: list[OperatorProcess] = []
 

@@ -2,7 +2,8 @@
 
 `python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
 of a store, and each write to the API server; each has a moment before and one after, numbered from 1
-in the order in which they come about in this process. N of 0 never kills; COUNT_FILE then says how many there were.
+in the order in which they come about in this process. N of 0 never kills; COUNT_FILE then says how many
+there were.
 """
 
 import asyncio
@@ -52,7 +53,11 @@ class Fragile:
         found = getattr(self._adapter, name)
         if name not in self._effects:
             return found
-        return self._asynchronous(name, found) if inspect.iscoroutinefunction(found) else self._plain(name, found)
+        return (
+            self._asynchronous(name, found)
+            if inspect.iscoroutinefunction(found)
+            else self._plain(name, found)
+        )
 
     def _plain(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:

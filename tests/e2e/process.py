@@ -90,4 +90,6 @@ class OperatorProcess:
     def metric(self, name: str) -> float:
         """Return the sum of all samples of a metric."""
         lines = (line for line in self.page("metrics").splitlines() if not line.startswith("#"))
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name
+        )

@@ -1,4 +1,6 @@
-"""Bad input ends in a message that names object, field and remedy; nothing is half-erased, nothing personal printed."""
+"""Bad input ends in a message that names object, field and remedy; nothing is half-erased, nothing
+personal printed.
+"""
 
 import json
 
@@ -36,7 +38,8 @@ def test_a_secret_that_cannot_be_used_is_named_with_the_remedy_and_left_alone(
     api.create("deletionrequests", "r1", {"subject": subject})
     request = api.wait_reason("deletionrequests", "r1", "SecretMissing")
     message = ready_message(api, "deletionrequests", "r1")
-    assert says in message and "r1" in message
+    assert says in message
+    assert "r1" in message
     assert "canary" not in json.dumps(request)
     assert site.is_intact(ada)
     assert (api.get("secrets", "r1") is None) == (content is None)
@@ -78,7 +81,8 @@ def test_a_mapping_that_does_not_fit_is_stalled_and_names_field_and_remedy(
     api.sql_store("site", site.url, subjects=wrong)
     api.wait_reason("datastores", "site", "MappingInvalid")
     message = ready_message(api, "datastores", "site")
-    assert "users.first_nme does not exist" in message and "first_name" in message
+    assert "users.first_nme does not exist" in message
+    assert "first_name" in message
     assert "spec.sql.subjects.clear[0].column" in message
     assert "password_hash" in message
     assert api.condition("datastores", "site", "Stalled")["status"] == "True"
@@ -111,7 +115,9 @@ def test_a_second_primary_is_stalled(
     postgres.drop_database("second_primary")
 
 
-def test_a_read_only_database_is_waited_for(api: Api, site: Site, operator: OperatorProcess) -> None:
+def test_a_read_only_database_is_waited_for(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer
+) -> None:
     (ada,) = site.sign_up("ada@canary.example")
     api.sql_store("site", site.url)
     api.wait("datastores", "site", "SafeToServe")
@@ -121,7 +127,9 @@ def test_a_read_only_database_is_waited_for(api: Api, site: Site, operator: Oper
     api.request_by_id("r1", ada)
     api.wait_reason("deletionrequests", "r1", "StoreUnreachable")
     assert "read-only" in ready_message(api, "deletionrequests", "r1")
-    site.sql(f"SET default_transaction_read_only = off; ALTER DATABASE {database} RESET default_transaction_read_only")
-    site.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lethe'")
+    postgres.psql(
+        f"ALTER DATABASE {database} RESET default_transaction_read_only;"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lethe'"
+    )
     api.wait("deletionrequests", "r1", "Erased", patience=60)
     assert names(api.list("restoreevents")) == []

@@ -1,4 +1,6 @@
-"""kill -9 after and before every single side effect: start again, and everything converges to the same state."""
+"""kill -9 after and before every single side effect: start again, and everything converges to the same
+state.
+"""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +34,9 @@ class Stage:
         self.control_plane = control_plane
 
     def operator(self, fatal: int) -> OperatorProcess:
-        """Return an operator that dies at a moment (0: never); the first one of a stage creates ledger and keys."""
+        """Return an operator that dies at a moment (0: never); the first one of a stage creates ledger
+        and keys.
+        """
         return OperatorProcess(
             self.folder,
             self.control_plane.kubeconfig_of("operator"),
@@ -73,7 +77,8 @@ def play_erasure(stage: Stage, fatal: int) -> bool:
     died = run_until_death_or_end(stage, fatal)
     for name in ("ada", "bob"):
         api.wait("deletionrequests", name, "Erased", patience=30)
-    assert stage.site.is_cleared(stage.ada) and stage.site.is_cleared(stage.bob)
+    assert stage.site.is_cleared(stage.ada)
+    assert stage.site.is_cleared(stage.bob)
     assert stage.site.is_intact(stage.cleo)
     eventually(lambda: api.get("secrets", "bob") is None, "the Secret to be gone")
     entries = stage.site.sql("SELECT count(*), count(DISTINCT of_number) FROM lethe_journal_entries")[0]

@@ -142,7 +142,9 @@ def test_one_poisoned_record_does_not_stop_the_others(
     site.sql(
         f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         f"IF NEW.id = {keys[3]} THEN RAISE EXCEPTION 'frozen %%', OLD.email; END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse();".replace("%%", "%")
+        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse();".replace(
+            "%%", "%"
+        )
     )
     for number, key in enumerate(keys):
         api.request_by_id(f"r{number}", key)

@@ -16,7 +16,12 @@ def database_of(site: Site) -> str:
 
 @pytest.mark.parametrize("options", [["--clean", "--if-exists"], ["--clean", "--if-exists", "-j2"]])
 def test_what_a_restore_brings_back_is_erased_again_and_nobody_else(
-    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path, options: list[str]
+    api: Api,
+    site: Site,
+    operator: OperatorProcess,
+    postgres: PostgresServer,
+    tmp_path: Path,
+    options: list[str],
 ) -> None:
     early, ada, bob, cleo = site.sign_up(*(f"{n}@canary.example" for n in ("early", "ada", "bob", "cleo")))
     api.sql_store("site", site.url)
@@ -35,7 +40,9 @@ def test_what_a_restore_brings_back_is_erased_again_and_nobody_else(
     eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
     name = api.list("restoreevents")[0]["metadata"]["name"]
     event = api.wait("restoreevents", name, "SafeToServe", patience=60)
-    assert site.is_cleared(early) and site.is_cleared(ada) and site.is_cleared(bob)
+    assert site.is_cleared(early)
+    assert site.is_cleared(ada)
+    assert site.is_cleared(bob)
     assert site.is_intact(cleo)
     assert event["spec"]["reason"] == "Undeclared"
     assert event["status"]["detectedBy"] == "Journal"

@@ -29,7 +29,9 @@ class ConditionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition. `since` is when it came about, where the ledger knows that (`None`: when it is first shown)."""
+    """One condition. `since` is when it came about, where the ledger knows that (`None`: when it is
+    first shown).
+    """
 
     type: str
     status: ConditionStatus

@@ -89,7 +89,9 @@ class Intended:
 
 @dataclass(frozen=True, slots=True)
 class Forsaken:
-    """An intent that the store did not carry out: refused, or the record turned out not to be the person's."""
+    """An intent that the store did not carry out: refused, or the record turned out not to be the
+    person's.
+    """
 
     request: str
     store: str
@@ -108,7 +110,9 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `earlier-erasure`, …)."""
+    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `earlier-
+    erasure`, …).
+    """
 
     request: str
     store: str

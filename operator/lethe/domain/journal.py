@@ -59,7 +59,7 @@ def next_move(expected: Head | None, *, after_move: int, token: int, nonce: byte
 
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
-    """What makes a store itself: the server (system identifier, timeline) and each mapped table (oid, relfilenode).
+    """What makes a store itself: its server (system identifier, timeline), its tables (oid, relfilenode).
 
     A dump that is older than the journal, or a single table, can be restored while the head stays as it
     is; then these change. `server` and `tables` map a name to an opaque text.
@@ -126,8 +126,13 @@ def compare(known: KnownHead, pulse: Pulse) -> HeadFinding:
         if known.identity is not None and changed_identity(known.identity, pulse.identity):
             return HeadFinding.IDENTITY_CHANGED
         return HeadFinding.IN_STEP if known.pending is None else HeadFinding.PENDING_LOST
+    return HeadFinding.LEDGER_BEHIND if is_ahead(known, pulse) else HeadFinding.REWOUND
+
+
+def is_ahead(known: KnownHead, pulse: Pulse) -> bool:
+    """Tell whether the store has moves that the ledger does not know: the ledger itself went back in time."""
     highest_known = max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
-    return HeadFinding.LEDGER_BEHIND if pulse.head.move > highest_known else HeadFinding.REWOUND
+    return pulse.head is not None and pulse.head.move > highest_known
 
 
 def changed_identity(known: StoreIdentity, seen: StoreIdentity) -> bool:
@@ -140,6 +145,17 @@ def changed_identity(known: StoreIdentity, seen: StoreIdentity) -> bool:
         for before, after in ((known.server, seen.server), (known.tables, seen.tables))
         for name, text in before.items()
     )
+
+
+def remembered_identity(known: StoreIdentity | None, seen: StoreIdentity) -> StoreIdentity:
+    """Return the identity to compare with from now on: what is seen, and what was known of anything else.
+
+    A table, or a partition, that is dropped and comes back under its name is another one, also where a look
+    fell between the two.
+    """
+    if known is None:
+        return seen
+    return StoreIdentity({**known.server, **seen.server}, {**known.tables, **seen.tables})
 
 
 def merged_positions(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

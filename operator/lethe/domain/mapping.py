@@ -13,7 +13,7 @@ class PiiKind(StrEnum):
     FIRST_NAME = "FirstName"
     LAST_NAME = "LastName"
     EMAIL = "Email"
-    PASSWORD = "Password"
+    PASSWORD = "Password"  # noqa: S105 - the name of a kind
     LOCALE = "Locale"
     TIME_ZONE = "TimeZone"
 
@@ -107,7 +107,9 @@ class SubjectMapping:
 
     @property
     def email_column(self) -> str | None:
-        """Return the column that holds the e-mail address: the identifier, else the one that is cleared as Email."""
+        """Return the column that holds the e-mail address: the identifier, else the one that is
+        cleared as Email.
+        """
         named = self.identifiers.get("email")
         if named:
             return named

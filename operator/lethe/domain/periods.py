@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 _PERIOD = re.compile(r"P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,3})W)?(?:(\d{1,4})D)?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d))")
+_LONGEST_SECONDS = 10 * 366 * 86400
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -37,7 +38,9 @@ class Period:
         return cls(years * 12 + months, weeks * 7 + days)
 
     def after(self, moment: datetime) -> datetime:
-        """Return the instant one period later; a month's end stays a month's end (31 August + P6M is 28 or 29 February)."""
+        """Return the instant one period later; a month's end stays a month's end (31 August + P6M is
+        28 or 29 February).
+        """
         month_index = moment.year * 12 + moment.month - 1 + self.months
         year, month = divmod(month_index, 12)
         last_day = calendar.monthrange(year, month + 1)[1]
@@ -54,6 +57,6 @@ def parse_duration(text: str) -> timedelta:
     if not matches or "".join(m.group(0) for m in matches) != text:
         raise InvalidPeriod(f"{text!r} is not a duration such as 500ms, 10s, 5m or 1h30m")
     seconds = sum(float(m.group(1)) * _UNIT_SECONDS[m.group(2)] for m in matches)
-    if seconds <= 0:
-        raise InvalidPeriod(f"{text!r} is not greater than zero")
+    if not 0 < seconds < _LONGEST_SECONDS:
+        raise InvalidPeriod(f"{text!r} is not between zero and ten years")
     return timedelta(seconds=seconds)

@@ -56,15 +56,24 @@ class RestoreEpisode:
         return None
 
 
+def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    """Return to where the keys went back at most: a further restore within an episode may go back less."""
+    both = {**one, **other}
+    return {name: min(one.get(name, position), position) for name, position in both.items()}
+
+
 def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> RestoreEpisode:
-    """Return what a restore becomes by one more fact. Raises `IllegalTransition` for one that can't follow."""
+    """Return what a restore becomes by one more fact.
+
+    Raises `IllegalTransition` for one that can't follow.
+    """
     if isinstance(fact, RestoreDetected):
         if episode is not None and not episode.open:
             raise IllegalTransition(f"restore {fact.episode} has ended already")
         earlier = episode or RestoreEpisode(fact.store, fact.episode, fact.at, fact.detected_by)
         return replace(
             earlier,
-            positions=fact.positions or earlier.positions,
+            positions=_lowest(earlier.positions, fact.positions),
             missing=fact.missing,
             missing_since=fact.missing_since or earlier.missing_since,
         )
@@ -80,7 +89,10 @@ def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> Restore
                 unclear_keys=fact.unclear_keys,
             )
         case IdentitiesDecided(decisions=decisions):
-            return replace(episode, decisions=tuple(dict.fromkeys((*episode.decisions, *decisions))))
+            # The newest word on a row counts: a person may correct a mistake before it is acted upon.
+            latest = {(table, key): (table, key, said) for table, key, said in decisions}
+            kept = tuple(one for one in episode.decisions if one[:2] not in latest)
+            return replace(episode, decisions=(*kept, *latest.values()))
         case Released(because=because, at=at):
             return replace(episode, released_because=because, safe_at=at)
         case SafeToServe(at=at):

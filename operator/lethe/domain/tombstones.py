@@ -80,7 +80,7 @@ def as_it_was_found(fingerprints: Fingerprints) -> Judge:
 
 
 def who_came_back(
-    fingerprints: Fingerprints, decided: Callable[[str, str], Identity | None] = lambda table, key: None
+    fingerprints: Fingerprints, decided: Callable[[str, str], Identity | None] = lambda _table, _key: None
 ) -> Judge:
     """Return the judge for a replay or sweep: whose is a row that stands uncleared under an erased key?
 

@@ -29,7 +29,7 @@ class Obstacle(StrEnum):
     VALUE_REFUSED = "ValueRefused"
     KEY_ABOVE_RESTORE = "KeyAboveRestore"
     HELD = "Held"
-    SECRET_MISSING = "SecretMissing"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     NAME_REUSED = "NameReused"
 
 
@@ -71,26 +71,48 @@ def hindrance_of_found(
     return None
 
 
+def key_in_doubt(
+    key: str, asked_at: datetime, episodes: Sequence[RestoreEpisode], *, table: str
+) -> tuple[bool, int | None]:
+    """Tell whether a key that was noted at `asked_at` may mean somebody else by now, and above which position.
+
+    Once the store went back after that moment, the key is only sure where no restore, of whenever, went
+    back to before it was given out: a later restore may bring back the time of either owner. A restore
+    that does not tell to where the keys went back (`None`) leaves every key in doubt.
+    """
+    if not key.isdecimal() or not any(episode.detected_at > asked_at for episode in episodes):
+        return False, None
+    for episode in episodes:
+        position = _position_of(table, episode.positions)
+        if position is None or int(key) > position:
+            return True, position
+    return False, None
+
+
 def hindrance_of_key(
-    subject_id: str | None,
-    accepted_at: datetime,
+    key: str | None,
+    asked_at: datetime,
     episodes: Sequence[RestoreEpisode],
     *,
     table: str,
     confirmed: Collection[str],
 ) -> Hindrance | None:
     """Decide whether a request by id still means who it meant: a restore may have given the key out again."""
-    if subject_id is None or not subject_id.isdecimal() or "KeyAboveRestore" in confirmed:
+    if key is None or "KeyAboveRestore" in confirmed:
         return None
-    for episode in episodes:
-        position = _position_of(table, episode.positions)
-        if episode.detected_at > accepted_at and position is not None and int(subject_id) > position:
-            return Hindrance(
-                Obstacle.KEY_ABOVE_RESTORE,
-                f"the Primary was restored after this request was made, to where its highest key was {position}; "
-                f"key {subject_id} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
-            )
-    return None
+    doubtful, position = key_in_doubt(key, asked_at, episodes, table=table)
+    if not doubtful:
+        return None
+    where = (
+        "and its highest key then is not known"
+        if position is None
+        else f"to where its highest key was {position}"
+    )
+    return Hindrance(
+        Obstacle.KEY_ABOVE_RESTORE,
+        f"the Primary was restored after this request was made, {where}; "
+        f"key {key} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
+    )
 
 
 def _position_of(table: str, positions: Mapping[str, int]) -> int | None:

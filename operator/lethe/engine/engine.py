@@ -13,41 +13,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.translation import erasure_order, store_description
+from lethe.api.translation import store_description
 from lethe.api.v1alpha1.datastore import DataStore
-from lethe.api.v1alpha1.deletionrequest import DeletionRequest
-from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
 from lethe.domain.periods import Period
-from lethe.domain.trust import Hindrance, Obstacle
 from lethe.engine.guarding import Guarding
+from lethe.engine.intake import Taking
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.engine.schedule import Schedule
-from lethe.engine.world import Place, RequestView, StoreGuard, World
+from lethe.engine.world import Place, StoreGuard, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger, LedgerUnavailable
-from lethe.ports.stores import StoreError
+from lethe.ports.ledger import Ledger
 from lethe.ports.stores import MappingInvalid, StoreError
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.intake import ErasureOrder, take_in
 
 log = logging.getLogger("lethe.engine")
 
 OPEN_REQUESTS = "status.state!=Erased,status.state!=Purged,status.state!=Planned"
-"""The field selector of requests that still need work. Leaving it arrives as DELETED: never read that as gone."""
+"""The field selector of requests that still need work.
 
-IDENTIFIER_TYPE = "lethe.dev/identifier"
-INTAKE_BATCH = 500
+Leaving it arrives as DELETED: never read that as gone.
+"""
+
 RESYNC_SECONDS = 300
-T = TypeVar("T")
 
 
 class ConnectStore(Protocol):
@@ -63,7 +58,9 @@ class ConnectStore(Protocol):
 
 
 class Engine:
-    """Keeps the promises; `run` ends only when `stop` is set, or with the error that makes going on unsafe."""
+    """Keeps the promises; `run` ends only when `stop` is set, or with the error that makes going on
+    unsafe.
+    """
 
     def __init__(
         self,
@@ -81,14 +78,11 @@ class Engine:
     ) -> None:
         self.world = World()
         self.metrics = metrics
-        self._ledger, self._keyring, self._cluster, self._connect = ledger, keyring, cluster, connect
-        self._namespaces, self._deadline, self._clock = namespaces, deadline, clock
-        self._doorbell = asyncio.Event()
-        self._retries: Schedule[Place] = Schedule()
+        self._ledger, self._cluster, self._connect = ledger, cluster, connect
+        self._namespaces = namespaces
         self._failed_stores: Schedule[Place] = Schedule()
         self._token = 0
         self.started = asyncio.Event()
-        self._beat = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
         self.reporting = Reporting(self.world, cluster, metrics, clock)
         self.restores = Restores(self.world, ledger, cluster, metrics, clock)
@@ -104,29 +98,39 @@ class Engine:
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
         )
+        self._taking = Taking(
+            self.world,
+            ledger,
+            keyring,
+            cluster,
+            metrics,
+            self.reporting,
+            clock=clock,
+            deadline=deadline,
+            consider=self._guarding.consider,
+        )
 
     # doorbells
 
     def ring_request(self, manifest: Manifest) -> None:
         """A DeletionRequest was seen; it is looked at soon."""
-        self.world.dirty[_place(manifest)] = manifest
-        self._doorbell.set()
+        self._taking.ring(manifest)
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
-        self._spawn(self._forget_store(_place(manifest)) if gone else self._meet_store(manifest))
+        self._spawn(self._forget_store(place_of(manifest)) if gone else self._meet_store(manifest))
 
     def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
         """A RestoreEvent was seen, or is gone."""
         if gone:
-            self.world.events.pop(_place(manifest), None)
+            self.world.events.pop(place_of(manifest), None)
         else:
             self._spawn(self.restores.meet(manifest))
 
     @property
     def heartbeat_age(self) -> float:
         """Return the seconds since the engine's loop last turned."""
-        return time.monotonic() - self._beat
+        return time.monotonic() - self._taking.beat
 
     # the loops
 
@@ -143,8 +147,9 @@ class Engine:
         loops: list[asyncio.Future[Any]] = [
             asyncio.create_task(loop, name=name)
             for name, loop in (
-                ("intake", self._intake_loop()),
+                ("intake", self._taking.run()),
                 ("reporting", self.reporting.run()),
+                ("failed stores", self._failed_stores_loop()),
                 ("resync", self._resync_loop()),
                 ("measure", self._measure_loop()),
                 ("stop", _until(stop)),
@@ -164,164 +169,10 @@ class Engine:
                     guard.task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
 
-    async def _intake_loop(self) -> None:
-        while True:
-            now = time.monotonic()
-            moment = self._retries.next_moment()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._doorbell.wait(), timeout=1.0 if moment is None else max(0.0, min(1.0, moment - now))
-                )
-            await asyncio.sleep(0.02)  # let a burst gather: a set costs little more than one
-            self._beat = time.monotonic()
-            self._doorbell.clear()
-            for place in self._retries.pop_due(self._beat):
-                if place in self.world.views:
-                    self._spawn(self._look_again(place))
-            for place in self._failed_stores.pop_due(self._beat):
-                guard = self.world.guards.get(place)
-                if guard is not None:
-                    self._spawn(self._meet_store(guard.manifest, again=True))
-            while self.world.dirty:
-                places = list(self.world.dirty)[:INTAKE_BATCH]
-                batch = [self.world.dirty.pop(place) for place in places]
-                try:
-                    await self._take_in(batch)
-                except (ClusterUnavailable, LedgerUnavailable) as away:
-                    log.warning("intake waits: %s", away)
-                    for manifest in batch:
-                        self.world.dirty.setdefault(_place(manifest), manifest)
-                    await asyncio.sleep(1)
-                    break
-
-    async def _look_again(self, place: Place) -> None:
-        """Read a request once more whose Secret was missing or could not be deleted."""
-        async for manifest in self._cluster.list("deletionrequests", [place[0]], f"metadata.name={place[1]}"):
-            self.ring_request(manifest)
-
-    async def _take_in(self, batch: Iterable[Manifest]) -> None:
-        orders: list[ErasureOrder] = []
-        secrets: dict[Place, SecretContent] = {}
-        manifests: dict[Place, Manifest] = {}
-        for manifest in batch:
-            place = _place(manifest)
-            self._view(manifest)
-            try:
-                request = parse(DeletionRequest, manifest)
-            except InvalidManifest as invalid:
-                log.warning("%s", invalid)
-                continue
-            if request.spec.subject is None:
-                continue  # spec.data: another capability
-            manifests[place] = manifest
-            identifier, problem, secret = await self._identifier(request)
-            if secret is not None:
-                secrets[place] = secret
-            orders.append(erasure_order(request, identifier, problem))
-        if not orders:
-            return
-        stores = {
-            ns: [guard.name for guard in self.world.stores_of(ns)]
-            for ns in {order.namespace for order in orders}
-        }
-        intakes = await asyncio.to_thread(
-            take_in,
-            orders,
-            self._ledger,
-            self._keyring,
-            now=self._clock(),
-            deadline=self._deadline,
-            stores=stores,
-        )
-        for place, intake in intakes.items():
-            view = self.world.views[place]
-            view.hindrance = intake.hindrance
-            reused = intake.hindrance is not None and intake.hindrance.obstacle is Obstacle.NAME_REUSED
-            view.claimed = not reused
-            if intake.record is not None and (not reused or place not in self.world.records):
-                if intake.record.open or not reused:
-                    self.world.records[place] = intake.record
-            if place in secrets and intake.hindrance is None:
-                await self._delete_secret(place, manifests[place], secrets[place], view)
-            if intake.hindrance is not None and not reused:
-                self._retries.at(time.monotonic() + 5, place)
-            self.reporting.want(place)
-        for namespace in {order.namespace for order in orders}:
-            for guard in self.world.stores_of(namespace):
-                guard.wake.set()
-        self._guarding.consider({place for place, intake in intakes.items() if intake.record})
-
-    async def _identifier(
-        self, request: DeletionRequest
-    ) -> tuple[Identifier | None, str | None, SecretContent | None]:
-        """Read the person's e-mail from the Secret that the request names, in its own namespace."""
-        subject = request.spec.subject
-        reference = subject.identifier_secret_ref if subject else None
-        if reference is None:
-            return None, None, None
-        namespace = request.metadata.namespace or ""
-        try:
-            secret = await self._cluster.secret(namespace, reference.name)
-        except ClusterRefused as refused:
-            return None, str(refused), None
-        if secret is None:
-            return None, f"Secret {reference.name} does not exist in namespace {namespace}; create it", None
-        if secret.type != IDENTIFIER_TYPE:
-            return (
-                None,
-                f"Secret {reference.name} must be of type {IDENTIFIER_TYPE}; create it anew with that type",
-                None,
-            )
-        if reference.key not in secret.content:
-            return (
-                None,
-                f"Secret {reference.name} has no key {reference.key}; add it, or correct the request",
-                None,
-            )
-        try:
-            return email_identifier(secret.content[reference.key].decode()), None, secret
-        except (NotAnEmailAddress, UnicodeDecodeError):
-            return (
-                None,
-                f"key {reference.key} of Secret {reference.name} is not one e-mail address; correct it",
-                None,
-            )
-
-    async def _delete_secret(
-        self, place: Place, manifest: Manifest, secret: SecretContent, view: RequestView
-    ) -> None:
-        name = manifest["spec"]["subject"]["identifierSecretRef"]["name"]
-        problem = f"Secret {name} changed after it was read"
-        try:
-            self.metrics.api_writes.labels("secret").inc()
-            if await self._cluster.delete_secret(
-                place[0], name, uid=secret.uid, resource_version=secret.resource_version
-            ):
-                return
-        except ClusterRefused as refused:
-            problem = f"Secret {name} can't be deleted: {refused}"
-        view.hindrance = Hindrance(
-            Obstacle.SECRET_MISSING, f"{problem}; the erasure goes on, the Secret stays until then"
-        )
-        self._retries.at(time.monotonic() + 5, place)
-
-    def _view(self, manifest: Manifest) -> None:
-        place, metadata = _place(manifest), manifest["metadata"]
-        known = self.world.views.get(place)
-        if known is not None and known.uid == metadata.get("uid"):
-            known.generation = metadata.get("generation", 1)
-            return
-        self.world.views[place] = RequestView(
-            uid=metadata.get("uid", ""),
-            generation=metadata.get("generation", 1),
-            status=dict(manifest.get("status") or {}),
-            first_seen=time.monotonic(),
-        )
-
     # stores
 
     async def _meet_store(self, manifest: Manifest, *, again: bool = False) -> None:
-        place = _place(manifest)
+        place = place_of(manifest)
         known = self.world.guards.get(place)
         same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
         same_object = known is not None and known.uid == manifest["metadata"].get("uid")
@@ -365,9 +216,8 @@ class Engine:
                     return guard
                 guard.secret_version = secret.resource_version
             guard.store = await asyncio.to_thread(self._connect, store, secret)
-        except (ValueError, StoreError) as unusable:
-            reason = "SecretMissing" if isinstance(unusable, ValueError) and wanted else "MappingInvalid"
-            guard.trouble = (reason, str(unusable))
+        except ValueError as unusable:
+            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
         except MappingInvalid as invalid:
             guard.trouble = ("MappingInvalid", str(invalid))
         except StoreError as unusable:
@@ -375,6 +225,15 @@ class Engine:
         except (ClusterRefused, ClusterUnavailable) as refused:
             guard.trouble = ("SecretMissing", str(refused))
         return guard
+
+    async def _failed_stores_loop(self) -> None:
+        """Try stores again whose Secret was missing or wrong: nobody tells when a Secret changes."""
+        while True:
+            await asyncio.sleep(1)
+            for place in self._failed_stores.pop_due(time.monotonic()):
+                guard = self.world.guards.get(place)
+                if guard is not None:
+                    self._spawn(self._meet_store(guard.manifest, again=True))
 
     async def _forget_store(self, place: Place) -> None:
         guard = self.world.guards.pop(place, None)
@@ -384,7 +243,7 @@ class Engine:
     async def _list_stores(self) -> None:
         seen = set()
         async for manifest in self._cluster.list("datastores", self._namespaces):
-            seen.add(_place(manifest))
+            seen.add(place_of(manifest))
             await self._meet_store(manifest)
         for place in set(self.world.guards) - seen:
             await self._forget_store(place)
@@ -435,8 +294,3 @@ class Engine:
 
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
-
-
-def _place(manifest: Manifest) -> Place:
-    metadata = manifest["metadata"]
-    return metadata.get("namespace", ""), metadata["name"]

@@ -156,15 +156,17 @@ class Guarding:
         visit = Visit()
         try:
             if store.proof is None:
-                self._prove(guard, store)
+                self._prove(store)
             store.trouble, store.trouble_reason = None, None
             if began - self._last_look.get(store.name, -1e9) >= self._journal_interval - 0.01:
                 self._look(guard, store, visit, began)
             if store.ledger_behind:
                 store.trouble_reason = "LedgerBehind"
                 store.trouble = (
-                    "the store's journal is ahead of the ledger: the ledger went back in time. Restore the newest "
-                    "ledger (see docs/operations.md, 'The ledger went back'); until then nothing is erased here"
+                    "the store's journal is ahead of the ledger: the ledger went back in time. Restore the "
+                    "newest "
+                    "ledger (see docs/operations.md, 'The ledger went back'); until then nothing is erased "
+                    "here"
                 )
             elif not self._open_episode(store):
                 self._serve(store, records, visit)
@@ -172,6 +174,8 @@ class Guarding:
             store.trouble, store.trouble_reason = str(away), "Unreachable"
         except AnswerUntrusted as strange:
             store.trouble, store.trouble_reason = str(strange), "Unreachable"
+        except LedgerOnSameServer as same:
+            store.trouble, store.trouble_reason = str(same), "LedgerOnSameServer"
         except MappingInvalid as invalid:
             store.trouble, store.trouble_reason = str(invalid), "MappingInvalid"
             store.proof = None
@@ -184,7 +188,7 @@ class Guarding:
         guard.applied = self._ledger.tombstone_count(store.name)
         return visit
 
-    def _prove(self, guard: StoreGuard, store: GuardedStore) -> None:
+    def _prove(self, store: GuardedStore) -> None:
         mappings = self._ledger.mappings(store.name)
         store.port.remember(mappings.values())
         episode = self._open_episode(store)
@@ -199,11 +203,9 @@ class Guarding:
                 f"its schema is not as it was ({invalid})", "is it being restored?"
             ) from None
         if self._ledger.server is not None and proof.server == self._ledger.server:
-            store.trouble_reason = "LedgerOnSameServer"
-            raise MappingInvalidServer()
-        if proof.proved.version not in mappings or mappings[proof.proved.version] != proof.proved:
-            if episode is None:
-                self._ledger.append([MappingProved(store.name, proof.proved)])
+            raise LedgerOnSameServer
+        if mappings.get(proof.proved.version) != proof.proved and episode is None:
+            self._ledger.append([MappingProved(store.name, proof.proved)])
         store.port.remember([proof.proved])
         store.proof = proof
 
@@ -386,16 +388,15 @@ class Guarding:
             )
 
 
-class MappingInvalidServer(MappingInvalid):
+class LedgerOnSameServer(StoreError):
     """The ledger lives on the server that it guards: a restore of that server would rewind both."""
 
     def __init__(self) -> None:
-        StoreError.__init__(
-            self,
-            "LETHE_LEDGER_URL leads to the same database server as this store, so one restore would rewind both",
+        super().__init__(
+            "LETHE_LEDGER_URL leads to the same database server as this store, so one restore would "
+            "rewind both",
             "put the ledger on another server, or on a volume",
         )
-        self.problems = ()
 
 
 def _place_of(record: RequestRecord) -> Place:

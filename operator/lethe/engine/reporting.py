@@ -46,7 +46,9 @@ class Reporting:
         self._writing: set[Place] = set()
 
     def want(self, place: Place) -> None:
-        """Let a request's status be looked at: at once if it has ended, else when it has been waiting a while."""
+        """Let a request's status be looked at: at once if it has ended, else when it has been waiting
+        a while.
+        """
         view = self._world.views.get(place)
         if view is None:
             return

@@ -74,7 +74,9 @@ class Restores:
         await self._report((namespace, name), episode)
 
     async def _episode_for(self, guard: StoreGuard, event: str, reason: str) -> RestoreEpisode | None:
-        """Return the restore that an event is about: its own, the open one, or a recent one without a reason."""
+        """Return the restore that an event is about: its own, the open one, or a recent one without a
+        reason.
+        """
         episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
         for episode in episodes:
             if event in episode.events:

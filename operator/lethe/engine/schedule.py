@@ -10,7 +10,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Schedule(Generic[K]):
-    """Keys that become due at a moment (seconds of a monotonic clock). A key waits once, for its earliest moment."""
+    """Keys that become due at a moment (seconds of a monotonic clock).
+
+    A key waits once, for its earliest moment.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, K]] = []

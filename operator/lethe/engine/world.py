@@ -96,3 +96,9 @@ class World:
 def _age(guard: StoreGuard) -> tuple[str, str]:
     metadata = guard.manifest.get("metadata", {})
     return (metadata.get("creationTimestamp", ""), metadata.get("name", ""))
+
+
+def place_of(manifest: Manifest) -> Place:
+    """Return where an object is."""
+    metadata = manifest["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]

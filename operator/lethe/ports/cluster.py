@@ -46,7 +46,9 @@ class Cluster(Protocol):
     """What the engine asks of the API server. All raise `ClusterUnavailable` and `ClusterRefused`."""
 
     def list(self, plural: str, namespaces: Collection[str], selector: str = "") -> AsyncIterator[Manifest]:
-        """Yield all objects of a kind (empty `namespaces`: of the whole cluster) that a field selector takes in."""
+        """Yield all objects of a kind (empty `namespaces`: of the whole cluster) that a field selector
+        takes in.
+        """
         ...
 
     async def secret(self, namespace: str, name: str) -> SecretContent | None:
@@ -54,7 +56,10 @@ class Cluster(Protocol):
         ...
 
     async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> bool:
-        """Delete exactly the Secret that was read; `False` if it has changed since. One that is gone is deleted."""
+        """Delete exactly the Secret that was read; `False` if it has changed since.
+
+        One that is gone is deleted.
+        """
         ...
 
     async def write_status(

@@ -122,7 +122,9 @@ class Ledger(Protocol):
         ...
 
     def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
-        """Return which of these keyed digests (tombstones' `email`, or `record_digest`) were erased and verified."""
+        """Return which of these keyed digests (tombstones' `email`, or `record_digest`) were erased
+        and verified.
+        """
         ...
 
     def known_head(self, store: str) -> KnownHead:

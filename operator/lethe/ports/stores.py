@@ -181,7 +181,8 @@ class Store(Protocol):
     def prove(self) -> Proof:
         """Connect, compare the mapping with the live schema, make the journal's tables where permitted.
 
-        Writes nothing to the subjects' tables. Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`.
+        Writes nothing to the subjects' tables. Raises `MappingInvalid`, `StoreUnreachable`,
+        `AnswerUntrusted`.
         """
         ...
 
@@ -209,7 +210,7 @@ class Store(Protocol):
         first_number: int | None = None,
         exclusive: bool = False,
     ) -> ErasureOutcome:
-        """Erase a set in one transaction that begins with the head's `move` (`None`: a store without journal).
+        """Erase a set in one transaction, which begins with the head's `move` (`None`: no journal).
 
         Every row that stands uncleared is judged under its lock. `first_number` makes this a re-erasure:
         only what is changed gets a journal entry, numbered from there in the order of `tombstones`.

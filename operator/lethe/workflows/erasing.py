@@ -30,9 +30,10 @@ from lethe.domain.facts import (
     Verified,
 )
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
-from lethe.domain.journal import GENESIS, Head, HeadMove, next_move
+from lethe.domain.journal import GENESIS, Head, HeadFinding, HeadMove, compare, next_move
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprint, Tombstone, as_it_was_found, who_came_back
 from lethe.domain.trust import (
     EARLIER_ERASURE,
@@ -44,6 +45,7 @@ from lethe.domain.trust import (
     ending_of,
     hindrance_of_found,
     hindrance_of_key,
+    key_in_doubt,
 )
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote, MoveSettled
@@ -125,12 +127,10 @@ def serve(
         return result
     try:
         pending = [r for r in waiting if r.progress(store.name).state is StoreState.PENDING]
-        _find_and_intend(
-            store, pending, ledger, keyring, token=token, now=now, primary=primary, result=result
-        )
+        _find_and_intend(store, pending, ledger, keyring, token=token, now=now, result=result)
         intended = _reread(ledger, waiting, store, StoreState.INTENDED)
         if intended:
-            _erase_and_verify(store, intended, ledger, keyring, token=token, now=now, result=result)
+            _erase_and_verify(store, intended, ledger, token=token, now=now, result=result)
     except HeadMoved:
         result.head_moved = result.retry = True
     except (StoreUnreachable, MappingInvalid) as away:
@@ -194,7 +194,6 @@ def _find_and_intend(
     ledger: Ledger,
     keyring: Keyring,
     *,
-    primary: str | None,
     token: int,
     now: datetime,
     result: PassResult,
@@ -202,10 +201,15 @@ def _find_and_intend(
     if not records:
         return
     sealed = ledger.sealed([record.request for record in records])
-    identifiers = {record.request: _identifiers(record, sealed.get(record.request)) for record in records}
+    keys = _KeysOfPrimary.read(ledger, primary)
+    identifiers = {
+        record.request: _identifiers(record, sealed.get(record.request), keys if store.is_primary else None)
+        for record in records
+    }
     finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
+    if any(record.request not in finding.records for record in records):
+        _see_that_it_stands(store, ledger)
     before = _erased_before(store, finding, identifiers, ledger, keyring)
-    episodes = ledger.episodes(store=store.name) if store.is_primary else ()
 
     facts: list[Fact] = []
     seal: dict[str, bytes] = {}
@@ -219,9 +223,7 @@ def _find_and_intend(
         )
         cleared_before = len(found) < len(finding.records.get(record.request, ()))
         if not found:
-            absence = _absence(
-                store, record, finding, identifiers[record.request], before, keyring, now, primary
-            )
+            absence = _absence(store, record, finding, identifiers[record.request], before, keyring, now)
             if cleared_before:
                 absence = NotFound(record.request, store.name, now, EARLIER_ERASURE)
             if absence is None:
@@ -237,13 +239,7 @@ def _find_and_intend(
             max_records=store.description.max_records,
             confirmed=record.confirmed,
             store=store.description.short_name,
-        ) or hindrance_of_key(
-            record.accepted.subject_id,
-            record.accepted.accepted_at,
-            episodes,
-            table=found[0].table,
-            confirmed=record.confirmed,
-        )
+        ) or keys.hindrance(store, record, identifiers[record.request])
         if hindrance is not None:
             _hinder(store, [record], hindrance)
             continue
@@ -255,7 +251,7 @@ def _find_and_intend(
         if store.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
             seal[record.request] = _linked(identifiers[record.request], found)
 
-    numbered, moves = _number(store, trusted, ledger, keyring, token)
+    numbered, moves = _number(store, trusted, ledger, token)
     wet = [intent for intent in numbered if not intent[0].accepted.dry_run]
     dry = [intent for intent in numbered if intent[0].accepted.dry_run]
     facts += [Intended(record.request, store.name, tombstones) for record, tombstones in wet]
@@ -269,8 +265,68 @@ def _find_and_intend(
         ledger.append(facts, seal=seal, moves=moves if wet else ())
 
 
-def _identifiers(record: RequestRecord, sealed: bytes | None) -> tuple[Identifier, ...]:
+@dataclass(frozen=True, slots=True)
+class _KeysOfPrimary:
+    """What is known of the Primary's keys: in which table they stand, and which restores may have moved them."""
+
+    table: str | None
+    episodes: Sequence[RestoreEpisode]
+
+    @classmethod
+    def read(cls, ledger: Ledger, primary: str | None) -> _KeysOfPrimary:
+        """Read it from the ledger; nothing of it is known without a Primary."""
+        if primary is None:
+            return cls(None, ())
+        tables = [proved.mapping.table for proved in ledger.mappings(primary).values()]
+        return cls(tables[-1] if tables else None, ledger.episodes(store=primary))
+
+    def in_doubt(self, record: RequestRecord, key: str) -> bool:
+        """Tell whether a key that was linked to a request may have become somebody else's."""
+        return key_in_doubt(key, record.accepted.accepted_at, self.episodes, table=self.table or "")[0]
+
+    def hindrance(
+        self, store: GuardedStore, record: RequestRecord, identifiers: Sequence[Identifier]
+    ) -> Hindrance | None:
+        """Decide whether the keys by which a store was searched still mean whom they meant."""
+        asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)
+        keys = {record.accepted.subject_id}
+        if store.description.needs_primary_key:
+            keys |= {i.value.reveal() for i in identifiers if i.kind is IdentifierKind.PRIMARY_KEY}
+        elif not store.is_primary:
+            return None
+        hindrances = (
+            hindrance_of_key(key, asked_at, self.episodes, table=self.table or "", confirmed=record.confirmed)
+            for key in keys
+        )
+        return next((one for one in hindrances if one is not None), None)
+
+
+def _see_that_it_stands(store: GuardedStore, ledger: Ledger) -> None:
+    """See that the store is where the ledger knows it, so that an absence in it means something.
+
+    In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
+    comes back later. Raises `HeadMoved`.
+    """
+    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
+        return
+    pulse = store.port.pulse()
+    known = ledger.known_head(store.name)
+    in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
+    if pulse.being_filled or not in_step:
+        raise HeadMoved("the store is being filled, or went back: that somebody is not found proves nothing")
+
+
+def _identifiers(
+    record: RequestRecord, sealed: bytes | None, keys: _KeysOfPrimary | None
+) -> tuple[Identifier, ...]:
+    """Return by what to search. `keys` (in the Primary) leaves out linked keys that may be another person's."""
     known = unsealed_identifiers(sealed) if sealed else ()
+    if keys is not None:
+        known = tuple(
+            one
+            for one in known
+            if one.kind is not IdentifierKind.PRIMARY_KEY or not keys.in_doubt(record, one.value.reveal())
+        )
     if record.accepted.subject_id is not None:
         by_id = Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(record.accepted.subject_id))
         known = tuple(dict.fromkeys((*known, by_id)))
@@ -319,7 +375,6 @@ def _absence(
     before: frozenset[bytes],
     keyring: Keyring,
     now: datetime,
-    primary: str | None,
 ) -> NotFound | None:
     if record.request in finding.unaskable:
         return NotFound(record.request, store.name, now, NOTHING_TO_ASK_BY)
@@ -334,7 +389,6 @@ def _number(
     store: GuardedStore,
     trusted: Sequence[tuple[RequestRecord, tuple[FoundRecord, ...]]],
     ledger: Ledger,
-    keyring: Keyring,
     token: int,
 ) -> tuple[list[tuple[RequestRecord, tuple[Tombstone, ...]]], tuple[MoveNote, ...]]:
     """Give every record its journal number, and note the numbers as allotted."""
@@ -380,7 +434,6 @@ def _erase_and_verify(
     store: GuardedStore,
     records: Sequence[RequestRecord],
     ledger: Ledger,
-    keyring: Keyring,
     *,
     token: int,
     now: datetime,
@@ -396,7 +449,9 @@ def _erase_and_verify(
     done = {entry.of: entry.counts for entry in outcome.entries}
     verified_numbers = [t for t in tombstones if t.number in done]
     residue = store.port.check([verified_numbers], who_came_back(store.fingerprints))
-    dirty = set(residue.uncleared)
+    # A row that nothing tells whose it is by now has not been seen cleared either.
+    unclear = set(residue.unclear)
+    dirty = {*residue.uncleared, *(t.number for t in verified_numbers if (t.table, t.key) in unclear)}
     facts: list[Fact] = []
     for record in records:
         mine = record.progress(store.name).tombstones
@@ -429,7 +484,10 @@ def _unfinished(
             message = f"{name}: {where} is locked by another session ({first.code}); it is tried again"
             _hinder(store, [record], Hindrance(Obstacle.ERASING, message))
             return []
-        message = f"{name} refused what the mapping writes to {where} ({first.code}: {first.what}); correct the DataStore"
+        message = (
+            f"{name} refused what the mapping writes to {where} ({first.code}: {first.what}); "
+            "correct the DataStore"
+        )
         _hinder(store, [record], Hindrance(Obstacle.VALUE_REFUSED, message))
         return []
     if any(t.number in outcome.unclear or t.number in outcome.left_alone for t in mine):

@@ -1,4 +1,6 @@
-"""Taking requests on: the first durable act is the ledger's, before any status is written or Secret deleted."""
+"""Taking requests on: the first durable act is the ledger's, before any status is written or Secret
+deleted.
+"""
 
 from __future__ import annotations
 
@@ -141,5 +143,6 @@ def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str
     return Hindrance(
         Obstacle.NAME_REUSED,
         f"a DeletionRequest {record.accepted.name} with {what} was accepted at "
-        f"{record.accepted.accepted_at:%Y-%m-%dT%H:%M:%SZ}; nothing was done for this one. Apply it under a new name",
+        f"{record.accepted.accepted_at:%Y-%m-%dT%H:%M:%SZ}; nothing was done for this one. Apply it "
+        f"under a new name",
     )

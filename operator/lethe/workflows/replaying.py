@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
-from lethe.domain.journal import Head, HeadFinding, Pulse, compare
+from lethe.domain.journal import Head, HeadFinding, Pulse, compare, is_ahead, remembered_identity
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
@@ -44,7 +44,7 @@ class ReplayStep:
     message: str = ""
 
 
-def replay(
+def replay(  # noqa: PLR0911 - each return is a state in which a replay can stand
     store: GuardedStore,
     episode: RestoreEpisode,
     ledger: Ledger,
@@ -55,12 +55,21 @@ def replay(
 ) -> ReplayStep:
     """Take a restore one pass further. Raises `StoreUnreachable`."""
     pulse = _settled_pulse(store, ledger, now)
+    if is_ahead(ledger.known_head(store.name), pulse):
+        store.ledger_behind = True
+        return ReplayStep(ReplayState.WAITING, "the store's journal is ahead of the ledger, which went back")
     if not _has_come_to_rest(store, pulse):
         return ReplayStep(ReplayState.WAITING, "the restore is still going on")
     proof = _whole_again(store, ledger)
     if isinstance(proof, ReplayStep):
         return proof
     known = ledger.known_head(store.name)
+    if proof.journal is not JournalSupport.KEPT and known.head is not None:
+        # Without it no restore could be told from now on, and this one would be found again and again.
+        return ReplayStep(
+            ReplayState.WAITING,
+            f"the journal is gone and Lethe may not make it; let a DBA run: {proof.journal_ddl}",
+        )
     store.port.advance_sequences(known.positions)
     if proof.journal is JournalSupport.KEPT:
         episode = recount(store, episode, ledger, now=now, pulse=pulse)
@@ -181,7 +190,7 @@ def _open_gate(
     token: int,
     now: datetime,
 ) -> ReplayStep:
-    """Tick the head, look once more, and declare the store safe: journal equals ledger *after* the verification.
+    """Tick the head, look once more, declare the store safe: journal equals ledger *after* verifying.
 
     The tick follows `stands_at`, where the head stood when everything was read back. Following whatever
     head is there now would adopt a restore of the moment between.
@@ -196,7 +205,8 @@ def _open_gate(
         move = intend_move(store, ledger, token=token, expected=stands_at, adopt=True)
         if move is not None:
             head = store.port.tick(move)
-            ledger.append(moves=[MoveSettled(store.name, head, before.identity)])
+            identity = remembered_identity(ledger.known_head(store.name).identity, before.identity)
+            ledger.append(moves=[MoveSettled(store.name, head, identity)])
         if compare(ledger.known_head(store.name), store.port.pulse()) is not HeadFinding.IN_STEP:
             store.stable_pulses = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
@@ -217,6 +227,7 @@ def release(
         move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
         if move is not None:
             head = store.port.tick(move)
-            ledger.append(moves=[MoveSettled(store.name, head, pulse.identity)])
+            identity = remembered_identity(ledger.known_head(store.name).identity, pulse.identity)
+            ledger.append(moves=[MoveSettled(store.name, head, identity)])
     ledger.append([Released(store.name, episode.episode, now, because)])
     store.sweep_wanted = True

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import count
 
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected
-from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
+from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare, remembered_identity
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
-from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue
+from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.erasing import intend_move
 from lethe.workflows.guarded import GuardedStore
 
@@ -55,7 +56,9 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
     known = ledger.known_head(store.name)
     pulse = store.port.pulse(settle=known.pending is not None)
     store.last_pulse_at = now
-    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
+    kept = store.proof is not None and store.proof.journal is JournalSupport.KEPT
+    journaled_once = known.head is not None or known.pending is not None
+    if store.proof is None or not (kept or journaled_once):
         return Look.FINE
     finding = compare(known, pulse)
     if finding is HeadFinding.PENDING_COMMITTED:
@@ -67,8 +70,8 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
         finding = compare(known, pulse)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
-            if not ledger.episodes(store=store.name, open_only=True):
-                _tick(store, ledger, pulse, token=token)
+            if kept and not ledger.episodes(store=store.name, open_only=True):
+                _tick(store, ledger, known, pulse, token=token)
             return Look.FINE
         case HeadFinding.LEDGER_BEHIND:
             store.ledger_behind = True
@@ -92,7 +95,7 @@ def settle_committed(
     return ledger.known_head(store.name)
 
 
-def _tick(store: GuardedStore, ledger: Ledger, pulse: Pulse, *, token: int) -> None:
+def _tick(store: GuardedStore, ledger: Ledger, known: KnownHead, pulse: Pulse, *, token: int) -> None:
     move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
     if move is None:
         return
@@ -100,7 +103,9 @@ def _tick(store: GuardedStore, ledger: Ledger, pulse: Pulse, *, token: int) -> N
         head = store.port.tick(move)
     except HeadMoved:
         return  # the next look tells why
-    ledger.append(moves=[MoveSettled(store.name, head, pulse.identity)])
+    # A table that is gone for a moment, between DROP and CREATE of a restore, is not forgotten.
+    identity = remembered_identity(known.identity, pulse.identity)
+    ledger.append(moves=[MoveSettled(store.name, head, identity)])
 
 
 def open_episode(
@@ -116,14 +121,35 @@ def open_episode(
     While an episode is open, a further restore belongs to it.
     """
     already = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
-    missing = len(missing_numbers(store, ledger)) if pulse is not None and already is None else 0
-    name = already.episode if already else f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
-    positions = dict(pulse.head.positions) if pulse is not None and pulse.head is not None else {}
     if already is not None:
         return already
+    name = _name_of_episode(store, ledger, now)
+    missing = _missing_at_first_sight(store, ledger, pulse) if pulse is not None else 0
+    # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
+    rewound = by is DetectedBy.JOURNAL and pulse is not None and pulse.head is not None
+    positions = dict(pulse.head.positions) if rewound and pulse is not None and pulse.head else {}
     ledger.append([RestoreDetected(store.name, name, now, by, positions, missing)])
     store.stable_pulses, store.stable_identity = 0, None
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
+
+
+def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
+    """Return a name that no restore of this store had yet: two may be noticed within one second."""
+    name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
+    taken = {episode.episode for episode in ledger.episodes(store=store.name)}
+    if name not in taken:
+        return name
+    return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
+
+
+def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> int:
+    """Count the missing erasures as far as the journal can be read: that it can't must not hide the restore."""
+    if pulse.head is None:
+        return ledger.tombstone_count(store.name)
+    try:
+        return len(missing_numbers(store, ledger))
+    except StoreError:
+        return ledger.tombstone_count(store.name)  # counted anew once the restore has come to rest
 
 
 def recount(
@@ -136,9 +162,11 @@ def recount(
     """
     missing = len(missing_numbers(store, ledger))
     first = episode.unclear is None and episode.re_erased == 0
-    if missing == episode.missing or not (first or missing > episode.missing):
+    rewound = episode.detected_by is DetectedBy.JOURNAL and pulse.head is not None
+    positions = dict(pulse.head.positions) if rewound and pulse.head else dict(episode.positions)
+    as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
+    if as_noted or not (first or missing > episode.missing):
         return episode
-    positions = dict(pulse.head.positions) if pulse.head is not None else dict(episode.positions)
     ledger.append(
         [RestoreDetected(store.name, episode.episode, now, episode.detected_by, positions, missing)]
     )
@@ -196,9 +224,9 @@ def _answer(
     if not wanted:
         return Resurrection(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
-    count = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
-    store.resurrected += count
-    return Resurrection(count, residue.left_alone, unclear)
+    again = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
+    store.resurrected += again
+    return Resurrection(again, residue.left_alone, unclear)
 
 
 def re_erase(

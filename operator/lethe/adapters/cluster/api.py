@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -213,7 +212,7 @@ class KubernetesCluster:
             content = await response.read()  # type: ignore[no-untyped-call]
         except ApiException as refused:
             raise _error(verb, path, int(refused.status or 0)) from None
-        except (TimeoutError, OSError, aiohttp.ClientError, asyncio.TimeoutError) as away:
+        except (TimeoutError, OSError, aiohttp.ClientError) as away:
             raise ClusterUnavailable(f"the API server does not answer ({type(away).__name__})") from None
         if response.status >= 400:
             raise _error(verb, path, response.status)
@@ -221,7 +220,7 @@ class KubernetesCluster:
 
 
 def _error(verb: str, path: str, code: int) -> ClusterRefused | ClusterUnavailable:
-    if code == 0 or code == 429 or code >= 500:
+    if code in {0, 429} or code >= 500:
         return ClusterUnavailable(f"the API server is unavailable (HTTP {code})")
     remedy = "; check the operator's RBAC" if code in (401, 403) else ""
     return ClusterRefused(f"the API server refused {verb} {path} (HTTP {code}){remedy}", code)

@@ -1,0 +1,205 @@
+"""Taking requests in: from the queue into the ledger, as a set; then their Secrets are deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from datetime import datetime
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.translation import erasure_order
+from lethe.api.v1alpha1.deletionrequest import DeletionRequest
+from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
+from lethe.domain.periods import Period
+from lethe.domain.trust import Hindrance, Obstacle
+from lethe.engine.metrics import Metrics
+from lethe.engine.reporting import Reporting
+from lethe.engine.schedule import Schedule
+from lethe.engine.world import Place, RequestView, World, place_of
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger, LedgerUnavailable
+from lethe.workflows.intake import ErasureOrder, Intake, take_in
+
+log = logging.getLogger("lethe.intake")
+
+IDENTIFIER_TYPE = "lethe.dev/identifier"
+BATCH = 500
+GATHER_SECONDS = 0.02
+"""How long a burst may gather: a set costs little more than one."""
+RETRY_SECONDS = 5.0
+
+
+class UnusableSecret(Exception):
+    """The Secret of a request can't be used; the message names it and the remedy, never its content."""
+
+
+class Taking:
+    """The queue of requests, and the loop that empties it."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        keyring: Keyring,
+        cluster: Cluster,
+        metrics: Metrics,
+        reporting: Reporting,
+        *,
+        clock: Callable[[], datetime],
+        deadline: Period,
+        consider: Callable[[Collection[Place]], None],
+    ) -> None:
+        self._world, self._ledger, self._keyring, self._cluster = world, ledger, keyring, cluster
+        self._metrics, self._reporting, self._clock = metrics, reporting, clock
+        self._deadline, self._consider = deadline, consider
+        self._doorbell = asyncio.Event()
+        self._retries: Schedule[Place] = Schedule()
+        self.beat = time.monotonic()
+
+    def ring(self, manifest: Manifest) -> None:
+        """Queue a request; the newest of its manifests counts."""
+        self._world.dirty[place_of(manifest)] = manifest
+        self._doorbell.set()
+
+    async def run(self) -> None:
+        """Take in what is queued, for ever."""
+        while True:
+            await self._wait()
+            for place in self._retries.pop_due(self.beat):
+                with suppress(ClusterUnavailable, ClusterRefused):
+                    await self._look_again(place)
+            while self._world.dirty:
+                places = list(self._world.dirty)[:BATCH]
+                batch = [self._world.dirty.pop(place) for place in places]
+                try:
+                    await self._take_in(batch)
+                except (ClusterUnavailable, LedgerUnavailable) as away:
+                    log.warning("intake waits: %s", away)
+                    for manifest in batch:
+                        self._world.dirty.setdefault(place_of(manifest), manifest)
+                    await asyncio.sleep(1)
+                    break
+
+    async def _wait(self) -> None:
+        moment = self._retries.next_moment()
+        left = 1.0 if moment is None else max(0.0, min(1.0, moment - time.monotonic()))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._doorbell.wait(), timeout=left)
+        await asyncio.sleep(GATHER_SECONDS)
+        self.beat = time.monotonic()
+        self._doorbell.clear()
+
+    async def _look_again(self, place: Place) -> None:
+        """Read a request once more whose Secret was missing or could not be deleted."""
+        namespace, name = place
+        async for manifest in self._cluster.list("deletionrequests", [namespace], f"metadata.name={name}"):
+            self._world.dirty[place] = manifest
+
+    async def _take_in(self, batch: Iterable[Manifest]) -> None:
+        orders: list[ErasureOrder] = []
+        secrets: dict[Place, tuple[str, SecretContent]] = {}
+        for manifest in batch:
+            place = place_of(manifest)
+            self._view(manifest)
+            try:
+                request = parse(DeletionRequest, manifest)
+            except InvalidManifest as invalid:
+                log.warning("%s", invalid)
+                continue
+            if request.spec.subject is None:
+                continue  # spec.data: another capability
+            identifier, problem = None, None
+            reference = request.spec.subject.identifier_secret_ref
+            if reference is not None:
+                try:
+                    secret = await self._secret(place[0], reference.name)
+                    identifier = _identifier(secret, reference.name, reference.key)
+                    secrets[place] = reference.name, secret
+                except UnusableSecret as unusable:
+                    problem = str(unusable)
+            orders.append(erasure_order(request, identifier, problem))
+        if not orders:
+            return
+        namespaces = {order.namespace for order in orders}
+        intakes = await asyncio.to_thread(
+            take_in,
+            orders,
+            self._ledger,
+            self._keyring,
+            now=self._clock(),
+            deadline=self._deadline,
+            stores={ns: [guard.name for guard in self._world.stores_of(ns)] for ns in namespaces},
+        )
+        for place, intake in intakes.items():
+            await self._note(place, intake, secrets.get(place))
+        for namespace in namespaces:
+            for guard in self._world.stores_of(namespace):
+                guard.wake.set()
+        self._consider({place for place, intake in intakes.items() if intake.record})
+
+    async def _note(self, place: Place, intake: Intake, secret: tuple[str, SecretContent] | None) -> None:
+        """Keep in memory what became of a request, and delete its Secret once the ledger has its content."""
+        view = self._world.views[place]
+        view.hindrance = intake.hindrance
+        view.claimed = intake.hindrance is None or intake.hindrance.obstacle is not Obstacle.NAME_REUSED
+        if intake.record is not None and (view.claimed or intake.record.open):
+            self._world.records[place] = intake.record
+        if intake.hindrance is None and secret is not None:
+            view.hindrance = await self._delete(place[0], *secret)
+        if view.hindrance is not None and view.claimed:
+            self._retries.at(time.monotonic() + RETRY_SECONDS, place)
+        self._reporting.want(place)
+
+    async def _secret(self, namespace: str, name: str) -> SecretContent:
+        try:
+            secret = await self._cluster.secret(namespace, name)
+        except ClusterRefused as refused:
+            raise UnusableSecret(str(refused)) from None
+        if secret is None:
+            raise UnusableSecret(f"Secret {name} does not exist in namespace {namespace}; create it")
+        return secret
+
+    async def _delete(self, namespace: str, name: str, secret: SecretContent) -> Hindrance | None:
+        problem = f"Secret {name} changed after it was read"
+        try:
+            self._metrics.api_writes.labels("secret").inc()
+            if await self._cluster.delete_secret(
+                namespace, name, uid=secret.uid, resource_version=secret.resource_version
+            ):
+                return None
+        except ClusterRefused as refused:
+            problem = f"Secret {name} can't be deleted: {refused}"
+        return Hindrance(
+            Obstacle.SECRET_MISSING, f"{problem}; the erasure goes on, the Secret is tried again"
+        )
+
+    def _view(self, manifest: Manifest) -> None:
+        place, metadata = place_of(manifest), manifest["metadata"]
+        known = self._world.views.get(place)
+        if known is not None and known.uid == metadata.get("uid"):
+            known.generation = metadata.get("generation", 1)
+            return
+        self._world.views[place] = RequestView(
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 1),
+            status=dict(manifest.get("status") or {}),
+            first_seen=time.monotonic(),
+        )
+
+
+def _identifier(secret: SecretContent, name: str, key: str) -> Identifier:
+    """Return the person whom a Secret names. Raises `UnusableSecret`."""
+    if secret.type != IDENTIFIER_TYPE:
+        raise UnusableSecret(
+            f"Secret {name} must be of type {IDENTIFIER_TYPE}; create it anew with that type"
+        )
+    if key not in secret.content:
+        raise UnusableSecret(f"Secret {name} has no key {key}; add it, or correct the request")
+    try:
+        return email_identifier(secret.content[key].decode())
+    except (NotAnEmailAddress, UnicodeDecodeError):
+        raise UnusableSecret(f"key {key} of Secret {name} is not one e-mail address; correct it") from None
