@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from secrets import token_bytes
 
@@ -32,7 +32,6 @@ def record_erasures(
     store: str,
     version: str,
     token: int,
-    told: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, float]:
     """Record the erasure of people, each by a request of its own, in the four appends that a pass makes.
 
@@ -40,12 +39,12 @@ def record_erasures(
     """
     facts, seconds = 0, 0.0
     for chunk in people:
-        for step in _facts_of(ledger, keyring, fingerprints, chunk, store=store, version=version, token=token):
+        steps = _facts_of(ledger, keyring, fingerprints, chunk, store=store, version=version, token=token)
+        for happened, moves in steps:
             watch = Stopwatch()
-            ledger.append(step[0], moves=step[1])
+            ledger.append(happened, moves=moves)
             seconds += watch.lap()
-            facts += len(step[0])
-        told(facts)
+            facts += len(happened)
     return facts, seconds
 
 

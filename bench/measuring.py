@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +51,28 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that `percent` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the seconds of processor that a process and all its children, ended ones too, have taken."""
+    fields = _stat(pid)
+    ticks = sum(int(field) for field in fields[11:15])  # utime, stime, and both of the children that ended
+    living = sum(processor_seconds(child) for child in _children(pid))
+    return ticks / os.sysconf("SC_CLK_TCK") + living
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(_stat(int(entry.name))[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    # The name, in parentheses, may hold spaces; the state is the first field after it.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _kilobytes(pid: int | None, field: str) -> int:

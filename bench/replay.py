@@ -11,7 +11,8 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from bench.figures import Figure, median_figure
 from bench.ledgers import CHUNK, record_erasures
-from bench.measuring import Stopwatch, forget_peak, peak_resident, resident
+from bench.measuring import forget_peak, peak_resident, processor_seconds, resident
 from bench.population import MAPPING, Population, warm
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
@@ -43,14 +44,49 @@ class NotReplayed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """What one replay took. Seconds; `grown` is the peak's MiB above what was in memory before."""
+class Work:
+    """Seconds by the clock, and of processor: of the database's server and of the process that asks it.
 
-    detection: float
-    replay: float
-    sweep: float
+    On a machine that others use too, the clock tells more of them than of this; the processor does not.
+    """
+
+    seconds: float
+    server: float
+    client: float
+
+    @property
+    def processor(self) -> float:
+        """Return the seconds of processor in all."""
+        return self.server + self.client
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one replay took. `grown` is the peak's MiB above what was in memory before."""
+
+    detection: Work
+    replay: Work
+    sweep: Work
     peak: float
     grown: float
+
+
+class Worked:
+    """Measures the work between two calls of `lap`. `server` is the id of the database's first process."""
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._before = self._now()
+
+    def lap(self) -> Work:
+        """Return the work since the last lap, and begin another."""
+        now = self._now()
+        work = Work(*(after - before for after, before in zip(now, self._before, strict=True)))
+        self._before = self._now()
+        return work
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), processor_seconds(self._server), time.process_time()
 
 
 def bench_replay(*, tombstones: int, users: int, repeat: int) -> list[Figure]:
@@ -66,37 +102,42 @@ def bench_replay(*, tombstones: int, users: int, repeat: int) -> list[Figure]:
         origin = Path(folder) / "lethe"
         facts, seconds = _erase_on_paper(before, population, origin)
         _tell(f"{tombstones:,} tombstones are recorded")
-        by_hand, checks, timings = [], list[float](), list[Timing]()
+        by_hand, checks, timings = list[Work](), list[Work](), list[Timing]()
         for turn in range(repeat):
             hand, check = _by_hand(server, population)
             by_hand.append(hand)
             checks.append(check)
             timings.append(_by_lethe(server, origin, Path(folder) / f"turn-{turn}", tombstones))
-            _tell(f"turn {turn + 1}: by hand {hand:.1f} s, Lethe {timings[-1].replay:.1f} s")
+            _tell(f"turn {turn + 1}: by hand {hand.seconds:.1f} s, Lethe {timings[-1].replay.seconds:.1f} s")
+    pairs = list(zip(timings, by_hand, strict=True))
+    sweeps = list(zip(timings, checks, strict=True))
     return [
         Figure(BENCH, "ledger filled", facts / seconds, "facts/s"),
-        median_figure(BENCH, "raw SQL", by_hand, "s"),
-        median_figure(BENCH, "replay", [one.replay for one in timings], "s"),
-        median_figure(
-            BENCH,
-            "replay / raw SQL",
-            [one.replay / hand for one, hand in zip(timings, by_hand, strict=True)],
-            "×",
-            aim=2,
-        ),
-        median_figure(BENCH, "replayed", [tombstones / one.replay for one in timings], "people/s"),
-        median_figure(BENCH, "detection", [one.detection for one in timings], "s"),
-        median_figure(BENCH, "raw check", checks, "s"),
-        median_figure(BENCH, "sweep", [one.sweep for one in timings], "s"),
-        median_figure(
-            BENCH,
-            "sweep / raw check",
-            [one.sweep / check for one, check in zip(timings, checks, strict=True)],
-            "×",
-        ),
+        *_work("raw SQL", by_hand),
+        *_work("replay", [one.replay for one in timings]),
+        _ratio("replay / raw SQL", [one.replay.seconds / hand.seconds for one, hand in pairs], aim=2),
+        _ratio("replay / raw SQL, processor", [one.replay.processor / hand.processor for one, hand in pairs]),
+        median_figure(BENCH, "replayed", [tombstones / one.replay.seconds for one in timings], "people/s"),
+        *_work("detection", [one.detection for one in timings]),
+        *_work("raw check", checks),
+        *_work("sweep", [one.sweep for one in timings]),
+        _ratio("sweep / raw check", [one.sweep.seconds / check.seconds for one, check in sweeps]),
+        _ratio("sweep / raw check, processor", [s.sweep.processor / check.processor for s, check in sweeps]),
         median_figure(BENCH, "peak memory", [one.peak for one in timings], "MiB"),
         median_figure(BENCH, "peak above start", [one.grown for one in timings], "MiB"),
     ]
+
+
+def _work(name: str, works: Sequence[Work]) -> list[Figure]:
+    return [
+        median_figure(BENCH, name, [one.seconds for one in works], "s"),
+        median_figure(BENCH, f"{name}, processor of server", [one.server for one in works], "s"),
+        median_figure(BENCH, f"{name}, processor of client", [one.client for one in works], "s"),
+    ]
+
+
+def _ratio(name: str, ratios: Sequence[float], *, aim: float | None = None) -> Figure:
+    return median_figure(BENCH, name, ratios, "×", aim=aim)
 
 
 def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[int, float]:
@@ -118,14 +159,14 @@ def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[
         )
 
 
-def _by_hand(server: PostgresServer, population: Population) -> tuple[float, float]:
+def _by_hand(server: PostgresServer, population: Population) -> tuple[Work, Work]:
     url = server.create_database("by_hand", template="before")
     warm(url)
-    watch = Stopwatch()
+    work = Worked(_pid_of(server))
     population.erase_by_hand(url)
-    erased = watch.lap()
+    erased = work.lap()
     population.check_by_hand(url)
-    checked = watch.lap()
+    checked = work.lap()
     server.drop_database("by_hand")
     return erased, checked
 
@@ -135,40 +176,51 @@ def _by_lethe(server: PostgresServer, origin: Path, directory: Path, tombstones:
     warm(url)
     shutil.copytree(origin, directory)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as another:
-        timing = another.submit(time_replay, directory, url, tombstones).result()
+        timing = another.submit(time_replay, directory, url, tombstones, _pid_of(server)).result()
     server.drop_database("by_lethe")
     shutil.rmtree(directory)
     return timing
 
 
-def time_replay(directory: Path, url: str, tombstones: int) -> Timing:
+def _pid_of(server: PostgresServer) -> int:
+    return int((server.data_directory / "postmaster.pid").read_text().splitlines()[0])
+
+
+def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timing:
     """Replay and sweep in this process. Raises `NotReplayed` where Lethe did something else."""
     with opened(directory, url) as (store, ledger, _, token):
         store.port.remember(ledger.mappings(STORE).values())
         store.proof = store.port.prove()
         forget_peak()
         before = resident()
-        watch = Stopwatch()
+        work = Worked(server)
         found = look(store, ledger, token=token, now=datetime.now(UTC))
-        detection = watch.lap()
+        detection = work.lap()
         if found is not Look.RESTORED:
             raise NotReplayed(f"the store is {found}")
-        for _ in range(_MOST_PASSES):
-            (episode,) = ledger.episodes(store=STORE, open_only=True)
-            step = replay(store, episode, ledger, token=token, now=datetime.now(UTC))
-            if step.state is not ReplayState.WAITING:
-                break
-        replayed = watch.lap()
+        _replay(store, ledger, token)
+        replayed = work.lap()
         (episode,) = ledger.episodes(store=STORE)
-        if step.state is not ReplayState.SAFE or episode.re_erased != tombstones:
-            raise NotReplayed(f"{step.state}: {episode.re_erased} of {tombstones} erased again")
-        watch.lap()
+        if episode.re_erased != tombstones:
+            raise NotReplayed(f"{episode.re_erased} of {tombstones} were erased again")
+        work.lap()
         swept = sweep(store, ledger, token=token, now=datetime.now(UTC))
-        sweeping = watch.lap()
+        sweeping = work.lap()
         if swept.re_erased or swept.left_alone or swept.unclear:
             raise NotReplayed(f"the sweep after it found {swept}")
         peak = peak_resident()
         return Timing(detection, replayed, sweeping, peak, peak - before)
+
+
+def _replay(store: GuardedStore, ledger: SqlLedger, token: int) -> None:
+    for _ in range(_MOST_PASSES):
+        (episode,) = ledger.episodes(store=STORE, open_only=True)
+        step = replay(store, episode, ledger, token=token, now=datetime.now(UTC))
+        if step.state is ReplayState.SAFE:
+            return
+        if step.state is not ReplayState.WAITING:
+            raise NotReplayed(f"{step.state}: {step.message}")
+    raise NotReplayed("the store did not come to rest")
 
 
 @contextmanager
@@ -176,9 +228,7 @@ def opened(directory: Path, url: str) -> Iterator[tuple[GuardedStore, SqlLedger,
     """Open the ledger and keys in a directory, and the store over a database; take the ledger over."""
     keyring = FileKeyring(directory / "keys")
     ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", keyring)
-    port = SqlStore(
-        url, MAPPING, ledger_id=ledger.ledger_id, store=STORE, keyring=keyring, primary=True
-    )
+    port = SqlStore(url, MAPPING, ledger_id=ledger.ledger_id, store=STORE, keyring=keyring, primary=True)
     try:
         description = StoreDescription("bench", "site", StoreRole.PRIMARY, StoreOwner.SELF)
         guarded = GuardedStore(description, port, fingerprints_of(keyring, STORE))
