@@ -55,24 +55,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def processor_seconds(pid: int) -> float:
     """Return the seconds of processor that a process and all its children, ended ones too, have taken."""
-    fields = _stat(pid)
-    ticks = sum(int(field) for field in fields[11:15])  # utime, stime, and both of the children that ended
-    living = sum(processor_seconds(child) for child in _children(pid))
-    return ticks / os.sysconf("SC_CLK_TCK") + living
-
-
-def _children(pid: int) -> list[int]:
-    found = []
+    processes: dict[int, list[str]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            if int(_stat(int(entry.name))[1]) == pid:
-                found.append(int(entry.name))
-    return found
+            # The name, in parentheses, may hold spaces; state and parent follow it.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            processes[int(entry.name)] = fields
 
+    def ticks(of: int) -> int:
+        own = sum(int(field) for field in processes[of][11:15])  # those of children that ended among them
+        return own + sum(ticks(child) for child, fields in processes.items() if fields[1] == str(of))
 
-def _stat(pid: int) -> list[str]:
-    # The name, in parentheses, may hold spaces; the state is the first field after it.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return ticks(pid) / os.sysconf("SC_CLK_TCK")
 
 
 def _kilobytes(pid: int | None, field: str) -> int:
