@@ -63,8 +63,10 @@ CREATE TABLE users (
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   person uuid NOT NULL
 );
-CREATE TABLE sessions (id serial PRIMARY KEY, user_id integer NOT NULL REFERENCES users (id), token text);
-CREATE TABLE comments (id serial PRIMARY KEY, author_id integer NOT NULL REFERENCES users (id), signature text);
+CREATE TABLE sessions (
+  id serial PRIMARY KEY, user_id integer NOT NULL REFERENCES users (id), token text);
+CREATE TABLE comments (
+  id serial PRIMARY KEY, author_id integer NOT NULL REFERENCES users (id), signature text);
 """
 
 MAPPING = SubjectMapping(
@@ -320,7 +322,8 @@ class Company:
         rows = self.sql(
             "SELECT to_jsonb(u) || jsonb_build_object("
             "'sessions', (SELECT count(*) FROM sessions s WHERE s.user_id = u.id), "
-            "'signatures', (SELECT array_agg(signature ORDER BY c.id) FROM comments c WHERE c.author_id = u.id))"
+            "'signatures', (SELECT array_agg(signature ORDER BY c.id) FROM comments c"
+            " WHERE c.author_id = u.id))"
             " FROM users u WHERE u.person = %s",
             person,
         )
@@ -356,9 +359,9 @@ class Company:
         """Apply a request's manifest (again), with answers of a person."""
         order = self.orders[name]
         self.orders[name] = order = replace(order, confirmed=(*order.confirmed, *confirmed))
-        stores = [STORE, *(store.name for store in self.other_stores)]
+        stores = {NAMESPACE: [STORE, *(store.name for store in self.other_stores)]}
         taken = intake.take_in(
-            [order], self.ledger, self.keyring, now=self.now, deadline=Period(1, 0), stores={NAMESPACE: stores}
+            [order], self.ledger, self.keyring, now=self.now, deadline=Period(1, 0), stores=stores
         )
         return taken[NAMESPACE, name]
 
@@ -440,9 +443,7 @@ class Company:
                         visit.opened = True
                         break
         elif release is not None:
-            replaying.release(
-                store, episode, self.ledger, because=release, token=self.token, now=self.now
-            )
+            replaying.release(store, episode, self.ledger, because=release, token=self.token, now=self.now)
         else:
             visit.step = replaying.replay(
                 store, episode, self.ledger, token=self.token, now=self.now, manual_release=manual

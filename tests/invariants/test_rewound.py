@@ -1,4 +1,4 @@
-"""Invariants 1 and 3: a store that went back in time is noticed, nothing commits on it, and all is erased again."""
+"""Invariants 1 and 3: a rewound store is noticed, nothing commits on it, and all is erased again."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def hindrance_of_found(
 def key_in_doubt(
     key: str, asked_at: datetime, episodes: Sequence[RestoreEpisode], *, table: str
 ) -> tuple[bool, int | None]:
-    """Tell whether a key that was noted at `asked_at` may mean somebody else by now, and above which position.
+    """Tell whether a key noted at `asked_at` may mean somebody else by now, and above which position.
 
     Once the store went back after that moment, the key is only sure where no restore, of whenever, went
     back to before it was given out: a later restore may bring back the time of either owner. A restore

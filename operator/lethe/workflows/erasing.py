@@ -33,7 +33,6 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.journal import GENESIS, Head, HeadFinding, HeadMove, compare, next_move
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
-from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprint, Tombstone, as_it_was_found, who_came_back
 from lethe.domain.trust import (
     EARLIER_ERASURE,
@@ -44,8 +43,6 @@ from lethe.domain.trust import (
     RecordTrait,
     ending_of,
     hindrance_of_found,
-    hindrance_of_key,
-    key_in_doubt,
 )
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote, MoveSettled
@@ -61,7 +58,8 @@ from lethe.ports.stores import (
     Wanted,
 )
 from lethe.workflows.guarded import GuardedStore, StoreDescription, email_digest
-from lethe.workflows.intake import sealed_identifiers, unsealed_identifiers
+from lethe.workflows.intake import sealed_identifiers
+from lethe.workflows.linking import KeysOfPrimary
 
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
@@ -127,7 +125,9 @@ def serve(
         return result
     try:
         pending = [r for r in waiting if r.progress(store.name).state is StoreState.PENDING]
-        _find_and_intend(store, pending, ledger, keyring, token=token, now=now, result=result)
+        _find_and_intend(
+            store, pending, ledger, keyring, primary=primary, token=token, now=now, result=result
+        )
         intended = _reread(ledger, waiting, store, StoreState.INTENDED)
         if intended:
             _erase_and_verify(store, intended, ledger, token=token, now=now, result=result)
@@ -194,6 +194,7 @@ def _find_and_intend(
     ledger: Ledger,
     keyring: Keyring,
     *,
+    primary: str | None,
     token: int,
     now: datetime,
     result: PassResult,
@@ -201,14 +202,12 @@ def _find_and_intend(
     if not records:
         return
     sealed = ledger.sealed([record.request for record in records])
-    keys = _KeysOfPrimary.read(ledger, primary)
+    keys = KeysOfPrimary.read(ledger, primary)
     identifiers = {
-        record.request: _identifiers(record, sealed.get(record.request), keys if store.is_primary else None)
-        for record in records
+        record.request: keys.identifiers_of(store, record, sealed.get(record.request)) for record in records
     }
     finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
-    if any(record.request not in finding.records for record in records):
-        _see_that_it_stands(store, ledger)
+    _see_that_absences_count(store, ledger, finding, records)
     before = _erased_before(store, finding, identifiers, ledger, keyring)
 
     facts: list[Fact] = []
@@ -223,9 +222,11 @@ def _find_and_intend(
         )
         cleared_before = len(found) < len(finding.records.get(record.request, ()))
         if not found:
-            absence = _absence(store, record, finding, identifiers[record.request], before, keyring, now)
-            if cleared_before:
-                absence = NotFound(record.request, store.name, now, EARLIER_ERASURE)
+            absence = (
+                NotFound(record.request, store.name, now, EARLIER_ERASURE)
+                if cleared_before
+                else _absence(store, record, finding, identifiers[record.request], before, keyring, now)
+            )
             if absence is None:
                 message = f"{store.description.short_name} showed nobody, and no canary, which proves nothing"
                 _hinder(store, [record], Hindrance(Obstacle.FIND_UNTRUSTED, message))
@@ -265,48 +266,16 @@ def _find_and_intend(
         ledger.append(facts, seal=seal, moves=moves if wet else ())
 
 
-@dataclass(frozen=True, slots=True)
-class _KeysOfPrimary:
-    """What is known of the Primary's keys: in which table they stand, and which restores may have moved them."""
-
-    table: str | None
-    episodes: Sequence[RestoreEpisode]
-
-    @classmethod
-    def read(cls, ledger: Ledger, primary: str | None) -> _KeysOfPrimary:
-        """Read it from the ledger; nothing of it is known without a Primary."""
-        if primary is None:
-            return cls(None, ())
-        tables = [proved.mapping.table for proved in ledger.mappings(primary).values()]
-        return cls(tables[-1] if tables else None, ledger.episodes(store=primary))
-
-    def in_doubt(self, record: RequestRecord, key: str) -> bool:
-        """Tell whether a key that was linked to a request may have become somebody else's."""
-        return key_in_doubt(key, record.accepted.accepted_at, self.episodes, table=self.table or "")[0]
-
-    def hindrance(
-        self, store: GuardedStore, record: RequestRecord, identifiers: Sequence[Identifier]
-    ) -> Hindrance | None:
-        """Decide whether the keys by which a store was searched still mean whom they meant."""
-        asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)
-        keys = {record.accepted.subject_id}
-        if store.description.needs_primary_key:
-            keys |= {i.value.reveal() for i in identifiers if i.kind is IdentifierKind.PRIMARY_KEY}
-        elif not store.is_primary:
-            return None
-        hindrances = (
-            hindrance_of_key(key, asked_at, self.episodes, table=self.table or "", confirmed=record.confirmed)
-            for key in keys
-        )
-        return next((one for one in hindrances if one is not None), None)
-
-
-def _see_that_it_stands(store: GuardedStore, ledger: Ledger) -> None:
-    """See that the store is where the ledger knows it, so that an absence in it means something.
+def _see_that_absences_count(
+    store: GuardedStore, ledger: Ledger, finding: Finding, records: Sequence[RequestRecord]
+) -> None:
+    """See that the store is where the ledger knows it, so that not to be found in it means something.
 
     In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
     comes back later. Raises `HeadMoved`.
     """
+    if all(record.request in finding.records for record in records):
+        return
     if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
         return
     pulse = store.port.pulse()
@@ -314,23 +283,6 @@ def _see_that_it_stands(store: GuardedStore, ledger: Ledger) -> None:
     in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
     if pulse.being_filled or not in_step:
         raise HeadMoved("the store is being filled, or went back: that somebody is not found proves nothing")
-
-
-def _identifiers(
-    record: RequestRecord, sealed: bytes | None, keys: _KeysOfPrimary | None
-) -> tuple[Identifier, ...]:
-    """Return by what to search. `keys` (in the Primary) leaves out linked keys that may be another person's."""
-    known = unsealed_identifiers(sealed) if sealed else ()
-    if keys is not None:
-        known = tuple(
-            one
-            for one in known
-            if one.kind is not IdentifierKind.PRIMARY_KEY or not keys.in_doubt(record, one.value.reveal())
-        )
-    if record.accepted.subject_id is not None:
-        by_id = Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(record.accepted.subject_id))
-        known = tuple(dict.fromkeys((*known, by_id)))
-    return known
 
 
 def _linked(identifiers: Sequence[Identifier], found: Sequence[FoundRecord]) -> bytes:

@@ -143,7 +143,7 @@ def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
 
 
 def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> int:
-    """Count the missing erasures as far as the journal can be read: that it can't must not hide the restore."""
+    """Count the missing erasures, if the journal can be read: that it can't must not hide the restore."""
     if pulse.head is None:
         return ledger.tombstone_count(store.name)
     try:

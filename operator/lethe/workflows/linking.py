@@ -1,0 +1,74 @@
+"""By which identifiers a request is searched for in a store, and whether they still mean whom they meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
+from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.trust import Hindrance, hindrance_of_key, key_in_doubt
+from lethe.ports.ledger import Ledger
+from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.intake import unsealed_identifiers
+
+
+@dataclass(frozen=True, slots=True)
+class KeysOfPrimary:
+    """The Primary's keys link the stores, and a restore of it may give them out again.
+
+    `table` is where they stand (`None`: no Primary yet), `episodes` are the restores of the Primary.
+    """
+
+    table: str | None
+    episodes: Sequence[RestoreEpisode]
+
+    @classmethod
+    def read(cls, ledger: Ledger, primary: str | None) -> KeysOfPrimary:
+        """Read from the ledger what is known of them."""
+        if primary is None:
+            return cls(None, ())
+        tables = [proved.mapping.table for proved in ledger.mappings(primary).values()]
+        return cls(tables[-1] if tables else None, ledger.episodes(store=primary))
+
+    def identifiers_of(
+        self, store: GuardedStore, record: RequestRecord, sealed: bytes | None
+    ) -> tuple[Identifier, ...]:
+        """Return what a request is searched by in a store.
+
+        In the Primary a linked key that a restore may have given out again is left out: the address that
+        the request names tells whom it means.
+        """
+        known = unsealed_identifiers(sealed) if sealed else ()
+        if store.is_primary:
+            known = tuple(
+                one
+                for one in known
+                if one.kind is not IdentifierKind.PRIMARY_KEY or not self._in_doubt(record, one.value)
+            )
+        if record.accepted.subject_id is not None:
+            by_id = Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(record.accepted.subject_id))
+            known = tuple(dict.fromkeys((*known, by_id)))
+        return known
+
+    def _in_doubt(self, record: RequestRecord, key: PersonalText) -> bool:
+        noted_at = record.accepted.accepted_at
+        return key_in_doubt(key.reveal(), noted_at, self.episodes, table=self.table or "")[0]
+
+    def hindrance(
+        self, store: GuardedStore, record: RequestRecord, identifiers: Sequence[Identifier]
+    ) -> Hindrance | None:
+        """Decide whether the keys by which a store was searched may be followed."""
+        keys = {record.accepted.subject_id} if store.is_primary else set()
+        if store.description.needs_primary_key:
+            keys |= {i.value.reveal() for i in identifiers if i.kind is IdentifierKind.PRIMARY_KEY}
+        # Who asks by id has looked the key up before the request reached the ledger.
+        asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)
+        for key in sorted(key for key in keys if key is not None):
+            hindrance = hindrance_of_key(
+                key, asked_at, self.episodes, table=self.table or "", confirmed=record.confirmed
+            )
+            if hindrance is not None:
+                return hindrance
+        return None
