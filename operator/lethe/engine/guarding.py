@@ -98,7 +98,7 @@ class Guarding:
     async def _look_after(self, guard: StoreGuard) -> None:
         try:
             while True:
-                pause = await self._visit_and_report(guard)
+                pause = await self._visit_whatever_happens(guard)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(guard.wake.wait(), pause)
                 guard.wake.clear()
@@ -106,6 +106,23 @@ class Guarding:
             # Without its ledger the operator must not act; it is started anew and looks again.
             if not self.failed.done():
                 self.failed.set_exception(fatal)
+
+    async def _visit_whatever_happens(self, guard: StoreGuard) -> float:
+        """Visit a store; a defect of Lethe there is said loudly, and never ends the looking after it."""
+        try:
+            return await self._visit_and_report(guard)
+        except (Fenced, LedgerUnavailable):
+            raise
+        except Exception as defect:
+            log.exception("a visit to store %s failed; it is tried again", guard.name)
+            if guard.store is not None:
+                guard.store.trouble_reason = "Unreachable"
+                guard.store.trouble = (
+                    f"Lethe failed here ({type(defect).__name__}); see its log and report it"
+                )
+                self._metrics.store_up.labels(guard.name).set(0)
+            guard.retries += 1
+            return min(MAX_PAUSE, 2.0 ** min(guard.retries, 6))
 
     async def _visit_and_report(self, guard: StoreGuard) -> float:
         """Visit a store once, tell what came of it, and return the seconds until the next visit."""
