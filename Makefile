@@ -35,11 +35,13 @@ format: install ## let ruff mend what it can
 
 crds: install ## generate crds/ from the models
 	$(PYTHON_IN_VENV) -m lethe.api.crd crds
+	$(PYTHON_IN_VENV) -m tests.chart
 
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
 	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
 
 test: binaries ## all tests, against real servers; PYTEST_ARGS narrows
+	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
