@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     digest: bytes
 
 
-def entry_digest(  # noqa: PLR0917 - the columns, in their order
+def entry_digest(
     sequence: int,
     at: str,
     kind: str,
