@@ -21,7 +21,7 @@ from lethe.engine.schedule import Schedule
 from lethe.engine.world import Place, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Fenced, Ledger, LedgerUnavailable
+from lethe.ports.ledger import Ledger, LedgerError
 from lethe.ports.stores import (
     AnswerUntrusted,
     HeadMoved,
@@ -102,7 +102,7 @@ class Guarding:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(guard.wake.wait(), pause)
                 guard.wake.clear()
-        except (Fenced, LedgerUnavailable) as fatal:
+        except LedgerError as fatal:
             # Without its ledger the operator must not act; it is started anew and looks again.
             if not self.failed.done():
                 self.failed.set_exception(fatal)
@@ -111,7 +111,7 @@ class Guarding:
         """Visit a store; a defect of Lethe there is said loudly, and never ends the looking after it."""
         try:
             return await self._visit_and_report(guard)
-        except (Fenced, LedgerUnavailable):
+        except LedgerError:
             raise
         except Exception as defect:
             log.exception("a visit to store %s failed; it is tried again", guard.name)
