@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(_: argparse.Namespace) -> int:
+    from lethe.lean import skip_unused_clients
+
+    skip_unused_clients()
     from lethe.bootstrap import run_operator
     from lethe.logs import set_up_logs
     from lethe.ports.cluster import ClusterUnavailable
