@@ -294,6 +294,14 @@ class TestFinding:
         assert found.email is not None
         assert found.email.reveal() == stored
 
+    def test_who_is_alike_to_the_database_only_is_somebody_else(self, site: Site) -> None:
+        """lower() makes an i of the dotted capital, by which two persons have one address."""
+        site.sql.execute("ALTER TABLE users ALTER email TYPE text")
+        site.enter(Person("\u0130an@example.org", "f", "l"))
+        asked = "SELECT lower(email) = 'ian@example.org' FROM users"
+        assert site.sql.execute(asked).fetchone() == (True,)
+        assert not site.find_by_email("ian@example.org")
+
     def test_an_erased_record_is_known_to_be_cleared(self, site: Site) -> None:
         (person,) = several(site, 1)
         tombstones = site.tombstones_of(person)
@@ -347,6 +355,17 @@ def test_no_sample_of_an_address_stays_in_the_catalog(site: Site) -> None:
     shown = site.sql.execute(statistics).fetchone()
     assert shown is not None
     assert not any(text in shown[0] for person in persons for text in person.texts)
+
+
+def test_no_sample_of_a_wanted_address_stays_in_the_catalog(site: Site) -> None:
+    """Statistics of the temporary table would be written to a file that outlives it."""
+    site.enter(somebody())
+    nobody = somebody()
+    assert not site.find_by_email(nobody.email)
+    site.sql.execute("CHECKPOINT")
+    row = site.sql.execute("SELECT pg_read_binary_file(pg_relation_filepath('pg_statistic'))").fetchone()
+    assert row is not None
+    assert nobody.email.lower().encode() not in bytes(row[0]).lower()
 
 
 def test_the_mapping_of_the_tests_is_one_that_a_site_would_have() -> None:

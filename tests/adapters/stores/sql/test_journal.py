@@ -183,6 +183,24 @@ def test_sequences_advance_and_never_go_back(site: Site) -> None:
     assert given == [(4,), (7,), (51,)]
 
 
+def test_a_sequence_is_moved_while_nobody_draws_keys(site: Site) -> None:
+    site.enter(somebody())
+    ended: list[str] = []
+    with psycopg.connect(site.url) as application:
+        application.execute("INSERT INTO users (email) VALUES ('drawing@example.org')")
+
+        def commit() -> None:
+            ended.append("commit")
+            application.commit()
+
+        timer = threading.Timer(1, commit)
+        timer.start()
+        site.port.advance_sequences({"sequence:public.users_id_seq": 100})
+        ended.append("advance")
+        timer.join()
+    assert ended == ["commit", "advance"]
+
+
 def test_a_typo_among_the_keys_does_not_end_sign_ups(site: Site) -> None:
     site.sql.execute("INSERT INTO users (id, email) VALUES (9223372036854775807, 'typo@example.org')")
     positions = site.port.tick(site.move()).positions

@@ -313,6 +313,19 @@ def test_a_foreign_key_may_become_null_or_a_value_that_is_there(site: Site) -> N
     assert proved.mapping.clear[1].text == "en"
 
 
+def test_a_default_may_read_like_a_function_and_be_none(site: Site) -> None:
+    site.sql.execute("ALTER TABLE users ADD a text DEFAULT 'USER it''s now()', ADD b char(5) DEFAULT 'x'")
+    clear = site.prove(clear=(rule("a", DEFAULT), rule("b", DEFAULT))).proved.mapping.clear
+    assert [one.text for one in clear] == ["USER it's now()", "x"]
+
+
+def test_a_store_names_its_server_as_a_ledger_does(site: Site) -> None:
+    """The ledger must not live on the server that it guards; both ask for the same identifier."""
+    row = site.sql.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+    assert row is not None
+    assert site.prove().server == row[0]
+
+
 def test_a_unique_index_that_holds_the_key_too_allows_a_constant(site: Site) -> None:
     site.sql.execute("CREATE UNIQUE INDEX ON users (id, first_name)")
     assert site.prove(**clear("first_name", VALUE, "x")).proved.version
@@ -434,6 +447,17 @@ class TestOfAnotherUser:
         site.enter(person)
         tombstones = world.tombstones_of(person)
         assert len(world.erase(tombstones).entries) == 1
+        store.close()
+
+    def test_a_server_that_keeps_its_identifier_to_itself_is_known_by_its_address(
+        self, site: Site, role: str
+    ) -> None:
+        site.sql.execute(f"GRANT SELECT, UPDATE, DELETE ON users, sessions, comments TO {role}")
+        site.sql.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        store = store_of(self.url(site, role))
+        assert store.prove().server == site.url.split("@", 1)[1].split("/", 1)[0]
+        assert store.pulse().identity == store.pulse().identity
+        assert store.pulse().identity.server["system"]
         store.close()
 
     def test_rows_that_a_policy_hides_are_no_absence(self, site: Site, role: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -97,7 +97,6 @@ class Shape:
 
     mapping: SubjectMapping
     tables: Mapping[str, Table]
-    generators: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def subjects(self) -> Table:

@@ -17,17 +17,22 @@ from lethe.ports.stores import StoreUnreachable
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def look(connection: Connection, journal: Journal, tables: Sequence[str], *, settle: bool) -> Pulse:
-    """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing."""
+def look(
+    connection: Connection, journal: Journal, tables: Sequence[str], *, told: bool, settle: bool
+) -> Pulse:
+    """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing.
+
+    `told` is what `tells_its_identifier` said: it is part of one statement, which it would make fail.
+    """
     if settle:
         _wait_for_writers(connection, journal)
     try:
-        row = connection.execute(_query(connection, journal.head_columns(), tables)).fetchone()
+        row = connection.execute(_query(connection, journal.head_columns(), tables, told=told)).fetchone()
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
         row = None
     if row is None:  # outside of the handler: no journal there, which the ledger will find strange or not
         absent = raw("(SELECT 0::bigint AS move, ''::text AS digest, NULL::text AS positions WHERE false)")
-        row = connection.execute(_query(connection, absent, tables)).fetchone()
+        row = connection.execute(_query(connection, absent, tables, told=told)).fetchone()
     if row is None:
         raise StoreUnreachable("the server gave no answer", "it is tried again")
     move, digest, noted, standby, server, identities, filled = row
@@ -41,22 +46,27 @@ def look(connection: Connection, journal: Journal, tables: Sequence[str], *, set
     return Pulse(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
 
 
-def server_id(connection: Connection) -> str:
-    """Return what identifies the server, for the ledger must not live on the same one."""
-    row = connection.execute(compose("SELECT {system}", system=_system(connection))).fetchone()
-    return f"postgresql:{row[0]}" if row else "postgresql:"
+def tells_its_identifier(connection: Connection) -> bool:
+    """Tell whether the user may read the server's system identifier, as everybody may by default."""
+    row = connection.execute(
+        "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+    ).fetchone()
+    return bool(row and row[0])
 
 
-def _system(connection: Connection) -> sql.Composable:
+def system_identifier(connection: Connection) -> str | None:
+    """Return the server's system identifier as text."""
+    row = connection.execute(compose("SELECT {system}", system=_system(told=True))).fetchone()
+    return str(row[0]) if row else None
+
+
+def _system(*, told: bool) -> sql.Composable:
     """Return the expression of the system identifier; without the privilege, of something as lasting.
 
     The fallback is a digest of the server's address and port, as the server itself sees them: after a
     failover to another address it changes, which costs a sweep, never an erasure.
     """
-    allowed = connection.execute(
-        "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-    ).fetchone()
-    if allowed and allowed[0]:
+    if told:
         return raw("(SELECT system_identifier::text FROM pg_catalog.pg_control_system())")
     return raw(
         "pg_catalog.md5(pg_catalog.concat_ws(':',"
@@ -64,7 +74,9 @@ def _system(connection: Connection) -> sql.Composable:
     )
 
 
-def _query(connection: Connection, head: sql.Composable, tables: Sequence[str]) -> sql.Composed:
+def _query(
+    connection: Connection, head: sql.Composable, tables: Sequence[str], *, told: bool
+) -> sql.Composed:
     version = connection.info.server_version
     quoted = listed(sql.Literal(quoted_table(table).as_string(connection)) for table in tables)
     being_built = (
@@ -84,7 +96,7 @@ def _query(connection: Connection, head: sql.Composable, tables: Sequence[str]) 
     return compose(
         _LOOK,
         head=head,
-        system=_system(connection),
+        system=_system(told=told),
         tables=quoted,
         being_built=raw(being_built),
         being_copied=raw(being_copied),

@@ -40,6 +40,7 @@ _KINDS = {
     "i": "an index",
 }
 # Functions that give another value at another time; `nextval` is refused by the read-only transaction, too.
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
 _UNSTEADY = re.compile(
     r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday|random|random_normal|nextval"
     r"|gen_random_uuid|uuidv4|uuidv7|uuid_generate_\w+|txid_current|pg_current_xact_id|gen_random_bytes)\s*\("
@@ -359,7 +360,7 @@ class Proving:
         """Return what a column's default is, once and for all: it may be another one tomorrow."""
         if column.default is None:
             return None
-        if not _UNSTEADY.search(column.default):
+        if not _UNSTEADY.search(_LITERAL.sub("''", column.default)):
             once = constraints.evaluated(self.cursor, column)
             again = constraints.evaluated(self.cursor, column)
             if once is not None and once == again:

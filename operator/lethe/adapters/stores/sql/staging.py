@@ -32,13 +32,13 @@ class Batch:
     @classmethod
     def of(cls, tombstones: Iterable[Tombstone], shape: Shape, encoding: str) -> Batch:
         """Group tombstones by key, in the order in which the keys come first."""
-        canonical = CANONICAL[shape.key.base]
+        canonical, is_text = CANONICAL[shape.key.base], shape.key.is_text
         by_key: dict[str, list[Tombstone]] = {}
         unfit: list[Tombstone] = []
         for one in tombstones:
             if one.key in by_key:
                 by_key[one.key].append(one)
-            elif canonical(one.key) and encodable(one.key, encoding):
+            elif canonical(one.key) and not (is_text and not encodable(one.key, encoding)):
                 by_key[one.key] = [one]
             else:
                 unfit.append(one)
@@ -155,13 +155,13 @@ def judged(
     batch: Batch, rows: Sequence[tuple[int, SeenRecord]], judge: Judge
 ) -> dict[int, list[tuple[Tombstone, Identity]]]:
     """Judge a chunk of uncleared rows in one call: the verdicts on every tombstone of each row's key."""
-    pairs = [(ix, tombstone, seen) for ix, seen in rows for tombstone in batch.tombstones[ix]]
-    if not pairs:
+    if not rows:
         return {}
-    verdicts: dict[int, list[tuple[Tombstone, Identity]]] = {}
-    said = judge([(tombstone, seen) for _, tombstone, seen in pairs])
-    for (ix, tombstone, _), verdict in zip(pairs, said, strict=True):
-        verdicts.setdefault(ix, []).append((tombstone, verdict))
+    pairs = [(tombstone, seen) for ix, seen in rows for tombstone in batch.tombstones[ix]]
+    verdicts: dict[int, list[tuple[Tombstone, Identity]]] = {ix: [] for ix, _ in rows}
+    of_pairs = (ix for ix, _ in rows for _ in batch.tombstones[ix])
+    for ix, (tombstone, _), verdict in zip(of_pairs, pairs, judge(pairs), strict=True):
+        verdicts[ix].append((tombstone, verdict))
     return verdicts
 
 

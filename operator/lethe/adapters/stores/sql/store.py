@@ -60,6 +60,7 @@ class SqlStore:
         self._tokens = Tokens(keyring, store)
         self._mappings: dict[str, SubjectMapping] = {}
         self._schema: str | None = None
+        self._told: bool | None = None
 
     def __repr__(self) -> str:
         return f"SqlStore({self._store!r})"
@@ -72,10 +73,11 @@ class SqlStore:
         with self._sessions.alive() as connection:
             tables = tables_of(self._mapping)
             # A journal made in the middle of a restore would be in the way of the one that comes back.
-            pulse = looking.look(connection, self._journal(connection), tables, settle=False)
+            told = self._told = looking.tells_its_identifier(connection)
+            pulse = looking.look(connection, self._journal(connection), tables, told=told, settle=False)
             with connection.transaction(), connection.cursor() as cursor:
                 proof = prove_mapping(cursor, self._mapping)
-            server = looking.server_id(connection)
+            server = looking.system_identifier(connection) if told else self._sessions.address
             journal = self._journal(connection)
             with connection.transaction(), connection.cursor() as cursor:
                 support = journal.ensure(cursor, may_create=not pulse.being_filled)
@@ -171,9 +173,10 @@ class SqlStore:
 
     def _pulse(self, *, settle: bool) -> Pulse:
         with self._sessions.connection() as connection:
-            return looking.look(
-                connection, self._journal(connection), tables_of(self._mapping), settle=settle
-            )
+            if self._told is None:
+                self._told = looking.tells_its_identifier(connection)
+            journal, tables = self._journal(connection), tables_of(self._mapping)
+            return looking.look(connection, journal, tables, told=self._told, settle=settle)
 
     @reduced
     def tick(self, move: HeadMove) -> Head:
