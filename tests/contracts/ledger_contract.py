@@ -382,6 +382,7 @@ class LedgerContract:
         assert later.verify() == ledger.position()
         assert [fact for _, _, fact in later.facts()] == [None] * 4 + erased("b", 3)
         assert [stone.number for chunk in later.tombstones("site") for stone in chunk] == [3]
+        assert [number for chunk in later.tombstone_numbers("site") for number in chunk] == [3]
         behind.execute(text("UPDATE entries SET payload = NULL WHERE period = '2026-11'"))
         behind.commit()
         assert later.verify() == ledger.position()
@@ -557,6 +558,8 @@ class LedgerContract:
         assert [stone.number for part in chunks for stone in part] == [1, 2, 3, 4, 5, 9]
         assert all(len(part) == chunk for part in chunks[:-1])
         assert 0 < len(chunks[-1]) <= chunk
+        assert [number for part in ledger.tombstone_numbers("site") for number in part] == [1, 2, 3, 4, 5, 9]
+        assert list(ledger.tombstone_numbers("crm")) == []
 
     def test_more_than_one_query_gives_at_once_is_read_and_recorded(self, ledger: Ledger) -> None:
         people = [f"r{number}" for number in range(6_001)]

@@ -139,6 +139,10 @@ class Ledger(Protocol):
         """Yield every verified tombstone of a store by ascending number, in chunks."""
         ...
 
+    def tombstone_numbers(self, store: str) -> Iterator[Sequence[int]]:
+        """Yield the numbers of what `tombstones` yields, in chunks and at a small part of its cost."""
+        ...
+
     def tombstone_count(self, store: str) -> int:
         """Return how many verified tombstones a store has."""
         ...

@@ -175,7 +175,7 @@ def recount(
 
 def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
-    missing = {t.number for chunk in ledger.tombstones(store.name) for t in chunk}
+    missing = {number for chunk in ledger.tombstone_numbers(store.name) for number in chunk}
     for numbers in store.port.journaled_numbers():
         missing.difference_update(numbers)
     return missing

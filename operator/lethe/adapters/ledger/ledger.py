@@ -51,7 +51,7 @@ from lethe.adapters.ledger.schema import (
     sealed,
     tombstones,
 )
-from lethe.adapters.ledger.tombstones import read_after, sampled
+from lethe.adapters.ledger.tombstones import numbers_after, read_after, sampled
 from lethe.domain.facts import Fact, TookOver
 from lethe.domain.journal import KnownHead
 from lethe.domain.mapping import ProvedMapping
@@ -71,6 +71,8 @@ from lethe.ports.ledger import (
 _READ_ROWS = 5_000
 """How many tombstones are read at once: a chunk is put together from small reads, so that the rows of
 a large one never stand in memory beside the tombstones."""
+
+_READ_NUMBERS = 50_000
 
 
 def utc_now() -> datetime:
@@ -355,6 +357,17 @@ class SqlLedger:
             if gathered and (exhausted or len(gathered) >= chunk):
                 yield gathered
                 gathered = []
+
+    def tombstone_numbers(self, store: str) -> Iterator[Sequence[int]]:
+        """Yield the numbers of what `tombstones` yields, in chunks, without reading any payload."""
+        after = -1
+        while True:
+            with self._reading() as connection:
+                numbers = numbers_after(connection, store, after, _READ_NUMBERS)
+            if not numbers:
+                return
+            yield numbers
+            after = numbers[-1]
 
     def tombstone_count(self, store: str) -> int:
         """Return how many verified tombstones a store has."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.projections import portions
-from lethe.adapters.ledger.schema import entries, tombstones
+from lethe.adapters.ledger.schema import entries, period_keys, tombstones
 from lethe.domain.facts import Intended
 from lethe.domain.tombstones import Tombstone
 
@@ -23,6 +23,18 @@ def read_after(
     query = _where_they_stand(store).where(number > after).order_by(number).limit(wanted)
     rows = connection.execute(query).all()
     return list(_read(connection, keys, rows)), rows[-1].number if rows else after, len(rows) < wanted
+
+
+def numbers_after(connection: Connection, store: str, after: int, wanted: int) -> list[int]:
+    """Return the next numbers of tombstones whose payloads are not destroyed. Reads no payload."""
+    number = tombstones.c.number
+    destroyed = select(period_keys.c.period).where(period_keys.c.wrapped_key.is_(None))
+    query = (
+        select(number)
+        .join(entries, entries.c.sequence == tombstones.c.sequence)
+        .where(tombstones.c.store == store, number > after, entries.c.period.not_in(destroyed))
+    )
+    return list(connection.execute(query.order_by(number).limit(wanted)).scalars())
 
 
 def sampled(
