@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, assume, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import RequestRecord
@@ -266,13 +273,9 @@ def machine(postgres: PostgresServer, ledger_directory: Path) -> type[Interleavi
 def test_under_every_interleaving_the_erased_stay_erased_and_the_others_untouched(
     machine: type[Interleaving],
 ) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
     run_state_machine_as_test(Interleaving, settings=LOCAL)
 
 
 @pytest.mark.slow
 def test_under_every_interleaving_also_without_created_at(machine: type[Interleaving]) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
     run_state_machine_as_test(WithoutCreatedAt, settings=settings(LOCAL, max_examples=10))
