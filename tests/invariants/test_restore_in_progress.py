@@ -27,8 +27,8 @@ def _restore(server: PostgresServer, company: Company, dump: Path, way: str) -> 
     if way == "psql":
         server.psql(dump.read_text(), database=database)
     elif way == "data-only":
-        with company.connection.transaction():
-            company.sql(f"TRUNCATE {', '.join((*TABLES, *JOURNAL, 'padding'))}")
+        # The head first, as Lethe does: otherwise the two can lock one another out, and one has to give way.
+        company.sql(f"TRUNCATE {', '.join((*JOURNAL, *TABLES, 'padding'))}")
         server.restore(database, dump, "--data-only", "--disable-triggers")
     elif way == "-j4":
         server.restore(database, dump, "--clean", "--if-exists", "-j4")

@@ -57,6 +57,6 @@ def parse_duration(text: str) -> timedelta:
     if not matches or "".join(m.group(0) for m in matches) != text:
         raise InvalidPeriod(f"{text!r} is not a duration such as 500ms, 10s, 5m or 1h30m")
     seconds = sum(float(m.group(1)) * _UNIT_SECONDS[m.group(2)] for m in matches)
-    if not 0 < seconds < _LONGEST_SECONDS:
+    if not 1e-6 <= seconds < _LONGEST_SECONDS:  # timedelta would round what is shorter to nothing
         raise InvalidPeriod(f"{text!r} is not between zero and ten years")
     return timedelta(seconds=seconds)

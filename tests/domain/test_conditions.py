@@ -1,0 +1,115 @@
+"""Conditions for every reason: never both Reconciling and Stalled, and nothing claimed that is not so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lethe.domain.conditions import (
+    Standing,
+    StoreSight,
+    gravest,
+    standing_of_request,
+    standing_of_restore,
+    standing_of_store,
+)
+from lethe.domain.facts import Accepted, DetectedBy, Outcome
+from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.trust import Hindrance, Obstacle
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"]
+
+
+def _is_sound(standing: Standing) -> dict[str, Any]:
+    types = [condition.type for condition in standing.conditions]
+    assert len(types) == len(set(types))
+    assert not {"Reconciling", "Stalled"} <= set(types)
+    for condition in standing.conditions:
+        assert condition.reason.isalnum()
+        assert condition.reason[0].isupper()
+        assert condition.message
+        if condition.type in ("Reconciling", "Stalled"):
+            assert condition.status.value == "True"
+            assert standing.ready.status.value != "True"
+    return {condition.type: condition.status.value for condition in standing.conditions}
+
+
+def _record(outcome: Outcome | None) -> RequestRecord:
+    accepted = Accepted("r", "ns", "n", "d", NOW, NOW, NOW)
+    state = StoreState.PLANNED if outcome is Outcome.PLANNED else StoreState.VERIFIED
+    stores = {"ns/site": StoreProgress(state, {"users": 1})}
+    return RequestRecord(accepted, stores=stores, completed_at=NOW if outcome else None, outcome=outcome)
+
+
+def test_every_obstacle_has_its_gravity_and_its_condition() -> None:
+    for obstacle in Obstacle:
+        hindrance = Hindrance(obstacle, "why")
+        assert gravest([hindrance, Hindrance(Obstacle.ERASING, "x")]) is not None
+        for record in (None, _record(None)):
+            standing = standing_of_request(record, [hindrance])
+            seen = _is_sound(standing)
+            assert standing.ready.reason == obstacle.value
+            assert (seen["Ready"], seen["Erased"], seen["Purged"]) == ("False", "False", "False")
+    assert gravest([]) is None
+
+
+@given(st.lists(st.sampled_from(Obstacle), max_size=5), st.sampled_from([None, *Outcome]), st.booleans())
+def test_a_request_is_never_shown_as_erased_unless_the_ledger_says_so(
+    obstacles: list[Obstacle], outcome: Outcome | None, without_backups: bool
+) -> None:
+    hindrances = [Hindrance(one, "why") for one in obstacles]
+    seen = _is_sound(standing_of_request(_record(outcome), hindrances, without_backups=without_backups))
+    assert (seen["Erased"] == "True") is (outcome is Outcome.ERASED)
+    assert (seen["Purged"] == "True") is (outcome is Outcome.ERASED and without_backups)
+
+
+@pytest.mark.parametrize("reason", ["Undeclared", "Drill", "NaturalDisaster"])
+@pytest.mark.parametrize("shown", [None, *get_args(Shown)])
+@pytest.mark.parametrize("state", ["unseen", "open", "safe", "released"])
+def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | None, state: str) -> None:
+    episode = None
+    if state != "unseen":
+        safe_at = None if state == "open" else NOW
+        because = "we looked" if state == "released" else None
+        episode = RestoreEpisode(
+            *("s", "e", NOW, DetectedBy.JOURNAL), safe_at=safe_at, released_because=because
+        )
+    replay = (shown, "why") if shown and state == "open" else None
+    seen = _is_sound(standing_of_restore(episode, reason=reason, replay=replay))
+    assert (seen["SafeToServe"] == "True") is (state in ("safe", "released"))
+    assert (seen["Permitted"] == "True") is (reason != "Undeclared")
+
+
+TROUBLES = st.none() | st.sampled_from(
+    ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
+).map(lambda reason: (reason, "why"))
+SIGHTS = st.builds(
+    StoreSight,
+    third_party=st.booleans(),
+    proved=st.booleans(),
+    trouble=TROUBLES,
+    kinds_unmapped=st.just(()) | st.just(("Email",)),
+    lookalikes=st.just(()) | st.just(("users.phone",)),
+    journal=st.sampled_from(["Kept", "NotPermitted", "NotSupported"]),
+    journal_message=st.just("why"),
+    without_backups=st.booleans(),
+    looked=st.booleans(),
+    replay=st.none() | st.just(("Replaying", "why")),
+)
+
+
+@given(SIGHTS)
+def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(sight: StoreSight) -> None:
+    seen = _is_sound(standing_of_store(sight))
+    if seen.get("SafeToServe") == "True":
+        assert sight.looked
+        assert sight.replay is None
+        assert sight.trouble is None
+    if seen["Ready"] == "True":
+        assert sight.third_party or (sight.proved and sight.trouble is None)

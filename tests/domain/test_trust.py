@@ -1,0 +1,166 @@
+"""Whom to believe: found records, keys after restores, endings, and whose a row is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lethe.domain.facts import Accepted, DetectedBy, Outcome
+from lethe.domain.identifiers import NotAnEmailAddress, PersonalText, email_identifier, normalised_email
+from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.tombstones import (
+    Fingerprints,
+    Identity,
+    SeenRecord,
+    Tombstone,
+    as_it_was_found,
+    who_came_back,
+)
+from lethe.domain.trust import (
+    EARLIER_ERASURE,
+    Obstacle,
+    RecordTrait,
+    ending_of,
+    hindrance_of_found,
+    hindrance_of_key,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def _restored(at: datetime, position: int | None) -> RestoreEpisode:
+    positions = {} if position is None else {"table:public.users": position}
+    return RestoreEpisode("s", f"e-{at}", at, DetectedBy.JOURNAL, positions)
+
+
+@pytest.mark.parametrize(
+    ("key", "episodes", "waits"),
+    [
+        ("11", [], False),
+        ("11", [_restored(NOW - HOUR, 10)], False),
+        ("11", [_restored(NOW + HOUR, 10)], True),
+        ("10", [_restored(NOW + HOUR, 10)], False),
+        ("1", [_restored(NOW + HOUR, None)], True),
+        ("11", [_restored(NOW - HOUR, 10), _restored(NOW + HOUR, 12)], True),
+        ("9", [_restored(NOW - HOUR, 10), _restored(NOW + HOUR, 12)], False),
+        ("a-uuid", [_restored(NOW + HOUR, None)], False),
+        (None, [_restored(NOW + HOUR, 0)], False),
+    ],
+)
+def test_a_key_waits_for_a_person_where_a_restore_may_have_given_it_out_again(
+    key: str | None, episodes: list[RestoreEpisode], waits: bool
+) -> None:
+    for table in ("users", "public.users"):
+        hindrance = hindrance_of_key(key, NOW, episodes, table=table, confirmed=())
+        assert (hindrance is not None) is waits
+        if hindrance is not None:
+            assert hindrance.obstacle is Obstacle.KEY_ABOVE_RESTORE
+        assert hindrance_of_key(key, NOW, episodes, table=table, confirmed=["KeyAboveRestore"]) is None
+
+
+def test_more_records_than_one_person_has_stop_and_so_does_one_that_is_shared() -> None:
+    many = [RecordTrait("users", str(n), shared=False) for n in range(6)]
+    stopped = hindrance_of_found(many, max_records=5, confirmed=(), store="site")
+    assert stopped is not None
+    assert stopped.obstacle is Obstacle.FIND_UNTRUSTED
+    assert hindrance_of_found(many, max_records=5, confirmed=["TooManyRecords"], store="site") is None
+    assert hindrance_of_found(many[:5], max_records=5, confirmed=(), store="site") is None
+    shared = [RecordTrait("party", "7", shared=True)]
+    stopped = hindrance_of_found(shared, max_records=5, confirmed=["TooManyRecords"], store="crm")
+    assert stopped is not None
+    assert stopped.obstacle is Obstacle.SHARED_RECORD
+    assert hindrance_of_found(shared, max_records=5, confirmed=["SharedRecord"], store="crm") is None
+
+
+STATES = st.sampled_from(StoreState)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), STATES, max_size=3), st.booleans(), st.booleans())
+def test_nothing_is_called_erased_before_every_store_has_settled_and_somebody_was_found(
+    states: dict[str, StoreState], confirmed: bool, has_primary: bool
+) -> None:
+    accepted = Accepted("r", "ns", "n", "d", NOW, NOW, NOW)
+    progress = {name: StoreProgress(state, proof="canary") for name, state in states.items()}
+    answers = frozenset({"NothingFound"}) if confirmed else frozenset[str]()
+    record = RequestRecord(accepted, stores=progress, confirmed=answers)
+    ending = ending_of(record, ["a", "z"], has_primary=has_primary)
+    settled = all(record.progress(name).state.settled for name in {*states, "a", "z"})
+    if ending.outcome is not None:
+        assert settled
+        assert has_primary
+        assert confirmed or StoreState.VERIFIED in states.values()
+    elif settled:
+        assert ending.hindrance is not None
+    else:
+        assert ending.waits_for
+
+
+def test_a_person_whom_an_earlier_request_erased_is_erased_and_an_unknown_one_is_not() -> None:
+    accepted = Accepted("r", "ns", "n", "d", NOW, NOW, NOW)
+
+    def outcome(proof: str) -> Outcome | None:
+        stores = {"a": StoreProgress(StoreState.NOT_FOUND, proof=proof)}
+        return ending_of(RequestRecord(accepted, stores=stores), ["a"], has_primary=True).outcome
+
+    assert outcome(EARLIER_ERASURE) is Outcome.ERASED
+    assert outcome("canary") is None
+
+
+FINGERPRINTS = Fingerprints(
+    created_at=lambda text: b"c" + text.encode(), email=lambda text: b"e" + text.encode()
+)
+TEXTS = st.none() | st.sampled_from(["1", "2"])
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS, st.none() | st.sampled_from([Identity.SAME, Identity.OTHER]))
+def test_a_row_is_touched_only_if_created_at_or_email_or_a_person_says_so(
+    created: str | None,
+    email: str | None,
+    now_created: str | None,
+    now_email: str | None,
+    said: Identity | None,
+) -> None:
+    tombstone = Tombstone(
+        *(1, "r", "users", "7", "v"),
+        created_at=None if created is None else FINGERPRINTS.created_at(created),
+        email=None if email is None else FINGERPRINTS.email(email),
+    )
+    seen = SeenRecord("7", now_created, None if now_email is None else PersonalText(now_email))
+    verdict = who_came_back(FINGERPRINTS, lambda table, key: said)([(tombstone, seen)])[0]
+    if created is not None and now_created is not None:
+        assert verdict is (Identity.SAME if created == now_created else Identity.OTHER)
+    elif email is not None and email == now_email:
+        assert verdict is Identity.SAME
+    else:
+        assert verdict is (said or Identity.UNCLEAR)
+    first = as_it_was_found(FINGERPRINTS)([(tombstone, seen)])[0]
+    if first is Identity.SAME:
+        assert now_created == created
+        assert created is not None or now_email == email
+    else:
+        assert first is Identity.UNCLEAR
+
+
+@given(st.text(max_size=12))
+def test_normalising_an_address_once_is_enough(text: str) -> None:
+    once = normalised_email(text)
+    assert normalised_email(once) == once
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "@", "a@", "@b", "a b@c", "a@b, c@d", "a@b\nc@d", "a@b@c", "a" * 320 + "@b"]
+)
+def test_what_is_not_one_address_is_refused_and_never_repeated(text: str) -> None:
+    with pytest.raises(NotAnEmailAddress) as refused:
+        email_identifier(text)
+    assert not text or text not in str(refused.value) or len(text) == 1
+
+
+def test_personal_text_never_shows_itself_by_accident() -> None:
+    personal = email_identifier("ada@canary.example")
+    assert "canary" not in f"{personal!r} {personal.value} {personal.value!r} {personal}"
