@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from lethe.ports.stores import JournalEntry
+from lethe.workflows.guarded import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import MakeCompany
 
@@ -91,6 +92,7 @@ def test_one_poisoned_request_of_many_does_not_stop_the_others(make_company: Mak
     assert "p3@" not in hindrance.message
     assert not company.is_cleared(people[2])
     company.sql("ALTER TABLE users DROP CONSTRAINT stubborn")
+    company.now += LONGEST_PAUSE
     company.visit()
     assert company.erased("r3")
 

@@ -30,7 +30,7 @@ from lethe.domain.facts import (
     Verified,
 )
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
-from lethe.domain.journal import GENESIS, Head, HeadFinding, HeadMove, compare, next_move
+from lethe.domain.journal import HeadFinding, compare, next_move
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.tombstones import Fingerprint, Tombstone, as_it_was_found, who_came_back
@@ -45,7 +45,7 @@ from lethe.domain.trust import (
     hindrance_of_found,
 )
 from lethe.ports.keys import Keyring, record_digest
-from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote, MoveSettled
+from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote
 from lethe.ports.stores import (
     AnswerUntrusted,
     ErasureOutcome,
@@ -58,6 +58,7 @@ from lethe.ports.stores import (
     Wanted,
 )
 from lethe.workflows.guarded import GuardedStore, StoreDescription, email_digest
+from lethe.workflows.heads import intend_move, last_move, settle_move
 from lethe.workflows.intake import sealed_identifiers
 from lethe.workflows.linking import KeysOfPrimary
 
@@ -108,7 +109,11 @@ def serve(
 ) -> PassResult:
     """Take a set of open requests as far as they go in one store."""
     result = PassResult()
-    waiting = [record for record in records if may_be_asked(record, store, primary)][:BATCH]
+    waiting = [
+        record
+        for record in records
+        if may_be_asked(record, store, primary) and not store.is_too_early(record, now)
+    ][:BATCH]
     if not waiting:
         return result
     if store.description.owner is StoreOwner.THIRD_PARTY:
@@ -117,7 +122,7 @@ def serve(
         return result
     if any(episode.open for episode in ledger.episodes(store=store.name, open_only=True)):
         message = f"{store.description.short_name} was restored; its missing erasures come first"
-        _hinder(store, waiting, Hindrance(Obstacle.ERASING, message))
+        store.hinder(waiting, Hindrance(Obstacle.ERASING, message))
         result.retry = True
         return result
     if ledger.known_head(store.name).pending is not None:
@@ -134,23 +139,21 @@ def serve(
     except HeadMoved:
         result.head_moved = result.retry = True
     except (StoreUnreachable, MappingInvalid) as away:
-        _hinder(
-            store,
+        store.hinder(
             [r for r in waiting if r.request not in result.settled],
             Hindrance(Obstacle.STORE_UNREACHABLE, f"{store.description.short_name}: {away}"),
         )
         store.trouble, store.trouble_reason = str(away), "Unreachable"
         result.retry = True
     except AnswerUntrusted as strange:
-        _hinder(
-            store,
+        store.hinder(
             [r for r in waiting if r.request not in result.settled],
             Hindrance(Obstacle.FIND_UNTRUSTED, f"{store.description.short_name}: {strange}"),
+            now,
         )
         result.retry = True
     for request in result.settled:
-        store.hindrances.pop(request, None)
-        store.attempts.pop(request, None)
+        store.clear_way(request)
     return result
 
 
@@ -229,7 +232,7 @@ def _find_and_intend(
             )
             if absence is None:
                 message = f"{store.description.short_name} showed nobody, and no canary, which proves nothing"
-                _hinder(store, [record], Hindrance(Obstacle.FIND_UNTRUSTED, message))
+                store.hinder([record], Hindrance(Obstacle.FIND_UNTRUSTED, message), now)
                 result.retry = True
             else:
                 facts.append(absence)
@@ -242,7 +245,7 @@ def _find_and_intend(
             store=store.description.short_name,
         ) or keys.hindrance(store, record, identifiers[record.request])
         if hindrance is not None:
-            _hinder(store, [record], hindrance)
+            store.hinder([record], hindrance, now)
             continue
         if taken & {(one.table, one.key) for one in found}:
             result.retry = True  # another request of this batch erases them; look again after it
@@ -367,7 +370,7 @@ def _number(
             )
         numbered.append((record, tuple(tombstones)))
     # Noted as a move that is at once given up: allotting numbers and moving the head are two things.
-    allot = next_move(known.head, after_move=_last_move(ledger, store), token=token, nonce=token_bytes(16))
+    allot = next_move(known.head, after_move=last_move(ledger, store), token=token, nonce=token_bytes(16))
     moves: tuple[MoveNote, ...] = (
         MoveIntended(store.name, allot, reserve=number - known.last_number),
         MoveLost(store.name),
@@ -413,7 +416,7 @@ def _erase_and_verify(
             result.settled.add(record.request)
             result.verified.append(record)
         else:
-            facts += _unfinished(store, record, outcome, dirty, result)
+            facts += _unfinished(store, record, outcome, dirty, now, result)
     ledger.append(facts)
 
 
@@ -422,6 +425,7 @@ def _unfinished(
     record: RequestRecord,
     outcome: ErasureOutcome,
     dirty: set[int],
+    now: datetime,
     result: PassResult,
 ) -> list[Fact]:
     """Say why a request is not done in this store; an intent that can't be carried out is given up."""
@@ -434,65 +438,22 @@ def _unfinished(
         where = next(f"{t.table} {t.key}" for t in mine if t.number in outcome.refused)
         if first.retry:
             message = f"{name}: {where} is locked by another session ({first.code}); it is tried again"
-            _hinder(store, [record], Hindrance(Obstacle.ERASING, message))
+            store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
             return []
         message = (
             f"{name} refused what the mapping writes to {where} ({first.code}: {first.what}); "
             "correct the DataStore"
         )
-        _hinder(store, [record], Hindrance(Obstacle.VALUE_REFUSED, message))
+        store.hinder([record], Hindrance(Obstacle.VALUE_REFUSED, message), now)
         return []
     if any(t.number in outcome.unclear or t.number in outcome.left_alone for t in mine):
         message = f"{name}: the record changed between finding and erasing it; it is looked for again"
-        _hinder(store, [record], Hindrance(Obstacle.ERASING, message))
+        store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
         return [Forsaken(record.request, store.name, "changed-since-found")]
     if dirty & {t.number for t in mine}:
         message = f"{name}: a write came in between erasing and reading back; it is erased again"
-        _hinder(store, [record], Hindrance(Obstacle.ERASING, message))
+        store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
     return []
-
-
-def intend_move(
-    store: GuardedStore,
-    ledger: Ledger,
-    *,
-    token: int,
-    reserve: int = 0,
-    expected: Head | None = None,
-    adopt: bool = False,
-) -> HeadMove | None:
-    """Step 1 of a head's move: note durably what the store is about to be asked. `None`: no journal there.
-
-    `adopt` takes `expected` for where the store stands (a rewound head that a replay moves on from);
-    otherwise it is where the ledger knows it.
-    """
-    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
-        if reserve:
-            known = ledger.known_head(store.name)
-            unused = HeadMove(None, known.head.move if known.head else 0, GENESIS, token)
-            ledger.append(moves=[MoveIntended(store.name, unused, reserve), MoveLost(store.name)])
-        return None
-    known = ledger.known_head(store.name)
-    before = expected if adopt else known.head
-    move = next_move(before, after_move=_last_move(ledger, store), token=token, nonce=token_bytes(16))
-    ledger.append(moves=[MoveIntended(store.name, move, reserve)])
-    return move
-
-
-def settle_move(store: GuardedStore, ledger: Ledger, move: HeadMove) -> None:
-    """Step 3 of a head's move, after the store has committed it."""
-    ledger.append(moves=[MoveSettled(store.name, Head(move.move, move.digest))])
-
-
-def _last_move(ledger: Ledger, store: GuardedStore) -> int:
-    known = ledger.known_head(store.name)
-    return max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
-
-
-def _hinder(store: GuardedStore, records: Sequence[RequestRecord], hindrance: Hindrance) -> None:
-    for record in records:
-        store.hindrances[record.request] = hindrance
-        store.attempts[record.request] = store.attempts.get(record.request, 0) + 1
 
 
 def _reread(

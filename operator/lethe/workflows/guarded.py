@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lethe.domain.identifiers import normalised_email
 from lethe.domain.journal import StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.domain.requests import RequestRecord
 from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trust import Hindrance
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import Proof, Store
+
+LONGEST_PAUSE = timedelta(minutes=5)
+"""The longest that a hindered request waits for its next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class GuardedStore:
     resurrected: int = 0
     hindrances: dict[str, Hindrance] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,6 +75,32 @@ class GuardedStore:
     def usable(self) -> bool:
         """Tell whether erasures may be tried: proved, reachable at the last look, ledger not behind."""
         return self.proof is not None and self.trouble is None and not self.ledger_behind
+
+    def hinder(
+        self, records: Sequence[RequestRecord], hindrance: Hindrance, now: datetime | None = None
+    ) -> None:
+        """Note what hinders requests here.
+
+        With `now` each is tried again later and later, so that a hindered one does not hold up the
+        others; without, it is the store that hinders, and all are tried as soon as it is back.
+        """
+        for record in records:
+            attempts = self.attempts.get(record.request, 0) + 1
+            self.hindrances[record.request] = hindrance
+            self.attempts[record.request] = attempts
+            if now is not None:
+                pause = min(LONGEST_PAUSE, timedelta(seconds=0.25 * 2 ** min(attempts, 12)))
+                self.not_before[record.request] = now + pause, record.confirmed
+
+    def is_too_early(self, record: RequestRecord, now: datetime) -> bool:
+        """Tell whether a hindered request is to wait still; a person's answer ends the wait."""
+        until, confirmed = self.not_before.get(record.request, (now, record.confirmed))
+        return now < until and confirmed == record.confirmed
+
+    def clear_way(self, request: str) -> None:
+        """Forget what hindered a request."""
+        for noted in (self.hindrances, self.attempts, self.not_before):
+            noted.pop(request, None)
 
 
 def email_digest(keyring: Keyring, address: str) -> bytes:

@@ -15,8 +15,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
-from lethe.workflows.erasing import intend_move
 from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.heads import intend_move
 from lethe.workflows.watching import re_erase, recount, settle_committed
 
 STABLE_PULSES = 2

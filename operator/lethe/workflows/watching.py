@@ -18,8 +18,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
-from lethe.workflows.erasing import intend_move
 from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.heads import intend_move
 
 PROBE_NEWEST = 1000
 PROBE_RANDOM = 1000

@@ -1,0 +1,48 @@
+"""Moving the head of a store's journal: noted before the store is asked, settled after."""
+
+from __future__ import annotations
+
+from secrets import token_bytes
+
+from lethe.domain.journal import GENESIS, Head, HeadMove, next_move
+from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveSettled
+from lethe.ports.stores import JournalSupport
+from lethe.workflows.guarded import GuardedStore
+
+
+def intend_move(
+    store: GuardedStore,
+    ledger: Ledger,
+    *,
+    token: int,
+    reserve: int = 0,
+    expected: Head | None = None,
+    adopt: bool = False,
+) -> HeadMove | None:
+    """Step 1 of a head's move: note durably what the store is about to be asked. `None`: no journal there.
+
+    `adopt` takes `expected` for where the store stands (a rewound head that a replay moves on from);
+    otherwise it is where the ledger knows it.
+    """
+    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
+        if reserve:
+            known = ledger.known_head(store.name)
+            unused = HeadMove(None, known.head.move if known.head else 0, GENESIS, token)
+            ledger.append(moves=[MoveIntended(store.name, unused, reserve), MoveLost(store.name)])
+        return None
+    known = ledger.known_head(store.name)
+    before = expected if adopt else known.head
+    move = next_move(before, after_move=last_move(ledger, store), token=token, nonce=token_bytes(16))
+    ledger.append(moves=[MoveIntended(store.name, move, reserve)])
+    return move
+
+
+def settle_move(store: GuardedStore, ledger: Ledger, move: HeadMove) -> None:
+    """Step 3 of a head's move, after the store has committed it."""
+    ledger.append(moves=[MoveSettled(store.name, Head(move.move, move.digest))])
+
+
+def last_move(ledger: Ledger, store: GuardedStore) -> int:
+    """Return the number of the highest move that the ledger knows, in doubt or not."""
+    known = ledger.known_head(store.name)
+    return max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
