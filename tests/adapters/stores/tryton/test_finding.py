@@ -50,7 +50,8 @@ def test_letters_beyond_ascii_are_the_same_in_every_case_and_composition(
 
 def test_signs_that_are_wildcards_to_a_database_match_themselves_only(crm: Crm, store: TrytonStore) -> None:
     person = crm.person("a_b%c@people.example")
-    crm.person("axbyc@people.example")
+    for other in ("axb%c@people.example", "a_byyc@people.example"):
+        crm.person(other)
     assert found(store, "A_b%C@people.example").key == str(person.party)
     assert store.find([wanted("%@people.example")]).records == {}
 

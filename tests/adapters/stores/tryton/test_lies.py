@@ -56,6 +56,14 @@ def no_mechanisms(question: dict[str, Any], ask: Callable[[Any], Any]) -> Any:
     return [] if _about(question, "party.contact_mechanism") else ask(question)
 
 
+def always_the_canary(question: dict[str, Any], ask: Callable[[Any], Any]) -> Any:
+    """The same answer to every search for an address, and it holds what is known to be there."""
+    if not _about(question, "party.contact_mechanism"):
+        return ask(question)
+    _, *rest = question["params"]
+    return ask({**question, "params": [[["value", "=", CANARY]], *rest]})
+
+
 def another_identity(question: dict[str, Any], ask: Callable[[Any], Any]) -> Any:
     answer = ask(question)
     if not _searches(question):
@@ -110,7 +118,16 @@ def half_zipped(question: dict[str, Any], ask: Callable[[Any], Any]) -> Any:
 HTML = f"<html><title>Sign in</title>{SECRET}</html>".encode()
 LIES_ABOUT_RECORDS: dict[str, Lie] = {
     one.__name__: one
-    for one in (everybody, nobody, no_parties, no_mechanisms, another_identity, another_party, twice)
+    for one in (
+        everybody,
+        nobody,
+        no_parties,
+        no_mechanisms,
+        always_the_canary,
+        another_identity,
+        another_party,
+        twice,
+    )
 }
 LIES: dict[str, Lie] = LIES_ABOUT_RECORDS | {
     "without fields": without_fields,
