@@ -94,8 +94,20 @@ def bench_requests(*, one_by_one: int, at_once: int) -> list[Figure]:
         people = {kind: [f"{kind}-{n}@example.org" for n in range(count)] for kind, count in counts.items()}
         one.employ([email for emails in people.values() for email in emails])
         figures = asyncio.run(_measure(one, people))
+        figures.append(Figure(BENCH, "reads of Secrets", _reads_of_secrets(one, people), "per request"))
         figures.append(Figure(BENCH, "memory after it (RSS)", resident(one.operator.pid), "MiB"))
         return figures
+
+
+def _reads_of_secrets(one: Company, people: dict[str, list[str]]) -> float:
+    """Return how often the operator read each person's Secret; a status that it wrote is no reason to."""
+    names = {email.partition("@")[0] for kind in ("single", "burst") for email in people[kind]}
+    reads = 0
+    for event in one.control_plane.audit_events():
+        about = event.get("objectRef", {})
+        by_operator = event["user"]["username"] == "operator" and event["verb"] == "get"
+        reads += by_operator and about.get("resource") == "secrets" and about.get("name") in names
+    return reads / len(names)
 
 
 async def _measure(one: Company, people: dict[str, list[str]]) -> list[Figure]:
