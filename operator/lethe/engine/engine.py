@@ -112,9 +112,9 @@ class Engine:
 
     # doorbells
 
-    def ring_request(self, manifest: Manifest) -> None:
-        """A DeletionRequest was seen; it is looked at soon."""
-        self._taking.ring(manifest)
+    def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
+        """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
+        self._taking.ring(manifest, listed=listed)
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
@@ -259,7 +259,7 @@ class Engine:
                 await self._list_stores()
                 await self._list_restores()
                 async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
-                    self.ring_request(manifest)
+                    self.ring_request(manifest, listed=True)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("resync waits: %s", away)
 

@@ -31,6 +31,10 @@ BATCH = 500
 GATHER_SECONDS = 0.02
 """How long a burst may gather: a set costs little more than one."""
 RETRY_SECONDS = 5.0
+CALLS_AT_ONCE = 8
+"""How many Secrets are read or deleted at the same time."""
+
+NamedSecret = tuple[str, SecretContent]
 
 
 class UnusableSecret(Exception):
@@ -57,13 +61,33 @@ class Taking:
         self._metrics, self._reporting, self._clock = metrics, reporting, clock
         self._deadline, self._consider = deadline, consider
         self._doorbell = asyncio.Event()
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._retries: Schedule[Place] = Schedule()
         self.beat = time.monotonic()
 
-    def ring(self, manifest: Manifest) -> None:
-        """Queue a request; the newest of its manifests counts."""
+    def ring(self, manifest: Manifest, *, listed: bool = False) -> None:
+        """Queue a request; the newest of its manifests counts.
+
+        One that was `listed` is always looked at. The watch also brings back each status that Lethe writes
+        itself: to read the Secret and visit every store anew for these would be most of the work.
+        """
+        if not listed and self._is_echo(manifest):
+            return
         self._world.dirty[place_of(manifest)] = manifest
         self._doorbell.set()
+
+    def _is_echo(self, manifest: Manifest) -> bool:
+        """Tell whether a request was taken in as it stands, with nothing left to try again."""
+        place, metadata = place_of(manifest), manifest["metadata"]
+        view = self._world.views.get(place)
+        return (
+            view is not None
+            and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
+            and view.claimed
+            and view.hindrance is None
+            and place in self._world.records
+            and place not in self._world.dirty
+        )
 
     async def run(self) -> None:
         """Take in what is queued, for ever."""
@@ -101,27 +125,13 @@ class Taking:
 
     async def _take_in(self, batch: Iterable[Manifest]) -> None:
         orders: list[ErasureOrder] = []
-        secrets: dict[Place, tuple[str, SecretContent]] = {}
-        for manifest in batch:
-            place = place_of(manifest)
-            self._view(manifest)
-            try:
-                request = parse(DeletionRequest, manifest)
-            except InvalidManifest as invalid:
-                log.warning("%s", invalid)
-                continue
-            if request.spec.subject is None:
-                continue  # spec.data: another capability
-            identifier, problem = None, None
-            reference = request.spec.subject.identifier_secret_ref
-            if reference is not None:
-                try:
-                    secret = await self._secret(place[0], reference.name)
-                    identifier = _identifier(secret, reference.name, reference.key)
-                    secrets[place] = reference.name, secret
-                except UnusableSecret as unusable:
-                    problem = str(unusable)
-            orders.append(erasure_order(request, identifier, problem))
+        secrets: dict[Place, NamedSecret] = {}
+        for read in await asyncio.gather(*(self._order(manifest) for manifest in batch)):
+            if read is not None:
+                order, secret = read
+                orders.append(order)
+                if secret is not None:
+                    secrets[order.namespace, order.name] = secret
         if not orders:
             return
         namespaces = {order.namespace for order in orders}
@@ -134,14 +144,38 @@ class Taking:
             deadline=self._deadline,
             stores={ns: [guard.name for guard in self._world.stores_of(ns)] for ns in namespaces},
         )
-        for place, intake in intakes.items():
-            await self._note(place, intake, secrets.get(place))
+        await asyncio.gather(
+            *(self._note(place, intake, secrets.get(place)) for place, intake in intakes.items())
+        )
         for namespace in namespaces:
             for guard in self._world.stores_of(namespace):
                 guard.wake.set()
         self._consider({place for place, intake in intakes.items() if intake.record})
 
-    async def _note(self, place: Place, intake: Intake, secret: tuple[str, SecretContent] | None) -> None:
+    async def _order(
+        self, manifest: Manifest
+    ) -> tuple[ErasureOrder, tuple[str, SecretContent] | None] | None:
+        """Return what a manifest asks for and the Secret that it names; `None` for what is not ours to do."""
+        place = place_of(manifest)
+        self._view(manifest)
+        try:
+            request = parse(DeletionRequest, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return None
+        if request.spec.subject is None:
+            return None  # spec.data: another capability
+        reference = request.spec.subject.identifier_secret_ref
+        if reference is None:
+            return erasure_order(request, None, None), None
+        try:
+            secret = await self._secret(place[0], reference.name)
+            identifier = _identifier(secret, reference.name, reference.key)
+        except UnusableSecret as unusable:
+            return erasure_order(request, None, str(unusable)), None
+        return erasure_order(request, identifier, None), (reference.name, secret)
+
+    async def _note(self, place: Place, intake: Intake, secret: NamedSecret | None) -> None:
         """Keep in memory what became of a request, and delete its Secret once the ledger has its content."""
         view = self._world.views[place]
         view.hindrance = intake.hindrance
@@ -156,7 +190,8 @@ class Taking:
 
     async def _secret(self, namespace: str, name: str) -> SecretContent:
         try:
-            secret = await self._cluster.secret(namespace, name)
+            async with self._calls:
+                secret = await self._cluster.secret(namespace, name)
         except ClusterRefused as refused:
             raise UnusableSecret(str(refused)) from None
         if secret is None:
@@ -167,9 +202,11 @@ class Taking:
         problem = f"Secret {name} changed after it was read"
         try:
             self._metrics.api_writes.labels("secret").inc()
-            if await self._cluster.delete_secret(
-                namespace, name, uid=secret.uid, resource_version=secret.resource_version
-            ):
+            async with self._calls:
+                deleted = await self._cluster.delete_secret(
+                    namespace, name, uid=secret.uid, resource_version=secret.resource_version
+                )
+            if deleted:
                 return None
         except ClusterRefused as refused:
             problem = f"Secret {name} can't be deleted: {refused}"
