@@ -1,4 +1,4 @@
-"""Settings from the environment; api/README.md says what each means."""
+"""Settings from the environment; docs/operations.md says what each means."""
 
 from __future__ import annotations
 

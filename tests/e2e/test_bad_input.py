@@ -3,6 +3,7 @@ personal printed.
 """
 
 import json
+from functools import partial
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_stores_that_cannot_be_reached_say_why_without_the_password(
         api.sql_store(name, url, role="Other")
     for name, (_, says) in cases.items():
         api.wait("datastores", name, "Ready", "False")
-        eventually(lambda name=name: says_remedy(api, name, cases), f"{name} to say {says}")
+        eventually(partial(says_remedy, api, name, cases), f"{name} to say {says}")
         assert "hunter2" not in json.dumps(api.get("datastores", name))
 
 

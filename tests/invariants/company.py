@@ -23,7 +23,7 @@ import psycopg
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
-from lethe.domain.facts import IdentitiesDecided, MappingProved
+from lethe.domain.facts import IdentitiesDecided
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.mapping import (
     ClearRule,
@@ -38,14 +38,7 @@ from lethe.domain.periods import Period
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
-from lethe.ports.stores import (
-    AnswerUntrusted,
-    HeadMoved,
-    JournalNotPermitted,
-    MappingInvalid,
-    StoreUnreachable,
-)
-from lethe.workflows import erasing, intake, replaying, watching
+from lethe.workflows import erasing, intake, visiting
 from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.replaying import ReplayState, ReplayStep
@@ -384,21 +377,8 @@ class Company:
         return self.real_ledger.episodes(store=STORE)[-1]
 
     def prove(self, store: GuardedStore | None = None) -> None:
-        """Prove the mapping, as the engine does before all else."""
-        store = store or self.store
-        mappings = self.ledger.mappings(store.name)
-        store.port.remember(mappings.values())
-        episodes = self.ledger.episodes(store=store.name, open_only=True)
-        try:
-            proof = store.port.prove()
-        except MappingInvalid:
-            if self.ledger.known_head(store.name).head is None or episodes:
-                raise
-            raise StoreUnreachable("its schema is not as it was") from None
-        if mappings.get(proof.proved.version) != proof.proved and not episodes:
-            self.ledger.append([MappingProved(store.name, proof.proved)])
-        store.port.remember([proof.proved])
-        store.proof = proof
+        """Prove the mapping, as a visit does before all else."""
+        visiting.prove(store or self.store, self.ledger)
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
@@ -406,48 +386,24 @@ class Company:
         """Visit the store once: prove, look or replay, probe and sweep, serve, complete."""
         self.now += timedelta(seconds=1)
         store, visit = self.store, Visit()
-        try:
-            if store.proof is None:
-                self.prove()
-            store.trouble = store.trouble_reason = None
-            if look:
-                self._look(visit, sweep=sweep, manual=manual, release=release)
-            if store.ledger_behind:
-                store.trouble, store.trouble_reason = "the ledger went back in time", "LedgerBehind"
-            elif self.episode() is None:
-                visit.served = self.serve(store)
-        except (StoreUnreachable, AnswerUntrusted, JournalNotPermitted) as away:
-            store.trouble, store.trouble_reason = str(away), "Unreachable"
-        except MappingInvalid as invalid:
-            store.trouble, store.trouble_reason = str(invalid), "MappingInvalid"
-            store.proof = None
-        except HeadMoved:
-            visit.found += 1
+        errand = visiting.Errand(look=look, sweep=sweep, manual_release=manual)
+        if release is not None:
+            errand = replace(errand, release=(self.last_episode().episode, release))
+        done = visiting.visit(
+            store,
+            self.real_ledger.open_requests(),
+            self.ledger,
+            self.keyring,
+            errand,
+            primary=STORE,
+            token=self.token,
+            now=self.now,
+        )
+        visit.step, visit.served, visit.opened = done.step, done.served, done.opened
+        visit.found = done.re_erased + done.unclear + done.head_moved
         visit.endings = self.complete()
         visit.safe = look and self.episode() is None and store.trouble is None and not visit.found
         return visit
-
-    def _look(self, visit: Visit, *, sweep: bool, manual: bool, release: str | None) -> None:
-        store, episode = self.store, self.episode()
-        if episode is None:
-            outcome = watching.look(store, self.ledger, token=self.token, now=self.now)
-            if outcome is watching.Look.LEDGER_BEHIND:
-                return
-            visit.opened = self.episode() is not None
-            if not visit.opened:
-                checks = [watching.probe, watching.sweep] if sweep or store.sweep_wanted else [watching.probe]
-                for check in checks:
-                    found = check(store, self.ledger, token=self.token, now=self.now)
-                    visit.found += found.re_erased + found.unclear + (found.episode is not None)
-                    if self.episode() is not None:
-                        visit.opened = True
-                        break
-        elif release is not None:
-            replaying.release(store, episode, self.ledger, because=release, token=self.token, now=self.now)
-        else:
-            visit.step = replaying.replay(
-                store, episode, self.ledger, token=self.token, now=self.now, manual_release=manual
-            )
 
     def serve(self, store: GuardedStore) -> erasing.PassResult:
         """Take the open requests as far as they go in a store."""

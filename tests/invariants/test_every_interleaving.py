@@ -64,6 +64,7 @@ class Interleaving(RuleBasedStateMachine):
         self.ended: dict[str, RequestRecord] = {}
         self.company.visit_until_safe()
         self._sign_up()
+        self._take_snapshot()
 
     def teardown(self) -> None:
         if not hasattr(self, "company"):
@@ -181,18 +182,36 @@ class Interleaving(RuleBasedStateMachine):
     @rule()
     def a_snapshot_is_taken(self) -> None:
         if len(self.snapshots) < 4:
-            # Every move between two snapshots shows, since each interval ticks.
-            self.company.visit()
-            self.snapshots.append((self.company.snapshot(), copy.deepcopy(self.rows)))
-            self.company.visit()
+            self._take_snapshot()
 
-    @precondition(lambda self: self.snapshots)
+    def _take_snapshot(self) -> None:
+        # A visit on either side: a restore shows because each interval moves the head.
+        self.company.visit()
+        self.snapshots.append((self.company.snapshot(), copy.deepcopy(self.rows)))
+        self.company.visit()
+
     @rule(which=WHICH, way=WAYS, times=st.integers(min_value=1, max_value=2))
     def a_snapshot_is_put_back(self, which: int, way: str, times: int) -> None:
         for _ in range(times):
-            snapshot, rows = self.snapshots[which % len(self.snapshots)]
-            self.company.restore(snapshot, way)
-            self.rows = copy.deepcopy(rows)
+            self._put_back(which, way)
+
+    def _put_back(self, which: int, way: str) -> None:
+        snapshot, rows = self.snapshots[which % len(self.snapshots)]
+        self.company.restore(snapshot, way)
+        self.rows = copy.deepcopy(rows)
+
+    @rule(which=WHICH, way=WAYS, by=st.sampled_from(["id", "email"]), visits=st.integers(0, 6))
+    def somebody_comes_and_is_erased_and_the_store_goes_back_to_before_her(
+        self, which: int, way: str, by: str, visits: int
+    ) -> None:
+        """Do at once what single steps seldom come to: her key is given out again."""
+        self._sign_up()
+        self._visit()
+        self.somebody_asks_to_be_erased(len(self.rows) - 1, by)
+        for _ in range(visits):
+            self._visit()
+        self._put_back(which, way)
+        self._sign_up()
 
     # --- what must hold ----------------------------------------------------------------------------------
 

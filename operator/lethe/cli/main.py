@@ -73,6 +73,9 @@ def _verify_ledger(_: argparse.Namespace) -> int:
 
     try:
         settings = read_settings(os.environ)
+        missing = _missing_file(settings.ledger_url)
+        if missing is not None:
+            return _complain(f"there is no ledger at {missing}; set LETHE_LEDGER_URL to the one to verify")
         ledger = open_ledger(settings.ledger_url, FileKeyring(Path(settings.keys_dir)))
         position = ledger.verify()
     except (InvalidSetting, KeysUnusable, LedgerError) as broken:
@@ -83,7 +86,15 @@ def _verify_ledger(_: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(error: Exception) -> int:
+def _missing_file(url: str) -> str | None:
+    """Return the path of an SQLite ledger that is not there: to verify must not make one."""
+    from pathlib import Path
+
+    kind, _, path = url.partition(":///")
+    return path if kind.startswith("sqlite") and not Path(path).is_file() else None
+
+
+def _complain(error: Exception | str) -> int:
     sys.stderr.write(f"lethe: {error}\n")
     return 2
 

@@ -1,4 +1,4 @@
-"""From what is recorded and seen to conditions: pure functions, one for each kind (api/status.md)."""
+"""From what is recorded and seen to conditions: pure functions, one for each kind."""
 
 from __future__ import annotations
 
@@ -285,6 +285,17 @@ def standing_of_restore(
         safe = Condition("SafeToServe", ConditionStatus.FALSE, "Declared", message)
         return Standing(
             "Declared", (*_with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
+        )
+    if episode.superseded_by is not None:
+        message = f"the store went back once more; RestoreEvent {episode.superseded_by} goes on from there"
+        return Standing(
+            "Superseded",
+            (
+                Condition("Ready", ConditionStatus.TRUE, "Superseded", message),
+                permitted,
+                Condition("Replayed", ConditionStatus.FALSE, "Superseded", message),
+                Condition("SafeToServe", ConditionStatus.FALSE, "Superseded", message),
+            ),
         )
     if not episode.open:
         since = episode.safe_at

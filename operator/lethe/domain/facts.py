@@ -1,7 +1,7 @@
 """The facts that the ledger records, one dataclass each. None of them holds anything personal.
 
 A fact is what happened, said once; requests, tombstones and restores are what follows from the facts
-(`lifecycle.py`). Facts are stored for years: fields may be added with a default, never renamed.
+(`requests.py`, `restores.py`). Facts are stored for years: fields may be added with a default, never renamed.
 """
 
 from __future__ import annotations
@@ -219,6 +219,19 @@ class SafeToServe:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """The store went back once more before a restore had been dealt with; `by` is the episode that follows.
+
+    What a person decided about the rows of the first one says nothing about those of the next.
+    """
+
+    store: str
+    episode: str
+    at: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreExplained:
     """A RestoreEvent gave the reason for a restore."""
 
@@ -231,11 +244,21 @@ class RestoreExplained:
 RequestFact = (
     Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
 )
-RestoreFact = RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | RestoreExplained
+RestoreFact = (
+    RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | Superseded | RestoreExplained
+)
 Fact = TookOver | MappingProved | Reerased | RequestFact | RestoreFact
 
 REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)
-RESTORE_FACTS = (RestoreDetected, Replayed, IdentitiesDecided, Released, SafeToServe, RestoreExplained)
+RESTORE_FACTS = (
+    RestoreDetected,
+    Replayed,
+    IdentitiesDecided,
+    Released,
+    SafeToServe,
+    Superseded,
+    RestoreExplained,
+)
 FACT_KINDS: Mapping[str, type[Fact]] = {
     kind.__name__: kind for kind in (TookOver, MappingProved, Reerased, *REQUEST_FACTS, *RESTORE_FACTS)
 }

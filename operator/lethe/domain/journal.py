@@ -1,6 +1,6 @@
 """The journal in each SQL store: how its head moves, and what it tells when it has moved back.
 
-Protocol, with the numbers that recur in the code (architecture.md, "Ledger and journal"):
+Protocol, with the numbers that recur in the code:
 
 1. the ledger durably notes the move that is about to happen (`pending`);
 2. the store commits `UPDATE head … WHERE digest = expected` together with the erasure;

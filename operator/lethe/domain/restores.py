@@ -16,6 +16,7 @@ from lethe.domain.facts import (
     RestoreExplained,
     RestoreFact,
     SafeToServe,
+    Superseded,
 )
 from lethe.domain.requests import IllegalTransition
 from lethe.domain.tombstones import Identity
@@ -41,11 +42,17 @@ class RestoreEpisode:
     events: Mapping[str, str] = field(default_factory=dict)
     released_because: str | None = None
     safe_at: datetime | None = None
+    superseded_by: str | None = None
 
     @property
     def open(self) -> bool:
         """Tell whether the store may not be served yet."""
-        return self.safe_at is None
+        return self.safe_at is None and self.superseded_by is None
+
+    @property
+    def replayed_once(self) -> bool:
+        """Tell whether a pass of the replay has been made, so that the head stands where Lethe left it."""
+        return self.unclear is not None or self.re_erased > 0
 
     def decision_on(self, table: str, key: str) -> Identity | None:
         """Return what a person decided about a row; a decision on the row itself beats one for all (`*`)."""
@@ -62,7 +69,9 @@ def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, in
     return {name: min(one.get(name, position), position) for name, position in both.items()}
 
 
-def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> RestoreEpisode:
+def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
+    episode: RestoreEpisode | None, fact: RestoreFact
+) -> RestoreEpisode:
     """Return what a restore becomes by one more fact.
 
     Raises `IllegalTransition` for one that can't follow.
@@ -97,6 +106,8 @@ def evolve_episode(episode: RestoreEpisode | None, fact: RestoreFact) -> Restore
             return replace(episode, released_because=because, safe_at=at)
         case SafeToServe(at=at):
             return replace(episode, safe_at=at)
+        case Superseded(by=by):
+            return replace(episode, superseded_by=by)
         case RestoreExplained(event=event, reason=reason):
             return replace(episode, events={**episode.events, event: reason})
         case _:

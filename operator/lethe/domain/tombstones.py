@@ -30,11 +30,16 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class SeenRecord:
-    """What a store shows of a record now. `created_at` is canonical text (UTC, microseconds)."""
+    """What a store shows of a record now. `created_at` is canonical text (UTC, microseconds).
+
+    `marked` tells that some column still holds the unguessable token that an erasure wrote for this very
+    key: then the row is the erased person's, whatever somebody has written into the others since.
+    """
 
     key: str
     created_at: str | None
     email: PersonalText | None
+    marked: bool = False
 
 
 class Identity(StrEnum):
@@ -84,8 +89,9 @@ def who_came_back(
 ) -> Judge:
     """Return the judge for a replay or sweep: whose is a row that stands uncleared under an erased key?
 
-    In this order (architecture.md, "Whom a replay may touch"):
+    In this order:
 
+    0. the token of the erasure stands in the row still: the same person.
     1. the digest of `createdAt`, where both sides have one: equal is the same person, different
        somebody else. Never by order in time: two restores break that.
     2. the fingerprint of the e-mail: equal is the same person. A different e-mail proves nothing, since
@@ -95,6 +101,8 @@ def who_came_back(
     """
 
     def one(tombstone: Tombstone, seen: SeenRecord) -> Identity:
+        if seen.marked:
+            return Identity.SAME
         if tombstone.created_at is not None and seen.created_at is not None:
             same = fingerprints.created_at(seen.created_at) == tombstone.created_at
             return Identity.SAME if same else Identity.OTHER

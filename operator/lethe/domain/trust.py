@@ -19,7 +19,7 @@ NOTHING_TO_ASK_BY = "nothing-to-ask-by"
 
 
 class Obstacle(StrEnum):
-    """What keeps a request from being erased in a store (reasons of `Ready`, api/status.md)."""
+    """What keeps a request from being erased in a store (reasons of `Ready`; docs/troubleshooting.md)."""
 
     ERASING = "Erasing"
     STORE_UNREACHABLE = "StoreUnreachable"

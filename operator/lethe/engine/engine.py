@@ -43,6 +43,8 @@ Leaving it arrives as DELETED: never read that as gone.
 """
 
 RESYNC_SECONDS = 300
+SECRET_SECONDS = 10
+"""How often the Secret of a store in trouble is read again."""
 
 
 class ConnectStore(Protocol):
@@ -81,6 +83,7 @@ class Engine:
         self._ledger, self._cluster, self._connect = ledger, cluster, connect
         self._namespaces = namespaces
         self._failed_stores: Schedule[Place] = Schedule()
+        self._store_locks: dict[Place, asyncio.Lock] = {}
         self._token = 0
         self.started = asyncio.Event()
         self._background: set[asyncio.Task[Any]] = set()
@@ -115,6 +118,13 @@ class Engine:
     def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
         """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
         self._taking.ring(manifest, listed=listed)
+
+    def ring_request_gone(self, manifest: Manifest) -> None:
+        """A DeletionRequest was deleted, or has ended and left the selector: nobody waits for its status.
+
+        What was accepted goes on all the same; the ledger knows it.
+        """
+        self.world.views.pop(place_of(manifest), None)
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
@@ -172,17 +182,24 @@ class Engine:
     # stores
 
     async def _meet_store(self, manifest: Manifest, *, again: bool = False) -> None:
+        """Guard a store as its newest manifest says; one at a time for each place."""
+        async with self._store_locks.setdefault(place_of(manifest), asyncio.Lock()):
+            await self._meet_store_alone(manifest, again=again)
+
+    async def _meet_store_alone(self, manifest: Manifest, *, again: bool) -> None:
         place = place_of(manifest)
         known = self.world.guards.get(place)
+        if known is not None and _version(manifest) < _version(known.manifest):
+            return  # a list or an event that was overtaken
         same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
         same_object = known is not None and known.uid == manifest["metadata"].get("uid")
         if known is not None and same_spec and same_object and not again:
             return
-        if known is not None and known.task is not None:
-            await self._guarding.stop(known)
         guard = await self._new_guard(manifest, known)
         if guard is None:
             return
+        if known is not None:
+            await self._guarding.stop(known)
         self.world.guards[place] = guard
         if guard.trouble is not None:
             self._failed_stores.at(time.monotonic() + 5, place)
@@ -228,24 +245,44 @@ class Engine:
 
     async def _failed_stores_loop(self) -> None:
         """Try stores again whose Secret was missing or wrong: nobody tells when a Secret changes."""
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(1)
             for place in self._failed_stores.pop_due(time.monotonic()):
                 guard = self.world.guards.get(place)
                 if guard is not None:
                     self._spawn(self._meet_store(guard.manifest, again=True))
+            if time.monotonic() - looked < SECRET_SECONDS:
+                continue
+            looked = time.monotonic()
+            for guard in list(self.world.guards.values()):
+                if guard.store is not None and guard.store.trouble is not None:
+                    self._spawn(self._meet_rotated(guard))
+
+    async def _meet_rotated(self, guard: StoreGuard) -> None:
+        """Connect anew where the Secret of a store in trouble is another one by now: a rotated password."""
+        store = parse(DataStore, guard.manifest)
+        wanted = self._connect.secret_name(store)
+        if wanted is None:
+            return
+        secret = await self._cluster.secret(guard.description.namespace, wanted)
+        if secret is not None and secret.resource_version != guard.secret_version:
+            await self._meet_store(guard.manifest, again=True)
 
     async def _forget_store(self, place: Place) -> None:
-        guard = self.world.guards.pop(place, None)
-        if guard is not None:
-            await self._guarding.stop(guard)
+        async with self._store_locks.setdefault(place, asyncio.Lock()):
+            guard = self.world.guards.pop(place, None)
+            if guard is not None:
+                await self._guarding.stop(guard)
+                self._guarding.forget(guard)
 
     async def _list_stores(self) -> None:
+        before = set(self.world.guards)
         seen = set()
         async for manifest in self._cluster.list("datastores", self._namespaces):
             seen.add(place_of(manifest))
             await self._meet_store(manifest)
-        for place in set(self.world.guards) - seen:
+        for place in before - seen:
             await self._forget_store(place)
 
     async def _list_restores(self) -> None:
@@ -287,9 +324,14 @@ class Engine:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        log.warning("a doorbell was not answered (%s); the next resync does", type(task.exception()).__name__)
+        if not task.cancelled():
+            self._guarding.note_failure(task.exception())
+
+
+def _version(manifest: Manifest) -> int:
+    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
+    version = manifest["metadata"].get("resourceVersion", "")
+    return int(version) if version.isdecimal() else 0
 
 
 async def _until(stop: asyncio.Event) -> None:

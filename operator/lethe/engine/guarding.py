@@ -1,4 +1,4 @@
-"""Looking after each store: prove, look, replay, serve, probe, sweep; one thread at a time on each."""
+"""Looking after each store: when to visit it, in one thread at a time, and what to tell of the visit."""
 
 from __future__ import annotations
 
@@ -6,51 +6,31 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from lethe.domain.facts import MappingProved, NotAsked
+from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
-from lethe.domain.restores import RestoreEpisode
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
-from lethe.engine.schedule import Schedule
 from lethe.engine.world import Place, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.ports.stores import (
-    AnswerUntrusted,
-    HeadMoved,
-    JournalNotPermitted,
-    MappingInvalid,
-    StoreError,
-    StoreUnreachable,
-)
-from lethe.workflows import erasing, replaying, watching
+from lethe.workflows import erasing, visiting
 from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.visiting import Errand, Visit
 
 log = logging.getLogger("lethe.guarding")
 
 MAX_PAUSE = 60.0
+MOST_STORES_AT_ONCE = 128
+"""Threads for visits, made as they are needed: a store that hangs keeps its own and nobody else's."""
 LATER_SWEEP_INTERVALS = 3
 TIDY_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Visit:
-    """What one visit to a store came to."""
-
-    served: erasing.PassResult | None = None
-    episode: RestoreEpisode | None = None
-    step: replaying.ReplayStep | None = None
-    opened: bool = False
-    resurrected: int = 0
-    left_alone: int = 0
-    touched: list[RequestRecord] = field(default_factory=list)
 
 
 class Guarding:
@@ -77,8 +57,10 @@ class Guarding:
         self._completing = asyncio.Lock()
         self._last_look: dict[str, float] = {}
         self._last_sweep: dict[str, float] = {}
-        self._tidy: Schedule[str] = Schedule()
-        self._later_sweeps: Schedule[str] = Schedule()
+        self._tidy: dict[str, float] = {}
+        self._later_sweeps: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(MOST_STORES_AT_ONCE, thread_name_prefix="store")
+        self._considering: set[asyncio.Task[None]] = set()
         self.token = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -104,8 +86,7 @@ class Guarding:
                 guard.wake.clear()
         except LedgerError as fatal:
             # Without its ledger the operator must not act; it is started anew and looks again.
-            if not self.failed.done():
-                self.failed.set_exception(fatal)
+            self.note_failure(fatal)
 
     async def _visit_whatever_happens(self, guard: StoreGuard) -> float:
         """Visit a store; a defect of Lethe there is said loudly, and never ends the looking after it."""
@@ -122,6 +103,7 @@ class Guarding:
                 )
                 self._metrics.store_up.labels(guard.name).set(0)
             guard.retries += 1
+            await self._reporting.write_store(guard)
             return min(MAX_PAUSE, 2.0 ** min(guard.retries, 6))
 
     async def _visit_and_report(self, guard: StoreGuard) -> float:
@@ -138,13 +120,23 @@ class Guarding:
             return self._journal_interval
         if began < guard.retry_after and store.trouble is not None:
             return guard.retry_after - began
-        work = asyncio.ensure_future(asyncio.to_thread(self._visit, guard, store, records, began))
+        primary = self._world.primary_of(guard.description.namespace)
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            self._visit,
+            guard,
+            store,
+            records,
+            primary.name if primary else None,
+            self._errand(guard, began),
+        )
         try:
             visit = await asyncio.shield(work)
         except asyncio.CancelledError:
-            with suppress(Exception):
-                await work  # a thread can't be interrupted: let it end before the store is closed
+            with suppress(Exception):  # a thread can't be interrupted: let it end, and tell what it did
+                await self._after(guard, store, await work, records)
             raise
+        self._note_moments(guard, visit, began)
         await self._after(guard, store, visit, records)
         if store.trouble is not None:
             guard.retries += 1
@@ -158,146 +150,62 @@ class Guarding:
         served = visit.served
         if served is not None and served.settled and served.retry:
             return 0.05
-        if served is not None and served.head_moved:
+        if visit.head_moved or (served is not None and served.head_moved):
             self._last_look.pop(guard.name, None)
             return 0.1
         waited = time.monotonic() - self._last_look.get(guard.name, 0.0)
         return max(0.02, self._journal_interval - waited)
 
-    # in a worker thread
-
     def _visit(
-        self, guard: StoreGuard, store: GuardedStore, records: Sequence[RequestRecord], began: float
+        self,
+        guard: StoreGuard,
+        store: GuardedStore,
+        records: Sequence[RequestRecord],
+        primary: str | None,
+        errand: Errand,
     ) -> Visit:
-        """Gather, decide, act and record on one store. Errors of the store become its trouble."""
-        visit = Visit()
-        try:
-            if store.proof is None:
-                self._prove(store)
-            store.trouble, store.trouble_reason = None, None
-            if began - self._last_look.get(store.name, -1e9) >= self._journal_interval - 0.01:
-                self._look(guard, store, visit, began)
-            if store.ledger_behind:
-                store.trouble_reason = "LedgerBehind"
-                store.trouble = (
-                    "the store's journal is ahead of the ledger: the ledger went back in time. Restore the "
-                    "newest "
-                    "ledger (see docs/operations.md, 'The ledger went back'); until then nothing is erased "
-                    "here"
-                )
-            elif not self._open_episode(store):
-                self._serve(store, records, visit)
-        except StoreUnreachable as away:
-            store.trouble, store.trouble_reason = str(away), "Unreachable"
-        except AnswerUntrusted as strange:
-            store.trouble, store.trouble_reason = str(strange), "Unreachable"
-        except LedgerOnSameServer as same:
-            store.trouble, store.trouble_reason = str(same), "LedgerOnSameServer"
-        except MappingInvalid as invalid:
-            store.trouble, store.trouble_reason = str(invalid), "MappingInvalid"
-            store.proof = None
-        except JournalNotPermitted as refused:
-            store.trouble, store.trouble_reason = str(refused), "Unreachable"
-        except HeadMoved:
-            self._last_look.pop(store.name, None)
-        known = self._ledger.known_head(store.name)
-        guard.journal_number = known.last_number
-        guard.applied = self._ledger.tombstone_count(store.name)
-        return visit
-
-    def _prove(self, store: GuardedStore) -> None:
-        mappings = self._ledger.mappings(store.name)
-        store.port.remember(mappings.values())
-        episode = self._open_episode(store)
-        try:
-            proof = store.port.prove()
-        except MappingInvalid as invalid:
-            known = self._ledger.known_head(store.name)
-            if known.head is None or episode is not None:
-                raise
-            # A mapping that was fine and is not: in the middle of a restore tables are missing.
-            raise StoreUnreachable(
-                f"its schema is not as it was ({invalid})", "is it being restored?"
-            ) from None
-        if self._ledger.server is not None and proof.server == self._ledger.server:
-            raise LedgerOnSameServer
-        if mappings.get(proof.proved.version) != proof.proved and episode is None:
-            self._ledger.append([MappingProved(store.name, proof.proved)])
-        store.port.remember([proof.proved])
-        store.proof = proof
-
-    def _look(self, guard: StoreGuard, store: GuardedStore, visit: Visit, began: float) -> None:
-        now = self._clock()
-        self._last_look[store.name] = began
-        episode = self._open_episode(store)
-        if episode is None:
-            outcome = watching.look(store, self._ledger, token=self.token, now=now)
-            if outcome is watching.Look.LEDGER_BEHIND:
-                return
-            episode = self._open_episode(store)
-            visit.opened = episode is not None
-        if episode is None:
-            self._check_erasures(store, visit, began, now)
-            episode = self._open_episode(store)
-            visit.opened = visit.opened or episode is not None
-        elif not visit.opened:
-            if guard.release_because is not None:
-                replaying.release(
-                    store, episode, self._ledger, because=guard.release_because, token=self.token, now=now
-                )
-                guard.release_because = None
-            else:
-                visit.step = replaying.replay(
-                    store,
-                    episode,
-                    self._ledger,
-                    token=self.token,
-                    now=now,
-                    manual_release=guard.manual_release,
-                )
-            if visit.step is None or visit.step.state is replaying.ReplayState.SAFE:
-                self._later_sweeps.at(began + LATER_SWEEP_INTERVALS * self._journal_interval, store.name)
-                store.last_sweep_at = now
-        visit.episode = self._episode_of(store, episode)
-
-    def _check_erasures(self, store: GuardedStore, visit: Visit, began: float, now: datetime) -> None:
-        found = watching.probe(store, self._ledger, token=self.token, now=now)
-        due = began - self._last_sweep.get(store.name, -1e9) >= self._sweep_interval
-        due = due or store.name in self._later_sweeps.pop_due(began)
-        if due or store.sweep_wanted:
-            self._last_sweep[store.name] = began
-            swept = watching.sweep(store, self._ledger, token=self.token, now=now)
-            visit.left_alone = swept.left_alone
-            visit.resurrected += swept.re_erased
-        visit.resurrected += found.re_erased
-        if store.name in self._tidy.pop_due(began):
-            store.port.tidy()
-
-    def _serve(self, store: GuardedStore, records: Sequence[RequestRecord], visit: Visit) -> None:
-        primary = self._world.primary_of(store.description.namespace)
-        waiting = [r for r in records if not r.progress(store.name).state.settled]
-        if not waiting:
-            return
-        visit.touched = waiting
-        visit.served = erasing.serve(
+        """Visit a store, in a worker thread."""
+        visit = visiting.visit(
             store,
-            waiting,
+            records,
             self._ledger,
             self._keyring,
-            primary=primary.name if primary else None,
+            errand,
+            primary=primary,
             token=self.token,
             now=self._clock(),
         )
-        if visit.served.verified:
-            self._tidy.at(time.monotonic() + TIDY_SECONDS, store.name)
+        guard.journal_number = self._ledger.known_head(store.name).last_number
+        guard.applied = self._ledger.tombstone_count(store.name)
+        return visit
 
-    def _open_episode(self, store: GuardedStore) -> RestoreEpisode | None:
-        return next(iter(self._ledger.episodes(store=store.name, open_only=True)), None)
+    def _errand(self, guard: StoreGuard, began: float) -> Errand:
+        """Say what the next visit is to do, by what is due."""
+        name = guard.name
+        look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
+        release, guard.release = guard.release, None
+        if not look and release is None:
+            return Errand(look=False)
+        sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
+        return Errand(
+            look=True,
+            sweep=_is_due(self._later_sweeps, name, began) or sweep,
+            tidy=_is_due(self._tidy, name, began),
+            manual_release=guard.manual_release,
+            release=release,
+        )
 
-    def _episode_of(self, store: GuardedStore, episode: RestoreEpisode | None) -> RestoreEpisode | None:
-        if episode is None:
-            return None
-        return next(e for e in self._ledger.episodes(store=store.name) if e.episode == episode.episode)
+    def _note_moments(self, guard: StoreGuard, visit: Visit, began: float) -> None:
+        """Remember what was done when, and what is due because of it."""
+        name = guard.name
+        if visit.looked and not visit.head_moved:
+            self._last_look[name] = began
+        if visit.swept:
+            self._last_sweep[name] = began
+        if visit.gate_opened:
+            self._later_sweeps[name] = began + LATER_SWEEP_INTERVALS * self._journal_interval
+        if visit.gate_opened or visit.re_erased or (visit.served is not None and visit.served.verified):
+            self._tidy.setdefault(name, began + TIDY_SECONDS)
 
     # back in the event loop
 
@@ -305,16 +213,15 @@ class Guarding:
         self, guard: StoreGuard, store: GuardedStore, visit: Visit, records: Sequence[RequestRecord]
     ) -> None:
         self._metrics.store_up.labels(store.name).set(store.trouble is None)
-        self._metrics.left_alone.labels(store.name).set(visit.left_alone)
-        if visit.resurrected:
-            self._metrics.resurrected.labels(store.name).inc(visit.resurrected)
+        if visit.re_erased:
+            self._metrics.resurrected.labels(store.name).inc(visit.re_erased)
             log.warning(
                 "store %s: %d erased people had been written back; erased again",
                 store.name,
-                visit.resurrected,
+                visit.re_erased,
             )
-        if visit.episode is not None:
-            await self._restores.follow(guard, visit.episode, visit.step, opened=visit.opened)
+        for episode in visit.episodes:
+            await self._restores.follow(guard, episode, visit.step, opened=visit.opened)
         if store.last_pulse_at is not None:
             safe = guard.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)
@@ -322,13 +229,14 @@ class Guarding:
             await self._set_gate(guard, safe=safe)
         await self._reporting.write_store(guard)
         if visit.served is not None:
-            for result, number in (("verified", len(visit.served.verified)),):
-                self._metrics.erasures.labels(store.name, result).inc(number)
+            verified, refused = len(visit.served.verified), visit.served.refused
+            self._metrics.erasures.labels(store.name, "verified").inc(verified)
+            self._metrics.erasures.labels(store.name, "refused").inc(refused)
             now = self._clock()
             for record in visit.served.verified:
                 waited = (now - record.accepted.accepted_at).total_seconds()
                 self._metrics.erasure_seconds.labels(store.name).observe(waited)
-            if visit.served.settled or visit.served.retry:
+            if visit.touched:
                 await self.complete({_place_of(r) for r in visit.touched})
                 for other in self._world.stores_of(guard.description.namespace):
                     if other is not guard and visit.served.settled:
@@ -339,7 +247,27 @@ class Guarding:
 
     def consider(self, places: Collection[Place]) -> None:
         """Look soon whether requests can end, also where no store has anything to do for them."""
-        self._considering = asyncio.ensure_future(self.complete(places))
+        task = asyncio.ensure_future(self.complete(places))
+        self._considering.add(task)
+        task.add_done_callback(self._considered)
+
+    def _considered(self, task: asyncio.Task[None]) -> None:
+        self._considering.discard(task)
+        if not task.cancelled():
+            self.note_failure(task.exception())
+
+    def note_failure(self, error: BaseException | None) -> None:
+        """End the operator for an error of the ledger; say any other."""
+        if isinstance(error, LedgerError) and not self.failed.done():
+            self.failed.set_exception(error)
+        elif error is not None:
+            log.warning("a step failed (%s); the next resync makes up for it", type(error).__name__)
+
+    def forget(self, guard: StoreGuard) -> None:
+        """Drop what is kept about a store that is gone: its moments and its metrics."""
+        for moments in (self._tidy, self._later_sweeps, self._last_look, self._last_sweep):
+            moments.pop(guard.name, None)
+        self._metrics.forget_store(guard.name)
 
     async def complete(self, places: Collection[Place]) -> None:
         """End what has nothing left to do, and let its status be written."""
@@ -405,15 +333,12 @@ class Guarding:
             )
 
 
-class LedgerOnSameServer(StoreError):
-    """The ledger lives on the server that it guards: a restore of that server would rewind both."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "LETHE_LEDGER_URL leads to the same database server as this store, so one restore would "
-            "rewind both",
-            "put the ledger on another server, or on a volume",
-        )
+def _is_due(moments: dict[str, float], store: str, now: float) -> bool:
+    """Tell whether a store's moment has come, and forget it if so."""
+    if now < moments.get(store, float("inf")):
+        return False
+    del moments[store]
+    return True
 
 
 def _place_of(record: RequestRecord) -> Place:

@@ -21,7 +21,7 @@ from lethe.engine.schedule import Schedule
 from lethe.engine.world import Place, RequestView, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger, LedgerUnavailable
+from lethe.ports.ledger import Ledger
 from lethe.workflows.intake import ErasureOrder, Intake, take_in
 
 log = logging.getLogger("lethe.intake")
@@ -94,14 +94,17 @@ class Taking:
         while True:
             await self._wait()
             for place in self._retries.pop_due(self.beat):
-                with suppress(ClusterUnavailable, ClusterRefused):
+                try:
                     await self._look_again(place)
+                except (ClusterUnavailable, ClusterRefused):
+                    self._retries.at(time.monotonic() + RETRY_SECONDS, place)
             while self._world.dirty:
+                self.beat = time.monotonic()
                 places = list(self._world.dirty)[:BATCH]
                 batch = [self._world.dirty.pop(place) for place in places]
                 try:
                     await self._take_in(batch)
-                except (ClusterUnavailable, LedgerUnavailable) as away:
+                except ClusterUnavailable as away:
                     log.warning("intake waits: %s", away)
                     for manifest in batch:
                         self._world.dirty.setdefault(place_of(manifest), manifest)

@@ -1,6 +1,8 @@
-"""Metrics of api/README.md. No label ever holds the name of a person, a request or an object key."""
+"""Metrics, listed in docs/operations.md. No label ever holds the name of a person or request."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -44,8 +46,8 @@ class Metrics:
         self.reerased = Counter(
             "lethe_reerased", "Erasures applied again after a restore", ["store"], registry=r
         )
-        self.left_alone = Gauge(
-            "lethe_left_alone_total", "Rows of somebody else under an erased key", ["store"], registry=r
+        self.left_alone = Counter(
+            "lethe_left_alone", "Rows of somebody else under an erased key", ["store"], registry=r
         )
         self.reerase_seconds = Histogram(
             "lethe_reerase_seconds",
@@ -67,3 +69,9 @@ class Metrics:
         self.nearest_deadline.set(float("nan"))
         self.sweep_age.set(float("nan"))
         self.ledger_mirrored.set(0)
+
+    def forget_store(self, store: str) -> None:
+        """Drop the gauges of a store that is gone, so that no alert fires for it for ever."""
+        for gauge in (self.store_up, self.missing, self.safe):
+            with suppress(KeyError):
+                gauge.remove(store)

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, request_status, store_status
@@ -28,6 +29,8 @@ log = logging.getLogger("lethe.reporting")
 
 FIRST_REPORT_SECONDS = 1.5
 CONCURRENT_WRITES = 8
+SAME_REASON_SECONDS = 60.0
+"""How long a message that changes under the same reason may stay as it was."""
 LAST_SEEN_SECONDS = 300
 """How old `lastSeenAt` of a DataStore may grow before a write only for its sake."""
 
@@ -44,6 +47,7 @@ class Reporting:
         self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
         self._ended: Counter[str] = Counter()
         self._writing: set[Place] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def want(self, place: Place) -> None:
         """Let a request's status be looked at: at once if it has ended, else when it has been waiting
@@ -68,8 +72,20 @@ class Reporting:
             except TimeoutError:
                 pass
             self._wake.clear()
-            places = self._due.pop_due(time.monotonic())
-            await asyncio.gather(*(self._write_request(place) for place in places))
+            for place in self._due.pop_due(time.monotonic()):
+                if place in self._writing:  # one write at a time, so that the newest is the last
+                    self._due.at(time.monotonic() + 0.1, place)
+                    continue
+                self._writing.add(place)
+                task = asyncio.create_task(self._write_request(place))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._written, place))
+
+    def _written(self, place: Place, task: asyncio.Task[None]) -> None:
+        self._writing.discard(place)
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("a status could not be made (%s)", type(task.exception()).__name__)
 
     async def _write_request(self, place: Place) -> None:
         view = self._world.views.get(place)
@@ -95,7 +111,10 @@ class Reporting:
                 generation=view.generation,
                 now=self._clock(),
             )
-            if not _worth_writing(status, view.status):
+            told_lately = time.monotonic() - view.written_at < SAME_REASON_SECONDS
+            if not _worth_writing(status, view.status, told_lately=told_lately):
+                if _message(status) != _message(view.status):
+                    self._due.at(view.written_at + SAME_REASON_SECONDS, place)
                 self._let_go(place, record, view)
                 return
             try:
@@ -112,7 +131,7 @@ class Reporting:
                 self._due.at(time.monotonic() + 2, place)
                 return
             if written:
-                view.status = status
+                view.status, view.written_at = status, time.monotonic()
                 await self._tell(place, view, standing.ready.reason, standing.ready.message)
             self._let_go(place, record, view)
 
@@ -245,6 +264,9 @@ def _hindrance_at(guard: StoreGuard | None, name: str, record: RequestRecord) ->
         return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.trouble[1]}")
     if guard.store is None:
         return None
+    if guard.replay is not None:
+        message = f"{short} was restored, and its missing erasures come first: {guard.replay[1]}"
+        return Hindrance(Obstacle.ERASING, message)
     if guard.store.trouble is not None:
         return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.store.trouble}")
     return guard.store.hindrances.get(record.request)
@@ -260,9 +282,15 @@ def _journal_message(journal: str, ddl: str) -> str:
             return "this kind of store keeps no journal; a restore shows at the next probe or sweep"
 
 
-def _worth_writing(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Tell whether a status says something new; a message or an attempt alone is not worth a write."""
-    return bool(_essence(status) != _essence(before))
+def _worth_writing(status: Mapping[str, Any], before: Mapping[str, Any], *, told_lately: bool) -> bool:
+    """Tell whether a status says something new; another message alone can wait."""
+    if _essence(status) != _essence(before):
+        return True
+    return not told_lately and _message(status) != _message(before)
+
+
+def _message(status: Mapping[str, Any]) -> str | None:
+    return next((c.get("message") for c in status.get("conditions", ()) if c.get("type") == "Ready"), None)
 
 
 def _essence(status: Mapping[str, Any]) -> Any:

@@ -117,14 +117,14 @@ class Restores:
         if facts:
             await asyncio.to_thread(self._ledger.append, facts)
         if event.spec.release is not None and episode.open:
-            guard.release_because = event.spec.release.because
+            guard.release = episode.episode, event.spec.release.because
             guard.wake.set()
 
     async def follow(
         self, guard: StoreGuard, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
     ) -> None:
         """Tell about a restore as it goes on: event object, conditions of the store, metrics."""
-        if step is not None:
+        if step is not None and episode.open:
             self._steps[episode.episode] = step
         if episode.open:
             shown = self._shown(episode)
@@ -135,6 +135,7 @@ class Restores:
             guard.replay, guard.missing = None, 0
             self._steps.pop(episode.episode, None)
             self._metrics.reerased.labels(guard.name).inc(episode.re_erased)
+            self._metrics.left_alone.labels(guard.name).inc(episode.left_alone)
             if episode.safe_at is not None:
                 took = (episode.safe_at - episode.detected_at).total_seconds()
                 self._metrics.reerase_seconds.labels(guard.name).observe(took)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from lethe.domain.requests import RequestRecord
@@ -30,12 +29,15 @@ class RequestView:
     hindrance: Hindrance | None = None
     ending: Hindrance | None = None
     first_seen: float = 0.0
+    written_at: float = -1e9
     claimed: bool = True
 
 
 @dataclass(slots=True)
 class StoreGuard:
     """A DataStore, the task that looks after it, and what its status last said.
+
+    `release` is a person's word on an open restore: `(episode, because)`.
 
     `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
     """
@@ -48,12 +50,10 @@ class StoreGuard:
     manual_release: bool = False
     gate: Manifest | None = None
     replay: tuple[str, str] | None = None
-    gate_open: bool | None = None
     missing: int = 0
     applied: int = 0
     journal_number: int = 0
-    swept_at: datetime | None = None
-    release_because: str | None = None
+    release: tuple[str, str] | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     retries: int = 0

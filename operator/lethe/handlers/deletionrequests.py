@@ -16,5 +16,7 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
 
     @kopf.on.event("lethe.dev", "v1alpha1", "deletionrequests", registry=registry)
     async def _(event: kopf.RawEvent, **_: Any) -> None:
-        if event["type"] != "DELETED":  # left the selector, or deleted: neither undoes an erasure
+        if event["type"] == "DELETED":  # or it has left the selector: neither undoes an erasure
+            engine.ring_request_gone(dict(event["object"]))
+        else:
             engine.ring_request(dict(event["object"]))

@@ -1,6 +1,6 @@
 """Erasing persons from one store, as a set: find, decide, intend, erase, verify, record.
 
-Steps, with the numbers that recur in the code (architecture.md, "How one DeletionRequest flows"):
+Steps, with the numbers that recur in the code:
 
 2. find every record of every wanted person, compared exactly;
 3. decide what may be trusted, and write the intent into the ledger;
@@ -75,6 +75,7 @@ class PassResult:
     """
 
     settled: set[str] = field(default_factory=set)
+    refused: int = 0
     verified: list[RequestRecord] = field(default_factory=list)
     retry: bool = False
     head_moved: bool = False
@@ -441,10 +442,11 @@ def _unfinished(
             store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
             return []
         message = (
-            f"{name} refused what the mapping writes to {where} ({first.code}: {first.what}); "
-            "correct the DataStore"
+            f"{name} refused to clear {where} ({first.code}: {first.what}); correct the DataStore's mapping, "
+            "the rights of its user, or the record"
         )
         store.hinder([record], Hindrance(Obstacle.VALUE_REFUSED, message), now)
+        result.refused += 1
         return []
     if any(t.number in outcome.unclear or t.number in outcome.left_alone for t in mine):
         message = f"{name}: the record changed between finding and erasing it; it is looked for again"

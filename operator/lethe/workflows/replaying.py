@@ -17,7 +17,7 @@ from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import intend_move
-from lethe.workflows.watching import re_erase, recount, settle_committed
+from lethe.workflows.watching import re_erase, recount, settle_committed, supersede
 
 STABLE_PULSES = 2
 """How many looks in a row must show the same store before a restore is taken to have ended."""
@@ -72,6 +72,10 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         )
     store.port.advance_sequences(known.positions)
     if proof.journal is JournalSupport.KEPT:
+        if episode.replayed_once and compare(known, pulse) is HeadFinding.REWOUND:
+            supersede(store, episode, ledger, now=now, pulse=pulse)
+            store.stable_pulses = 0
+            return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(store, episode, ledger, now=now, pulse=pulse)
     try:
         stands_at = _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
@@ -130,8 +134,7 @@ def _whole_again(store: GuardedStore, ledger: Ledger) -> Proof | ReplayStep:
         proof = store.port.prove()
     except MappingInvalid as invalid:
         return ReplayStep(ReplayState.MAPPING_DOES_NOT_FIT, str(invalid))
-    before = store.proof
-    recorded = before.proved if before else mappings.get(proof.proved.version)
+    recorded = mappings.get(proof.proved.version)
     lacking = sorted(set(recorded.constraints) - set(proof.proved.constraints)) if recorded else []
     if lacking:
         return ReplayStep(ReplayState.WAITING, f"the restore has not made {', '.join(lacking[:5])} yet")

@@ -1,6 +1,6 @@
 """Looking at a store every few seconds: has it gone back in time, and is what was erased still erased?
 
-From exact to thorough (architecture.md, "Detecting a restore"): the journal's head, the identity of
+From exact to thorough: the journal's head, the identity of
 server and tables, a probe of the newest and of random erasures, and the sweep over all of them.
 """
 
@@ -12,10 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import count
 
-from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected
+from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
 from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare, remembered_identity
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import Tombstone, who_came_back
+from lethe.domain.tombstones import Judge, Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.guarded import GuardedStore
@@ -161,14 +161,34 @@ def recount(
     little. Once erasures have been applied again, only a further restore can make more of them missing.
     """
     missing = len(missing_numbers(store, ledger))
-    first = episode.unclear is None and episode.re_erased == 0
     rewound = episode.detected_by is DetectedBy.JOURNAL and pulse.head is not None
     positions = dict(pulse.head.positions) if rewound and pulse.head else dict(episode.positions)
     as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
-    if as_noted or not (first or missing > episode.missing):
+    if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
     ledger.append(
         [RestoreDetected(store.name, episode.episode, now, episode.detected_by, positions, missing)]
+    )
+    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+
+
+def supersede(
+    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, now: datetime, pulse: Pulse
+) -> RestoreEpisode:
+    """Begin a new episode: the store went back once more before this restore had been dealt with.
+
+    What a person decided about the rows of the one says nothing about those of the other.
+    """
+    name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
+    if any(known.episode == name for known in ledger.episodes(store=store.name)):
+        name = f"{name}-{now:%f}"
+    positions = dict(pulse.head.positions) if pulse.head is not None else {}
+    missing = len(missing_numbers(store, ledger))
+    ledger.append(
+        [
+            Superseded(store.name, episode.episode, now, name),
+            RestoreDetected(store.name, name, now, DetectedBy.JOURNAL, positions, missing),
+        ]
     )
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
@@ -186,7 +206,7 @@ def probe(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
     sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
         return Resurrection()
-    residue = store.port.check([sample], who_came_back(store.fingerprints))
+    residue = store.port.check([sample], _judge_between_restores(store, ledger))
     if not set(residue.absent) <= store.known_absent:
         store.sweep_wanted = True
     return _answer(store, ledger, residue, sample, DetectedBy.PROBE, token=token, now=now)
@@ -194,7 +214,7 @@ def probe(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
 
 def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Resurrection:
     """Check everything that was ever erased in a store, and erase again what was written back."""
-    residue = store.port.check(ledger.tombstones(store.name), who_came_back(store.fingerprints))
+    residue = store.port.check(ledger.tombstones(store.name), _judge_between_restores(store, ledger))
     store.known_absent = frozenset(residue.absent)
     store.sweep_wanted = False
     store.last_sweep_at = now
@@ -203,6 +223,12 @@ def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
         [t for chunk in ledger.tombstones(store.name) for t in chunk if t.number in wanted] if wanted else []
     )
     return _answer(store, ledger, residue, back, DetectedBy.SWEEP, token=token, now=now)
+
+
+def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
+    """Return the judge of probe and sweep: what was decided after the last restore holds until the next."""
+    last = next(reversed(ledger.episodes(store=store.name)), None)
+    return who_came_back(store.fingerprints, last.decision_on) if last else who_came_back(store.fingerprints)
 
 
 def _answer(
@@ -215,10 +241,14 @@ def _answer(
     token: int,
     now: datetime,
 ) -> Resurrection:
-    """Tell a write-back from a restore by its size, and erase again the people of a write-back."""
+    """Tell a write-back from a restore by its size, and erase again the people of a write-back.
+
+    Where nothing tells whose an uncleared row is, a person must be asked, and until then it may be an
+    erased person's: the gate closes, and the RestoreEvent asks.
+    """
     wanted = set(residue.uncleared)
     unclear = len(residue.unclear)
-    if len(wanted) > WRITE_BACK_LIMIT:
+    if len(wanted) > WRITE_BACK_LIMIT or unclear:
         episode = open_episode(store, ledger, by, now=now)
         return Resurrection(0, residue.left_alone, unclear, episode.episode)
     if not wanted:

@@ -34,7 +34,7 @@ def numbers_after(connection: Connection, store: str, after: int, wanted: int) -
         .join(entries, entries.c.sequence == tombstones.c.sequence)
         .where(tombstones.c.store == store, number > after, entries.c.period.not_in(destroyed))
     )
-    return list(connection.execute(query.order_by(number).limit(wanted)).scalars())
+    return list(connection.execute(query.order_by(number).limit(wanted)).scalars().all())
 
 
 def sampled(

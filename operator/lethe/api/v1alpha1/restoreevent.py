@@ -160,6 +160,7 @@ class RestoreState(StrEnum):
     IDENTITY_UNCLEAR = "IdentityUnclear"
     AWAITING_RELEASE = "AwaitingRelease"
     SAFE_TO_SERVE = "SafeToServe"
+    SUPERSEDED = "Superseded"
     STALLED = "Stalled"
 
 

@@ -11,6 +11,7 @@ from lethe.adapters.stores.sql.staging import (
     Batch,
     dependent_left,
     judged,
+    marked,
     seen_columns,
     seen_record,
     stage,
@@ -63,11 +64,12 @@ class ReadBack:
         """Return the number to blame by uncleared `ix`, and the `ix` of rows that are another person's."""
         mapping = shape.mapping
         query = compose(
-            "SELECT s.ix, u.{key} IS NULL, {seen}"
+            "SELECT s.ix, u.{key} IS NULL, {seen}, {marked}"
             " FROM {staged} AS s LEFT JOIN {table} AS u ON u.{key} = s.key"
             " WHERE u.{key} IS NULL OR {uncleared}",
             key=name(mapping.key),
             seen=seen_columns(shape, "u"),
+            marked=marked(shape, "u"),
             staged=STAGED,
             table=shape.subjects.sql,
             uncleared=uncleared(shape, mapping.table, mapping.clear, "u"),

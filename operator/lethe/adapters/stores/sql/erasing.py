@@ -16,6 +16,7 @@ from lethe.adapters.stores.sql.staging import (
     assignments,
     dependent_left,
     judged,
+    marked,
     seen_columns,
     seen_record,
     stage,
@@ -154,10 +155,12 @@ class Erasure:
         """Lock the rows, so that no new reference slips in, and judge those that stand uncleared."""
         mapping = self.shape.mapping
         query = compose(
-            "SELECT s.ix, {uncleared}, {seen} FROM {staged} AS s JOIN {table} AS u ON u.{key} = s.key"
+            "SELECT s.ix, {uncleared}, {seen}, {marked}"
+            " FROM {staged} AS s JOIN {table} AS u ON u.{key} = s.key"
             " WHERE s.ix BETWEEN {first} AND {last} {locked}",
             uncleared=uncleared(self.shape, mapping.table, mapping.clear, "u"),
             seen=seen_columns(self.shape, "u"),
+            marked=marked(self.shape, "u"),
             staged=STAGED,
             table=self.shape.subjects.sql,
             key=name(mapping.key),

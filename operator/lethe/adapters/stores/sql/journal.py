@@ -51,7 +51,8 @@ class Journal:
     """The journal of one ledger in one store."""
 
     def __init__(self, schema: str, *, ledger_id: str, store: str, keyring: Keyring) -> None:
-        self._ledger, self._store, self._keyring = ledger_id, store, keyring
+        # Two DataStores may map two tables of one schema: each keeps a head and entries of its own.
+        self._ledger, self._store, self._keyring = f"{ledger_id}:{store}", store, keyring
         self.schema = schema
         self.head, self.entries = name(schema, HEAD), name(schema, ENTRIES)
 

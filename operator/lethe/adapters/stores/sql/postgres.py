@@ -25,12 +25,14 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 _CONNECT_SECONDS = 5
 # A look must be over soon; a set of a million takes minutes, and is bounded only against hanging for ever.
+# A lock is waited for less long than PostgreSQL's deadlock_timeout (1 s): where Lethe and a pg_restore, or an
+# application, wait for each other, it is Lethe that steps back and tries again, not they that fail.
 _SESSION = (
     "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES"
     " ('row_security', 'off'),"  # raises where a policy would hide rows: hidden is not absent
     " ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),"
     " ('extra_float_digits', '1'), ('bytea_output', 'hex'),"
-    " ('lock_timeout', '5s'), ('statement_timeout', '30s'),"
+    " ('lock_timeout', '800ms'), ('statement_timeout', '30s'),"
     " ('idle_in_transaction_session_timeout', '10min')) AS settings (name, value)"
 )
 _TO_ESCAPE = re.compile(r"[\\\t\n\r\b\f\v]")
@@ -39,7 +41,7 @@ _ESCAPED = str.maketrans(
 )
 # Said again in each transaction: a pooler may have given it another session than the one that was set up.
 _BULK: LiteralString = (
-    "SET LOCAL statement_timeout = '60min'; SET LOCAL lock_timeout = '5s'; SET LOCAL row_security = off;"
+    "SET LOCAL statement_timeout = '60min'; SET LOCAL lock_timeout = '800ms'; SET LOCAL row_security = off;"
     " SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'"
 )
 
@@ -125,6 +127,8 @@ class Sessions:
         lent = self._engine.raw_connection()
         connection: psycopg.Connection[tuple[Any, ...]] = lent.driver_connection  # type: ignore[assignment]
         try:
+            if not connection.closed:  # whoever had it before may have read only
+                connection.read_only = connection.isolation_level = None
             if "lethe" not in lent.info:
                 connection.execute(_SESSION)
                 lent.info["lethe"] = True

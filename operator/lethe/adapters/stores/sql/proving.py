@@ -25,13 +25,14 @@ from lethe.adapters.stores.sql.catalog import (
     tables_of,
 )
 from lethe.adapters.stores.sql.lookalikes import lookalikes
-from lethe.adapters.stores.sql.postgres import Cursor
+from lethe.adapters.stores.sql.postgres import Cursor, compose, name
 from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY, TOKEN_LENGTH
 from lethe.domain.mapping import ClearRule, ClearTo, ProvedMapping, SubjectMapping
 from lethe.ports.stores import MappingInvalid, MappingProblem
 
 SUBJECTS = "sql.subjects"
-_MOMENTS = frozenset({"timestamp", "timestamptz", "date", "text", "varchar"})
+# A date is none: everybody who signed up on one day shares it, so it proves nobody's identity.
+_MOMENTS = frozenset({"timestamp", "timestamptz", "text", "varchar"})
 _KINDS = {
     "v": "a view",
     "m": "a materialized view",
@@ -170,7 +171,7 @@ class Proving:
                 self.say(
                     where,
                     f"column {table.written}.{created.name} is {created.shown}, which is no moment",
-                    "name a timestamp, date or text that never changes, or leave createdAt out",
+                    "name a timestamp or text that never changes, or leave createdAt out",
                 )
             if mapping.created_at in {rule.column for rule in mapping.clear}:
                 self.say(
@@ -197,12 +198,30 @@ class Proving:
                 f"column {table.written}.{called} is neither the primary key nor unique and NOT NULL",
                 "name the primary key, or wait for a restore to have made it",
             )
+        elif key.is_text and table.columns[called].readable and self._holds_addresses(table, called):
+            self.say(
+                where,
+                f"key {table.written}.{called} holds e-mail addresses, which would survive the erasure",
+                "name an opaque key, and map the address under clear",
+            )
         if called in {rule.column for rule in self.mapping.clear}:
             self.say(where, f"key {table.written}.{called} is cleared, too", "take it out of clear")
         if not table.writable and not any(
             column.writable for name, column in table.columns.items() if name != called
         ):
             self.say(f"{SUBJECTS}.table", f"the user may not UPDATE {table.written}", "GRANT UPDATE on it")
+
+    def _holds_addresses(self, table: Table, key: str) -> bool:
+        """Look at a thousand keys: one that tells who somebody is must not be kept for years."""
+        found = self.cursor.execute(
+            compose(
+                "SELECT pg_catalog.bool_or(pg_catalog.strpos(k, '@') > 0)"
+                " FROM (SELECT {key}::text AS k FROM {table} LIMIT 1000) AS sample",
+                key=name(key),
+                table=table.sql,
+            )
+        ).fetchone()
+        return bool(found and found[0])
 
     def _identifier(self, where: str, table: Table, kind: str, called: str) -> None:
         column = self.column(where, table, called)

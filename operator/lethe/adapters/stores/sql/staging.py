@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
@@ -145,10 +146,26 @@ def canonical_instant(column: Column, alias: str) -> sql.Composed:
     )
 
 
-def seen_record(row: Sequence[str | None]) -> SeenRecord:
-    """Return a record from the columns of `seen_columns`."""
-    key, created_at, email = row
-    return SeenRecord(key or "", created_at, masked_as_personal(email))
+def marked(shape: Shape, alias: str) -> sql.Composed:
+    """Return the condition that a row still holds the token that an erasure wrote for its very key."""
+    rules = [
+        rule for rule in shape.mapping.clear if "{token}" in (rule.text or "") and rule.differs_per_record
+    ]
+    held = (
+        compose(
+            "{column} IS NOT DISTINCT FROM {value}",
+            column=name(alias, rule.column),
+            value=value(shape, shape.mapping.table, rule),
+        )
+        for rule in rules
+    )
+    return compose("({any})", any=listed(held, " OR ")) if rules else compose("false")
+
+
+def seen_record(row: Sequence[Any]) -> SeenRecord:
+    """Return a record from the columns of `seen_columns` and `marked`."""
+    key, created_at, email, bears_token = row
+    return SeenRecord(key or "", created_at, masked_as_personal(email), bool(bears_token))
 
 
 def judged(

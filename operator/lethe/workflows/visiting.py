@@ -1,0 +1,218 @@
+"""One visit to a store: prove, look or replay, check what was erased, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lethe.domain.facts import MappingProved
+from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
+from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
+from lethe.workflows import erasing, replaying, watching
+from lethe.workflows.guarded import GuardedStore
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
+
+    `release` is a person's word on an open restore: `(episode, because)`.
+    """
+
+    look: bool = True
+    sweep: bool = False
+    tidy: bool = False
+    manual_release: bool = False
+    release: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Visit:
+    """What a visit came to.
+
+    `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
+    where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
+    `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
+    """
+
+    served: erasing.PassResult | None = None
+    episodes: list[RestoreEpisode] = field(default_factory=list)
+    step: replaying.ReplayStep | None = None
+    opened: bool = False
+    released: bool = False
+    re_erased: int = 0
+    unclear: int = 0
+    head_moved: bool = False
+    looked: bool = False
+    swept: bool = False
+    touched: list[RequestRecord] = field(default_factory=list)
+
+    @property
+    def gate_opened(self) -> bool:
+        """Tell whether this visit let a restored store be served again."""
+        return self.released or (self.step is not None and self.step.state is replaying.ReplayState.SAFE)
+
+
+class LedgerOnSameServer(StoreError):
+    """The ledger lives on the server that it guards: a restore of that server would rewind both."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "LETHE_LEDGER_URL leads to the same database server as this store, so one restore would rewind "
+            "both",
+            "put the ledger on another server, or on a volume",
+        )
+
+
+def visit(
+    store: GuardedStore,
+    records: Sequence[RequestRecord],
+    ledger: Ledger,
+    keyring: Keyring,
+    errand: Errand,
+    *,
+    primary: str | None,
+    token: int,
+    now: datetime,
+) -> Visit:
+    """Visit a store once. Errors of the store become its `trouble`; those of the ledger are raised."""
+    done = Visit()
+    try:
+        look = errand.look
+        if store.proof is None:
+            prove(store, ledger)
+            look = True  # what was proved is recorded only when a look has shown a store in step
+        store.trouble = store.trouble_reason = None
+        if look:
+            _look(store, ledger, errand, done, token=token, now=now)
+        if store.ledger_behind:
+            store.trouble_reason = "LedgerBehind"
+            store.trouble = (
+                "the store's journal is ahead of the ledger: the ledger went back in time. Restore the "
+                "newest ledger (docs/operations.md, 'The ledger went back'); until then nothing is erased"
+            )
+        elif open_episode_of(store, ledger) is None:
+            _serve(store, records, ledger, keyring, done, primary=primary, token=token, now=now)
+    except (StoreUnreachable, AnswerUntrusted) as away:
+        store.trouble, store.trouble_reason = str(away), "Unreachable"
+    except LedgerOnSameServer as same:
+        store.trouble, store.trouble_reason = str(same), "LedgerOnSameServer"
+    except MappingInvalid as invalid:
+        store.trouble, store.trouble_reason = str(invalid), "MappingInvalid"
+        store.proof = None
+    except HeadMoved:
+        done.head_moved = True
+    except StoreError as unusable:
+        store.trouble, store.trouble_reason = str(unusable), "Unreachable"
+    return done
+
+
+def open_episode_of(store: GuardedStore, ledger: Ledger) -> RestoreEpisode | None:
+    """Return the restore of a store that has not been dealt with."""
+    return next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+
+
+def prove(store: GuardedStore, ledger: Ledger) -> None:
+    """Prove a store's mapping against its live schema.
+
+    Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
+    """
+    store.port.remember(ledger.mappings(store.name).values())
+    try:
+        proof = store.port.prove()
+    except MappingInvalid as invalid:
+        never_erased = ledger.known_head(store.name).head is None
+        if never_erased or open_episode_of(store, ledger) is not None:
+            raise
+        # A mapping that was fine and is not: in the middle of a restore tables are missing.
+        problem = f"its schema is not as it was ({invalid})"
+        raise StoreUnreachable(problem, "is it being restored?") from None
+    if ledger.server is not None and proof.server == ledger.server:
+        raise LedgerOnSameServer
+    store.port.remember([proof.proved])
+    store.proof = proof
+
+
+def _look(
+    store: GuardedStore, ledger: Ledger, errand: Errand, done: Visit, *, token: int, now: datetime
+) -> None:
+    done.looked = True
+    episode = open_episode_of(store, ledger)
+    if episode is not None:
+        _deal_with(store, episode, ledger, errand, done, token=token, now=now)
+    elif watching.look(store, ledger, token=token, now=now) is watching.Look.FINE:
+        _record_mapping(store, ledger)
+        _check_erasures(store, ledger, errand, done, token=token, now=now)
+    current = open_episode_of(store, ledger)
+    done.opened = current is not None and (episode is None or current.episode != episode.episode)
+    concerned = {e.episode for e in (episode, current) if e is not None}
+    if concerned:
+        done.episodes = [e for e in ledger.episodes(store=store.name) if e.episode in concerned]
+
+
+def _deal_with(
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    errand: Errand,
+    done: Visit,
+    *,
+    token: int,
+    now: datetime,
+) -> None:
+    released, because = errand.release or ("", "")
+    if released == episode.episode:
+        replaying.release(store, episode, ledger, because=because, token=token, now=now)
+        done.released = True
+    else:
+        done.step = replaying.replay(
+            store, episode, ledger, token=token, now=now, manual_release=errand.manual_release
+        )
+    if done.gate_opened:
+        store.last_sweep_at = now
+
+
+def _record_mapping(store: GuardedStore, ledger: Ledger) -> None:
+    """Record what was proved, now that a look has shown that no restore is going on.
+
+    A schema half restored lacks constraints, and what is recorded says which there have to be.
+    """
+    proved = store.proof.proved if store.proof else None
+    if proved is not None and ledger.mappings(store.name).get(proved.version) != proved:
+        ledger.append([MappingProved(store.name, proved)])
+
+
+def _check_erasures(
+    store: GuardedStore, ledger: Ledger, errand: Errand, done: Visit, *, token: int, now: datetime
+) -> None:
+    found = watching.probe(store, ledger, token=token, now=now)
+    if errand.sweep or store.sweep_wanted:
+        done.swept = True
+        swept = watching.sweep(store, ledger, token=token, now=now)
+        done.re_erased, done.unclear = swept.re_erased, swept.unclear
+    done.re_erased += found.re_erased
+    done.unclear = max(done.unclear, found.unclear)
+    if errand.tidy:
+        store.port.tidy()
+
+
+def _serve(
+    store: GuardedStore,
+    records: Sequence[RequestRecord],
+    ledger: Ledger,
+    keyring: Keyring,
+    done: Visit,
+    *,
+    primary: str | None,
+    token: int,
+    now: datetime,
+) -> None:
+    done.touched = [record for record in records if not record.progress(store.name).state.settled]
+    if done.touched:
+        done.served = erasing.serve(
+            store, done.touched, ledger, keyring, primary=primary, token=token, now=now
+        )
