@@ -15,13 +15,13 @@ _CHATTY = ("kopf", "aiohttp", "asyncio", "sqlalchemy", "urllib3", "kubernetes", 
 class Redacting(logging.Filter):
     """Reduces a record to its text without addresses.
 
-    Libraries' DEBUG lines, which print whole bodies, are dropped.
+    Libraries are heard from WARNING on: their DEBUG lines print whole bodies.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is let through, redacted."""
         library = record.name.partition(".")[0] in _CHATTY
-        if library and record.levelno < logging.INFO:
+        if library and record.levelno < logging.WARNING:
             return False
         try:
             text = record.getMessage()
