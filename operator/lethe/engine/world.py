@@ -93,9 +93,9 @@ class World:
         return [r for (ns, _), r in self.records.items() if ns == namespace and r.open]
 
 
-def _age(guard: StoreGuard) -> tuple[str, str]:
-    metadata = guard.manifest.get("metadata", {})
-    return (metadata.get("creationTimestamp", ""), metadata.get("name", ""))
+def _age(guard: StoreGuard) -> str:
+    """Return when a DataStore was made, to the second; of two of one second the one met first is the older."""
+    return str(guard.manifest.get("metadata", {}).get("creationTimestamp", ""))
 
 
 def place_of(manifest: Manifest) -> Place:
