@@ -94,7 +94,7 @@ class World:
 
 
 def _age(guard: StoreGuard) -> str:
-    """Return when a DataStore was made, to the second; of two of one second the one met first is the older."""
+    """Return when a DataStore was made, to the second; of two of one second the first met counts as older."""
     return str(guard.manifest.get("metadata", {}).get("creationTimestamp", ""))
 
 

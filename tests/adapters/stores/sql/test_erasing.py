@@ -116,7 +116,7 @@ def test_a_session_that_is_opened_meanwhile_is_erased_or_waits(site: Site) -> No
     (tombstone,) = site.tombstones_of(person)
     with psycopg.connect(site.url) as application:
         application.execute("INSERT INTO sessions (user_id, token) VALUES (%s, 'new')", (tombstone.key,))
-        commit = threading.Timer(1, application.commit)
+        commit = threading.Timer(0.3, application.commit)
         commit.start()
         outcome = site.erase([tombstone])
         commit.join()

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from lethe.domain.journal import HeadFinding, HeadMove, KnownHead, changed_identity, compare
+from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.tombstones import as_it_was_found
-from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport
+from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport, MappingInvalid
 from tests.adapters.stores.sql.conftest import Site, store_of
 from tests.contracts.store_contract import somebody
 from tests.servers import PostgresServer
@@ -193,7 +194,7 @@ def test_a_sequence_is_moved_while_nobody_draws_keys(site: Site) -> None:
             ended.append("commit")
             application.commit()
 
-        timer = threading.Timer(1, commit)
+        timer = threading.Timer(0.3, commit)
         timer.start()
         site.port.advance_sequences({"sequence:public.users_id_seq": 100})
         ended.append("advance")
@@ -224,7 +225,7 @@ def test_settling_waits_for_the_transaction_in_doubt(site: Site) -> None:
 
 def test_settling_waits_for_a_first_head_too(site: Site) -> None:
     with psycopg.connect(site.url) as doubtful:
-        doubtful.execute("INSERT INTO lethe_journal_head VALUES ('ledger-1', 1, 'd', 1, '{}', now())")
+        doubtful.execute("INSERT INTO lethe_journal_head VALUES ('ledger-1:site', 1, 'd', 1, '{}', now())")
         commit = threading.Timer(1, doubtful.commit)
         commit.start()
         pulse = site.port.pulse(settle=True)
@@ -343,3 +344,29 @@ class TestRestore:
             site.port.prove()
         postgres.restore(name, file, "--section=post-data")
         assert site.port.prove().proved == proved
+
+
+def test_two_stores_in_one_schema_have_a_head_each(site: Site) -> None:
+    other = store_of(site.url, store="crm")
+    other.prove()
+    site.port.tick(site.move())
+    assert other.pulse().head is None
+    other.tick(HeadMove(None, 1, "d" * 64, 1))
+    mine, theirs = site.port.pulse().head, other.pulse().head
+    other.close()
+    assert mine is not None
+    assert theirs is not None
+    assert mine.digest != theirs.digest
+
+
+def test_a_key_that_is_an_address_is_refused(site: Site) -> None:
+    site.sql.execute(
+        "CREATE TABLE members (login text PRIMARY KEY, name text);"
+        "INSERT INTO members VALUES ('canary@example.org', 'x')"
+    )
+    rule = ClearRule("name", PiiKind.LAST_NAME, ClearTo.SET_NULL)
+    store = store_of(site.url, SubjectMapping("members", "login", {}, (rule,)), store="members")
+    with pytest.raises(MappingInvalid, match=r"key members\.login holds e-mail addresses") as refused:
+        store.prove()
+    store.close()
+    assert "canary" not in str(refused.value)
