@@ -45,6 +45,7 @@ from lethe.domain.facts import (
     RestoreDetected,
     RestoreExplained,
     SafeToServe,
+    Superseded,
     TookOver,
     Verified,
 )
@@ -145,6 +146,8 @@ ONE_OF_EACH: list[Fact] = [
     SafeToServe("site", "e1", NOW),
     RestoreDetected("crm", "e2", NOW, DetectedBy.SWEEP),
     Released("crm", "e2", NOW, "the night shift"),
+    RestoreDetected("hrm", "e3", NOW, DetectedBy.JOURNAL),
+    Superseded("hrm", "e3", NOW, "e4"),
 ]
 
 

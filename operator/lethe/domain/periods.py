@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 _PERIOD = re.compile(r"P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,3})W)?(?:(\d{1,4})D)?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d))")
-_LONGEST_SECONDS = 10 * 366 * 86400
+_LONGEST_SECONDS = 10**12  # what a timedelta can hold, with room to add to it
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -58,5 +58,5 @@ def parse_duration(text: str) -> timedelta:
         raise InvalidPeriod(f"{text!r} is not a duration such as 500ms, 10s, 5m or 1h30m")
     seconds = sum(float(m.group(1)) * _UNIT_SECONDS[m.group(2)] for m in matches)
     if not 1e-6 <= seconds < _LONGEST_SECONDS:  # timedelta would round what is shorter to nothing
-        raise InvalidPeriod(f"{text!r} is not between zero and ten years")
+        raise InvalidPeriod(f"{text!r} is zero, or longer than can be counted")
     return timedelta(seconds=seconds)
