@@ -134,3 +134,40 @@ def test_a_read_only_database_is_waited_for(
     )
     api.wait("deletionrequests", "r1", "Erased", patience=60)
     assert names(api.list("restoreevents")) == []
+
+
+def test_a_wrong_password_is_told_and_a_corrected_secret_is_picked_up(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    database = site.url.rpartition("/")[2]
+    api.sql_store("site", postgres.url(database, password="hunter2"))
+    api.wait("datastores", "site", "Ready", "False")
+    assert "password" in ready_message(api, "datastores", "site")
+    assert "hunter2" not in json.dumps(api.get("datastores", "site"))
+    api.request_by_id("r1", ada)
+    api.wait_reason("deletionrequests", "r1", "StoreUnreachable")
+    api.secret("site-db", {"url": site.url})
+    api.wait("deletionrequests", "r1", "Erased", patience=60)
+    assert site.is_cleared(ada)
+
+
+def test_a_store_that_is_edited_often_is_guarded_once_as_its_newest_manifest_says(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "Ready")
+    for number in range(10):
+        api.patch_spec("datastores", "site", {"sql": {"maxRecords": 10 + number}})
+    newest = (api.get("datastores", "site") or {})["metadata"]["generation"]
+
+    def settled() -> bool:
+        return bool((api.get("datastores", "site") or {})["status"]["observedGeneration"] == newest)
+
+    eventually(settled, "the newest generation to be observed")
+    api.request_by_id("r1", ada)
+    api.wait("deletionrequests", "r1", "Erased")
+    connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe' AND datname = %s"
+    open_now = site.sql(connections, site.url.rpartition("/")[2])[0][0]
+    assert open_now <= 2, "one guard has at most two connections"
