@@ -19,6 +19,8 @@ from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import intend_move
 from lethe.workflows.watching import re_erase, recount, settle_committed, supersede
 
+_WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
+
 STABLE_PULSES = 2
 """How many looks in a row must show the same store before a restore is taken to have ended."""
 
@@ -72,7 +74,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         )
     store.port.advance_sequences(known.positions)
     if proof.journal is JournalSupport.KEPT:
-        if episode.replayed_once and compare(known, pulse) is HeadFinding.REWOUND:
+        if episode.replayed_once and compare(known, pulse) in _WENT_BACK:
             supersede(store, episode, ledger, now=now, pulse=pulse)
             store.stable_pulses = 0
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
@@ -85,6 +87,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             exclusive=True,
         )
         _note(store, episode, ledger, residue, now)
+        _remember_what_was_read(store, ledger, pulse)
         if residue.uncleared:
             return ReplayStep(ReplayState.AGAIN, "somebody writes erased people back; they are erased again")
         if residue.unclear:
@@ -156,6 +159,15 @@ def _erase_everything_again(
         re_erase(store, ledger, chunk, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
         adopt = None  # from the second chunk on the ledger knows where the store stands
     return pulse.head if adopt is not None else ledger.known_head(store.name).head
+
+
+def _remember_what_was_read(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> None:
+    """Remember which store a pass was made over, so that a further restore of tables alone shows as well."""
+    known = ledger.known_head(store.name)
+    if known.head is not None and known.pending is None:
+        identity = remembered_identity(known.identity, pulse.identity)
+        if identity != known.identity:
+            ledger.append(moves=[MoveSettled(store.name, known.head, identity)])
 
 
 def _note(

@@ -15,7 +15,7 @@ from itertools import count
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
 from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare, remembered_identity
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import Judge, Tombstone, who_came_back
+from lethe.domain.tombstones import Identity, Judge, Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.guarded import GuardedStore
@@ -226,9 +226,17 @@ def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
 
 
 def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
-    """Return the judge of probe and sweep: what was decided after the last restore holds until the next."""
+    """Return the judge of probe and sweep: who was left alone after the last restore is so until the next.
+
+    A decision to erase was carried out; what stands under that key since is another question.
+    """
     last = next(reversed(ledger.episodes(store=store.name)), None)
-    return who_came_back(store.fingerprints, last.decision_on) if last else who_came_back(store.fingerprints)
+
+    def left_alone(table: str, key: str) -> Identity | None:
+        decided = last.decision_on(table, key) if last else None
+        return decided if decided is Identity.OTHER else None
+
+    return who_came_back(store.fingerprints, left_alone)
 
 
 def _answer(
