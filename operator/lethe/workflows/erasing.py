@@ -57,7 +57,7 @@ from lethe.ports.stores import (
     StoreUnreachable,
     Wanted,
 )
-from lethe.workflows.guarded import GuardedStore, StoreDescription, email_digest
+from lethe.workflows.guarded import GuardedStore, StoreDescription, email_digest, open_episode_of
 from lethe.workflows.heads import intend_move, last_move, settle_move
 from lethe.workflows.intake import sealed_identifiers
 from lethe.workflows.linking import KeysOfPrimary
@@ -121,7 +121,7 @@ def serve(
         ledger.append([NotAsked(record.request, store.name) for record in waiting])
         result.settled |= {record.request for record in waiting}
         return result
-    if any(episode.open for episode in ledger.episodes(store=store.name, open_only=True)):
+    if open_episode_of(store, ledger) is not None:
         message = f"{store.description.short_name} was restored; its missing erasures come first"
         store.hinder(waiting, Hindrance(Obstacle.ERASING, message))
         result.retry = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -10,9 +10,11 @@ from lethe.domain.identifiers import normalised_email
 from lethe.domain.journal import StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trust import Hindrance
 from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Proof, Store
 
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -56,7 +58,6 @@ class GuardedStore:
     stable_identity: StoreIdentity | None = None
     stable_pulses: int = 0
     known_absent: frozenset[int] = frozenset()
-    resurrected: int = 0
     hindrances: dict[str, Hindrance] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
@@ -70,11 +71,6 @@ class GuardedStore:
     def is_primary(self) -> bool:
         """Tell whether this is the store whose key identifies a person."""
         return self.description.role is StoreRole.PRIMARY
-
-    @property
-    def usable(self) -> bool:
-        """Tell whether erasures may be tried: proved, reachable at the last look, ledger not behind."""
-        return self.proof is not None and self.trouble is None and not self.ledger_behind
 
     def hinder(
         self, records: Sequence[RequestRecord], hindrance: Hindrance, now: datetime | None = None
@@ -116,5 +112,6 @@ def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
     )
 
 
-Stores = Mapping[str, GuardedStore]
-"""The guarded stores by name."""
+def open_episode_of(store: GuardedStore, ledger: Ledger) -> RestoreEpisode | None:
+    """Return the restore of a store that has not been dealt with; there is at most one."""
+    return next(iter(ledger.episodes(store=store.name, open_only=True)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secrets import token_bytes
 
-from lethe.domain.journal import GENESIS, Head, HeadMove, next_move
+from lethe.domain.journal import GENESIS, Head, HeadMove, StoreIdentity, next_move, remembered_identity
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveSettled
 from lethe.ports.stores import JournalSupport
 from lethe.workflows.guarded import GuardedStore
@@ -46,3 +46,19 @@ def last_move(ledger: Ledger, store: GuardedStore) -> int:
     """Return the number of the highest move that the ledger knows, in doubt or not."""
     known = ledger.known_head(store.name)
     return max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
+
+
+def tick(
+    store: GuardedStore, ledger: Ledger, *, expected: Head | None, seen: StoreIdentity, token: int
+) -> None:
+    """Move the head from `expected` although nothing is erased, and remember the store as it was `seen`.
+
+    Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.
+    """
+    move = intend_move(store, ledger, token=token, expected=expected, adopt=True)
+    if move is None:
+        return
+    head = store.port.tick(move)
+    # A table that is gone for a moment, between DROP and CREATE of a restore, is not forgotten.
+    identity = remembered_identity(ledger.known_head(store.name).identity, seen)
+    ledger.append(moves=[MoveSettled(store.name, head, identity)])

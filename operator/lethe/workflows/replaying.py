@@ -16,7 +16,7 @@ from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.heads import intend_move
+from lethe.workflows.heads import tick
 from lethe.workflows.watching import re_erase, recount, settle_committed, supersede
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
@@ -217,11 +217,7 @@ def _open_gate(
         if before.identity != store.stable_identity or before.being_filled:
             store.stable_pulses = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
-        move = intend_move(store, ledger, token=token, expected=stands_at, adopt=True)
-        if move is not None:
-            head = store.port.tick(move)
-            identity = remembered_identity(ledger.known_head(store.name).identity, before.identity)
-            ledger.append(moves=[MoveSettled(store.name, head, identity)])
+        tick(store, ledger, expected=stands_at, seen=before.identity, token=token)
         if compare(ledger.known_head(store.name), store.port.pulse()) is not HeadFinding.IN_STEP:
             store.stable_pulses = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
@@ -239,10 +235,6 @@ def release(
     """
     if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
         pulse = _settled_pulse(store, ledger, now)
-        move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
-        if move is not None:
-            head = store.port.tick(move)
-            identity = remembered_identity(ledger.known_head(store.name).identity, pulse.identity)
-            ledger.append(moves=[MoveSettled(store.name, head, identity)])
+        tick(store, ledger, expected=pulse.head, seen=pulse.identity, token=token)
     ledger.append([Released(store.name, episode.episode, now, because)])
     store.sweep_wanted = True

@@ -13,7 +13,7 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
-from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.guarded import GuardedStore, open_episode_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,6 @@ def visit(
     except StoreError as unusable:
         store.trouble, store.trouble_reason = str(unusable), "Unreachable"
     return done
-
-
-def open_episode_of(store: GuardedStore, ledger: Ledger) -> RestoreEpisode | None:
-    """Return the restore of a store that has not been dealt with."""
-    return next(iter(ledger.episodes(store=store.name, open_only=True)), None)
 
 
 def prove(store: GuardedStore, ledger: Ledger) -> None:

@@ -7,19 +7,20 @@ server and tables, a probe of the newest and of random erasures, and the sweep o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
 
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
-from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare, remembered_identity
+from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, Judge, Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
-from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.heads import intend_move
+from lethe.workflows.guarded import GuardedStore, open_episode_of
+from lethe.workflows.heads import intend_move, tick
 
 PROBE_NEWEST = 1000
 PROBE_RANDOM = 1000
@@ -70,8 +71,9 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
         finding = compare(known, pulse)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
-            if kept and not ledger.episodes(store=store.name, open_only=True):
-                _tick(store, ledger, known, pulse, token=token)
+            if kept and open_episode_of(store, ledger) is None:
+                with suppress(HeadMoved):  # the next look tells why
+                    tick(store, ledger, expected=pulse.head, seen=pulse.identity, token=token)
             return Look.FINE
         case HeadFinding.LEDGER_BEHIND:
             store.ledger_behind = True
@@ -90,22 +92,9 @@ def settle_committed(
         return known
     entries = store.port.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
-    episode = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    episode = open_episode_of(store, ledger)
     ledger.append(_reerasure_facts(store, episode, again, now), moves=[MoveSettled(store.name, pulse.head)])
     return ledger.known_head(store.name)
-
-
-def _tick(store: GuardedStore, ledger: Ledger, known: KnownHead, pulse: Pulse, *, token: int) -> None:
-    move = intend_move(store, ledger, token=token, expected=pulse.head, adopt=True)
-    if move is None:
-        return
-    try:
-        head = store.port.tick(move)
-    except HeadMoved:
-        return  # the next look tells why
-    # A table that is gone for a moment, between DROP and CREATE of a restore, is not forgotten.
-    identity = remembered_identity(known.identity, pulse.identity)
-    ledger.append(moves=[MoveSettled(store.name, head, identity)])
 
 
 def open_episode(
@@ -120,7 +109,7 @@ def open_episode(
 
     While an episode is open, a further restore belongs to it.
     """
-    already = next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    already = open_episode_of(store, ledger)
     if already is not None:
         return already
     name = _name_of_episode(store, ledger, now)
@@ -263,7 +252,6 @@ def _answer(
         return Resurrection(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
     again = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
-    store.resurrected += again
     return Resurrection(again, residue.left_alone, unclear)
 
 
