@@ -51,10 +51,10 @@ def test_openers_at_once_make_one_ledger(url: str, tmp_path: Path) -> None:
         found.append(ledger.ledger_id)
         ledger.close()
 
-    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
+    assert len(found) == 8
     assert len(set(found)) == 1
