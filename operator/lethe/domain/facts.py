@@ -241,13 +241,139 @@ class RestoreExplained:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A snapshot as a listing of its backend showed it. `ref` is what the source calls it.
+
+    `pieces` are what makes it itself: a restic id; a file's size and modification time; every version of
+    an object. `taken_at` is what its name or the backend says, `evidence` every other date that speaks
+    of it (modification times). All instants are UTC. `size` is in bytes.
+    """
+
+    ref: str
+    pieces: tuple[str, ...]
+    taken_at: datetime
+    evidence: tuple[datetime, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDescribed:
+    """A BackupSource says whose snapshots it holds, and for how long. `longest_duration` is in seconds."""
+
+    source: str
+    stores: tuple[str, ...]
+    retention: str
+    longest_duration: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsSeen:
+    """A listing showed snapshots that were not known, or not like this."""
+
+    source: str
+    at: datetime
+    stores: tuple[str, ...]
+    sightings: tuple[Sighting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDeclared:
+    """Somebody applied a BackupSnapshot. Its `taken_at` can only make the snapshot live longer."""
+
+    source: str
+    ref: str
+    at: datetime
+    taken_at: datetime
+    stores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsVanished:
+    """A listing did not show these any more, and it was not Lethe that deleted them."""
+
+    source: str
+    at: datetime
+    refs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PruneIntended:
+    """These are about to be deleted: should they be gone at the next listing, it was Lethe."""
+
+    source: str
+    at: datetime
+    refs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsDeleted:
+    """The backend accepted the deletion of these; nothing is proven yet."""
+
+    source: str
+    at: datetime
+    refs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsPurged:
+    """The bytes of these were looked for and are gone."""
+
+    source: str
+    at: datetime
+    refs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrunesConfirmed:
+    """A person's consent to prune many at once (`spec.confirmPrunes`) was used up."""
+
+    source: str
+    at: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesGone:
+    """No snapshot holds the persons of these requests any more, as listings since their erasure have proven."""
+
+    at: datetime
+    requests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TombstonesEnded:
+    """Nothing can be restored any more that these requests of a month erased: their keys were destroyed.
+
+    `period` is the month, as `2026-11`, whose payloads can't be read any more.
+    """
+
+    at: datetime
+    period: str
+    requests: tuple[str, ...]
+
+
 RequestFact = (
     Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
 )
 RestoreFact = (
     RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | Superseded | RestoreExplained
 )
-Fact = TookOver | MappingProved | Reerased | RequestFact | RestoreFact
+SnapshotFact = (
+    SnapshotsSeen | SnapshotDeclared | SnapshotsVanished | PruneIntended | SnapshotsDeleted | SnapshotsPurged
+)
+SourceFact = SourceDescribed | PrunesConfirmed
+Fact = (
+    TookOver
+    | MappingProved
+    | Reerased
+    | CopiesGone
+    | TombstonesEnded
+    | RequestFact
+    | RestoreFact
+    | SnapshotFact
+    | SourceFact
+)
 
 REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)
 RESTORE_FACTS = (
@@ -259,6 +385,26 @@ RESTORE_FACTS = (
     Superseded,
     RestoreExplained,
 )
+SNAPSHOT_FACTS = (
+    SnapshotsSeen,
+    SnapshotDeclared,
+    SnapshotsVanished,
+    PruneIntended,
+    SnapshotsDeleted,
+    SnapshotsPurged,
+)
+SOURCE_FACTS = (SourceDescribed, PrunesConfirmed)
 FACT_KINDS: Mapping[str, type[Fact]] = {
-    kind.__name__: kind for kind in (TookOver, MappingProved, Reerased, *REQUEST_FACTS, *RESTORE_FACTS)
+    kind.__name__: kind
+    for kind in (
+        TookOver,
+        MappingProved,
+        Reerased,
+        CopiesGone,
+        TombstonesEnded,
+        *REQUEST_FACTS,
+        *RESTORE_FACTS,
+        *SNAPSHOT_FACTS,
+        *SOURCE_FACTS,
+    )
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 GENESIS = "0" * 64
@@ -25,12 +26,14 @@ class Head:
     """Where a journal stands: `move` counts moves (ticks too), `digest` commits to all before it.
 
     `positions` are the highest key of each mapped table and the last value of each sequence behind it,
-    as `table:public.users` and `sequence:public.users_id_seq`.
+    as `table:public.users` and `sequence:public.users_id_seq`. `at` is when the store took that move, by
+    its own clock (`None`: not told).
     """
 
     move: int
     digest: str
     positions: Mapping[str, int] = field(default_factory=dict)
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class RequestRecord:
     confirmed: frozenset[str] = frozenset()
     completed_at: datetime | None = None
     outcome: Outcome | None = None
+    purged_at: datetime | None = None
 
     @property
     def request(self) -> str:

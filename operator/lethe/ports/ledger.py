@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from lethe.domain.facts import Fact
@@ -14,6 +15,7 @@ from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import CopiesLeft, CopyStep, SnapshotRecord, SourceRecord
 from lethe.domain.tombstones import Tombstone
 
 
@@ -101,7 +103,8 @@ class Ledger(Protocol):
         """Record facts, sealed texts (by request; replacing an earlier one) and head moves, all or nothing.
 
         A `Completed` fact destroys what was sealed for its request. A `Verified` fact makes the
-        request's tombstones count. Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
+        request's tombstones count. A `TombstonesEnded` fact destroys the key of its month, and of its
+        requests all but what tells that they were made and ended. Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
         """
         ...
 
@@ -153,6 +156,51 @@ class Ledger(Protocol):
 
     def episodes(self, *, store: str | None = None, open_only: bool = False) -> Sequence[RestoreEpisode]:
         """Return the restores, oldest first."""
+        ...
+
+    # Backups
+
+    def sources(self) -> Mapping[str, SourceRecord]:
+        """Return every BackupSource that was ever described, also deleted ones, by `namespace/name`."""
+        ...
+
+    def snapshots(self, source: str | None = None) -> Sequence[SnapshotRecord]:
+        """Return the snapshots of a source (`None`: of all) that are known, purged ones included."""
+        ...
+
+    def forget_purged(self, before: datetime) -> int:
+        """Drop from memory what was purged before an instant (its facts stay); return how many."""
+        ...
+
+    def cleared_stores(self) -> frozenset[str]:
+        """Return the stores in which somebody was erased whose copies in backups are not proven gone."""
+        ...
+
+    def grade(self, store: str, steps: Sequence[CopyStep]) -> frozenset[str]:
+        """Note what the backups of a store still hold of everybody who was erased in it.
+
+        `steps` are sorted by `since`; the first begins before everybody. Returns the requests of which
+        something else is known now than before (their `gone_at` or whether it is proven).
+        """
+        ...
+
+    def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
+        """Return what backups hold of erased requests, as graded last; absent for one that is purged or
+        was never erased."""
+        ...
+
+    def purgeable(self, limit: int = 5_000) -> Sequence[str]:
+        """Return erased requests, none of whose stores' backups holds them any more, as graded last."""
+        ...
+
+    def requests_by_id(self, requests: Collection[str]) -> Mapping[str, RequestRecord]:
+        """Return requests by the ledger's own id, as far as they are known."""
+        ...
+
+    def ended_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
+        """Return the months all of whose requests were purged before an instant, or never erased anybody
+        and ended before it, with these requests. The month of `now` is never among them.
+        """
         ...
 
     def verify(self) -> LedgerPosition:

@@ -1,0 +1,315 @@
+"""Snapshots of stores: what is known of each, when it dies, and whom it holds.
+
+A snapshot that was seen once counts until its bytes were proven gone: that it is missing from a listing,
+or that its source was deleted, proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+
+from lethe.domain.facts import (
+    PruneIntended,
+    PrunesConfirmed,
+    Sighting,
+    SnapshotDeclared,
+    SnapshotFact,
+    SnapshotsDeleted,
+    SnapshotsPurged,
+    SnapshotsSeen,
+    SnapshotsVanished,
+    SourceDescribed,
+)
+from lethe.domain.periods import Period
+
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Before any erasure: a snapshot that began then holds everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """What the ledger knows of a BackupSource. `source` and `stores` are `namespace/name`.
+
+    `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `spent` are the
+    values of `spec.confirmPrunes` that were used up.
+    """
+
+    source: str
+    stores: tuple[str, ...]
+    retention: str
+    longest_duration: float = 0.0
+    spent: frozenset[int] = frozenset()
+
+
+class SnapshotState(StrEnum):
+    """Where a snapshot stands, in one word."""
+
+    PRESENT = "Present"
+    OVERDUE = "Overdue"
+    HELD = "Held"
+    DELETED = "Deleted"
+    PURGED = "Purged"
+    MISSING = "Missing"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """One snapshot as the ledger knows it.
+
+    `pieces` are what makes it itself (a restic id; size and modification time; each version of an
+    object), empty for one that was only declared. `taken_at` is what its name or backend says,
+    `evidence` every other date that speaks of it, `declared_at` the `takenAt` that somebody applied.
+    `first_seen_at` is when these pieces were first seen. `replaced` says that its content was replaced
+    while its dates stayed as old as they were.
+    """
+
+    source: str
+    ref: str
+    stores: tuple[str, ...]
+    first_seen_at: datetime
+    taken_at: datetime
+    evidence: tuple[datetime, ...] = ()
+    pieces: tuple[str, ...] = ()
+    size: int | None = None
+    declared_at: datetime | None = None
+    replaced: bool = False
+    vanished_at: datetime | None = None
+    intended_at: datetime | None = None
+    deleted_at: datetime | None = None
+    purged_at: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """Tell whether its bytes may still exist."""
+        return self.purged_at is None
+
+    @property
+    def present(self) -> bool:
+        """Tell whether the newest listing shows it."""
+        return self.live and bool(self.pieces) and self.vanished_at is None
+
+    @property
+    def latest(self) -> datetime:
+        """Return the latest moment at which it can have been taken: no evidence speaks for a later one.
+
+        Nothing that was seen was taken after it was seen, whatever its dates say.
+        """
+        dates = [self.taken_at, *self.evidence]
+        if self.declared_at is not None:
+            dates.append(self.declared_at)
+        return self.first_seen_at if self.replaced else min(max(dates), self.first_seen_at)
+
+    def expires_at(self, retention: Period) -> datetime:
+        """Return from when on it may not exist any more, in UTC."""
+        return retention.after(self.latest.astimezone(UTC))
+
+    def began_at(self, longest_duration: timedelta) -> datetime:
+        """Return the earliest moment at which it can have begun."""
+        dates = [self.taken_at, *self.evidence, self.first_seen_at]
+        if self.declared_at is not None:
+            dates.append(self.declared_at)
+        return min(dates) - longest_duration
+
+
+def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesConfirmed) -> SourceRecord:
+    """Return what a source becomes by one more fact."""
+    spent = record.spent if record is not None else frozenset[int]()
+    if isinstance(fact, SourceDescribed):
+        return SourceRecord(fact.source, fact.stores, fact.retention, fact.longest_duration, spent)
+    if record is None:
+        return SourceRecord(fact.source, (), "P6M", 0.0, frozenset({fact.count}))
+    return replace(record, spent=spent | {fact.count})
+
+
+def evolve_snapshots(
+    records: Mapping[str, SnapshotRecord], fact: SnapshotFact
+) -> Mapping[str, SnapshotRecord]:
+    """Return what the snapshots that a fact names become, by ref. `records` has those that are known.
+
+    What a fact says of a snapshot that nobody knows is nothing.
+    """
+    match fact:
+        case SnapshotsSeen():
+            return {
+                seen.ref: _seen(records.get(seen.ref), seen, fact.source, fact.stores, fact.at)
+                for seen in fact.sightings
+            }
+        case SnapshotDeclared():
+            return {fact.ref: _declared(records.get(fact.ref), fact)}
+        case SnapshotsVanished(refs=refs, at=at):
+            return {ref: replace(records[ref], vanished_at=at) for ref in refs if ref in records}
+        case PruneIntended(refs=refs, at=at):
+            return {ref: replace(records[ref], intended_at=at) for ref in refs if ref in records}
+        case SnapshotsDeleted(refs=refs, at=at):
+            return {ref: replace(records[ref], deleted_at=at) for ref in refs if ref in records}
+        case SnapshotsPurged(refs=refs, at=at):
+            return {ref: replace(records[ref], purged_at=at) for ref in refs if ref in records}
+        case _:
+            assert_never(fact)
+
+
+def _seen(
+    before: SnapshotRecord | None, seen: Sighting, source: str, stores: tuple[str, ...], at: datetime
+) -> SnapshotRecord:
+    fresh = SnapshotRecord(
+        source, seen.ref, stores, at, seen.taken_at, seen.evidence, seen.pieces, seen.size
+    )
+    if before is None or not before.live:
+        return fresh  # what was purged is gone; this is another one under its name
+    all_stores = tuple(dict.fromkeys((*before.stores, *stores)))
+    if not before.pieces:
+        return replace(fresh, stores=all_stores, declared_at=before.declared_at)
+    if is_same(before.pieces, seen.pieces):
+        # Evidence only adds up: a date that is set back later speaks of nothing.
+        evidence = tuple(sorted({*before.evidence, *seen.evidence}))
+        return replace(
+            before,
+            stores=all_stores,
+            pieces=seen.pieces,
+            size=seen.size,
+            taken_at=seen.taken_at,
+            evidence=evidence,
+            vanished_at=None,
+        )
+    # Other content under the same name. Its old dates say nothing of it, so it counts from now on; what
+    # the old content held may be in it still, so it began when that did.
+    replaced = fresh.latest <= before.latest
+    evidence = tuple(sorted({before.began_at(timedelta(0)), *seen.evidence}))
+    return replace(
+        fresh, stores=all_stores, evidence=evidence, replaced=replaced, declared_at=before.declared_at
+    )
+
+
+def _declared(before: SnapshotRecord | None, fact: SnapshotDeclared) -> SnapshotRecord:
+    if before is None or not before.live:
+        return SnapshotRecord(
+            fact.source, fact.ref, fact.stores, fact.at, fact.taken_at, declared_at=fact.taken_at
+        )
+    latest = fact.taken_at if before.declared_at is None else max(before.declared_at, fact.taken_at)
+    return replace(before, declared_at=latest)
+
+
+def is_same(pinned: Iterable[str], found: Iterable[str]) -> bool:
+    """Tell whether what is found is nothing but what was pinned: versions may be gone, none may be new."""
+    return set(found) <= set(pinned)
+
+
+def needs_recording(record: SnapshotRecord | None, seen: Sighting, stores: Sequence[str]) -> bool:
+    """Tell whether a sighting says anything that the ledger does not know yet."""
+    if record is None or not record.live or record.vanished_at is not None:
+        return True
+    return (
+        record.pieces != seen.pieces
+        or record.taken_at != seen.taken_at
+        or not set(seen.evidence) <= set(record.evidence)
+        or not set(stores) <= set(record.stores)
+    )
+
+
+# Whom a snapshot holds
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyWindow:
+    """A time in which erased persons may have been back in a store: from the last look that had shown
+    it clean until it was read back clean again (`None`: not yet)."""
+
+    store: str
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """For persons whose erasure was verified at or after `since` (up to the next step).
+
+    `gone_at` is when the last snapshot dies that still holds them; `None`: no snapshot is known that
+    does. `proven` tells whether that can be relied upon: a listing since then has shown it.
+    """
+
+    since: datetime
+    gone_at: datetime | None
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingSnapshot:
+    """A live snapshot of one store: when it began at the earliest, and when it dies."""
+
+    began_at: datetime
+    expires_at: datetime
+
+
+def holding_snapshots(
+    store: str,
+    snapshots: Iterable[SnapshotRecord],
+    sources: Mapping[str, SourceRecord],
+    windows: Iterable[DirtyWindow],
+) -> list[HoldingSnapshot]:
+    """Return the live snapshots of a store, by their beginning.
+
+    One that overlaps a time in which erased persons were back holds everybody.
+    """
+    dirty = [window for window in windows if window.store == store]
+    found = []
+    for snapshot in snapshots:
+        if not snapshot.live or store not in snapshot.stores:
+            continue
+        source = sources.get(snapshot.source) or SourceRecord(snapshot.source, (), "P6M")
+        began = snapshot.began_at(timedelta(seconds=source.longest_duration))
+        overlaps = any(
+            snapshot.latest >= window.since and (window.until is None or began <= window.until)
+            for window in dirty
+        )
+        expires = snapshot.expires_at(Period.parse(source.retention))
+        found.append(HoldingSnapshot(EVER if overlaps else began, expires))
+    return sorted(found, key=lambda one: (one.began_at, one.expires_at))
+
+
+def copy_steps(
+    holding: Sequence[HoldingSnapshot], *, covered: bool, scanned_at: datetime | None
+) -> list[CopyStep]:
+    """Return, by the moment of the verified erasure, when the last copy in a store's backups dies.
+
+    `holding` is sorted by its beginning. `covered` tells whether some source covers the store;
+    `scanned_at` is when the oldest of their newest successful listings began (`None`: one has not been
+    listed yet). Who was erased after that may be in a snapshot that no listing has shown yet.
+    """
+    edges = sorted({EVER, *(one.began_at for one in holding), *([scanned_at] if scanned_at else [])})
+    steps: list[CopyStep] = []
+    position, latest = 0, None
+    for edge in edges:
+        # A snapshot holds a person unless it started after the erasure: `began_at` itself counts.
+        while position < len(holding) and holding[position].began_at <= edge:
+            expires = holding[position].expires_at
+            latest = expires if latest is None else max(latest, expires)
+            position += 1
+        proven = covered and scanned_at is not None and edge < scanned_at
+        if not steps or (steps[-1].gone_at, steps[-1].proven) != (latest, proven):
+            steps.append(CopyStep(edge, latest, proven))
+    return steps
+
+
+NO_BACKUPS = (CopyStep(EVER, None, proven=True),)
+"""The steps of a store that has no backups."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesLeft:
+    """What backups still hold of an erased person.
+
+    `gone_at` is when the last of the known snapshots dies; `unproven` are the stores of which no listing
+    since the erasure tells.
+    """
+
+    gone_at: datetime | None = None
+    unproven: tuple[str, ...] = field(default=())
+
+    @property
+    def none_left(self) -> bool:
+        """Tell whether it is proven that no snapshot holds the person any more."""
+        return self.gone_at is None and not self.unproven
