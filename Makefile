@@ -42,6 +42,7 @@ binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outsi
 
 test: binaries ## all tests, against real servers; PYTEST_ARGS narrows
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
