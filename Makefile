@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 IMAGE ?= lethe:dev
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test demo bench binaries cluster cluster-down image clean
+.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -40,10 +40,16 @@ crds: install ## generate crds/ from the models
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
 	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
 
-test: binaries ## all tests, against real servers; PYTEST_ARGS narrows
+test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
-	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
+	$(PYTHON_IN_VENV) -m pytest $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
+
+test-all: export ALL_STAGES = yes
+test-all: install ## the same with the second stage: servers whose builds take long
+	@$(PYTHON_IN_VENV) -m tests.cluster.minio.build >/dev/null
+	@$(MAKE) test
 
 demo: binaries ## the story, on real servers
 	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
