@@ -57,7 +57,7 @@ class World(ABC):
 
     @abstractmethod
     def put(self, taken_at: datetime) -> str:
-        """Let the backup job take a snapshot at `taken_at`, its contents found nowhere else; return its ref."""
+        """Let the backup job take a snapshot whose contents are found nowhere else; return its ref."""
 
     @abstractmethod
     def remove(self, ref: str) -> None:

@@ -1,0 +1,292 @@
+"""Snapshots that are files of a directory, mounted into the operator's pod.
+
+Only regular files that lie in the directory itself count, and only by the name that they have there: a
+link leads out of it, and what is below it belongs to somebody else. The directory is opened once for each
+call and everything is asked of what was opened, so that nobody can exchange it meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lethe.domain.facts import Sighting
+from lethe.domain.snapshot_names import InvalidName, NamePattern
+from lethe.domain.snapshots import is_same
+from lethe.ports.backups import (
+    BackendMisconfigured,
+    BackendUnavailable,
+    Deletion,
+    DeletionResult,
+    Listing,
+    Pin,
+)
+
+_PARTIAL = (".tmp", ".part", ".partial", ".incomplete")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ALLOW = "the setting LETHE_BACKUP_DIRECTORIES lists the directories that backups may lie in"
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# mkfs makes it, root alone may look into it, and fsck puts nameless files there: no backup job does.
+_NOT_OURS = "lost+found"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A regular file as it was found under a name; `inode` is its device and number."""
+
+    name: str
+    taken_at: datetime
+    changed_at: datetime
+    piece: str
+    size: int
+    inode: tuple[int, int]
+    names: int
+
+
+class DirectoryBackend:
+    """The regular files directly in `path` whose names `name_pattern` understands.
+
+    `path` must lie in one of `allowed_roots` once all links are followed: a manifest may not lead the
+    operator to files of the node or of its own.
+    """
+
+    def __init__(self, path: str, name_pattern: str, allowed_roots: Sequence[Path]) -> None:
+        """Raise `BackendMisconfigured` for a bad pattern; whether the directory is there shows in use."""
+        try:
+            self._pattern = NamePattern.parse(name_pattern)
+        except InvalidName as invalid:
+            raise BackendMisconfigured(f"spec.directory.name: {invalid}") from None
+        if "/" in name_pattern:
+            raise BackendMisconfigured(
+                f"spec.directory.name {name_pattern!r} has a slash",
+                "snapshots lie directly in spec.directory.path; name the folder there",
+            )
+        self._path = path
+        self._allowed_roots = allowed_roots
+
+    def list(self) -> Listing:
+        """Return the files that lie there; links, folders and the like are reported as unparsable."""
+        snapshots, unparsable, partial = [], [], []
+        with self._opened() as directory:
+            for name in sorted(self._names(directory)):
+                shown = _printable(name)
+                status = self._status(directory, name)
+                if status is None:
+                    continue  # deleted since its name was read
+                file = self._file(name, status)
+                if file is not None:
+                    snapshots.append(
+                        Sighting(name, (file.piece,), file.taken_at, (file.changed_at,), file.size)
+                    )
+                elif stat.S_ISREG(status.st_mode) and _is_partial(name):
+                    partial.append(shown)
+                elif name != _NOT_OURS:
+                    unparsable.append(shown)
+        return Listing(snapshots, unparsable, partial)
+
+    def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
+        """Unlink files that still are what was pinned, and sync the directory.
+
+        A file of several names is left alone unless all of them are pinned here and now: to unlink one
+        leaves the bytes under the others.
+        """
+        if not pins:
+            return {}
+        with self._opened() as directory:
+            found: dict[str, _File] = {}
+            results: dict[str, Deletion] = {}
+            for pin in pins:
+                looked = self._look(directory, pin)
+                if isinstance(looked, Deletion):
+                    results[pin.ref] = looked
+                else:
+                    found[pin.ref] = looked
+            names_left = Counter(file.inode for file in found.values())
+            for file in found.values():
+                others = file.names - names_left[file.inode]
+                results[file.name] = (
+                    Deletion(
+                        DeletionResult.FAILED,
+                        f"{others} other name{'s' * (others != 1)} of this file (hard links) would keep its "
+                        "bytes; remove them, or let them expire at once with it",
+                    )
+                    if others > 0
+                    else self._unlink(directory, file)
+                )
+            self._sync(directory)
+        return results
+
+    def gone(self, refs: Collection[str]) -> Mapping[str, str]:
+        """Return the refs under which something lies, or may not be looked for."""
+        remains = {}
+        with self._opened() as directory:
+            for ref in refs:
+                if not self._is_listed(ref):
+                    remains[ref] = "is no name that this source lists; nobody has looked for it"
+                elif self._status(directory, ref) is not None:
+                    remains[ref] = "a file of this name lies in the directory"
+        return remains
+
+    def close(self) -> None:
+        """Do nothing: the directory is open during a call only."""
+
+    # What lies there
+
+    def _file(self, name: str, status: os.stat_result) -> _File | None:
+        taken_at = self._pattern.taken_at(name) if self._is_listed(name) else None
+        if taken_at is None or not stat.S_ISREG(status.st_mode):
+            return None
+        try:
+            changed_at = _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
+        except OverflowError:
+            return None  # a date that no calendar has tells nothing
+        # Neither device nor inode: both change when a volume is mounted elsewhere or served over a
+        # network, and every snapshot would look replaced.
+        piece = f"{status.st_size}:{status.st_mtime_ns}"
+        inode = (status.st_dev, status.st_ino)
+        return _File(name, taken_at, changed_at, piece, status.st_size, inode, status.st_nlink)
+
+    def _is_listed(self, ref: str) -> bool:
+        """Tell whether a regular file of this name would be listed as a snapshot."""
+        # A name that can't be printed as it is can't be carried in a manifest either.
+        return (
+            self._pattern.taken_at(ref) is not None
+            and "/" not in ref
+            and _printable(ref) == ref
+            and not _is_partial(ref)
+        )
+
+    def _look(self, directory: int, pin: Pin) -> _File | Deletion:
+        """Return the file that is pinned, or why there is nothing to unlink."""
+        if not self._is_listed(pin.ref):
+            return Deletion(DeletionResult.FAILED, "is no name that this source lists; nothing was touched")
+        status = self._status(directory, pin.ref)
+        if status is None:
+            return Deletion(DeletionResult.ACCEPTED, "there is no file of this name any more")
+        file = self._file(pin.ref, status)
+        if file is None:
+            return Deletion(DeletionResult.IDENTITY_MISMATCH, "no regular file any more, but something else")
+        if not is_same(pin.pieces, (file.piece,)):
+            return Deletion(
+                DeletionResult.IDENTITY_MISMATCH, "the file has another size or modification time by now"
+            )
+        return file
+
+    def _unlink(self, directory: int, file: _File) -> Deletion:
+        looked = self._look(directory, Pin(file.name, (file.piece,)))
+        if isinstance(looked, Deletion):
+            return looked
+        if looked.inode != file.inode:
+            return Deletion(DeletionResult.IDENTITY_MISMATCH, "the file was replaced just now")
+        try:
+            os.unlink(file.name, dir_fd=directory)
+        except FileNotFoundError:
+            return Deletion(DeletionResult.ACCEPTED, "there is no file of this name any more")
+        except OSError as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise self._unavailable(error) from None
+            return refusal
+        return Deletion(DeletionResult.ACCEPTED)
+
+    # The directory
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the directory, if it is allowed; yield the descriptor."""
+        try:
+            real = Path(self._path).resolve()
+            roots = [root.resolve() for root in self._allowed_roots]
+        except (ValueError, RuntimeError, OSError):  # a NUL; links in a circle
+            raise self._misconfigured("is no path that can be followed", "correct it") from None
+        self._require_allowed(real, roots)
+        try:
+            directory = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}:
+                raise self._misconfigured(
+                    "is not a directory in this pod", "is the volume mounted?"
+                ) from None
+            raise self._unavailable(error) from None
+        try:
+            # What was opened, not what was asked for: a link may have been exchanged in between.
+            self._require_allowed(Path(f"/proc/self/fd/{directory}").readlink(), roots)
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _require_allowed(self, real: Path, roots: Sequence[Path]) -> None:
+        if not any(real.is_relative_to(root) for root in roots) or not Path(self._path).is_absolute():
+            raise self._misconfigured("is in none of the directories that are allowed", _ALLOW)
+
+    def _names(self, directory: int) -> Sequence[str]:
+        try:
+            return os.listdir(directory)
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def _status(self, directory: int, name: str) -> os.stat_result | None:
+        """Return what lies under a name, itself and not where it leads; `None`: nothing."""
+        try:
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None  # nothing can have that name
+            raise self._unavailable(error) from None
+
+    def _sync(self, directory: int) -> None:
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            # Some file systems have nothing to sync in a directory and say so with EINVAL.
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+                raise self._unavailable(error) from None
+
+    def _misconfigured(self, problem: str, remedy: str) -> BackendMisconfigured:
+        return BackendMisconfigured(f"spec.directory.path {_printable(self._path)} {problem}", remedy)
+
+    def _unavailable(self, error: OSError) -> BackendUnavailable:
+        remedy = (
+            f"let user {os.geteuid()} read the directory"
+            if error.errno in _FORBIDDEN
+            else "is the volume's server up?"
+        )
+        text = os.strerror(error.errno) if error.errno else "unknown error"
+        return BackendUnavailable(
+            f"spec.directory.path {_printable(self._path)} can't be used: {text}", remedy
+        )
+
+
+def _refusal(error: OSError) -> Deletion | None:
+    """Return what the kernel's refusal to unlink means; `None`: it tells of the volume, not of the file."""
+    if error.errno == errno.EROFS:
+        return Deletion(DeletionResult.NOT_PERMITTED, "the volume is mounted read-only; mount it writable")
+    if error.errno in _FORBIDDEN:
+        return Deletion(
+            DeletionResult.NOT_PERMITTED,
+            f"user {os.geteuid()} may not delete in the directory; let it write there",
+        )
+    return Deletion(DeletionResult.FAILED, "the file is in use") if error.errno == errno.EBUSY else None
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") or name.endswith(_PARTIAL)
+
+
+def _printable(name: str) -> str:
+    """Return a name of any bytes as text of one line that every encoding can carry.
+
+    A backslash is escaped as well, so that no other file has this text for its name.
+    """
+    return "".join(
+        one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in name
+    )
