@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import kopf
 
@@ -16,11 +18,14 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
+from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
+from lethe.domain.snapshot_names import InvalidName, NamePattern
 from lethe.engine.engine import Engine
 from lethe.engine.metrics import Metrics
 from lethe.engine.probes import serve_probes
 from lethe.handlers.shell import watch
+from lethe.ports.backups import Backend, BackendMisconfigured
 from lethe.ports.cluster import Cluster, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Fenced, Ledger
@@ -87,6 +92,84 @@ class StoreConnector:
         )
 
 
+class BackendConnector:
+    """Makes the port to where snapshots lie, from a BackupSource's manifest and Secret."""
+
+    def __init__(self, directories: Sequence[Path], wrap: Callable[[Backend], Backend]) -> None:
+        self._directories, self._wrap = directories, wrap
+
+    def secret_name(self, source: BackupSource) -> str | None:
+        """Return the name of the Secret that the manifest names."""
+        named = source.spec.s3 or source.spec.restic or source.spec.plugin
+        reference = named.credentials_secret_ref if named is not None else None
+        return reference.name if reference is not None else None
+
+    def __call__(self, source: BackupSource, secret: SecretContent | None) -> Backend:
+        """Return the backend. Raises `ValueError` and `BackendError` with what is wrong and what to do."""
+        return self._wrap(self._port(source, secret))
+
+    def _port(self, source: BackupSource, secret: SecretContent | None) -> Backend:
+        # Each is imported by who has one: the S3 library alone takes tens of megabytes.
+        spec = source.spec
+        if spec.directory is not None:
+            from lethe.adapters.backups.directory import DirectoryBackend  # noqa: PLC0415
+
+            return DirectoryBackend(spec.directory.path, spec.directory.name, self._directories)
+        if spec.s3 is not None:
+            from lethe.adapters.backups.s3 import S3Backend  # noqa: PLC0415
+
+            named = spec.s3.credentials_secret_ref.name
+            try:
+                pattern = NamePattern.parse(spec.s3.name)
+            except InvalidName as invalid:
+                raise BackendMisconfigured(f"spec.s3.name: {invalid}") from None
+            return S3Backend(
+                spec.s3.endpoint,
+                spec.s3.region,
+                spec.s3.bucket,
+                spec.s3.prefix or "",
+                pattern,
+                _text(secret, named, "AWS_ACCESS_KEY_ID"),
+                _text(secret, named, "AWS_SECRET_ACCESS_KEY"),
+                session_token=_text(secret, named, "AWS_SESSION_TOKEN")
+                if secret is not None and "AWS_SESSION_TOKEN" in secret.content
+                else None,
+                ca_file=_authority(secret),
+            )
+        if spec.restic is not None:
+            from lethe.adapters.backups.restic import ResticBackend  # noqa: PLC0415
+
+            named = spec.restic.credentials_secret_ref.name
+            _text(secret, named, "RESTIC_PASSWORD")
+            content = secret.content if secret is not None else {}
+            return ResticBackend(
+                spec.restic.repository,
+                {key: _text(secret, named, key) for key in content},
+                spec.restic.host,
+                spec.restic.paths,
+                self._directories,
+            )
+        if spec.plugin is not None:
+            from lethe.adapters.backups.plugin import load_backend  # noqa: PLC0415
+
+            return load_backend(
+                spec.plugin.name, dict(spec.plugin.config or {}), dict(secret.content) if secret else {}
+            )
+        raise BackendMisconfigured(
+            "this version of Lethe speaks directory, s3, restic and plugin only",
+            "correct this BackupSource, or upgrade",
+        )
+
+
+def _authority(secret: SecretContent | None) -> str | None:
+    """Return a file with the certificate authority that a Secret holds as `ca.crt`; TLS takes no less."""
+    if secret is None or "ca.crt" not in secret.content:
+        return None
+    with NamedTemporaryFile("wb", prefix="lethe-ca-", suffix=".crt", delete=False) as file:
+        file.write(secret.content["ca.crt"])
+    return file.name
+
+
 def _text(secret: SecretContent | None, name: str, key: str) -> str:
     if secret is None or key not in secret.content:
         raise ValueError(f"Secret {name} has no key {key}; add it")
@@ -117,10 +200,12 @@ async def run_operator(
     wrap_ledger: Callable[[Ledger], Ledger] = lambda ledger: ledger,
     wrap_cluster: Callable[[Cluster], Cluster] = lambda cluster: cluster,
     wrap_store: Callable[[Store], Store] = lambda store: store,
+    wrap_backend: Callable[[Backend], Backend] = lambda backend: backend,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
     """Run until SIGTERM or SIGINT; return the exit code.
 
-    The `wrap_*` let tests stand between core and adapters.
+    The `wrap_*` let tests stand between core and adapters, and `clock` lets them set the time.
 
     Raises what adapters say about a ledger, keys or an API server that can't be used.
     """
@@ -142,6 +227,10 @@ async def run_operator(
         deadline=settings.erasure_deadline,
         journal_interval=settings.journal_interval.total_seconds(),
         sweep_interval=settings.sweep_interval.total_seconds(),
+        connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
+        retention=settings.retention,
+        scan_interval=settings.scan_interval.total_seconds(),
+        clock=clock,
     )
     probes = await serve_probes(
         metrics,

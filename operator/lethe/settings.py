@@ -25,6 +25,8 @@ class Settings:
     erasure_deadline: Period = field(default_factory=lambda: Period(1, 0))
     journal_interval: timedelta = timedelta(seconds=10)
     sweep_interval: timedelta = timedelta(hours=1)
+    scan_interval: timedelta = timedelta(minutes=5)
+    backup_directories: tuple[Path, ...] = (Path("/backups"),)
     metrics_host: str = "0.0.0.0"  # noqa: S104 - a pod is scraped from outside of itself
     metrics_port: int = 8080
     log_level: str = "INFO"
@@ -49,6 +51,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         erasure_deadline=_period(environment, "LETHE_ERASURE_DEADLINE", known.erasure_deadline),
         journal_interval=_duration(environment, "LETHE_JOURNAL_INTERVAL", known.journal_interval),
         sweep_interval=_duration(environment, "LETHE_SWEEP_INTERVAL", known.sweep_interval),
+        scan_interval=_duration(environment, "LETHE_SCAN_INTERVAL", known.scan_interval),
+        backup_directories=_directories(environment, known.backup_directories),
         metrics_host=host,
         metrics_port=port,
         log_level=_one_of(environment, "LETHE_LOG_LEVEL", _LEVELS, known.log_level),
@@ -75,6 +79,14 @@ def _duration(environment: Mapping[str, str], name: str, default: timedelta) -> 
         return parse_duration(text)
     except InvalidPeriod as invalid:
         raise InvalidSetting(f"{name}: {invalid}") from None
+
+
+def _directories(environment: Mapping[str, str], default: tuple[Path, ...]) -> tuple[Path, ...]:
+    name = "LETHE_BACKUP_DIRECTORIES"
+    found = tuple(Path(part) for part in environment.get(name, "").split(":") if part)
+    if any(not path.is_absolute() for path in found):
+        raise InvalidSetting(f"{name} must be absolute paths with colons between, as in /backups:/mnt/dumps")
+    return found or default
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:

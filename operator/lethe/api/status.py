@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from lethe.domain.conditions import Condition, Standing, rows_told
+from lethe.domain.periods import Period
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import Hindrance, Obstacle
 
 MAX_ENTRIES = 64
+MAX_NAMES = 16
 MAX_MESSAGE = 4000
 
 
@@ -54,6 +57,7 @@ def request_status(
     *,
     generation: int,
     now: datetime,
+    last_copy_gone_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Return the status of a DeletionRequest. `hindrances` and `attempts` are by store."""
     status: dict[str, Any] = {
@@ -71,6 +75,8 @@ def request_status(
     status["stores"] = [
         _store_entry(record, name, hindrances.get(name), attempts.get(name, 0)) for name in names
     ]
+    if last_copy_gone_at is not None:
+        status["backups"] = {"lastCopyGoneAt": instant(last_copy_gone_at)}
     status["ledger"] = {"sequence": record.sequence, "digest": record.digest}
     return status
 
@@ -114,8 +120,9 @@ def restore_status(
     *,
     generation: int,
     now: datetime,
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the status of a RestoreEvent."""
+    """Return the status of a RestoreEvent. `origin` is what the store was restored from."""
     status: dict[str, Any] = {
         "state": standing.state,
         "observedGeneration": generation,
@@ -137,6 +144,8 @@ def restore_status(
         status["unclear"] = [
             {"table": table, "key": key} for table, key in dict.fromkeys(episode.unclear_keys[:MAX_ENTRIES])
         ]
+    if origin is not None:
+        status["restoredFrom"] = origin
     if episode.safe_at is not None:
         status["safeToServeAt"] = instant(episode.safe_at)
     return status
@@ -171,6 +180,55 @@ def store_status(
     return status
 
 
+def snapshot_status(
+    record: SnapshotRecord, standing: Standing, retention: Period, *, generation: int
+) -> dict[str, Any]:
+    """Return the status of a BackupSnapshot: a function of what is known, so that equal means unchanged.
+
+    What is not so is given as null, for a merge patch.
+    """
+    return {
+        "state": standing.state,
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, {}, generation=generation, now=record.first_seen_at),
+        "expiresAt": instant(record.expires_at(retention)),
+        "deletedAt": instant(record.deleted_at) if record.deleted_at else None,
+        "purgedAt": instant(record.purged_at) if record.purged_at else None,
+    }
+
+
+def source_status(
+    standing: Standing,
+    previous: Mapping[str, Any],
+    *,
+    generation: int,
+    now: datetime,
+    counts: Mapping[str, int] | None,
+    oldest: datetime | None,
+    scanned_at: datetime | None,
+    next_: tuple[str, datetime] | None,
+    unparsable: Sequence[str],
+    partial: Sequence[str],
+) -> dict[str, Any]:
+    """Return the status of a BackupSource. `next_` is the ref that goes next, and when."""
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+    }
+    if counts is not None:
+        status["snapshots"] = dict(counts)
+    if oldest is not None:
+        status["oldestTakenAt"] = instant(oldest)
+    if scanned_at is not None:
+        status["lastScanAt"] = instant(scanned_at)
+    if next_ is not None:
+        status["next"] = {"ref": next_[0], "at": instant(next_[1])}
+    for name, names in (("unparsable", unparsable), ("partial", partial)):
+        if names:
+            status[name] = [text[:1024] for text in sorted(names)[:MAX_NAMES]]
+    return status
+
+
 def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two statuses say something different, apart from what moves with every look and erasure.
 
@@ -180,7 +238,10 @@ def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return _without_counters(one) != _without_counters(other)
 
 
+_MOVING = frozenset({"lastSeenAt", "lastSweptAt", "lastScanAt", "journal", "erasures"})
+
+
 def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
-    told = {k: v for k, v in status.items() if k not in ("lastSeenAt", "lastSweptAt", "journal", "erasures")}
+    told = {k: v for k, v in status.items() if k not in _MOVING}
     missing = (status.get("erasures") or {}).get("missing", 0)
     return {**told, "missing": missing}

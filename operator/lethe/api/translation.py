@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
@@ -20,8 +21,10 @@ from lethe.domain.mapping import (
     StoreRole,
     SubjectMapping,
 )
+from lethe.domain.periods import Period, parse_duration
 from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.intake import ErasureOrder
+from lethe.workflows.scanning import SourceDescription
 
 
 def subject_mapping(subjects: Subjects) -> SubjectMapping:
@@ -72,6 +75,25 @@ def store_description(store: DataStore) -> StoreDescription:
         owner=StoreOwner(spec.owner.value),
         needs_primary_key="primaryKey" in identifiers and spec.role.value != "Primary",
         max_records=reach.max_records if reach else 5,
+    )
+
+
+def source_description(source: BackupSource, longest: Period) -> SourceDescription:
+    """Return what a BackupSource says; `longest` is `LETHE_RETENTION`. Raises `InvalidPeriod`."""
+    spec, namespace = source.spec, source.metadata.namespace or ""
+    duration = parse_duration(spec.longest_duration).total_seconds() if spec.longest_duration else 0.0
+    too_long = Period.parse(spec.retention).exceeds(longest)
+    return SourceDescription(
+        namespace=namespace,
+        short_name=source.metadata.name or "",
+        stores=tuple(sorted(f"{namespace}/{name}" for name in spec.stores)),
+        retention=str(longest) if too_long else spec.retention,  # the policy holds whatever is asked for
+        longest_duration=duration,
+        hold_last=spec.last_snapshot.value == "Hold",
+        most_per_run=spec.max_prunes_per_run,
+        confirm_prunes=spec.confirm_prunes,
+        suspended=bool(spec.suspend),
+        too_long=too_long,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import CopiesLeft
 from lethe.domain.trust import Hindrance, Obstacle
 
 
@@ -76,7 +77,7 @@ def gravest(hindrances: Sequence[Hindrance]) -> Hindrance | None:
     return min(hindrances, key=lambda hindrance: _GRAVITY.index(hindrance.obstacle), default=None)
 
 
-def _with_progress(ready: Condition, *, stalled: bool, working: bool) -> tuple[Condition, ...]:
+def with_progress(ready: Condition, *, stalled: bool = False, working: bool = False) -> tuple[Condition, ...]:
     """Add `Stalled` or `Reconciling` with Ready's reason; they exist only while they are true (kstatus)."""
     if stalled:
         return (ready, Condition("Stalled", ConditionStatus.TRUE, ready.reason, ready.message))
@@ -88,13 +89,30 @@ def _with_progress(ready: Condition, *, stalled: bool, working: bool) -> tuple[C
 # DeletionRequest
 
 
+@dataclass(frozen=True, slots=True)
+class BackupsSight:
+    """What is known of the backups that may hold an erased person.
+
+    `without_backups`: no store has any, as their DataStores state. `held`: a snapshot among them is kept
+    beyond its time for a reason.
+    """
+
+    left: CopiesLeft = field(default_factory=CopiesLeft)
+    without_backups: bool = False
+    held: bool = False
+
+
 def standing_of_request(
-    record: RequestRecord | None, hindrances: Sequence[Hindrance], *, without_backups: bool = False
+    record: RequestRecord | None,
+    hindrances: Sequence[Hindrance],
+    *,
+    backups: BackupsSight = BackupsSight(),
+    now: datetime,
 ) -> Standing:
-    """Say where a DeletionRequest stands. `without_backups`: every store that held the person has none."""
+    """Say where a DeletionRequest stands."""
     no_hold = Condition("Held", ConditionStatus.FALSE, "NoHold", "no legal hold keeps this person's data")
     if record is not None and record.outcome is Outcome.ERASED:
-        return _erased(record, no_hold, without_backups=without_backups)
+        return _erased(record, no_hold, backups, now)
     if record is not None and record.outcome is Outcome.PLANNED:
         message = f"dry run, nothing was changed; would erase {_told(record, StoreState.PLANNED)}"
         since = record.completed_at
@@ -115,7 +133,7 @@ def standing_of_request(
     return Standing(
         state,
         (
-            *_with_progress(ready, stalled=stalled, working=working),
+            *with_progress(ready, stalled=stalled, working=working),
             no_hold,
             Condition("Erased", ConditionStatus.FALSE, worst.obstacle.value, worst.message),
             Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
@@ -123,7 +141,7 @@ def standing_of_request(
     )
 
 
-def _erased(record: RequestRecord, no_hold: Condition, *, without_backups: bool) -> Standing:
+def _erased(record: RequestRecord, no_hold: Condition, backups: BackupsSight, now: datetime) -> Standing:
     since = record.completed_at
     told = _told(record, StoreState.VERIFIED)
     if told:
@@ -132,19 +150,9 @@ def _erased(record: RequestRecord, no_hold: Condition, *, without_backups: bool)
         message = "no store knows this person, as a person confirmed"
     else:
         message = "an earlier request had erased this person everywhere"
-    purged = (
-        Condition("Purged", ConditionStatus.TRUE, "NoBackups", "the stores have no backups", since)
-        if without_backups
-        else Condition(
-            "Purged",
-            ConditionStatus.FALSE,
-            "SnapshotsRemain",
-            "backups of before the erasure may still hold this person",
-            since,
-        )
-    )
+    purged = _purged(record, backups, now)
     return Standing(
-        "Purged" if without_backups else "Erased",
+        "Purged" if purged.status is ConditionStatus.TRUE else "Erased",
         (
             Condition("Ready", ConditionStatus.TRUE, "Erased", message, since),
             no_hold,
@@ -152,6 +160,28 @@ def _erased(record: RequestRecord, no_hold: Condition, *, without_backups: bool)
             purged,
         ),
     )
+
+
+def _purged(record: RequestRecord, backups: BackupsSight, now: datetime) -> Condition:
+    """Say whether any backup still holds an erased person: proven, or not claimed."""
+    since, left = record.completed_at, backups.left
+    if backups.without_backups:
+        return Condition("Purged", ConditionStatus.TRUE, "NoBackups", "the stores have no backups", since)
+    if record.purged_at is not None:
+        message = "the last snapshot that held this person is proven gone"
+        return Condition("Purged", ConditionStatus.TRUE, "Verified", message, record.purged_at)
+    reason = "SnapshotsRemain"
+    if left.gone_at is not None and left.gone_at <= now:
+        reason = "SnapshotsHeld" if backups.held else "SnapshotsOverdue"
+        message = f"the last snapshot that holds this person was to be gone at {left.gone_at:%Y-%m-%d}"
+    elif left.gone_at is not None:
+        message = f"the last snapshot that is known to hold this person dies on {left.gone_at:%Y-%m-%d}"
+    else:
+        message = "no snapshot is known to hold this person"
+    if left.unproven:
+        named = ", ".join(sorted(_short(name) for name in left.unproven))
+        message += f"; no listing of every BackupSource of {named} since the erasure proves it"
+    return Condition("Purged", ConditionStatus.FALSE, reason, message, since)
 
 
 def _told(record: RequestRecord, state: StoreState) -> str:
@@ -176,7 +206,7 @@ class StoreSight:
     """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
-    of an open restore.
+    of an open restore. `sources` names the BackupSources that cover it.
     """
 
     third_party: bool
@@ -190,6 +220,7 @@ class StoreSight:
     looked: bool
     replay: tuple[str, str] | None
     notes: Sequence[str] = ()
+    sources: Sequence[str] = ()
 
 
 STALLING_STORE_REASONS = frozenset(
@@ -212,7 +243,7 @@ def standing_of_store(sight: StoreSight) -> Standing:
         ready = Condition("Ready", ConditionStatus.TRUE, "Available", message)
     stalled = ready.reason in STALLING_STORE_REASONS
     conditions = [
-        *_with_progress(
+        *with_progress(
             ready, stalled=stalled, working=ready.status is not ConditionStatus.TRUE and not stalled
         )
     ]
@@ -229,6 +260,10 @@ def standing_of_store(sight: StoreSight) -> Standing:
     conditions.append(
         Condition("BackupsCovered", ConditionStatus.TRUE, "NoBackupsDeclared", "the store has no backups")
         if sight.without_backups
+        else Condition(
+            "BackupsCovered", ConditionStatus.TRUE, "Covered", f"by {', '.join(sorted(sight.sources))}"
+        )
+        if sight.sources
         else Condition(
             "BackupsCovered",
             ConditionStatus.FALSE,
@@ -284,7 +319,7 @@ def standing_of_restore(
         waiting = Condition("Replayed", ConditionStatus.FALSE, "Waiting", message)
         safe = Condition("SafeToServe", ConditionStatus.FALSE, "Declared", message)
         return Standing(
-            "Declared", (*_with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
+            "Declared", (*with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
         )
     if episode.superseded_by is not None:
         message = f"the store went back once more; RestoreEvent {episode.superseded_by} goes on from there"
@@ -319,7 +354,7 @@ def standing_of_restore(
     return Standing(
         "Stalled" if stalled else shown,
         (
-            *_with_progress(ready, stalled=stalled, working=not stalled and not asks),
+            *with_progress(ready, stalled=stalled, working=not stalled and not asks),
             permitted,
             Condition(
                 "Replayed", ConditionStatus.FALSE, "Waiting" if kind == "Waiting" else "Replaying", message

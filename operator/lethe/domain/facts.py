@@ -151,7 +151,8 @@ class RestoreDetected:
     """A store went back in time; the gate of the store closes.
 
     `positions` are the highest keys that the rewound head recorded: keys above them may be given out
-    again, and may mean somebody else by now. `numbers_present` is the highest journal number found.
+    again, and may mean somebody else by now. `missing_since` is when the store was last seen in step: no
+    erasure before it can be missing for longer. `back_to` is the moment that the rewound head tells.
     """
 
     store: str
@@ -161,6 +162,7 @@ class RestoreDetected:
     positions: Mapping[str, int] = field(default_factory=dict)
     missing: int = 0
     missing_since: datetime | None = None
+    back_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +337,7 @@ class PrunesConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class CopiesGone:
-    """No snapshot holds the persons of these requests any more, as listings since their erasure have proven."""
+    """No snapshot holds the persons of these requests any more, as listings since then have proven."""
 
     at: datetime
     requests: tuple[str, ...]

@@ -33,7 +33,7 @@ class Head:
     move: int
     digest: str
     positions: Mapping[str, int] = field(default_factory=dict)
-    at: datetime | None = None
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ class KnownHead:
 
     `head` is the last settled move (`None`: the store was never journaled), `pending` a move whose fate
     is not known, `positions` the highest that any head ever recorded, `last_number` the highest journal
-    number ever allotted, `identity` the store as it was last accepted.
+    number ever allotted, `identity` the store as it was last accepted, `settled_at` when `head` was
+    settled, by the ledger's clock (`None`: not known).
     """
 
     head: Head | None = None
@@ -86,6 +87,7 @@ class KnownHead:
     positions: Mapping[str, int] = field(default_factory=dict)
     last_number: int = 0
     identity: StoreIdentity | None = None
+    settled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ class Period:
     months: int
     days: int
 
+    def __str__(self) -> str:
+        return f"P{self.months}M{self.days}D" if self.days else f"P{self.months}M"
+
     @classmethod
     def parse(cls, text: str) -> Period:
         """Parse an ISO 8601 period of years, months, weeks and days that is greater than zero.
@@ -46,6 +49,14 @@ class Period:
         last_day = calendar.monthrange(year, month + 1)[1]
         moved = moment.replace(year=year, month=month + 1, day=min(moment.day, last_day))
         return moved + timedelta(days=self.days)
+
+    def exceeds(self, other: Period) -> bool:
+        """Tell whether this one ends later than another from any day on: P183D does exceed P6M, in spring."""
+        day = datetime(2024, 1, 1)  # noqa: DTZ001 - days of the calendar, of no zone
+        return any(
+            self.after(start) > other.after(start)
+            for start in (day + timedelta(days=n) for n in range(4 * 366))
+        )
 
 
 def parse_duration(text: str) -> timedelta:

@@ -34,6 +34,7 @@ class RestoreEpisode:
     positions: Mapping[str, int] = field(default_factory=dict)
     missing: int = 0
     missing_since: datetime | None = None
+    back_to: datetime | None = None
     re_erased: int = 0
     left_alone: int = 0
     unclear: int | None = None
@@ -84,7 +85,8 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
             earlier,
             positions=_lowest(earlier.positions, fact.positions),
             missing=fact.missing,
-            missing_since=fact.missing_since or earlier.missing_since,
+            missing_since=earlier.missing_since or fact.missing_since,
+            back_to=fact.back_to or earlier.back_to,
         )
     if episode is None:
         raise IllegalTransition(f"{type(fact).__name__} for restore {fact.episode}, which was never detected")

@@ -155,9 +155,7 @@ def evolve_snapshots(
 def _seen(
     before: SnapshotRecord | None, seen: Sighting, source: str, stores: tuple[str, ...], at: datetime
 ) -> SnapshotRecord:
-    fresh = SnapshotRecord(
-        source, seen.ref, stores, at, seen.taken_at, seen.evidence, seen.pieces, seen.size
-    )
+    fresh = SnapshotRecord(source, seen.ref, stores, at, seen.taken_at, seen.evidence, seen.pieces, seen.size)
     if before is None or not before.live:
         return fresh  # what was purged is gone; this is another one under its name
     all_stores = tuple(dict.fromkeys((*before.stores, *stores)))
@@ -313,3 +311,18 @@ class CopiesLeft:
     def none_left(self) -> bool:
         """Tell whether it is proven that no snapshot holds the person any more."""
         return self.gone_at is None and not self.unproven
+
+
+CLOCK_SKEW = timedelta(minutes=1)
+
+
+def restored_snapshot(
+    snapshots: Iterable[SnapshotRecord], back_to: datetime, *, one_tick: timedelta
+) -> SnapshotRecord | None:
+    """Return the snapshot that a store must have been restored from; `None` where none or several fit.
+
+    The store's head said `back_to` when the snapshot began, and would have said something later after
+    `one_tick`. The clocks of store and backup are taken to be within a minute of each other.
+    """
+    fits = [s for s in snapshots if back_to - CLOCK_SKEW <= s.taken_at <= back_to + one_tick + CLOCK_SKEW]
+    return fits[0] if len(fits) == 1 else None

@@ -21,6 +21,8 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import store_description
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.domain.periods import Period
+from lethe.engine.backups import Backups, ConnectBackend
+from lethe.engine.copies import Copies
 from lethe.engine.guarding import Guarding
 from lethe.engine.intake import Taking
 from lethe.engine.metrics import Metrics
@@ -76,6 +78,9 @@ class Engine:
         deadline: Period,
         journal_interval: float,
         sweep_interval: float,
+        connect_backend: ConnectBackend,
+        retention: Period,
+        scan_interval: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.world = World()
@@ -87,8 +92,22 @@ class Engine:
         self._token = 0
         self.started = asyncio.Event()
         self._background: set[asyncio.Task[Any]] = set()
-        self.reporting = Reporting(self.world, cluster, metrics, clock)
-        self.restores = Restores(self.world, ledger, cluster, metrics, clock)
+        self.copies = Copies(self.world, ledger, cluster, metrics, clock)
+        self.backups = Backups(
+            self.world,
+            ledger,
+            cluster,
+            connect_backend,
+            metrics,
+            clock=clock,
+            retention=retention,
+            scan_interval=scan_interval,
+            scanned=self.copies.scanned,
+        )
+        self.reporting = Reporting(self.world, cluster, metrics, clock, self.copies)
+        self.restores = Restores(
+            self.world, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
+        )
         self._guarding = Guarding(
             self.world,
             ledger,
@@ -137,6 +156,15 @@ class Engine:
         else:
             self._spawn(self.restores.meet(manifest))
 
+    def ring_source(self, manifest: Manifest, *, gone: bool) -> None:
+        """A BackupSource was seen, or is gone."""
+        place = place_of(manifest)
+        self._spawn(self.backups.forget(place) if gone else self.backups.meet(manifest))
+
+    def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
+        """A BackupSnapshot was seen, or is gone."""
+        self.backups.ring_snapshot(manifest, gone=gone)
+
     @property
     def heartbeat_age(self) -> float:
         """Return the seconds since the engine's loop last turned."""
@@ -151,6 +179,7 @@ class Engine:
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.world.records[(record.accepted.namespace, record.accepted.name)] = record
+        await self._persevere(self._list_backups)  # first: a store says which sources cover it
         await self._persevere(self._list_stores)
         await self._persevere(self._list_restores)
         self.started.set()
@@ -161,12 +190,14 @@ class Engine:
                 ("reporting", self.reporting.run()),
                 ("failed stores", self._failed_stores_loop()),
                 ("resync", self._resync_loop()),
+                ("copies", self.copies.run()),
+                ("forgetting", self.backups.forget_what_ended()),
                 ("measure", self._measure_loop()),
                 ("stop", _until(stop)),
             )
         ]
         try:
-            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed]
+            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed, self.backups.failed]
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -177,6 +208,7 @@ class Engine:
             for guard in self.world.guards.values():
                 if guard.task:
                     guard.task.cancel()
+            await self.backups.close()
             await asyncio.gather(*loops, return_exceptions=True)
 
     # stores
@@ -201,6 +233,7 @@ class Engine:
         if known is not None:
             await self._guarding.stop(known)
         self.world.guards[place] = guard
+        self.copies.scanned()  # what it says of its backups may be new
         if guard.trouble is not None:
             self._failed_stores.at(time.monotonic() + 5, place)
         self._guarding.start(guard)
@@ -289,12 +322,16 @@ class Engine:
         async for manifest in self._cluster.list("restoreevents", self._namespaces):
             await self.restores.meet(manifest)
 
+    async def _list_backups(self) -> None:
+        await self.backups.take_stock(self._namespaces)
+
     async def _resync_loop(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
             try:
                 await self._list_stores()
                 await self._list_restores()
+                await self._list_backups()
                 async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
                     self.ring_request(manifest, listed=True)
             except (ClusterUnavailable, ClusterRefused) as away:
@@ -305,6 +342,7 @@ class Engine:
             position = await asyncio.to_thread(self._ledger.position)
             self.metrics.ledger_head.set(position.sequence)
             self.reporting.measure(len(self.world.dirty))
+            self.backups.measure()
             await asyncio.sleep(2)
 
     async def _persevere(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -56,6 +56,23 @@ class Metrics:
             buckets=(1, 5, 15, 60, 300, 1800, 7200, 86400),
             registry=r,
         )
+        self.snapshots = Gauge("lethe_snapshots", "Snapshots by state", ["source", "state"], registry=r)
+        self.snapshots_overdue = Gauge(
+            "lethe_snapshots_overdue", "Snapshots past their time that are not held", ["source"], registry=r
+        )
+        self.snapshot_oldest_age = Gauge(
+            "lethe_snapshot_oldest_age_seconds",
+            "Age of the oldest snapshot that is not proven gone; NaN if there is none",
+            ["source"],
+            registry=r,
+        )
+        self.prunes = Counter("lethe_prunes", "Deletions of snapshots", ["source", "result"], registry=r)
+        self.source_scan_age = Gauge(
+            "lethe_source_last_scan_age_seconds",
+            "Time since the last successful listing; NaN before",
+            ["source"],
+            registry=r,
+        )
         self.ledger_head = Gauge("lethe_ledger_head", "Sequence of the ledger's last entry", registry=r)
         self.ledger_mirrored = Gauge(
             "lethe_ledger_mirrored", "Whether the ledger has a mirror outside", registry=r
@@ -69,6 +86,14 @@ class Metrics:
         self.nearest_deadline.set(float("nan"))
         self.sweep_age.set(float("nan"))
         self.ledger_mirrored.set(0)
+
+    def forget_source(self, source: str) -> None:
+        """Drop the gauges of a source that is gone."""
+        for gauge in (self.snapshots_overdue, self.snapshot_oldest_age, self.source_scan_age):
+            with suppress(KeyError):
+                gauge.remove(source)
+        with suppress(KeyError):
+            self.snapshots.remove_by_labels({"source": source})
 
     def forget_store(self, store: str) -> None:
         """Drop the gauges of a store that is gone, so that no alert fires for it for ever."""

@@ -17,9 +17,11 @@ from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, request_status, store_status
-from lethe.domain.conditions import StoreSight, standing_of_request, standing_of_store
-from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.conditions import BackupsSight, StoreSight, standing_of_request, standing_of_store
+from lethe.domain.facts import Outcome
+from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Hindrance, Obstacle
+from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
 from lethe.engine.world import Place, RequestView, StoreGuard, World
@@ -39,9 +41,15 @@ class Reporting:
     """Decides when a status is due, and writes it."""
 
     def __init__(
-        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        world: World,
+        cluster: Cluster,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        copies: Copies,
     ) -> None:
         self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+        self._copies = copies
         self._due: Schedule[Place] = Schedule()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
@@ -97,10 +105,13 @@ class Reporting:
             own = [h for h in (view.hindrance, view.ending) if h is not None]
             everything = [*hindrances.values(), *own]
             held_up = record is not None and not record.open and view.hindrance is not None
+            erased = record is not None and record.outcome is Outcome.ERASED
+            sight = self._copies.sight(record) if record is not None and erased else BackupsSight()
             standing = standing_of_request(
                 None if held_up else record,
                 everything,
-                without_backups=record is not None and self._without_backups(record),
+                backups=sight,
+                now=self._clock(),
             )
             status = request_status(
                 record,
@@ -110,6 +121,7 @@ class Reporting:
                 view.status,
                 generation=view.generation,
                 now=self._clock(),
+                last_copy_gone_at=last_copy_gone_at(record, sight) if record is not None else None,
             )
             told_lately = time.monotonic() - view.written_at < SAME_REASON_SECONDS
             if not _worth_writing(status, view.status, told_lately=told_lately):
@@ -172,11 +184,6 @@ class Reporting:
                 attempts[name] = guard.store.attempts.get(record.request, 0)
         return hindrances, attempts
 
-    def _without_backups(self, record: RequestRecord) -> bool:
-        held = [n for n, p in record.stores.items() if p.state is StoreState.VERIFIED]
-        guards = {guard.name: guard for guard in self._world.stores_of(record.accepted.namespace)}
-        return bool(held) and all(name in guards and guards[name].without_backups for name in held)
-
     async def write_store(self, guard: StoreGuard) -> None:
         """Write a DataStore's status, if it says something new."""
         store, proof = guard.store, guard.store.proof if guard.store else None
@@ -200,6 +207,7 @@ class Reporting:
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
             else [],
+            sources=[source.description.short_name for source in self._world.sources_of(guard.name)],
         )
         now = self._clock()
         generation = guard.manifest["metadata"].get("generation", 1)

@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import differs, restore_status
+from lethe.api.status import differs, instant, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.domain.conditions import standing_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import restored_snapshot
 from lethe.engine.metrics import Metrics
+from lethe.engine.snapshots import SnapshotObjects
 from lethe.engine.world import Place, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice
 from lethe.ports.ledger import Ledger
@@ -47,9 +49,12 @@ class Restores:
         cluster: Cluster,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        objects: SnapshotObjects,
+        journal_interval: float,
     ) -> None:
         self._world, self._ledger, self._cluster = world, ledger, cluster
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._objects = metrics, clock, objects
+        self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
         self._counted: set[tuple[str, str, str]] = set()
 
@@ -191,6 +196,26 @@ class Restores:
             return "Replaying", "the store went back in time; its erasures are applied again"
         return _SHOWN[step.state], step.message
 
+    def _origin(
+        self, place: Place, manifest: Manifest, episode: RestoreEpisode | None
+    ) -> Mapping[str, str] | None:
+        """Return what a store was restored from: what its journal tells, else what was declared."""
+        said = (manifest.get("spec") or {}).get("restoredFrom")
+        if episode is None:
+            return said or None
+        if episode.back_to is None:
+            return said or None
+        origin = {"takenAt": instant(episode.back_to)}
+        sources = self._world.sources_of(episode.store)
+        known = [s for source in sources if source.known for s in source.known.snapshots.values()]
+        snapshot = restored_snapshot(known, episode.back_to, one_tick=self._one_tick)
+        if snapshot is not None:
+            source = next(s for s in sources if s.name == snapshot.source)
+            name = self._objects.name_of(source.place, snapshot.ref)
+            if name is not None:
+                origin = {"snapshot": name, "takenAt": instant(snapshot.taken_at)}
+        return origin
+
     async def _report(self, place: Place, episode: RestoreEpisode | None) -> None:
         manifest = self._world.events.get(place)
         if manifest is None:
@@ -203,7 +228,12 @@ class Restores:
             replay=self._shown(episode) if episode is not None and episode.open else None,
         )
         status = restore_status(
-            episode, standing, before, generation=metadata.get("generation", 1), now=self._clock()
+            episode,
+            standing,
+            before,
+            generation=metadata.get("generation", 1),
+            now=self._clock(),
+            origin=self._origin(place, manifest, episode),
         )
         if not differs(status, before):
             return

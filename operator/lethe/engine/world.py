@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Hindrance
 from lethe.ports.cluster import Manifest
 from lethe.workflows.guarded import GuardedStore, StoreDescription
+from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
 
 Place = tuple[str, str]
 """(namespace, name) of an object."""
@@ -70,6 +73,41 @@ class StoreGuard:
 
 
 @dataclass(slots=True)
+class SourceGuard:
+    """A BackupSource, the task that looks after it, and what its status last said.
+
+    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended.
+    """
+
+    manifest: Manifest
+    source: BackupSource
+    description: SourceDescription
+    uid: str
+    generation: int
+    status: dict[str, Any]
+    known: KnownSource | None = None
+    trouble: tuple[str, str] | None = None
+    scan: Scan | None = None
+    counts: dict[str, int] | None = None
+    oldest: datetime | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    retries: int = 0
+    secret_version: str | None = None
+    status_written: float = -1e9
+
+    @property
+    def name(self) -> str:
+        """Return the source's name in ledger and metrics."""
+        return self.description.name
+
+    @property
+    def place(self) -> Place:
+        """Return where its object is."""
+        return self.description.namespace, self.description.short_name
+
+
+@dataclass(slots=True)
 class World:
     """Everything that the engine knows at the moment."""
 
@@ -78,6 +116,11 @@ class World:
     views: dict[Place, RequestView] = field(default_factory=dict)
     records: dict[Place, RequestRecord] = field(default_factory=dict)
     events: dict[Place, Manifest] = field(default_factory=dict)
+    sources: dict[Place, SourceGuard] = field(default_factory=dict)
+
+    def sources_of(self, store: str) -> list[SourceGuard]:
+        """Return the sources that say they hold snapshots of a store (`namespace/name`)."""
+        return [source for source in self.sources.values() if store in source.description.stores]
 
     def stores_of(self, namespace: str) -> list[StoreGuard]:
         """Return the guards of a namespace."""

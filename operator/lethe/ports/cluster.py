@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 Manifest = Mapping[str, Any]
@@ -68,8 +69,20 @@ class Cluster(Protocol):
         """Write an object's status; `False` if the object is gone or is another one by now."""
         ...
 
-    async def create(self, plural: str, namespace: str, manifest: Manifest) -> bool:
-        """Create an object; `False` if one of that name exists."""
+    async def create(self, plural: str, namespace: str, manifest: Manifest) -> Manifest | None:
+        """Create an object and return it as it is now; `None` if one of that name exists."""
+        ...
+
+    async def get(self, plural: str, namespace: str, name: str) -> Manifest | None:
+        """Return an object, or `None` where there is none."""
+        ...
+
+    async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
+        """Delete exactly this object; `False` if it is another one by now. One that is gone is deleted."""
+        ...
+
+    async def server_time(self) -> datetime | None:
+        """Return what time it is by the API server's clock; `None` if it does not say."""
         ...
 
     async def tell(self, notice: Notice) -> None:

@@ -104,7 +104,9 @@ class Ledger(Protocol):
 
         A `Completed` fact destroys what was sealed for its request. A `Verified` fact makes the
         request's tombstones count. A `TombstonesEnded` fact destroys the key of its month, and of its
-        requests all but what tells that they were made and ended. Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
+        requests all but what tells that they were made and ended.
+
+        Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
         """
         ...
 

@@ -117,9 +117,32 @@ def open_episode(
     # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
     rewound = by is DetectedBy.JOURNAL and pulse is not None and pulse.head is not None
     positions = dict(pulse.head.positions) if rewound and pulse is not None and pulse.head else {}
-    ledger.append([RestoreDetected(store.name, name, now, by, positions, missing)])
+    ledger.append(
+        [
+            RestoreDetected(
+                store.name,
+                name,
+                now,
+                by,
+                positions,
+                missing,
+                missing_since=_last_seen_clean(store, ledger, by),
+                back_to=pulse.head.at if rewound and pulse is not None and pulse.head else None,
+            )
+        ]
+    )
     store.stable_pulses, store.stable_identity = 0, None
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
+
+
+def _last_seen_clean(store: GuardedStore, ledger: Ledger, by: DetectedBy) -> datetime | None:
+    """Return when the store was last seen as it should be; snapshots taken since may hold erased persons.
+
+    `None` where nobody can say: what went around journal and identity shows in a sweep only.
+    """
+    if by in (DetectedBy.JOURNAL, DetectedBy.TABLE_IDENTITY):
+        return ledger.known_head(store.name).settled_at
+    return store.last_sweep_at
 
 
 def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
@@ -156,7 +179,17 @@ def recount(
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
     ledger.append(
-        [RestoreDetected(store.name, episode.episode, now, episode.detected_by, positions, missing)]
+        [
+            RestoreDetected(
+                store.name,
+                episode.episode,
+                now,
+                episode.detected_by,
+                positions,
+                missing,
+                back_to=pulse.head.at if rewound and pulse.head else None,
+            )
+        ]
     )
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
@@ -176,7 +209,16 @@ def supersede(
     ledger.append(
         [
             Superseded(store.name, episode.episode, now, name),
-            RestoreDetected(store.name, name, now, DetectedBy.JOURNAL, positions, missing),
+            RestoreDetected(
+                store.name,
+                name,
+                now,
+                DetectedBy.JOURNAL,
+                positions,
+                missing,
+                missing_since=episode.missing_since,
+                back_to=pulse.head.at if pulse.head is not None else None,
+            ),
         ]
     )
     return next(iter(ledger.episodes(store=store.name, open_only=True)))

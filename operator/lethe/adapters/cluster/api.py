@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -115,15 +116,47 @@ class KubernetesCluster:
             raise
         return True
 
-    async def create(self, plural: str, namespace: str, manifest: Manifest) -> bool:
-        """Create an object; `False` if one of that name exists."""
+    async def create(self, plural: str, namespace: str, manifest: Manifest) -> Manifest | None:
+        """Create an object; `None` if one of that name exists."""
         try:
-            await self._call("POST", _path(plural, namespace), body=manifest)
+            created: Manifest = await self._call("POST", _path(plural, namespace), body=manifest)
         except ClusterRefused as refused:
+            if refused.code == 409:
+                return None
+            raise
+        return created
+
+    async def get(self, plural: str, namespace: str, name: str) -> Manifest | None:
+        """Return an object, or `None` where there is none."""
+        try:
+            found: Manifest = await self._call("GET", f"{_path(plural, namespace)}/{quote(name)}")
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return None
+            raise
+        return found
+
+    async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
+        """Delete exactly this object, if it is still the same."""
+        try:
+            path = f"{_path(plural, namespace)}/{quote(name)}"
+            await self._call("DELETE", path, body={"preconditions": {"uid": uid}})
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return True
             if refused.code == 409:
                 return False
             raise
         return True
+
+    async def server_time(self) -> datetime | None:
+        """Return the `Date` of an answer of the API server: whole seconds."""
+        response, _ = await self._send("GET", "/version")
+        told = response.headers.get("Date")
+        try:
+            return parsedate_to_datetime(told).astimezone(UTC) if told else None
+        except ValueError:
+            return None
 
     async def tell(self, notice: Notice) -> None:
         """Write an event of `events.k8s.io/v1`."""
@@ -198,6 +231,18 @@ class KubernetesCluster:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> Any:
+        _, content = await self._send(verb, path, query=query, body=body, content_type=content_type)
+        return msgspec.json.decode(content) if content else {}
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> tuple[Any, bytes]:
         try:
             request = await self._client.param_serialize(
                 verb,
@@ -216,7 +261,7 @@ class KubernetesCluster:
             raise ClusterUnavailable(f"the API server does not answer ({type(away).__name__})") from None
         if response.status >= 400:
             raise _error(verb, path, response.status)
-        return msgspec.json.decode(content) if content else {}
+        return response, content
 
 
 def _error(verb: str, path: str, code: int) -> ClusterRefused | ClusterUnavailable:

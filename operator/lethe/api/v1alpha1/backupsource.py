@@ -30,6 +30,17 @@ Retention = Annotated[
         ),
     ),
 ]
+_DURATION = "^([0-9]{1,6}(s|m|h|d)){1,4}$"
+LongestDuration = Annotated[
+    str,
+    Field(max_length=32),
+    Rule(
+        rule=f"self.matches('{_DURATION}') && self.matches('[1-9]')",
+        reason=FORBIDDEN,
+        message="must be a duration greater than zero, such as 90m, 6h or 1d",
+        holds=lambda text: re.fullmatch(_DURATION, text) is not None and re.search("[1-9]", text) is not None,
+    ),
+]
 SnapshotNames = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -156,6 +167,14 @@ class BackupSourceSpec(ApiModel):
     confirm_prunes: Annotated[int, Field(ge=1, le=1_000_000), INT32] | None = Field(
         default=None, description="A person's consent: the count of snapshots that may be pruned at once."
     )
+    longest_duration: LongestDuration | None = Field(
+        default=None,
+        description="For names that tell when a backup ended: how long one may take, such as 6h. A snapshot "
+        "counts as begun that much before its stamp. Absent: stamps tell the start.",
+    )
+    suspend: bool | None = Field(
+        default=None, description="While true, nothing is pruned; listing goes on, and expiry does too."
+    )
     directory: DirectorySource | None = Field(default=None, description="Files in a mounted directory.")
     s3: S3Source | None = Field(default=None, description="Objects in S3 or in what speaks its protocol.")
     restic: ResticSource | None = Field(default=None, description="Snapshots in a restic repository.")
@@ -179,10 +198,27 @@ class SnapshotCounts(ApiModel):
     held: Count32 | None = Field(default=None, description="Those that are kept longer for a reason.")
 
 
+class NextPrune(ApiModel):
+    """Which snapshot goes next, and when."""
+
+    ref: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="What the source calls it."
+    )
+    at: Instant | None = Field(default=None, description="From when on it is pruned.")
+
+
 class BackupSourceStatus(Status):
     """What Lethe has seen in the source."""
 
     snapshots: SnapshotCounts | None = Field(default=None, description="How many snapshots the source holds.")
+    next: NextPrune | None = Field(default=None, description="Which snapshot goes next, and when.")
+    unparsable: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=16)] = Field(
+        default=(),
+        description="What lies there and does not tell when it was taken; the first 16. It is never deleted.",
+    )
+    partial: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=16)] = Field(
+        default=(), description="What is unfinished there; the first 16. It is never deleted."
+    )
     oldest_taken_at: Instant | None = Field(default=None, description="When the oldest of them was taken.")
     last_scan_at: Instant | None = Field(default=None, description="When the source was last listed.")
 

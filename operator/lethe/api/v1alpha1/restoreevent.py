@@ -189,8 +189,17 @@ class Replay(ApiModel):
         default=None, description="Of these, rows about which a person has to decide."
     )
     missing_since: Instant | None = Field(
-        default=None, description="When the earliest of these had been erased."
+        default=None, description="When the store was last seen in step: erasures can be missing since then."
     )
+
+
+class RestoredCopy(ApiModel):
+    """What a store was restored from."""
+
+    snapshot: Annotated[str, Field(max_length=253)] | None = Field(
+        default=None, description="Name of the BackupSnapshot; absent where none of the known ones fits."
+    )
+    taken_at: Instant | None = Field(default=None, description="The moment to which the store went back.")
 
 
 class UnclearRow(ApiModel):
@@ -212,6 +221,9 @@ class RestoreEventStatus(Status):
     )
     unclear: Annotated[tuple[UnclearRow, ...], Field(max_length=64), map_by("table", "key")] = Field(
         default=(), description="Rows that a person has to decide about, in spec.identities; the first 64."
+    )
+    restored_from: RestoredCopy | None = Field(
+        default=None, description="Which snapshot it must have been, as the store's own journal tells."
     )
     safe_to_serve_at: Instant | None = Field(
         default=None, description="When all was erased again and verified."

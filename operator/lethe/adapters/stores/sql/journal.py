@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from psycopg import errors, sql
 
@@ -222,7 +223,7 @@ class Journal:
     def head_columns(self) -> sql.Composed:
         """Return a subquery with the head's row, for a look that is one statement."""
         return compose(
-            "(SELECT move, digest, positions FROM {head} WHERE ledger = {ledger})",
+            "(SELECT move, digest, positions, ticked_at FROM {head} WHERE ledger = {ledger})",
             head=self.head,
             ledger=self._ledger,
         )
@@ -330,10 +331,10 @@ class Journal:
             ]
 
 
-def head_of(row: tuple[int, str, str]) -> Head:
+def head_of(row: tuple[int, str, str, datetime]) -> Head:
     """Return the head from the columns of `Journal.head_columns`."""
-    move, digest, noted = row
-    return Head(move, digest, _positions(noted))
+    move, digest, noted, ticked_at = row
+    return Head(move, digest, _positions(noted), ticked_at.astimezone(UTC))
 
 
 def _positions(text: str) -> dict[str, int]:

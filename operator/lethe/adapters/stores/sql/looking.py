@@ -31,18 +31,21 @@ def look(
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
         row = None
     if row is None:  # outside of the handler: no journal there, which the ledger will find strange or not
-        absent = raw("(SELECT 0::bigint AS move, ''::text AS digest, NULL::text AS positions WHERE false)")
+        absent = raw(
+            "(SELECT 0::bigint AS move, ''::text AS digest, NULL::text AS positions,"
+            " NULL::timestamptz AS ticked_at WHERE false)"
+        )
         row = connection.execute(_query(connection, absent, tables, told=told)).fetchone()
     if row is None:
         raise StoreUnreachable("the server gave no answer", "it is tried again")
-    move, digest, noted, standby, server, identities, filled = row
+    move, digest, noted, ticked_at, standby, server, identities, filled = row
     if standby:
         raise StoreUnreachable(
             "the server is a standby, whose journal proves nothing",
             "let the Secret that spec.sql.urlSecretRef names lead to the primary"
             " (target_session_attrs=read-write with several hosts)",
         )
-    head = None if noted is None else head_of((move, digest, noted))
+    head = None if noted is None else head_of((move, digest, noted, ticked_at))
     return Pulse(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
 
 
@@ -116,7 +119,7 @@ def _wait_for_writers(connection: Connection, journal: Journal) -> None:
 
 # Partitions count one by one: each can be restored, or swapped, alone.
 _LOOK = """
-SELECT h.move, h.digest, h.positions, f.standby,
+SELECT h.move, h.digest, h.positions, h.ticked_at, f.standby,
        CASE WHEN f.standby THEN NULL ELSE pg_catalog.jsonb_build_object(
             'system', {system},
             'timeline', pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8),

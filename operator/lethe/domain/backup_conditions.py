@@ -1,0 +1,211 @@
+"""From what is known of sources and snapshots to conditions: pure functions, one for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
+from lethe.domain.periods import Period
+from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.snapshots import SnapshotRecord, SnapshotState
+
+TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
+
+LOCKED = "ObjectLocked"
+MISMATCH = "IdentityMismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Why a snapshot that is due has not gone: a reason in one word, and a message for a person."""
+
+    reason: str
+    message: str
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
+    record: SnapshotRecord,
+    retention: Period,
+    *,
+    now: datetime,
+    held: Keeps | None = None,
+    difficulty: Difficulty | None = None,
+) -> Standing:
+    """Say where a BackupSnapshot stands. `now` only tells whether it is overdue."""
+    expires = record.expires_at(retention)
+    free = Condition("Held", FALSE, "NoHold", "nothing keeps it beyond its time", record.first_seen_at)
+    if record.purged_at is not None:
+        message = "looked for after its deletion: no byte of it is left"
+        return Standing(
+            SnapshotState.PURGED,
+            (
+                Condition("Ready", TRUE, "Purged", message, record.purged_at),
+                free,
+                Condition("Purged", TRUE, "Verified", message, record.purged_at),
+            ),
+        )
+    if record.deleted_at is not None:
+        message = difficulty.message if difficulty else "deleted; its bytes are looked for at the next scan"
+        return Standing(
+            SnapshotState.DELETED,
+            (
+                *with_progress(Condition("Ready", FALSE, "Overdue", message, expires), working=True),
+                free,
+                Condition("Purged", FALSE, "DeletedUnproven", message, record.first_seen_at),
+            ),
+        )
+    not_due = Condition("Purged", FALSE, "NotDue", f"not before {_day(expires)}", record.first_seen_at)
+    if held is not None:
+        message = (
+            "a legal hold keeps it"
+            if held is Keeps.LEGAL_HOLD
+            else f"its time was over at {_day(expires)}, and it is the only snapshot left; take a newer one, "
+            "or set spec.lastSnapshot of the BackupSource to Prune"
+        )
+        return Standing(
+            SnapshotState.HELD,
+            (
+                Condition("Ready", TRUE, "Retained", message, record.first_seen_at),
+                Condition("Held", TRUE, held.value, message, expires),
+                not_due,
+            ),
+        )
+    if not record.pieces or record.vanished_at is not None:
+        message = (
+            "not in its source any more, and Lethe did not delete it; it counts as a copy until "
+            f"{_day(expires)}, since it may lie elsewhere"
+            if record.pieces
+            else f"not seen in its source; it counts as a copy until {_day(expires)}"
+        )
+        since = record.vanished_at or record.first_seen_at
+        return Standing(
+            SnapshotState.MISSING,
+            (
+                *with_progress(Condition("Ready", FALSE, "Vanished", message, since), stalled=True),
+                free,
+                not_due,
+            ),
+        )
+    if now >= expires:
+        reason = difficulty.reason if difficulty else "Overdue"
+        message = difficulty.message if difficulty else f"its time was over at {_day(expires)}"
+        mismatch = reason == MISMATCH
+        ready = Condition("Ready", FALSE, MISMATCH if mismatch else "Overdue", message, expires)
+        return Standing(
+            SnapshotState.OVERDUE,
+            (
+                *with_progress(ready, stalled=mismatch, working=not mismatch),
+                free,
+                Condition(
+                    "Purged", FALSE, reason if reason == LOCKED else "Overdue", message, record.first_seen_at
+                ),
+            ),
+        )
+    if record.replaced:
+        message = (
+            "its content was replaced under its name, and its dates stayed as old as they were; it counts as "
+            f"taken when that was seen, at {_day(record.first_seen_at)}"
+        )
+        ready = Condition("Ready", FALSE, MISMATCH, message, record.first_seen_at)
+        return Standing(SnapshotState.PRESENT, (*with_progress(ready, stalled=True), free, not_due))
+    return Standing(
+        SnapshotState.PRESENT,
+        (
+            Condition("Ready", TRUE, "Retained", f"until {_day(expires)}", record.first_seen_at),
+            free,
+            not_due,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSight:
+    """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
+
+    `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `held` counts by
+    reason.
+    """
+
+    scanned: bool
+    trouble: tuple[str, str] | None = None
+    too_long: bool = False
+    unparsable: Sequence[str] = ()
+    waits: Waits | None = None
+    waits_message: str = ""
+    overdue: int = 0
+    difficulties: Sequence[Difficulty] = ()
+    held_last: bool = False
+    held_legally: int = 0
+    next_told: str = ""
+
+
+def standing_of_source(sight: SourceSight) -> Standing:
+    """Say where a BackupSource stands."""
+    ready = _ready_of_source(sight)
+    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable")
+    effective = _retention_effective(sight)
+    working = ready.status is not TRUE and not stalled
+    conditions = [*with_progress(ready, stalled=stalled, working=working)]
+    if effective is not None:
+        conditions.append(effective)
+    return Standing(None, tuple(conditions))
+
+
+def _ready_of_source(sight: SourceSight) -> Condition:
+    if sight.too_long:
+        return Condition(
+            "Ready",
+            FALSE,
+            "RetentionTooLong",
+            "spec.retention is longer than LETHE_RETENTION allows; shorten it. Nothing is pruned until then",
+        )
+    if sight.trouble is not None:
+        return Condition("Ready", FALSE, *sight.trouble)
+    if not sight.scanned:
+        return Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not listed yet")
+    if sight.unparsable:
+        named = ", ".join(sight.unparsable[:4])
+        return Condition(
+            "Ready",
+            FALSE,
+            "NameUnparsable",
+            f"{len(sight.unparsable)} names don't tell when they were taken ({named}); correct the name "
+            "pattern, or move them elsewhere. They are never deleted",
+        )
+    return Condition("Ready", TRUE, "Scanned", "every snapshot that lies there is known")
+
+
+def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
+    sight: SourceSight,
+) -> Condition | None:
+    kind = "RetentionEffective"
+    if sight.trouble is not None:
+        return Condition(kind, FALSE, "BackendUnavailable", sight.trouble[1])
+    if not sight.scanned and sight.waits is None:
+        return None
+    if sight.waits is not None:
+        return Condition(kind, FALSE, sight.waits.value, sight.waits_message)
+    for reason, shown in ((LOCKED, LOCKED), ("DeletedUnproven", "VersionsRemain"), (None, None)):
+        found = [one for one in sight.difficulties if reason in (None, one.reason)]
+        if found:
+            first = found[0]
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            return Condition(kind, FALSE, shown or first.reason, f"{first.message}{more}")
+    if sight.held_last:
+        return Condition(
+            kind,
+            FALSE,
+            "LastSnapshotHeld",
+            "the only snapshot left is past its time and kept; take a newer one, or set spec.lastSnapshot to "
+            "Prune",
+        )
+    if sight.held_legally:
+        message = f"a legal hold keeps {sight.held_legally} snapshots that are past their time"
+        return Condition(kind, FALSE, "LegalHold", message)
+    return Condition(kind, TRUE, "WithinRetention", sight.next_told or "nothing is past its time")

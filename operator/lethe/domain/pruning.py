@@ -1,0 +1,111 @@
+"""Which snapshots die now, which are held, and what keeps the others: pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from lethe.domain.periods import Period
+from lethe.domain.snapshots import SnapshotRecord
+
+
+class Keeps(StrEnum):
+    """Why a snapshot is kept although its time is over."""
+
+    LEGAL_HOLD = "LegalHold"
+    LAST_SNAPSHOT = "LastSnapshot"
+
+
+class Waits(StrEnum):
+    """Why nothing is pruned in a source."""
+
+    SUSPENDED = "Suspended"
+    RETENTION_TOO_LONG = "RetentionTooLong"
+    CLOCKS_DISAGREE = "ClocksDisagree"
+    AWAITING_CONFIRMATION = "AwaitingConfirmation"
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRules:
+    """What a BackupSource says of pruning. `confirmed` is `spec.confirmPrunes`, unless it was used up."""
+
+    retention: Period
+    hold_last: bool = True
+    most_per_run: int = 10
+    confirmed: int | None = None
+    suspended: bool = False
+    too_long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """What is to be done about a source's snapshots now.
+
+    `go` are to be deleted and proven gone, `due` counts those of them for whose deletion nobody has stood
+    in yet: neither the limit nor a person let them go in an earlier run. `held` are
+    past their time and kept for a reason. `waits` says why nothing goes although something is due.
+    `next` is the snapshot that goes next, with the moment.
+    """
+
+    go: tuple[SnapshotRecord, ...] = ()
+    due: int = 0
+    held: Mapping[str, Keeps] | None = None
+    waits: Waits | None = None
+    message: str = ""
+    next: tuple[SnapshotRecord, datetime] | None = None
+
+
+def prune_plan(
+    snapshots: Iterable[SnapshotRecord],
+    rules: PruneRules,
+    *,
+    now: datetime,
+    held_stores: Collection[str] = (),
+    clocks_disagree: str | None = None,
+) -> PrunePlan:
+    """Decide what is pruned. `held_stores` are under a legal hold: no snapshot of theirs dies.
+
+    A snapshot is due when every evidence of its date is past retention. One that has vanished is looked
+    for once it is due. The newest that is there never goes under `hold_last`.
+    """
+    live = [snapshot for snapshot in snapshots if snapshot.live]
+    expiry = {snapshot.ref: snapshot.expires_at(rules.retention) for snapshot in live}
+    live.sort(key=lambda snapshot: (expiry[snapshot.ref], snapshot.ref))
+    standing = [snapshot for snapshot in live if snapshot.present and snapshot.deleted_at is None]
+    newest = max(standing, key=lambda one: (one.latest, one.taken_at, one.ref), default=None)
+    held: dict[str, Keeps] = {}
+    go: list[SnapshotRecord] = []
+    upcoming: tuple[SnapshotRecord, datetime] | None = None
+    for snapshot in live:
+        if set(snapshot.stores) & set(held_stores):
+            held[snapshot.ref] = Keeps.LEGAL_HOLD
+        elif expiry[snapshot.ref] > now:
+            upcoming = upcoming or (snapshot, expiry[snapshot.ref])
+        elif rules.hold_last and newest is not None and snapshot.ref == newest.ref:
+            held[snapshot.ref] = Keeps.LAST_SNAPSHOT
+        else:
+            go.append(snapshot)
+    due = sum(1 for snapshot in go if snapshot.present and snapshot.intended_at is None)
+    first = (go[0], expiry[go[0].ref]) if go else upcoming
+    waits = _what_waits(rules, due, clocks_disagree)
+    if waits is not None and (go or waits[0] is not Waits.AWAITING_CONFIRMATION):
+        return PrunePlan((), due, held, *waits, first)
+    return PrunePlan(tuple(go), due, held, None, "", first)
+
+
+def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tuple[Waits, str] | None:
+    if rules.too_long:
+        return Waits.RETENTION_TOO_LONG, "spec.retention is longer than LETHE_RETENTION allows"
+    if rules.suspended:
+        return Waits.SUSPENDED, f"spec.suspend is set; {due} would go"
+    if clocks_disagree is not None:
+        return Waits.CLOCKS_DISAGREE, f"nothing is pruned: {clocks_disagree}"
+    if due > max(rules.most_per_run, rules.confirmed or 0):
+        message = (
+            f"{due} snapshots are due at once, and spec.maxPrunesPerRun is {rules.most_per_run}; if that is "
+            f"right, set spec.confirmPrunes to {due}"
+        )
+        return Waits.AWAITING_CONFIRMATION, message
+    return None

@@ -1,0 +1,196 @@
+"""Which day the last copy of an erased person dies: graded after scans, told where it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from lethe.api.status import request_status
+from lethe.domain.conditions import BackupsSight, standing_of_request
+from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.snapshots import CopiesLeft, CopyStep
+from lethe.engine.metrics import Metrics
+from lethe.engine.world import World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+from lethe.ports.ledger import Ledger
+from lethe.workflows import copies
+from lethe.workflows.copies import Coverage
+from lethe.workflows.scanning import portions
+
+log = logging.getLogger("lethe.copies")
+
+GATHER_SECONDS = 0.3
+"""How long the scans of several sources may gather: grading is for all of them."""
+RETRY_SECONDS = 10.0
+CALLS_AT_ONCE = 8
+_HELD = frozenset({StoreState.VERIFIED, StoreState.NOT_FOUND})
+
+
+class Copies:
+    """Knows by store what backups hold, and writes what that means for each erased request."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        cluster: Cluster,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._world, self._ledger, self._cluster = world, ledger, cluster
+        self._metrics, self._clock = metrics, clock
+        self._steps: Mapping[str, Sequence[CopyStep]] = {}
+        self._wake = asyncio.Event()
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._untold: set[str] = set()
+
+    def scanned(self) -> None:
+        """A source was scanned, or is gone; a store's word on its backups has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Grade after scans, and tell, for ever."""
+        while True:
+            timeout = RETRY_SECONDS if self._untold else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                pass
+            await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+            await self.grade()
+
+    async def grade(self) -> None:
+        """Look at all that was erased and is not proven gone from every backup."""
+        coverage = self._coverage()
+        self._untold |= await asyncio.to_thread(self._grade, coverage)
+        for some in portions(list(self._untold), 500):
+            await self._tell(some)
+
+    def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
+        changed = copies.grade(self._ledger, coverage, now=self._clock())
+        self._steps = copies.steps_of(self._ledger, coverage, coverage)
+        return changed
+
+    def _coverage(self) -> dict[str, Coverage]:
+        """Return how each store's backups are known now."""
+        found = {}
+        for guard in self._world.guards.values():
+            sources = self._world.sources_of(guard.name)
+            scans = [
+                s.known.scanned_at if s.known is not None and s.known.snapshots else None for s in sources
+            ]
+            proven = [scan for scan in scans if scan is not None]
+            found[guard.name] = Coverage(
+                covered=bool(sources),
+                # A source that has never shown a snapshot proves nothing: it may look in the wrong place.
+                scanned_at=min(proven) if proven and len(proven) == len(scans) else None,
+                no_backups=guard.without_backups and not sources,
+            )
+        return found
+
+    def sight(self, record: RequestRecord, left: CopiesLeft | None = None) -> BackupsSight:
+        """Return what is known of the backups of an erased person.
+
+        `left` is what the ledger says; without, it follows from what the last scans have shown.
+        """
+        asked = [name for name, progress in record.stores.items() if progress.state in _HELD]
+        guards = {guard.name: guard for guard in self._world.stores_of(record.accepted.namespace)}
+        without = bool(asked) and all(
+            name in guards and guards[name].without_backups and not self._world.sources_of(name)
+            for name in asked
+        )
+        held = any(
+            source.scan is not None and bool(source.scan.plan.held)
+            for name in asked
+            for source in self._world.sources_of(name)
+        )
+        return BackupsSight(left or self._left(record, asked), without and not record.forgotten, held)
+
+    def _left(self, record: RequestRecord, asked: Sequence[str]) -> CopiesLeft:
+        dates, unproven = [], []
+        for name in asked:
+            cleared = record.progress(name).at
+            step = _step_at(self._steps.get(name, ()), cleared) if cleared else None
+            if step is None or not step.proven:
+                unproven.append(name)
+            if step is not None and step.gone_at is not None:
+                dates.append(step.gone_at)
+        return CopiesLeft(max(dates, default=None), tuple(unproven))
+
+    async def _tell(self, requests: Sequence[str]) -> None:
+        records = await asyncio.to_thread(self._ledger.requests_by_id, requests)
+        left = await asyncio.to_thread(self._ledger.copies_left, requests)
+        await asyncio.gather(
+            *(self._tell_one(records.get(request), request, left.get(request)) for request in requests)
+        )
+
+    async def _tell_one(self, record: RequestRecord | None, request: str, left: CopiesLeft | None) -> None:
+        if record is None:
+            self._untold.discard(request)
+            return
+        namespace, name = record.accepted.namespace, record.accepted.name
+        async with self._calls:
+            try:
+                manifest = await self._cluster.get("deletionrequests", namespace, name)
+                before = (manifest or {}).get("status") or {}
+                if manifest is None or before.get("state") not in ("Erased", "Purged"):
+                    self._untold.discard(request)  # gone, or not told of its erasure: then reporting tells
+                    return
+                status = self._status(record, left, before, manifest["metadata"].get("generation", 1))
+                if _told(status) != _told(before):
+                    self._metrics.api_writes.labels("status").inc()
+                    await self._cluster.write_status(
+                        "deletionrequests",
+                        namespace,
+                        name,
+                        uid=manifest["metadata"]["uid"],
+                        status={**dict.fromkeys(before), **status},
+                    )
+                    if status["state"] == "Purged" != before.get("state"):
+                        message = "no backup holds this person any more"
+                        await self._cluster.tell(Notice(manifest, "Purged", message))
+                self._untold.discard(request)
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("a DeletionRequest's last copy can't be told of yet: %s", away)
+
+    def _status(
+        self, record: RequestRecord, left: CopiesLeft | None, before: Mapping[str, object], generation: int
+    ) -> dict[str, object]:
+        now = self._clock()
+        sight = self.sight(record, left or CopiesLeft())
+        standing = standing_of_request(record, [], backups=sight, now=now)
+        status = request_status(
+            record,
+            standing,
+            {},
+            {},
+            before,
+            generation=generation,
+            now=now,
+            last_copy_gone_at=last_copy_gone_at(record, sight),
+        )
+        if record.forgotten and "stores" in before:
+            status["stores"] = before["stores"]
+        return status
+
+
+def last_copy_gone_at(record: RequestRecord, sight: BackupsSight) -> datetime | None:
+    """Return the day to show: none where a store's backups are not known at all."""
+    return None if sight.without_backups or record.purged_at is not None else sight.left.gone_at
+
+
+def _step_at(steps: Sequence[CopyStep], cleared: datetime) -> CopyStep | None:
+    position = bisect_right(steps, cleared, key=lambda step: step.since)
+    return steps[position - 1] if position else None
+
+
+def _told(status: Mapping[str, object]) -> object:
+    """Return what a person reads of backups in a status: a message alone is not worth a write."""
+    conditions = status.get("conditions")
+    listed = conditions if isinstance(conditions, list) else []
+    purged = [(c.get("status"), c.get("reason")) for c in listed if c.get("type") == "Purged"]
+    return status.get("state"), status.get("backups"), purged

@@ -1,0 +1,253 @@
+"""The BackupSnapshot objects: one for each snapshot, whoever applied it; written as seldom as possible."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.status import instant, snapshot_status
+from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
+from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot
+from lethe.domain.conditions import Standing
+from lethe.domain.periods import Period
+from lethe.domain.snapshots import SnapshotRecord
+from lethe.engine.metrics import Metrics
+from lethe.engine.world import Place, SourceGuard, World, place_of
+from lethe.ports.backups import Deletion, DeletionResult
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.workflows.scanning import Declared, KnownSource, portions
+
+log = logging.getLogger("lethe.snapshots")
+
+OWN = {"app.kubernetes.io/managed-by": "lethe"}
+"""The label of what Lethe made, and may delete again. Deleting an object never deletes a snapshot."""
+
+PURGED_SHOWN = timedelta(days=30)
+"""How long the object of a purged snapshot stays to be seen; the ledger's facts stay for good."""
+
+CALLS_AT_ONCE = 16
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(slots=True)
+class SnapshotObject:
+    """A BackupSnapshot as the API server last showed it, reduced to what is needed of it.
+
+    `told` is a digest of its status, `own` whether Lethe made it.
+    """
+
+    name: str
+    uid: str
+    generation: int
+    taken_at: datetime
+    own: bool
+    told: bytes
+
+
+class SnapshotObjects:
+    """Keeps one BackupSnapshot for each snapshot of each source."""
+
+    def __init__(
+        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+        self._objects: dict[Place, dict[str, list[SnapshotObject]]] = {}
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    def note(self, manifest: Manifest, *, gone: bool) -> bool:
+        """Take notice of an object; return whether its source should be scanned because of it."""
+        try:
+            snapshot = parse(BackupSnapshot, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return False
+        namespace, name = place_of(manifest)
+        source, ref = (namespace, snapshot.spec.source), snapshot.spec.ref
+        objects = self._objects.setdefault(source, {}).setdefault(ref, [])
+        known = next((one for one in objects if one.name == name), None)
+        if gone:
+            if known is not None:
+                objects.remove(known)
+            return known is not None
+        seen = SnapshotObject(
+            name=name,
+            uid=manifest["metadata"].get("uid", ""),
+            generation=manifest["metadata"].get("generation", 1),
+            taken_at=snapshot.spec.taken_at,
+            own=_is_own(manifest),
+            told=_digest(manifest.get("status") or {}),
+        )
+        if known is not None:
+            objects[objects.index(known)] = seen
+            return known.uid != seen.uid
+        objects.append(seen)
+        return not seen.own
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Take notice of every object that there is, and of those that are not there any more."""
+        seen: dict[Place, dict[str, list[SnapshotObject]]] = {}
+        before, self._objects = self._objects, seen
+        try:
+            async for manifest in self._cluster.list("backupsnapshots", namespaces):
+                self.note(manifest, gone=False)
+        except BaseException:
+            self._objects = before
+            raise
+
+    def declared(self, source: Place) -> list[Declared]:
+        """Return what people and jobs have applied for a source."""
+        return [
+            Declared(ref, one.taken_at)
+            for ref, objects in self._objects.get(source, {}).items()
+            for one in objects
+            if not one.own
+        ]
+
+    def name_of(self, source: Place, ref: str) -> str | None:
+        """Return the name of a snapshot's object; `None` while there is none."""
+        objects = self._objects.get(source, {}).get(ref)
+        return objects[0].name if objects else None
+
+    def standing(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> Standing:
+        """Say where a snapshot stands, by the last scan of its source."""
+        scan = guard.scan
+        problem = scan.problems.get(record.ref) if scan else None
+        return standing_of_snapshot(
+            record,
+            Period.parse(guard.description.retention),
+            now=now,
+            held=(scan.plan.held or {}).get(record.ref) if scan else None,
+            difficulty=difficulty_of(problem) if problem else None,
+        )
+
+    async def reconcile(self, guard: SourceGuard, known: KnownSource) -> None:
+        """Let there be an object for each snapshot, and let its status say what is known."""
+        now = self._clock()
+        objects = self._objects.setdefault(guard.place, {})
+        work = []
+        for record in list(known.snapshots.values()):
+            shown = objects.get(record.ref, [])
+            if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
+                work += [self._remove(guard, record.ref, one) for one in shown if one.own]
+            elif shown or record.live:
+                work.append(self._keep(guard, record, now))
+        for some in portions(work, 500):
+            await asyncio.gather(*some)
+
+    async def _keep(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> None:
+        objects = self._objects.setdefault(guard.place, {}).setdefault(record.ref, [])
+        async with self._calls:
+            if not objects:
+                await self._create(guard, record)
+            applied = [one for one in objects if not one.own]
+            own = [one for one in objects if one.own]
+            # A job or GitOps has applied one itself: theirs stays, and one is enough.
+            for surplus in own if applied else own[1:]:
+                await self._remove_alone(guard, record.ref, surplus)
+            standing = self.standing(guard, record, now)
+            retention = Period.parse(guard.description.retention)
+            for one in objects:
+                status = snapshot_status(record, standing, retention, generation=one.generation)
+                if _digest(status) != one.told:
+                    await self._write(guard, record.ref, one, status)
+
+    async def _create(self, guard: SourceGuard, record: SnapshotRecord) -> None:
+        namespace, source = guard.place
+        for name in _names(source, record):
+            manifest: dict[str, Any] = {
+                "apiVersion": "lethe.dev/v1alpha1",
+                "kind": "BackupSnapshot",
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "labels": OWN,
+                    "ownerReferences": [
+                        {
+                            "apiVersion": "lethe.dev/v1alpha1",
+                            "kind": "BackupSource",
+                            "name": source,
+                            "uid": guard.uid,
+                        }
+                    ],
+                },
+                "spec": {"source": source, "ref": record.ref, "takenAt": instant(record.taken_at)},
+            }
+            try:
+                self._metrics.api_writes.labels("create").inc()
+                created = await self._cluster.create("backupsnapshots", namespace, manifest)
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("a BackupSnapshot of source %s waits: %s", guard.name, away)
+                return
+            if created is not None:
+                self.note(created, gone=False)
+                return
+
+    async def _write(
+        self, guard: SourceGuard, ref: str, one: SnapshotObject, status: Mapping[str, Any]
+    ) -> None:
+        try:
+            self._metrics.api_writes.labels("status").inc()
+            written = await self._cluster.write_status(
+                "backupsnapshots", guard.place[0], one.name, uid=one.uid, status=status
+            )
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("status of a BackupSnapshot of source %s waits: %s", guard.name, away)
+            return
+        if written:
+            one.told = _digest(status)
+        else:  # gone, or another one by now: the next scan makes it anew
+            self._drop(guard.place, ref, one)
+
+    async def _remove(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:
+        async with self._calls:
+            await self._remove_alone(guard, ref, one)
+
+    async def _remove_alone(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:
+        try:
+            self._metrics.api_writes.labels("delete").inc()
+            await self._cluster.delete("backupsnapshots", guard.place[0], one.name, uid=one.uid)
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("a BackupSnapshot of source %s waits: %s", guard.name, away)
+            return
+        self._drop(guard.place, ref, one)
+
+    def _drop(self, source: Place, ref: str, one: SnapshotObject) -> None:
+        objects = self._objects.get(source, {}).get(ref, [])
+        if one in objects:
+            objects.remove(one)
+
+
+def difficulty_of(deletion: Deletion) -> Difficulty:
+    """Return in a word and a sentence why a snapshot has not gone."""
+    if deletion.result is DeletionResult.ACCEPTED:
+        return Difficulty("DeletedUnproven", f"deleted, and not proven gone: {deletion.message}")
+    until = f" (until {instant(deletion.until)})" if deletion.until else ""
+    reason = "Overdue" if deletion.result is DeletionResult.FAILED else deletion.result.value
+    return Difficulty(reason, f"{deletion.message}{until}")
+
+
+def _names(source: str, record: SnapshotRecord) -> Iterable[str]:
+    """Yield the names to try for a snapshot's object: its moment, and a digest where that is taken."""
+    stem = re.sub(r"[^a-z0-9.-]", "-", source.lower())[:180]
+    moment = f"{record.taken_at:%Y%m%dt%H%M%Sz}"
+    yield f"{stem}-{moment}"
+    yield f"{stem}-{moment}-{hashlib.sha256(record.ref.encode()).hexdigest()[:10]}"
+
+
+def _is_own(manifest: Manifest) -> bool:
+    labels = manifest["metadata"].get("labels") or {}
+    return all(labels.get(key) == value for key, value in OWN.items())
+
+
+def _digest(status: Mapping[str, Any]) -> bytes:
+    told = {key: value for key, value in status.items() if value is not None}
+    return hashlib.blake2b(_encode(told), digest_size=16).digest()

@@ -1,0 +1,93 @@
+"""What backups still hold of erased persons: graded as a set after each scan, until no copy is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lethe.domain.facts import CopiesGone, TombstonesEnded
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import (
+    EVER,
+    NO_BACKUPS,
+    CopyStep,
+    DirtyWindow,
+    copy_steps,
+    holding_snapshots,
+)
+from lethe.ports.ledger import Ledger
+
+MARGIN = timedelta(days=30)
+"""How long tombstones outlive the last copy: for what nobody knows of, such as a dump on a laptop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How a store's backups are known.
+
+    `scanned_at` is when the oldest of the newest successful listings of its sources began (`None`: one
+    of them was never listed, or has never shown a snapshot). `no_backups` is what the DataStore states.
+    """
+
+    covered: bool = False
+    scanned_at: datetime | None = None
+    no_backups: bool = False
+
+
+def grade(ledger: Ledger, coverage: Mapping[str, Coverage], *, now: datetime) -> frozenset[str]:
+    """Note what backups hold of everybody who was erased; return the requests for which that changed.
+
+    Whose last copy is proven gone is recorded. A store that `coverage` does not name is not covered.
+    """
+    changed = set[str]()
+    for store, steps in steps_of(ledger, coverage, ledger.cleared_stores()).items():
+        changed |= ledger.grade(store, steps)
+    while purgeable := ledger.purgeable():
+        ledger.append([CopiesGone(now, tuple(purgeable))])
+        changed.update(purgeable)
+    return frozenset(changed)
+
+
+def steps_of(
+    ledger: Ledger, coverage: Mapping[str, Coverage], stores: Iterable[str]
+) -> Mapping[str, Sequence[CopyStep]]:
+    """Return for each store when the last copy dies, by the moment of the erasure."""
+    snapshots = [snapshot for snapshot in ledger.snapshots() if snapshot.live]
+    sources = ledger.sources()
+    windows = dirty_windows(ledger.episodes())
+    steps: dict[str, Sequence[CopyStep]] = {}
+    for store in stores:
+        known = coverage.get(store, Coverage())
+        holding = holding_snapshots(store, snapshots, sources, windows)
+        if known.no_backups and not holding:
+            steps[store] = NO_BACKUPS
+        else:
+            steps[store] = copy_steps(holding, covered=known.covered, scanned_at=known.scanned_at)
+    return steps
+
+
+def dirty_windows(episodes: Sequence[RestoreEpisode]) -> list[DirtyWindow]:
+    """Return when erased persons may have been back in their stores, because of restores."""
+    ends = {episode.episode: episode.safe_at for episode in episodes}
+    followed = {episode.episode: episode.superseded_by for episode in episodes}
+
+    def end(name: str) -> datetime | None:
+        by = followed.get(name)
+        return end(by) if by is not None else ends.get(name)
+
+    return [
+        DirtyWindow(episode.store, episode.missing_since or EVER, end(episode.episode))
+        for episode in episodes
+    ]
+
+
+def end_tombstones(ledger: Ledger, *, now: datetime) -> list[str]:
+    """Destroy the keys of months in which nothing can be restored any more; return these months.
+
+    To be called only while two clocks agree: it can't be undone.
+    """
+    ended = ledger.ended_periods(now - MARGIN)
+    for period, requests in ended.items():
+        ledger.append([TombstonesEnded(now, period, tuple(requests))])
+    return list(ended)

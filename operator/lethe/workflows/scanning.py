@@ -1,0 +1,305 @@
+"""One scan of a backup source: list, remember, prune what is due, prove that it is gone.
+
+Steps, with the numbers that recur in the code:
+
+1. list everything that lies in the backend;
+2. record what is new, changed or not there any more;
+3. decide what dies now;
+4. record the intent, delete, record that the backend said yes;
+5. look for the bytes, and record what is proven gone.
+
+A scan may be cut off anywhere and run again. Whatever was deleted and not recorded is found by its intent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from lethe.domain.facts import (
+    Fact,
+    PruneIntended,
+    PrunesConfirmed,
+    Sighting,
+    SnapshotDeclared,
+    SnapshotFact,
+    SnapshotsDeleted,
+    SnapshotsPurged,
+    SnapshotsSeen,
+    SnapshotsVanished,
+    SourceDescribed,
+)
+from lethe.domain.periods import Period
+from lethe.domain.pruning import PrunePlan, PruneRules, prune_plan
+from lethe.domain.snapshots import (
+    SnapshotRecord,
+    SourceRecord,
+    evolve_snapshots,
+    evolve_source,
+    needs_recording,
+)
+from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
+from lethe.ports.ledger import Ledger
+
+IN_ONE_FACT = 2_000
+"""How many snapshots one entry of the ledger names."""
+
+AT_ONCE = 100
+"""How many snapshots are deleted before what was done is recorded."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDescription:
+    """What a BackupSource says, apart from how to reach it. Names are `namespace/name`.
+
+    `longest_duration` is in seconds. `too_long` says that it asks for more than `LETHE_RETENTION`.
+    """
+
+    namespace: str
+    short_name: str
+    stores: tuple[str, ...]
+    retention: str
+    longest_duration: float = 0.0
+    hold_last: bool = True
+    most_per_run: int = 10
+    confirm_prunes: int | None = None
+    suspended: bool = False
+    too_long: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name under which ledger and metrics know the source."""
+        return f"{self.namespace}/{self.short_name}"
+
+
+@dataclass(slots=True)
+class KnownSource:
+    """A source and what is known of its snapshots; all of it is in the ledger and the backend."""
+
+    description: SourceDescription
+    backend: Backend
+    record: SourceRecord | None = None
+    snapshots: dict[str, SnapshotRecord] = field(default_factory=dict)
+    loaded: bool = False
+    scanned_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name under which ledger and metrics know the source."""
+        return self.description.name
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A BackupSnapshot that somebody applied."""
+
+    ref: str
+    taken_at: datetime
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a scan came to.
+
+    `problems` say for each snapshot why it could not be deleted or proven gone. `changed` tells whether
+    the ledger knows other snapshots than before, `purged` and `deleted` which went in this scan.
+    """
+
+    listing: Listing
+    plan: PrunePlan = field(default_factory=PrunePlan)
+    problems: dict[str, Deletion] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    purged: list[str] = field(default_factory=list)
+    failed: int = 0
+    changed: bool = False
+
+
+ReadClocks = Callable[[datetime | None], str | None]
+"""Compares the clocks, given the backend's own date; returns why none can be relied upon, else `None`."""
+
+
+def load(source: KnownSource, ledger: Ledger) -> None:
+    """Read from the ledger what is known of a source."""
+    source.record = ledger.sources().get(source.name)
+    source.snapshots = {record.ref: record for record in ledger.snapshots(source.name)}
+    source.loaded = True
+
+
+def scan(
+    source: KnownSource,
+    ledger: Ledger,
+    *,
+    now: Callable[[], datetime],
+    clocks: ReadClocks,
+    declared: Sequence[Declared] = (),
+    held_stores: Collection[str] = (),
+) -> Scan:
+    """Scan a source once. Raises `BackendUnavailable`, `BackendMisconfigured`, and the ledger's errors.
+
+    While the clocks disagree nothing is concluded from any date: neither recorded nor pruned.
+    """
+    if not source.loaded:
+        load(source, ledger)
+    described = _describe(source, ledger)
+    began = now()
+    listing = source.backend.list()
+    done = Scan(listing, changed=described)
+    disagreement = clocks(listing.date)
+    rules = _rules(source)
+    if disagreement is None:
+        _refuse_empty(source, listing)
+        done.changed |= _record(source, ledger, listing, declared, began)
+        source.scanned_at = began
+    done.plan = prune_plan(
+        source.snapshots.values(),
+        rules,
+        now=began,
+        held_stores=held_stores,
+        clocks_disagree=disagreement,
+    )
+    for some in portions(done.plan.go, AT_ONCE):
+        _prune(source, ledger, some, done, now)
+    if done.plan.go and done.plan.due > rules.most_per_run and rules.confirmed is not None:
+        _append(source, ledger, [PrunesConfirmed(source.name, now(), rules.confirmed)])
+    return done
+
+
+def _rules(source: KnownSource) -> PruneRules:
+    description = source.description
+    spent = source.record.spent if source.record else frozenset[int]()
+    confirmed = description.confirm_prunes
+    return PruneRules(
+        retention=Period.parse(description.retention),
+        hold_last=description.hold_last,
+        most_per_run=description.most_per_run,
+        confirmed=None if confirmed in spent else confirmed,
+        suspended=description.suspended,
+        too_long=description.too_long,
+    )
+
+
+def _describe(source: KnownSource, ledger: Ledger) -> bool:
+    """Record what the manifest says of the source, if the ledger knows it otherwise."""
+    wanted, known = source.description, source.record
+    as_known = known is not None and (known.stores, known.retention, known.longest_duration) == (
+        wanted.stores,
+        wanted.retention,
+        wanted.longest_duration,
+    )
+    if as_known:
+        return False
+    fact = SourceDescribed(source.name, wanted.stores, wanted.retention, wanted.longest_duration)
+    _append(source, ledger, [fact])
+    return True
+
+
+# 1 and 2: list and remember
+
+
+def _refuse_empty(source: KnownSource, listing: Listing) -> None:
+    """Raise for a listing that shows nothing where something was: more likely the wrong place than empty."""
+    there = [s for s in source.snapshots.values() if _should_be_there(s)]
+    if there and not listing.snapshots:
+        raise BackendUnavailable(
+            f"the listing is empty, although {len(there)} snapshots were there; nothing is concluded from it",
+            "is the right volume mounted, and is the prefix right?",
+        )
+
+
+def _should_be_there(snapshot: SnapshotRecord) -> bool:
+    return snapshot.live and bool(snapshot.pieces) and snapshot.intended_at is None
+
+
+def _record(
+    source: KnownSource, ledger: Ledger, listing: Listing, declared: Sequence[Declared], now: datetime
+) -> bool:
+    stores, known = source.description.stores, source.snapshots
+    fresh = [s for s in listing.snapshots if needs_recording(known.get(s.ref), s, stores)]
+    facts: list[Fact] = [
+        SnapshotsSeen(source.name, now, stores, tuple(some)) for some in portions(fresh, IN_ONE_FACT)
+    ]
+    shown = {sighting.ref for sighting in listing.snapshots}
+    vanished = [
+        s.ref for s in known.values() if _should_be_there(s) and s.vanished_at is None and s.ref not in shown
+    ]
+    facts += [SnapshotsVanished(source.name, now, tuple(some)) for some in portions(vanished, IN_ONE_FACT)]
+    new = {sighting.ref: sighting for sighting in fresh}
+    facts += [
+        SnapshotDeclared(source.name, one.ref, now, one.taken_at, stores)
+        for one in declared
+        if _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
+    ]
+    if facts:
+        _append(source, ledger, facts)
+    return bool(facts)
+
+
+def _says_more(record: SnapshotRecord | None, seen: Sighting | None, taken_at: datetime) -> bool:
+    """Tell whether a declared date says anything: it can only let a snapshot live longer."""
+    if record is not None and not record.live and seen is None:
+        return False  # of a purged one that is still declared in somebody's repository
+    dates = [record.declared_at, record.taken_at] if record is not None and record.live else []
+    dates += [seen.taken_at] if seen is not None else []
+    return not dates or taken_at > max(date for date in dates if date is not None)
+
+
+def _append(source: KnownSource, ledger: Ledger, facts: Sequence[Fact]) -> None:
+    """Record facts, and let what is held in memory follow from them as the ledger's own does."""
+    ledger.append(facts)
+    for fact in facts:
+        if isinstance(fact, SourceDescribed | PrunesConfirmed):
+            source.record = evolve_source(source.record, fact)
+        elif isinstance(fact, SnapshotFact):
+            source.snapshots.update(evolve_snapshots(source.snapshots, fact))
+
+
+# 4 and 5: delete and prove
+
+
+def _prune(
+    source: KnownSource,
+    ledger: Ledger,
+    snapshots: Sequence[SnapshotRecord],
+    done: Scan,
+    now: Callable[[], datetime],
+) -> None:
+    name = source.name
+    intended = tuple(s.ref for s in snapshots if s.intended_at is None)
+    if intended:
+        _append(source, ledger, [PruneIntended(name, now(), intended)])
+    deletions = source.backend.delete([Pin(s.ref, s.pieces) for s in snapshots])
+    accepted = [s for s in snapshots if _was_accepted(deletions, s.ref)]
+    # One that had vanished was deleted by somebody else: Lethe only proves it gone.
+    by_lethe = tuple(s.ref for s in accepted if s.present and s.deleted_at is None)
+    if by_lethe:
+        _append(source, ledger, [SnapshotsDeleted(name, now(), by_lethe)])
+        done.deleted += by_lethe
+    for snapshot in snapshots:
+        if not _was_accepted(deletions, snapshot.ref):
+            failed = Deletion(DeletionResult.FAILED, "the backend did not say what became of it")
+            done.problems[snapshot.ref] = deletions.get(snapshot.ref, failed)
+            done.failed += 1
+    remains = source.backend.gone([s.ref for s in accepted]) if accepted else {}
+    purged = tuple(s.ref for s in accepted if s.ref not in remains)
+    for ref, what in remains.items():
+        done.problems[ref] = Deletion(DeletionResult.ACCEPTED, what)
+    if purged:
+        _append(source, ledger, [SnapshotsPurged(name, now(), purged)])
+        done.purged += purged
+    done.changed |= bool(intended or by_lethe or purged)
+
+
+def _was_accepted(deletions: Mapping[str, Deletion], ref: str) -> bool:
+    deletion = deletions.get(ref)
+    return deletion is not None and deletion.result is DeletionResult.ACCEPTED
+
+
+def portions(values: Iterable[_T], size: int) -> Iterable[Sequence[_T]]:
+    """Yield the values in lists of at most `size`."""
+    listed = list(values)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
