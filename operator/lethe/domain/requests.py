@@ -57,7 +57,11 @@ class IllegalTransition(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """What the ledger's facts say of one request. Rebuilt from them at any time (`evolve`)."""
+    """What the ledger's facts say of one request. Rebuilt from them at any time (`evolve`).
+
+    `purged_at` is when it was recorded that no backup holds the person any more. `forgotten` says that its
+    tombstones have ended: nothing tells any more who it was, only that it was asked and done.
+    """
 
     accepted: Accepted
     sequence: int = 0
@@ -67,6 +71,7 @@ class RequestRecord:
     completed_at: datetime | None = None
     outcome: Outcome | None = None
     purged_at: datetime | None = None
+    forgotten: bool = False
 
     @property
     def request(self) -> str:
@@ -136,3 +141,24 @@ def _progressed(
             return StoreProgress(StoreState.PLANNED, counts=counts)
         case _:
             assert_never(fact)
+
+
+def erased_again(record: RequestRecord, store: str, at: datetime) -> RequestRecord:
+    """Return what an open request becomes whose person was written back into a store and erased again.
+
+    The clearing that counts is the last one: what was copied before it may hold the person.
+    """
+    progress = record.progress(store)
+    if progress.state is not StoreState.VERIFIED or (progress.at is not None and progress.at >= at):
+        return record
+    return replace(record, stores={**record.stores, store: replace(progress, at=at)})
+
+
+def forgotten(record: RequestRecord) -> RequestRecord:
+    """Return what is left of an ended request when its tombstones end: that it was made, and what came of it.
+
+    Name and digest of its spec stay, so that the same manifest is recognised when it is applied again.
+    """
+    accepted = replace(record.accepted, subject_id=None, identifier_digest=None, reference=None)
+    stores = {name: replace(progress, tombstones=()) for name, progress in record.stores.items()}
+    return replace(record, accepted=accepted, stores=stores, forgotten=True)

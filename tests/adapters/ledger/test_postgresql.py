@@ -11,7 +11,8 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.ports.ledger import Ledger, LedgerUnavailable
-from tests.contracts.ledger_contract import LedgerContract, accepted
+from tests.contracts.ledger_contract import LedgerContract
+from tests.contracts.ledger_facts import accepted
 from tests.servers import PostgresServer
 
 _names = (f"ledger{number}" for number in itertools.count())

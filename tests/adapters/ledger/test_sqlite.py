@@ -17,7 +17,8 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.facts import Completed, Outcome
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
-from tests.contracts.ledger_contract import NOW, OPERATOR, LedgerContract, accepted
+from tests.contracts.ledger_contract import OPERATOR, LedgerContract
+from tests.contracts.ledger_facts import NOW, accepted
 
 
 class TestSqliteLedger(LedgerContract):

@@ -178,18 +178,19 @@ def _what_to_do(url: URL, error: DBAPIError) -> str:
     )
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> str | None:
     """Bring the schema to the newest version; within the caller's transaction, under a lock.
 
+    Returns the version that was found (`None`: an empty database), for what only the keys can migrate.
     Raises `LedgerError` for a schema that a newer Lethe has made.
     """
     if _version(connection) == VERSIONS[-1]:
-        return
+        return VERSIONS[-1]
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     version = _version(connection)
     if version == VERSIONS[-1]:
-        return
+        return VERSIONS[-1]
     if version is not None and version not in VERSIONS:
         raise LedgerError(
             f"The ledger at LETHE_LEDGER_URL has schema {version}, and this Lethe knows none after "
@@ -203,6 +204,7 @@ def migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     command.upgrade(config, "head")
+    return version
 
 
 def _version(connection: Connection) -> str | None:

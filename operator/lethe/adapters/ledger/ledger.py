@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
@@ -14,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
 
+from lethe.adapters.ledger.backups import BackupsInLedger
 from lethe.adapters.ledger.chain import (
     GENESIS,
     PeriodKeys,
@@ -23,6 +25,7 @@ from lethe.adapters.ledger.chain import (
     period_of,
     walk,
 )
+from lethe.adapters.ledger.clearings import fill
 from lethe.adapters.ledger.database import (
     connect,
     execute_many,
@@ -31,16 +34,16 @@ from lethe.adapters.ledger.database import (
     told_without_values,
     truncate_wal,
 )
+from lethe.adapters.ledger.docs import instant_of, portions
 from lethe.adapters.ledger.projections import (
     Projections,
     known_head,
     note_moves,
-    portions,
     proved_mapping,
     refuse_sealing_for_ended,
-    request_doc,
     restore_episode,
 )
+from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
     entries,
     episodes,
@@ -90,8 +93,10 @@ def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc
     try:
         with told_without_values(engine.url):
             with engine.connect() as connection, connection.execution_options(writes=True).begin():
-                migrate(connection)
+                found = migrate(connection)
                 ledger_id = _ledger_of_these_keys(connection, keyring, now)
+                if found == "0001":
+                    fill(connection, keyring)
             return SqlLedger(engine, keyring, now, ledger_id, server_identity(engine))
     except BaseException:
         engine.dispose()
@@ -121,7 +126,7 @@ def _ledger_of_these_keys(connection: Connection, keyring: Keyring, now: Callabl
     return str(row.ledger_id)
 
 
-class SqlLedger:
+class SqlLedger(BackupsInLedger):
     """A ledger in SQLite or PostgreSQL. Safe for threads: writers wait for one another, readers don't."""
 
     def __init__(
@@ -194,40 +199,57 @@ class SqlLedger:
         """Record facts, sealed texts and head moves in one durable transaction; see the port."""
         seal = seal or {}
         with self._writing() as (connection, token):
-            if token != self._token:
-                raise Fenced(
-                    "Another operator process writes this ledger; this one must end."
-                    if self._token is not None
-                    else "This process has not taken the ledger over, so it may not write."
-                )
+            self._refuse_unless_mine(token)
             projections = Projections(connection, self._keyring, facts, seal)
             self._chain(connection, facts, projections, token)
             refuse_sealing_for_ended(projections, seal)
             self._seal(connection, {one: seal[one] for one in seal if projections.is_open(one)})
             self._destroy_sealed(connection, projections.completed)
-            note_moves(connection, moves)
+            note_moves(connection, moves, self._now())
 
-    def _chain(
-        self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int
-    ) -> None:
+    @contextmanager
+    def _noting(self) -> Iterator[Connection]:
+        """Open a transaction for what is no fact. Raises as `append` does."""
+        with self._writing() as (connection, token):
+            self._refuse_unless_mine(token)
+            self._next_end = self._expected_end(connection)
+            yield connection
+
+    def _refuse_unless_mine(self, token: int) -> None:
+        if token != self._token:
+            raise Fenced(
+                "Another operator process writes this ledger; this one must end."
+                if self._token is not None
+                else "This process has not taken the ledger over, so it may not write."
+            )
+
+    def _expected_end(self, connection: Connection) -> tuple[int, bytes]:
         end = _end_of_chain(connection)
         if end not in self._ends:
             raise ChainBroken(
                 f"The ledger ends at entry {end[0]}, and not where this process has written last: it went "
                 "back in time, or was changed. Restart the operator once its newest copy is in place."
             )
-        self._next_end = end
+        return end
+
+    def _chain(
+        self, connection: Connection, facts: Sequence[Fact], projections: Projections, token: int
+    ) -> None:
+        end = self._next_end = self._expected_end(connection)
         if not facts:
             return
         at = self._now()
         key = self._keys.for_writing(connection, period_of(at))
         rows = chained(facts, after=end, at=at, token=token, key=key)
-        for entry, fact in zip(rows, facts, strict=True):
-            projections.take(entry, fact)
         execute_many(connection, _INSERT_ENTRY, rows)
         last = rows[-1].sequence, rows[-1].digest
         connection.execute(update(ledger).values(end_mac=end_mac(self._keyring, self._ledger_id, *last)))
+        for entry, fact in zip(rows, facts, strict=True):
+            projections.take(entry, fact)
         projections.write()
+        for period in projections.ended_periods:
+            self._keys.forget(period)
+            self._ciphertext_lingers = True
         # Until the commit is known to have succeeded or failed, the chain may end at either.
         self._ends, self._next_end = {end, last}, last
 
@@ -286,8 +308,10 @@ class SqlLedger:
             return list(self._records(connection, query))
 
     def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]:
-        for request, doc in connection.execute(query.add_columns(requests.c.request, requests.c.doc)):
-            yield request_doc(self._keyring, request, doc).record
+        columns = (requests.c.request, requests.c.doc, requests.c.purged_at)
+        for request, doc, purged_at in connection.execute(query.add_columns(*columns)):
+            record = request_doc(self._keyring, request, doc).record
+            yield replace(record, purged_at=instant_of(purged_at)) if purged_at is not None else record
 
     def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
         """Return the plain text of what is sealed for these requests; absent where it was destroyed."""

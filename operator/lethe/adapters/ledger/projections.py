@@ -5,93 +5,88 @@ Docs are sealed with the ledger's key, for they repeat what the chain's payloads
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from lethe.adapters.ledger.chain import Entry
+from lethe.adapters.ledger.clearings import (
+    Clearing,
+    clearings_of,
+    ending_of,
+    insert_clearings,
+    open_people,
+    put_back,
+    record_gone,
+)
 from lethe.adapters.ledger.database import execute_many
+from lethe.adapters.ledger.docs import context, encode, portions, unsealed
+from lethe.adapters.ledger.endings import end
+from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
     episodes,
     erased_identifiers,
     mappings,
+    request_months,
     requests,
     store_heads,
     tombstones,
 )
+from lethe.adapters.ledger.snapshots import SnapshotProjection
 from lethe.domain.facts import (
     REQUEST_FACTS,
     RESTORE_FACTS,
+    SNAPSHOT_FACTS,
+    SOURCE_FACTS,
     Completed,
+    CopiesGone,
     Fact,
     Intended,
     MappingProved,
+    Reerased,
     RequestFact,
     RestoreFact,
+    TombstonesEnded,
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
 from lethe.domain.mapping import ProvedMapping
-from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, evolve
+from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, erased_again, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
-from lethe.ports.keys import Keyring, SealBroken, record_digest
-from lethe.ports.ledger import ChainBroken, MoveIntended, MoveNote, MoveSettled
-
-_T = TypeVar("_T")
-
-IN_ONE_QUERY = 5_000
-"""How many values go into one IN list; SQLite takes 32,766 parameters, PostgreSQL 65,535."""
-
-
-def portions(values: Iterable[_T]) -> Iterator[Sequence[_T]]:
-    """Yield the values in lists that fit into one query."""
-    listed = list(values)
-    for start in range(0, len(listed), IN_ONE_QUERY):
-        yield listed[start : start + IN_ONE_QUERY]
-
-
-@dataclass(slots=True)
-class RequestDoc:
-    """A request's record, with the sequences of its `Intended` entries by store."""
-
-    record: RequestRecord
-    intents: dict[str, int] = field(default_factory=dict)
+from lethe.ports.keys import Keyring, record_digest
+from lethe.ports.ledger import MoveIntended, MoveNote, MoveSettled
 
 
 @dataclass(slots=True)
 class _Changing:
-    """A request while an append changes it. `new` tells an insert from an update."""
+    """A request while an append changes it. `new` tells an insert from an update, `touched` that it differs
+    from what is written; `changed_by` is the last entry of its own."""
 
     doc: RequestDoc
     new: bool
     accepted_sequence: int
     changed_by: Entry | None = None
+    touched: bool = False
 
 
-_encode = msgspec.json.Encoder().encode
-_decode_request = msgspec.json.Decoder(RequestDoc).decode
 _decode_episode = msgspec.json.Decoder(RestoreEpisode).decode
 _decode_mapping = msgspec.json.Decoder(ProvedMapping).decode
 _decode_positions = msgspec.json.Decoder(dict[str, int]).decode
 _decode_identity = msgspec.json.Decoder(StoreIdentity).decode
 
 
-def request_doc(keyring: Keyring, request: str, doc: bytes) -> RequestDoc:
-    """Return what a row of `requests` holds. Raises `ChainBroken`, as the next two do."""
-    return _decode_request(_unsealed(keyring, doc, _context("request", request)))
-
-
 def restore_episode(keyring: Keyring, store: str, episode: str, doc: bytes) -> RestoreEpisode:
-    """Return what a row of `episodes` holds."""
-    return _decode_episode(_unsealed(keyring, doc, _context("episode", store, episode)))
+    """Return what a row of `episodes` holds. Raises `ChainBroken`, as the next does."""
+    return _decode_episode(unsealed(keyring, doc, context("episode", store, episode)))
 
 
 def proved_mapping(keyring: Keyring, store: str, version: str, doc: bytes) -> ProvedMapping:
     """Return what a row of `mappings` holds."""
-    return _decode_mapping(_unsealed(keyring, doc, _context("mapping", store, version)))
+    return _decode_mapping(unsealed(keyring, doc, context("mapping", store, version)))
 
 
 def known_head(connection: Connection, store: str) -> KnownHead:
@@ -104,7 +99,12 @@ def known_head(connection: Connection, store: str) -> KnownHead:
 def _head_of(row: RowMapping) -> KnownHead:
     head = pending = None
     if row["head_digest"] is not None:
-        head = Head(row["head_move"], row["head_digest"], _decode_positions(row["head_positions"]))
+        head = Head(
+            row["head_move"],
+            row["head_digest"],
+            _decode_positions(row["head_positions"]),
+            _instant(row["head_at"]),
+        )
     if row["pending_digest"] is not None:
         pending = HeadMove(
             row["pending_expected"], row["pending_move"], row["pending_digest"], row["pending_token"]
@@ -115,7 +115,16 @@ def _head_of(row: RowMapping) -> KnownHead:
         _decode_positions(row["positions"]),
         row["last_number"],
         None if row["identity"] is None else _decode_identity(row["identity"]),
+        _instant(row["settled_at"]),
     )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat()
 
 
 def _row_of(store: str, known: KnownHead) -> dict[str, Any]:
@@ -124,29 +133,31 @@ def _row_of(store: str, known: KnownHead) -> dict[str, Any]:
         "store": store,
         "head_move": head and head.move,
         "head_digest": head and head.digest,
-        "head_positions": _encode(head.positions if head else {}).decode(),
+        "head_positions": encode(head.positions if head else {}).decode(),
         "pending_expected": pending and pending.expected,
         "pending_move": pending and pending.move,
         "pending_digest": pending and pending.digest,
         "pending_token": pending and pending.token,
-        "positions": _encode(known.positions).decode(),
+        "positions": encode(known.positions).decode(),
         "last_number": known.last_number,
-        "identity": known.identity and _encode(known.identity).decode(),
+        "identity": known.identity and encode(known.identity).decode(),
+        "head_at": head and _text(head.at),
+        "settled_at": _text(known.settled_at),
     }
 
 
-def note_moves(connection: Connection, notes: Sequence[MoveNote]) -> None:
-    """Record head moves, in the order in which they are noted."""
+def note_moves(connection: Connection, notes: Sequence[MoveNote], now: datetime) -> None:
+    """Record head moves, in the order in which they are noted. What is settled is settled `now`."""
     heads: dict[str, KnownHead] = {}
     for note in notes:
         before = heads.get(note.store) or known_head(connection, note.store)
-        heads[note.store] = _moved(before, note)
+        heads[note.store] = _moved(before, note, now)
     if heads:
         connection.execute(delete(store_heads).where(store_heads.c.store.in_(heads)))
         connection.execute(insert(store_heads), [_row_of(store, known) for store, known in heads.items()])
 
 
-def _moved(known: KnownHead, note: MoveNote) -> KnownHead:
+def _moved(known: KnownHead, note: MoveNote, now: datetime) -> KnownHead:
     if isinstance(note, MoveIntended):
         return replace(known, pending=note.move, last_number=known.last_number + note.reserve)
     if isinstance(note, MoveSettled):
@@ -156,6 +167,7 @@ def _moved(known: KnownHead, note: MoveNote) -> KnownHead:
             pending=None,
             positions=merged_positions(known.positions, note.head.positions),
             identity=note.identity or known.identity,
+            settled_at=now,
         )
     return replace(known, pending=None)
 
@@ -173,8 +185,13 @@ class Projections:
         self._mappings: dict[tuple[str, str], ProvedMapping] = {}
         self._tombstones: list[tuple[str, int, int, int]] = []
         self._erased: list[tuple[bytes, str]] = []
+        self._clearings: list[Clearing] = []
+        self._months: list[tuple[str, str]] = []
+        self._snapshots = SnapshotProjection(connection, keyring)
         self.completed: list[str] = []
         """The requests that have ended in this append."""
+        self.ended_periods: list[str] = []
+        """The months whose tombstones have ended in this append."""
         self._load_requests({fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)} | {*sealing})
 
     def _load_requests(self, wanted: Collection[str]) -> None:
@@ -198,6 +215,33 @@ class Projections:
             self._take_restore_fact(entry, fact)
         elif isinstance(fact, MappingProved):
             self._mappings[fact.store, fact.proved.version] = fact.proved
+        elif isinstance(fact, SNAPSHOT_FACTS):
+            self._snapshots.take(fact)
+        elif isinstance(fact, SOURCE_FACTS):
+            self._snapshots.take_source(fact)
+        elif isinstance(fact, Reerased | CopiesGone | TombstonesEnded):
+            self.write()  # these change sets of rows, and what was taken before them is among these
+            self._take_fact_of_many(entry, fact)
+
+    def _take_fact_of_many(self, entry: Entry, fact: Reerased | CopiesGone | TombstonesEnded) -> None:
+        if isinstance(fact, CopiesGone):
+            record_gone(self._connection, fact)
+        elif isinstance(fact, TombstonesEnded):
+            end(self._connection, self._keyring, fact, now=entry.period)
+            self.ended_periods.append(fact.period)
+        else:
+            put_back(self._connection, fact)
+            if fact.episode is None:
+                self._clear_again(fact)
+
+    def _clear_again(self, fact: Reerased) -> None:
+        """Note for requests that are still open that the clearing of a store was not their last one."""
+        people = open_people(self._connection, fact)
+        self._load_requests(set(people) - self._requests.keys())
+        for request in people:
+            changing = self._requests[request]
+            changing.doc.record = erased_again(changing.doc.record, fact.store, fact.at)
+            changing.touched = True
 
     def _take_request_fact(self, entry: Entry, fact: RequestFact) -> None:
         changing = self._requests.get(fact.request)
@@ -207,12 +251,17 @@ class Projections:
             changing = self._requests[fact.request] = _Changing(RequestDoc(record), True, entry.sequence)
         changing.doc.record = record
         changing.changed_by = entry
+        changing.touched = True
+        if entry.period not in changing.doc.months:
+            changing.doc.months.append(entry.period)
+            self._months.append((entry.period, fact.request))
         if isinstance(fact, Intended):
             changing.doc.intents[fact.store] = entry.sequence
         elif isinstance(fact, Verified) and before is not None:
             self._take_tombstones(before, fact, changing.doc.intents)
         elif isinstance(fact, Completed):
             self.completed.append(fact.request)
+            self._clearings += clearings_of(record)
 
     def _take_tombstones(self, before: RequestRecord, fact: Verified, intents: dict[str, int]) -> None:
         progress = before.progress(fact.store)
@@ -240,15 +289,20 @@ class Projections:
     def write(self) -> None:
         """Write what has changed."""
         self._write_requests()
+        self._snapshots.write()
         execute_many(self._connection, _INSERT_TOMBSTONE, self._tombstones)
-        execute_many(self._connection, _INSERT_ERASED, self._erased, then=" ON CONFLICT (digest) DO NOTHING")
+        execute_many(self._connection, _INSERT_ERASED, self._erased, then=_ERASED_ONCE_MORE)
+        execute_many(self._connection, _INSERT_MONTH, self._months, then=" ON CONFLICT DO NOTHING")
+        insert_clearings(self._connection, self._clearings)
+        for written in (self._tombstones, self._erased, self._months, self._clearings):
+            written.clear()
         for (store, version), proved in self._mappings.items():
-            doc = self._keyring.seal(_encode(proved), _context("mapping", store, version))
+            doc = self._keyring.seal(encode(proved), context("mapping", store, version))
             where = (mappings.c.store == store) & (mappings.c.version == version)
             self._connection.execute(delete(mappings).where(where))
             self._connection.execute(insert(mappings), {"store": store, "version": version, "doc": doc})
         for (store, episode), (sequence, restore) in self._episodes.items():
-            doc = self._keyring.seal(_encode(restore), _context("episode", store, episode))
+            doc = self._keyring.seal(encode(restore), context("episode", store, episode))
             where = (episodes.c.store == store) & (episodes.c.episode == episode)
             self._connection.execute(delete(episodes).where(where))
             self._connection.execute(
@@ -265,29 +319,41 @@ class Projections:
     def _write_requests(self) -> None:
         new, known = [], []
         for request, changing in self._requests.items():
-            entry = changing.changed_by
-            if entry is None:
+            if not changing.touched:
                 continue
-            doc = changing.doc
-            digest = f"sha256:{entry.digest.hex()}"
-            record = doc.record = replace(doc.record, sequence=entry.sequence, digest=digest)
-            sealed_doc = self._keyring.seal(_encode(doc), _context("request", request))
+            doc, entry = changing.doc, changing.changed_by
+            if entry is not None:
+                digest = f"sha256:{entry.digest.hex()}"
+                doc.record = replace(doc.record, sequence=entry.sequence, digest=digest)
+            record, sealed_doc = doc.record, sealed_request(self._keyring, doc)
+            state = (record.sequence, sealed_doc, *ending_of(record))
             if changing.new:
                 names = (request, record.accepted.namespace, record.accepted.name)
-                new.append((*names, record.open, changing.accepted_sequence, entry.sequence, sealed_doc))
+                new.append((*names, record.open, changing.accepted_sequence, *state, None))
             else:
-                known.append((record.open, entry.sequence, sealed_doc, request))
+                known.append((record.open, *state, request))
+            changing.new = changing.touched = False
+            changing.changed_by = None
         execute_many(self._connection, _INSERT_REQUEST, new)
         execute_many(self._connection, _UPDATE_REQUEST, known)
 
 
 _INSERT_TOMBSTONE = insert(tombstones)
 _INSERT_ERASED = insert(erased_identifiers)
+# Of the last request that erased it, so that it outlives the tombstones of the earlier ones.
+_ERASED_ONCE_MORE = " ON CONFLICT (digest) DO UPDATE SET request = excluded.request"
+_INSERT_MONTH = insert(request_months)
 _INSERT_REQUEST = insert(requests)
 _UPDATE_REQUEST = (
     update(requests)
     .where(requests.c.request == bindparam("which"))
-    .values(open=bindparam("now_open"), sequence=bindparam("now_at"), doc=bindparam("now_doc"))
+    .values(
+        open=bindparam("now_open"),
+        sequence=bindparam("now_at"),
+        doc=bindparam("now_doc"),
+        completed_at=bindparam("ended"),
+        outcome=bindparam("how"),
+    )
 )
 
 
@@ -296,14 +362,3 @@ def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -
     for request in sealing:
         if not projections.is_open(request) and request not in projections.completed:
             raise IllegalTransition(f"a text is to be sealed for request {request}, which is not open")
-
-
-def _context(kind: str, *names: str) -> str:
-    return ":".join((kind, *(f"{len(name)}:{name}" for name in names)))
-
-
-def _unsealed(keyring: Keyring, doc: bytes, context: str) -> bytes:
-    try:
-        return keyring.unseal(doc, context)
-    except SealBroken:
-        raise ChainBroken("A doc beside the chain was changed.") from None

@@ -16,9 +16,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Every schema version that the migrations know, the newest last."""
 
 
@@ -75,6 +76,7 @@ entries = Table(
     Column("payload_digest", Blob(), nullable=False),
     Column("previous_digest", Blob(), nullable=False),
     Column("digest", Blob(), nullable=False),
+    Index("entries_period", "period"),
 )
 """The chain of facts. `number` is the first journal number of an `Intended`."""
 
@@ -88,10 +90,26 @@ requests = Table(
     Column("accepted_sequence", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("doc", Blob(), nullable=False),
+    Column("completed_at", BigInteger),
+    Column("outcome", String(16)),
+    Column("purged_at", BigInteger),
     UniqueConstraint("namespace", "name", name="requests_namespace_name"),
     Index("requests_open", "open", "accepted_sequence"),
 )
-"""What each request has become: a projection of the chain."""
+"""What each request has become: a projection of the chain. Instants are microseconds since 1970, UTC.
+
+`purged_at` stands in this column only, not in the doc: it comes and goes for a million at once.
+"""
+
+request_months = Table(
+    "request_months",
+    metadata,
+    Column("period", String(7), primary_key=True),
+    Column("request", Text, primary_key=True),
+    Index("request_months_request", "request"),
+    sqlite_with_rowid=False,
+)
+"""In which months a request has entries of its own, as far as those months have not ended."""
 
 sealed = Table(
     "sealed",
@@ -120,7 +138,7 @@ erased_identifiers = Table(
     Column("request", Text, nullable=False),
     sqlite_with_rowid=False,
 )
-"""Keyed digests of who was erased and verified, with the first request that did it."""
+"""Keyed digests of who was erased and verified, with the last request that did it."""
 
 store_heads = Table(
     "store_heads",
@@ -136,6 +154,8 @@ store_heads = Table(
     Column("positions", Text, nullable=False),
     Column("last_number", BigInteger, nullable=False),
     Column("identity", Text),
+    Column("head_at", String(32)),
+    Column("settled_at", String(32)),
 )
 """What is known of each store's journal."""
 
@@ -159,3 +179,51 @@ episodes = Table(
     Index("episodes_open", "open"),
 )
 """What each restore has become: a projection of the chain."""
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("doc", Blob(), nullable=False),
+)
+"""What each BackupSource has become: a projection of the chain."""
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("ref", Text, primary_key=True),
+    Column("purged_at", BigInteger),
+    Column("doc", Blob(), nullable=False),
+    Index("snapshots_purged", "purged_at"),
+)
+"""What each snapshot has become: a projection of the chain, until it is purged and forgotten."""
+
+NOWHERE = ""
+"""The `store` of a clearing that waits for no backup: the person was erased, and no store had been asked."""
+
+clearings = Table(
+    "clearings",
+    metadata,
+    Column("request", Text, primary_key=True),
+    Column("store", Text, primary_key=True),
+    Column("cleared_at", BigInteger, nullable=False),
+    Column("gone_at", BigInteger),
+    Column("proven", Boolean, nullable=False),
+    # Everything that grading asks of a row that stays as it is: a million are compared without reading any.
+    Index("clearings_graded", "store", "cleared_at", "proven", "gone_at"),
+    Index(
+        "clearings_gone",
+        "proven",
+        "request",
+        sqlite_where=text("gone_at IS NULL"),
+        postgresql_where=text("gone_at IS NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+"""Of whom backups may still hold a copy: exactly the requests that have erased and are not purged.
+
+A row for each store in which the person was erased, or proven absent: an older snapshot may tell otherwise.
+`cleared_at` is the last verified clearing; `gone_at` when the last snapshot known to hold the person dies
+(`NULL`: none is known); `proven` whether a listing since then has shown it.
+"""

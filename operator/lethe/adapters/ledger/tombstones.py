@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, func, select
 
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
-from lethe.adapters.ledger.projections import portions
+from lethe.adapters.ledger.docs import portions
 from lethe.adapters.ledger.schema import entries, period_keys, tombstones
 from lethe.domain.facts import Intended
 from lethe.domain.tombstones import Tombstone

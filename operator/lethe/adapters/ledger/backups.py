@@ -1,0 +1,100 @@
+"""The part of the ledger that knows of backups: what lies where, and who may still be in it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, select
+
+from lethe.adapters.ledger import clearings, endings
+from lethe.adapters.ledger.docs import number_of, portions
+from lethe.adapters.ledger.schema import requests as request_rows
+from lethe.adapters.ledger.schema import snapshots, sources
+from lethe.adapters.ledger.snapshots import snapshot_record, source_record
+from lethe.domain.requests import RequestRecord
+from lethe.domain.snapshots import CopiesLeft, CopyStep, SnapshotRecord, SourceRecord
+from lethe.ports.keys import Keyring
+
+
+class BackupsInLedger(ABC):
+    """What `SqlLedger` answers about backups. Notes that are no facts are written here too."""
+
+    _keyring: Keyring
+    _now: Callable[[], datetime]
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Connection]: ...
+
+    @abstractmethod
+    def _noting(self) -> AbstractContextManager[Connection]: ...
+
+    @abstractmethod
+    def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]: ...
+
+    def sources(self) -> Mapping[str, SourceRecord]:
+        """Return every BackupSource that was ever described, by `namespace/name`."""
+        with self._reading() as connection:
+            return {
+                source: source_record(self._keyring, source, doc)
+                for source, doc in connection.execute(select(sources).order_by(sources.c.source))
+            }
+
+    def snapshots(self, source: str | None = None) -> Sequence[SnapshotRecord]:
+        """Return the snapshots of a source (`None`: of all) that are known, by source and ref."""
+        query = select(snapshots.c.source, snapshots.c.ref, snapshots.c.doc)
+        if source is not None:
+            query = query.where(snapshots.c.source == source)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(snapshots.c.source, snapshots.c.ref))
+            return [snapshot_record(self._keyring, *row) for row in rows]
+
+    def forget_purged(self, before: datetime) -> int:
+        """Drop from memory what was purged before an instant (its facts stay); return how many."""
+        with self._noting() as connection:
+            forgotten = delete(snapshots).where(snapshots.c.purged_at < number_of(before))
+            return connection.execute(forgotten).rowcount
+
+    def requests_by_id(self, requests: Collection[str]) -> Mapping[str, RequestRecord]:
+        """Return requests by the ledger's own id, as far as they are known."""
+        with self._reading() as connection:
+            return {
+                record.request: record
+                for some in portions(requests)
+                for record in self._records(connection, select().where(request_rows.c.request.in_(some)))
+            }
+
+    def cleared_stores(self) -> frozenset[str]:
+        """Return the stores in which somebody was erased whose copies in backups are not proven gone."""
+        with self._reading() as connection:
+            return clearings.stores_with_clearings(connection)
+
+    def grade(self, store: str, steps: Sequence[CopyStep]) -> frozenset[str]:
+        """Note what the backups of a store still hold of everybody who was erased in it; see the port.
+
+        What is written is what a reading has found different, for most rows are as they were.
+        """
+        with self._reading() as connection:
+            rows = clearings.outdated(connection, store, steps)
+        if not rows:
+            return frozenset()
+        with self._noting() as connection:
+            return clearings.regrade(connection, rows)
+
+    def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
+        """Return what backups hold of erased requests, as graded last; absent for one that is purged."""
+        with self._reading() as connection:
+            return clearings.copies_left(connection, requests)
+
+    def purgeable(self, limit: int = 5_000) -> Sequence[str]:
+        """Return erased requests, none of whose stores' backups holds them any more, as graded last."""
+        with self._reading() as connection:
+            return clearings.purgeable(connection, limit)
+
+    def ended_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
+        """Return the months that nothing needs any more, oldest first, with the requests that end with it."""
+        with self._reading() as connection:
+            return endings.ended_periods(connection, before, self._now())

@@ -1,0 +1,247 @@
+"""Who was erased where and when, and what the backups of that store still hold of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
+from lethe.adapters.ledger.database import execute_many
+from lethe.adapters.ledger.docs import IN_ONE_QUERY, instant_of, number_of, portions, table_of
+from lethe.adapters.ledger.request_docs import request_doc
+from lethe.adapters.ledger.schema import NOWHERE, clearings, entries, requests, tombstones
+from lethe.domain.facts import CopiesGone, Outcome, Reerased
+from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState
+from lethe.domain.snapshots import CopiesLeft, CopyStep
+from lethe.ports.keys import Keyring
+
+_CLEARED = (StoreState.VERIFIED, StoreState.NOT_FOUND)
+"""A person who is not found in a store now may still be in its old backups."""
+
+Clearing = tuple[str, str, int, int | None, bool]
+"""A row of `clearings`, in the order of its columns."""
+
+
+def clearings_of(record: RequestRecord) -> list[Clearing]:
+    """Return the clearings of a request that has just ended."""
+    if record.outcome is not Outcome.ERASED or record.completed_at is None:
+        return []
+    cleared: list[Clearing] = [
+        (record.request, store, number_of(progress.at or record.completed_at), None, False)
+        for store, progress in record.stores.items()
+        if progress.state in _CLEARED
+    ]
+    return cleared or [(record.request, NOWHERE, number_of(record.completed_at), None, True)]
+
+
+def insert_clearings(connection: Connection, rows: Sequence[Clearing]) -> None:
+    """Note who was cleared where."""
+    execute_many(connection, _INSERT, rows)
+
+
+_INSERT = insert(clearings)
+
+
+# What facts about many change
+
+
+def put_back(connection: Connection, fact: Reerased) -> None:
+    """Note that people were back in a store and were erased again.
+
+    Those of a write-back may be in every snapshot until now. Those of a restore are in none that its dirty
+    window does not tell of, but who was purged already is not any more.
+    """
+    at, again = number_of(fact.at), requests.c.outcome == Outcome.ERASED.value
+    if fact.episode is not None:
+        again = and_(again, requests.c.purged_at.is_not(None))
+    columns = (requests.c.request, literal(fact.store), literal(at), null(), false())
+    people = _people(connection, fact, again, *columns)
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    cleared = upsert(clearings).from_select([column.name for column in clearings.c], people)
+    anew = {"cleared_at": at, "gone_at": None, "proven": False}
+    connection.execute(cleared.on_conflict_do_update(index_elements=["request", "store"], set_=anew))
+    of_store = and_(clearings.c.store == fact.store, clearings.c.cleared_at == at)
+    back = requests.c.request.in_(select(clearings.c.request).where(of_store))
+    was_purged = requests.c.purged_at.is_not(None)
+    connection.execute(update(requests).where(was_purged, back).values(purged_at=None))
+
+
+def open_people(connection: Connection, fact: Reerased) -> list[str]:
+    """Return the requests that have not ended of those whose people were erased again."""
+    query = _people(connection, fact, requests.c.open.is_(True), requests.c.request)
+    return list(connection.execute(query).scalars())
+
+
+def _people(
+    connection: Connection, fact: Reerased, which: ColumnElement[bool], *columns: ColumnElement[Any]
+) -> Select[Any]:
+    numbers = table_of(connection, fact.numbers).subquery()
+    where_they_stand = (
+        select(tombstones.c.sequence)
+        .join(numbers, tombstones.c.number == numbers.c.value)
+        .where(tombstones.c.store == fact.store)
+    )
+    whose = select(entries.c.request).where(entries.c.sequence.in_(where_they_stand))
+    return select(*columns).where(requests.c.request.in_(whose), which)
+
+
+def record_gone(connection: Connection, fact: CopiesGone) -> None:
+    """Note that no backup holds these people any more.
+
+    Raises `IllegalTransition` for one of whom that was not found, or not any more.
+    """
+    people = table_of(connection, fact.requests)
+    held = select(func.count()).where(clearings.c.request.in_(people), ~_GONE)
+    graded = select(func.count(clearings.c.request.distinct())).where(clearings.c.request.in_(people))
+    unique = len(set(fact.requests))
+    if connection.execute(held).scalar_one() or connection.execute(graded).scalar_one() != unique:
+        raise IllegalTransition("CopiesGone for a request that backups may still hold")
+    connection.execute(delete(clearings).where(clearings.c.request.in_(people)))
+    purged = update(requests).where(requests.c.request.in_(people))
+    connection.execute(purged.values(purged_at=number_of(fact.at)))
+
+
+# Grading
+
+_GONE = and_(clearings.c.proven.is_(True), clearings.c.gone_at.is_(None))
+
+
+Outdated = tuple[CopyStep, ColumnElement[bool]]
+"""A step, and the condition of the rows that it changes."""
+
+
+def outdated(connection: Connection, store: str, steps: Sequence[CopyStep]) -> list[Outdated]:
+    """Return the steps that some row does not agree with.
+
+    Reads an index only, so that the writers' lock is taken for what has changed: mostly nothing.
+    """
+    ends = [*(step.since for step in steps[1:]), None]
+    conditions = [(step, _unlike(store, step, end)) for step, end in zip(steps, ends, strict=True)]
+    return [
+        (step, condition)
+        for step, condition in conditions
+        if connection.execute(select(literal(1)).where(condition).limit(1)).first()
+    ]
+
+
+def _unlike(store: str, step: CopyStep, end: datetime | None) -> ColumnElement[bool]:
+    cleared = clearings.c.cleared_at
+    interval = and_(clearings.c.store == store, cleared >= number_of(step.since))
+    if end is not None:
+        interval = and_(interval, cleared < number_of(end))
+    gone = clearings.c.gone_at.is_distinct_from(_gone_at(step))
+    return and_(interval, or_(gone, clearings.c.proven.is_not(step.proven)))
+
+
+def _gone_at(step: CopyStep) -> int | None:
+    return None if step.gone_at is None else number_of(step.gone_at)
+
+
+def regrade(connection: Connection, steps: Sequence[Outdated]) -> frozenset[str]:
+    """Give the rows of each condition what its step says; return the requests that were changed."""
+    changed = set[str]()
+    for step, condition in steps:
+        graded = update(clearings).where(condition).values(gone_at=_gone_at(step), proven=step.proven)
+        changed.update(connection.execute(graded.returning(clearings.c.request)).scalars())
+    return frozenset(changed)
+
+
+# Reading
+
+
+def stores_with_clearings(connection: Connection) -> frozenset[str]:
+    """Return the stores of all clearings; a few steps through the index, whatever the number of rows."""
+    found, last = set[str](), NOWHERE
+    while True:
+        query = select(func.min(clearings.c.store)).where(clearings.c.store > last)
+        last = connection.execute(query).scalar_one()
+        if last is None:
+            return frozenset(found)
+        found.add(last)
+
+
+def copies_left(connection: Connection, of: Collection[str]) -> Mapping[str, CopiesLeft]:
+    """Return what backups hold of these requests; absent for who has no clearing."""
+    rows: dict[str, list[tuple[str, int | None, bool]]] = {}
+    columns = (clearings.c.request, clearings.c.store, clearings.c.gone_at, clearings.c.proven)
+    for some in portions(of):
+        for request, *row in connection.execute(select(*columns).where(clearings.c.request.in_(some))):
+            rows.setdefault(request, []).append(tuple(row))
+    return {
+        request: CopiesLeft(
+            instant_of(max((gone for _, gone, _ in stores if gone is not None), default=None)),
+            tuple(sorted(store for store, _, proven in stores if not proven)),
+        )
+        for request, stores in rows.items()
+    }
+
+
+def purgeable(connection: Connection, limit: int) -> list[str]:
+    """Return requests all of whose clearings are proven to be in no backup any more."""
+    others = clearings.alias()
+    still_held = (
+        select(literal(1))
+        .where(others.c.request == clearings.c.request)
+        .where(or_(others.c.proven.is_not(True), others.c.gone_at.is_not(None)))
+    )
+    query = select(clearings.c.request).distinct().where(_GONE, ~still_held.exists()).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+# The migration of ledgers that knew no clearings
+
+
+def fill(connection: Connection, keyring: Keyring) -> None:
+    """Note the clearings of every request that had ended before there was a table for them."""
+    after: str | None = ""
+    while after is not None:
+        after = _fill_some(connection, keyring, after)
+    keys = PeriodKeys(keyring)
+    query = select(entries).where(entries.c.kind == Reerased.__name__, entries.c.payload.is_not(None))
+    for entry in connection.execute(query.order_by(entries.c.sequence)).all():
+        key = keys.for_reading(connection, entry.period)
+        if key is not None:
+            fact = decoded(entry.kind, entry.sequence, decrypted(key, entry.sequence, entry.payload))
+            put_back(connection, cast("Reerased", fact))
+
+
+def _fill_some(connection: Connection, keyring: Keyring, after: str) -> str | None:
+    ended = and_(requests.c.open.is_(False), requests.c.request > after)
+    query = select(requests.c.request, requests.c.doc).where(ended).order_by(requests.c.request)
+    rows = connection.execute(query.limit(IN_ONE_QUERY)).all()
+    records = [request_doc(keyring, request, doc).record for request, doc in rows]
+    insert_clearings(connection, [row for record in records for row in clearings_of(record)])
+    execute_many(connection, _UPDATE_ENDED, [(*ending_of(record), record.request) for record in records])
+    return rows[-1].request if rows else None
+
+
+def ending_of(record: RequestRecord) -> tuple[int | None, str | None]:
+    """Return what the columns `completed_at` and `outcome` say of a request."""
+    ended, outcome = record.completed_at, record.outcome
+    return None if ended is None else number_of(ended), None if outcome is None else outcome.value
+
+
+_UPDATE_ENDED = (
+    update(requests)
+    .where(requests.c.request == bindparam("which"))
+    .values(completed_at=bindparam("ended"), outcome=bindparam("how"))
+)

@@ -1,0 +1,115 @@
+"""When tombstones end: the months that nobody can be restored from any more, and their destruction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from lethe.adapters.ledger.chain import period_of
+from lethe.adapters.ledger.database import execute_many
+from lethe.adapters.ledger.docs import number_of, portions, table_of
+from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
+from lethe.adapters.ledger.schema import (
+    entries,
+    erased_identifiers,
+    period_keys,
+    request_months,
+    requests,
+    tombstones,
+)
+from lethe.domain.facts import Intended, Outcome, TombstonesEnded
+from lethe.domain.requests import IllegalTransition, forgotten
+from lethe.ports.keys import Keyring
+
+_of_month = request_months.c.request == requests.c.request
+_never_erased = requests.c.outcome == Outcome.PLANNED.value
+
+
+def ended_periods(connection: Connection, before: datetime, now: datetime) -> Mapping[str, Sequence[str]]:
+    """Return the months that can end, oldest first, each with the requests that end with it.
+
+    A month waits for every request that has an entry in it. A request ends with the last of its months, so
+    that nothing of it is left in any.
+    """
+    limit = number_of(before)
+    needed = or_(
+        requests.c.open.is_(True),
+        and_(_never_erased, requests.c.completed_at >= limit),
+        and_(~_never_erased, or_(requests.c.purged_at.is_(None), requests.c.purged_at >= limit)),
+    )
+    period = period_keys.c.period
+    of_period = request_months.c.period == period
+    waits = exists(select(literal(1)).where(of_period, _of_month, needed))
+    of_requests = exists(select(literal(1)).where(of_period))
+    query = (
+        select(period)
+        .where(period_keys.c.wrapped_key.is_not(None), period < period_of(now), ~waits)
+        # A month of nothing but ticks and scans is as old as its name says.
+        .where(or_(of_requests, period < period_of(before)))
+        .order_by(period)
+    )
+    ending: dict[str, list[str]] = {month: [] for month in connection.execute(query).scalars()}
+    if ending:
+        month = request_months.c.period
+        whose = select(request_months.c.request).where(month.in_(ending))
+        last = (
+            select(func.max(month), request_months.c.request)
+            .where(request_months.c.request.in_(whose))
+            .group_by(request_months.c.request)
+            .having(func.count() == func.sum(month.in_(ending).cast(Integer)))
+        )
+        for period_of_last, request in connection.execute(last):
+            ending[period_of_last].append(request)
+    return ending
+
+
+def end(connection: Connection, keyring: Keyring, fact: TombstonesEnded, *, now: str) -> None:
+    """Destroy a month's key, payloads and tombstones, and of its requests what tells who they were.
+
+    `now` is the month in which the fact was recorded. Raises `IllegalTransition` where a month is named that
+    has not ended, or is not known, or that a request still needs: what is destroyed here never comes back.
+    """
+    of_period = request_months.c.period == fact.period
+    needed = or_(requests.c.open.is_(True), and_(~_never_erased, requests.c.purged_at.is_(None)))
+    if connection.execute(select(literal(1)).where(of_period, _of_month, needed).limit(1)).first():
+        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which a request still needs")
+    key = period_keys.c.wrapped_key.is_not(None)
+    destroyed = update(period_keys).where(period_keys.c.period == fact.period, key)
+    when = {"wrapped_key": None, "destroyed_at": fact.at.isoformat()}
+    if fact.period >= now or not connection.execute(destroyed.values(when)).rowcount:
+        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which has no key or has not ended")
+    in_period = entries.c.period == fact.period
+    intents = select(entries.c.sequence).where(in_period, entries.c.kind == Intended.__name__)
+    connection.execute(delete(tombstones).where(tombstones.c.sequence.in_(intents)))
+    connection.execute(update(entries).where(in_period).values(payload=None))
+    connection.execute(delete(request_months).where(of_period))
+    people = table_of(connection, fact.requests)
+    connection.execute(delete(erased_identifiers).where(erased_identifiers.c.request.in_(people)))
+    for some in portions(fact.requests):
+        query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(some))
+        rows = connection.execute(query).all()
+        stripped = [(forgotten(request_doc(keyring, *row).record), row.request) for row in rows]
+        execute_many(
+            connection,
+            _UPDATE_DOC,
+            [(sealed_request(keyring, RequestDoc(record)), request) for record, request in stripped],
+        )
+
+
+_UPDATE_DOC = (
+    update(requests).where(requests.c.request == bindparam("which")).values(doc=bindparam("now_doc"))
+)

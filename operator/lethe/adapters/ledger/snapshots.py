@@ -1,0 +1,98 @@
+"""Backup sources and snapshots: what the facts about them have made of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+from sqlalchemy import Connection, insert, select
+
+from lethe.adapters.ledger.database import execute_many
+from lethe.adapters.ledger.docs import context, encode, number_of, portions, unsealed
+from lethe.adapters.ledger.schema import snapshots, sources
+from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact
+from lethe.domain.snapshots import SnapshotRecord, SourceRecord, evolve_snapshots, evolve_source
+from lethe.ports.keys import Keyring
+
+_decode_source = msgspec.json.Decoder(SourceRecord).decode
+_decode_snapshot = msgspec.json.Decoder(SnapshotRecord).decode
+
+
+def source_record(keyring: Keyring, source: str, doc: bytes) -> SourceRecord:
+    """Return what a row of `sources` holds. Raises `ChainBroken`, as the next does."""
+    return _decode_source(unsealed(keyring, doc, context("source", source)))
+
+
+def snapshot_record(keyring: Keyring, source: str, ref: str, doc: bytes) -> SnapshotRecord:
+    """Return what a row of `snapshots` holds."""
+    return _decode_snapshot(unsealed(keyring, doc, context("snapshot", source, ref)))
+
+
+class SnapshotProjection:
+    """What one append makes of sources and snapshots; loads only those that its facts name."""
+
+    def __init__(self, connection: Connection, keyring: Keyring) -> None:
+        self._connection = connection
+        self._keyring = keyring
+        self._sources: dict[str, SourceRecord] = {}
+        self._loaded: dict[str, set[str]] = {}
+        self._known: dict[str, dict[str, SnapshotRecord]] = {}
+        self._changed: dict[tuple[str, str], SnapshotRecord] = {}
+
+    def take_source(self, fact: SourceFact) -> None:
+        """Let a fact about a source have its effect."""
+        before = self._sources.get(fact.source)
+        if before is None:
+            row = self._connection.execute(select(sources).where(sources.c.source == fact.source)).first()
+            before = source_record(self._keyring, row.source, row.doc) if row else None
+        self._sources[fact.source] = evolve_source(before, fact)
+
+    def take(self, fact: SnapshotFact) -> None:
+        """Let a fact about snapshots have its effect."""
+        known = self._load(fact.source, _refs_of(fact))
+        for ref, record in evolve_snapshots(known, fact).items():
+            known[ref] = self._changed[fact.source, ref] = record
+
+    def _load(self, source: str, refs: Collection[str]) -> dict[str, SnapshotRecord]:
+        known, loaded = self._known.setdefault(source, {}), self._loaded.setdefault(source, set())
+        for some in portions(set(refs) - loaded):
+            query = select(snapshots.c.ref, snapshots.c.doc)
+            wanted = query.where(snapshots.c.source == source, snapshots.c.ref.in_(some))
+            for ref, doc in self._connection.execute(wanted):
+                known[ref] = snapshot_record(self._keyring, source, ref, doc)
+        loaded.update(refs)
+        return known
+
+    def write(self) -> None:
+        """Write what has changed."""
+        described = [
+            (source, self._keyring.seal(encode(record), context("source", source)))
+            for source, record in self._sources.items()
+        ]
+        execute_many(self._connection, _INSERT_SOURCE, described, then=_REPLACE_SOURCE)
+        seen = [
+            (
+                source,
+                ref,
+                record.purged_at and number_of(record.purged_at),
+                self._keyring.seal(encode(record), context("snapshot", source, ref)),
+            )
+            for (source, ref), record in self._changed.items()
+        ]
+        execute_many(self._connection, _INSERT_SNAPSHOT, seen, then=_REPLACE_SNAPSHOT)
+        self._sources.clear()
+        self._changed.clear()
+
+
+def _refs_of(fact: SnapshotFact) -> list[str]:
+    if isinstance(fact, SnapshotsSeen):
+        return [seen.ref for seen in fact.sightings]
+    return [fact.ref] if isinstance(fact, SnapshotDeclared) else list(fact.refs)
+
+
+_INSERT_SOURCE = insert(sources)
+_REPLACE_SOURCE = " ON CONFLICT (source) DO UPDATE SET doc = excluded.doc"
+_INSERT_SNAPSHOT = insert(snapshots)
+_REPLACE_SNAPSHOT = (
+    " ON CONFLICT (source, ref) DO UPDATE SET doc = excluded.doc, purged_at = excluded.purged_at"
+)
