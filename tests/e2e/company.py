@@ -144,6 +144,8 @@ class Api:
             "deletionrequests": "DeletionRequest",
             "datastores": "DataStore",
             "restoreevents": "RestoreEvent",
+            "backupsources": "BackupSource",
+            "backupsnapshots": "BackupSnapshot",
         }
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",

@@ -22,7 +22,7 @@ from lethe.domain.periods import InvalidPeriod, Period
 from lethe.domain.pruning import Keeps
 from lethe.domain.snapshots import SnapshotState
 from lethe.engine.metrics import Metrics
-from lethe.engine.snapshots import SnapshotObjects, difficulty_of
+from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects, difficulty_of
 from lethe.engine.world import Place, SourceGuard, World, place_of
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
@@ -34,7 +34,7 @@ from lethe.ports.cluster import (
     SecretContent,
 )
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import scanning
+from lethe.workflows import copies, scanning
 from lethe.workflows.scanning import KnownSource, Scan
 
 log = logging.getLogger("lethe.backups")
@@ -42,6 +42,7 @@ log = logging.getLogger("lethe.backups")
 MOST_SOURCES_AT_ONCE = 16
 """Threads for scans: a backend that hangs keeps its own and nobody else's."""
 MAX_PAUSE = 60.0
+FORGET_SECONDS = 3600
 LAST_SCAN_SECONDS = 300
 """How old `lastScanAt` of a BackupSource may grow before a write only for its sake."""
 
@@ -130,6 +131,7 @@ class Backups:
             )
             self._world.sources[place] = guard
             guard.task = asyncio.create_task(self._look_after(guard), name=f"source {guard.name}")
+            self._wake_stores({*description.stores, *(known.description.stores if known else ())})
 
     async def forget(self, place: Place) -> None:
         """Stop looking after a source that is gone. Its snapshots stay in the ledger: they still exist."""
@@ -138,6 +140,7 @@ class Backups:
             if guard is not None:
                 await self._stop(guard)
                 self._metrics.forget_source(guard.name)
+                self._wake_stores(guard.description.stores)
                 self._scanned()
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
@@ -156,6 +159,26 @@ class Backups:
             namespace, _ = place_of(manifest)
             guard = self._world.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
             if guard is not None:
+                guard.wake.set()
+
+    async def forget_what_ended(self) -> None:
+        """Destroy, once an hour, what is kept of persons of whom nothing can be restored any more."""
+        while True:
+            await asyncio.sleep(FORGET_SECONDS)
+            disagreement = self._steady.read(self._others(await self._offset_of_server()))
+            if disagreement is not None:
+                log.warning("no tombstone is ended: %s", disagreement)
+                continue
+            now = self._clock()
+            ended = await asyncio.to_thread(copies.end_tombstones, self._ledger, now=now)
+            await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN)
+            for period in ended:
+                log.info("the tombstones of %s have ended: their keys are destroyed", period)
+
+    def _wake_stores(self, stores: Collection[str]) -> None:
+        """Let DataStores say anew who covers their backups."""
+        for guard in self._world.guards.values():
+            if guard.name in stores:
                 guard.wake.set()
 
     async def close(self) -> None:
@@ -255,10 +278,7 @@ class Backups:
         offset = await self._offset_of_server()
 
         def clocks(backend_date: datetime | None) -> str | None:
-            others = {"the API server": self._clock() + offset} if offset is not None else {}
-            if backend_date is not None:
-                others["the backend"] = backend_date
-            return self._steady.read(others)
+            return self._steady.read(self._others(offset, backend_date))
 
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
@@ -279,6 +299,12 @@ class Backups:
         guard.scan = scan
         self._tell_of(guard, scan)
         await self.objects.reconcile(guard, known)
+
+    def _others(self, offset: timedelta | None, backend_date: datetime | None = None) -> dict[str, datetime]:
+        others = {"the API server": self._clock() + offset} if offset is not None else {}
+        if backend_date is not None:
+            others["the backend"] = backend_date
+        return others
 
     async def _offset_of_server(self) -> timedelta | None:
         """Return how far the API server's clock is ahead of this host's; `None` if it does not say."""
@@ -335,7 +361,7 @@ class Backups:
     def _sight(self, guard: SourceGuard) -> SourceSight:
         scan, known = guard.scan, guard.known
         held = list((scan.plan.held or {}).values()) if scan else []
-        upcoming = scan.plan.next if scan else None
+        upcoming = scan.next if scan else None
         told = f"next: {upcoming[0].ref} at {upcoming[1]:%Y-%m-%dT%H:%M:%SZ}" if upcoming else ""
         return SourceSight(
             scanned=known is not None and known.scanned_at is not None,
@@ -360,7 +386,7 @@ class Backups:
     async def _report(self, guard: SourceGuard) -> None:
         scan, known = guard.scan, guard.known
         standing = standing_of_source(self._sight(guard))
-        upcoming = scan.plan.next if scan else None
+        upcoming = scan.next if scan else None
         status = source_status(
             standing,
             guard.status,

@@ -196,9 +196,7 @@ class Restores:
             return "Replaying", "the store went back in time; its erasures are applied again"
         return _SHOWN[step.state], step.message
 
-    def _origin(
-        self, place: Place, manifest: Manifest, episode: RestoreEpisode | None
-    ) -> Mapping[str, str] | None:
+    def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
         said = (manifest.get("spec") or {}).get("restoredFrom")
         if episode is None:
@@ -233,7 +231,7 @@ class Restores:
             before,
             generation=metadata.get("generation", 1),
             now=self._clock(),
-            origin=self._origin(place, manifest, episode),
+            origin=self._origin(manifest, episode),
         )
         if not differs(status, before):
             return

@@ -138,7 +138,7 @@ class SnapshotObjects:
             shown = objects.get(record.ref, [])
             if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
                 work += [self._remove(guard, record.ref, one) for one in shown if one.own]
-            elif shown or record.live:
+            else:  # one that went before anybody saw it is shown as well
                 work.append(self._keep(guard, record, now))
         for some in portions(work, 500):
             await asyncio.gather(*some)

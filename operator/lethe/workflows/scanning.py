@@ -106,7 +106,8 @@ class Scan:
     """What a scan came to.
 
     `problems` say for each snapshot why it could not be deleted or proven gone. `changed` tells whether
-    the ledger knows other snapshots than before, `purged` and `deleted` which went in this scan.
+    the ledger knows other snapshots than before, `purged` and `deleted` which went in this scan. `next`
+    is what goes next after it, with the moment.
     """
 
     listing: Listing
@@ -116,6 +117,7 @@ class Scan:
     purged: list[str] = field(default_factory=list)
     failed: int = 0
     changed: bool = False
+    next: tuple[SnapshotRecord, datetime] | None = None
 
 
 ReadClocks = Callable[[datetime | None], str | None]
@@ -154,17 +156,22 @@ def scan(
         _refuse_empty(source, listing)
         done.changed |= _record(source, ledger, listing, declared, began)
         source.scanned_at = began
-    done.plan = prune_plan(
-        source.snapshots.values(),
-        rules,
-        now=began,
-        held_stores=held_stores,
-        clocks_disagree=disagreement,
-    )
+
+    def decide() -> PrunePlan:
+        return prune_plan(
+            source.snapshots.values(),
+            rules,
+            now=began,
+            held_stores=held_stores,
+            clocks_disagree=disagreement,
+        )
+
+    done.plan = decide()
     for some in portions(done.plan.go, AT_ONCE):
         _prune(source, ledger, some, done, now)
     if done.plan.go and done.plan.due > rules.most_per_run and rules.confirmed is not None:
         _append(source, ledger, [PrunesConfirmed(source.name, now(), rules.confirmed)])
+    done.next = decide().next if done.plan.go else done.plan.next
     return done
 
 
