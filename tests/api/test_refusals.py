@@ -322,6 +322,9 @@ AT_CREATION = {
     "a retention of nothing": Refusal(
         NIGHTLY, {"spec.retention": "P0M"}, "spec.retention", "greater than zero"
     ),
+    "no duration for how long a backup takes": Refusal(
+        NIGHTLY, {"spec.longestDuration": "0h"}, "spec.longestDuration", "such as 90m, 6h or 1d"
+    ),
     "a retention in words": Refusal(
         NIGHTLY, {"spec.retention": "6 months"}, "spec.retention", "ISO 8601 period"
     ),

@@ -11,6 +11,7 @@ from tests.api.apiserver import ApiServer
 from tests.chart.copies import CHART
 from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 from tests.e2e.company import Api, Site, eventually
+from tests.e2e.dumps import PATTERN, days_ago, leave_dump
 from tests.e2e.process import OperatorProcess
 from tests.servers import CommandFailed, ControlPlane, PostgresServer
 
@@ -20,7 +21,7 @@ SECOND = str(CHART / "ci" / "second-release-values.yaml")
 Right = tuple[str, str, str]
 """Verb, group, resource with subresource."""
 
-KINDS = ("datastores", "deletionrequests", "restoreevents")
+KINDS = ("backupsnapshots", "backupsources", "datastores", "deletionrequests", "restoreevents")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,8 @@ def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequen
         *((verb, "lethe.dev", kind) for kind in KINDS for verb in ("get", "list", "watch")),
         *(("patch", "lethe.dev", f"{kind}/status") for kind in KINDS),
         ("create", "lethe.dev", "restoreevents"),
+        ("create", "lethe.dev", "backupsnapshots"),
+        ("delete", "lethe.dev", "backupsnapshots"),
         ("get", "", "secrets"),
         ("delete", "", "secrets"),
         ("list", "", "pods"),
@@ -166,6 +169,7 @@ def operator(cluster: ControlPlane, helm: Helm, release: str, tmp_path: Path) ->
         tmp_path / "operator",
         kubeconfig_of(cluster, release, tmp_path / "kubeconfig"),
         namespaces=["hrm"] if release == "second" else [],
+        environment={"LETHE_SCAN_INTERVAL": "500ms", "LETHE_BACKUP_DIRECTORIES": str(tmp_path)},
     )
     try:
         yield process.start()
@@ -212,6 +216,7 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     api.wait("restoreevents", restore, "SafeToServe", patience=60)
     assert site.is_cleared(ada)
     assert site.is_intact(bob)
+    _keep_backups(api, tmp_path)
 
     user = f"system:serviceaccount:{NAMESPACE}:{release}"
     calls = [event for event in cluster.audit_events() if event["user"]["username"] == user]
@@ -220,8 +225,31 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     used = {_right(call) for call in calls if "objectRef" in call}
     # Who may list may read; `get` adds nothing to it, and is what people expect beside it.
     assert granted(the(helm.rendered(), "ClusterRole")) - used == {
-        ("get", "lethe.dev", kind) for kind in KINDS
+        ("get", "lethe.dev", kind) for kind in KINDS if kind != "deletionrequests"
     }
+
+
+def _keep_backups(api: Api, directory: Path) -> None:
+    """Find dumps, prune the expired one, and give way to a job that applies its BackupSnapshot itself."""
+    old, new = leave_dump(directory, days_ago(300)), leave_dump(directory, days_ago(3))
+    source = {"stores": ["site"], "directory": {"path": str(directory), "name": PATTERN}}
+    api.create("backupsources", "nightly", source)
+
+    def found() -> set[tuple[bool, str, str]]:
+        return {
+            (one["metadata"]["name"] == "by-the-job", one["spec"]["ref"], one["status"].get("state", ""))
+            for one in api.list("backupsnapshots")
+        }
+
+    known = {(False, old.name, "Purged"), (False, new.name, "Present")}
+    eventually(lambda: found() == known, lambda: str(found()), 60)
+    spec = {"source": "nightly", "ref": new.name, "takenAt": "2026-01-01T00:00:00Z"}
+    api.create("backupsnapshots", "by-the-job", spec)
+    given_way = {(False, old.name, "Purged"), (True, new.name, "Present")}
+    eventually(lambda: found() == given_way, lambda: str(found()), 60)
+    eventually(
+        lambda: "backups" in (api.get("deletionrequests", "ada") or {})["status"], "the last copy's day", 60
+    )
 
 
 def _right(call: Manifest) -> Right:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.conditions import (
+    BackupsSight,
     Standing,
     StoreSight,
     gravest,
@@ -20,6 +22,7 @@ from lethe.domain.conditions import (
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import CopiesLeft
 from lethe.domain.trust import Hindrance, Obstacle
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -52,7 +55,7 @@ def test_every_obstacle_has_its_gravity_and_its_condition() -> None:
         hindrance = Hindrance(obstacle, "why")
         assert gravest([hindrance, Hindrance(Obstacle.ERASING, "x")]) is not None
         for record in (None, _record(None)):
-            standing = standing_of_request(record, [hindrance])
+            standing = standing_of_request(record, [hindrance], now=NOW)
             seen = _is_sound(standing)
             assert standing.ready.reason == obstacle.value
             assert (seen["Ready"], seen["Erased"], seen["Purged"]) == ("False", "False", "False")
@@ -64,9 +67,29 @@ def test_a_request_is_never_shown_as_erased_unless_the_ledger_says_so(
     obstacles: list[Obstacle], outcome: Outcome | None, without_backups: bool
 ) -> None:
     hindrances = [Hindrance(one, "why") for one in obstacles]
-    seen = _is_sound(standing_of_request(_record(outcome), hindrances, without_backups=without_backups))
+    backups = BackupsSight(without_backups=without_backups)
+    seen = _is_sound(standing_of_request(_record(outcome), hindrances, backups=backups, now=NOW))
     assert (seen["Erased"] == "True") is (outcome is Outcome.ERASED)
     assert (seen["Purged"] == "True") is (outcome is Outcome.ERASED and without_backups)
+
+
+MOMENTS = st.none() | st.sampled_from([NOW - timedelta(days=1), NOW, NOW + timedelta(days=90)])
+
+
+@given(MOMENTS, st.booleans(), st.booleans(), st.booleans())
+def test_purged_is_claimed_only_where_the_ledger_has_recorded_the_proof(
+    gone_at: datetime | None, unproven: bool, held: bool, recorded: bool
+) -> None:
+    record = replace(_record(Outcome.ERASED), purged_at=NOW if recorded else None)
+    left = CopiesLeft(gone_at, ("ns/site",) if unproven else ())
+    standing = standing_of_request(record, [], backups=BackupsSight(left, held=held), now=NOW)
+    purged = next(c for c in standing.conditions if c.type == "Purged")
+    assert (purged.status.value == "True") is recorded
+    assert standing.state == ("Purged" if recorded else "Erased")
+    if not recorded and gone_at is not None and gone_at <= NOW:
+        assert purged.reason == ("SnapshotsHeld" if held else "SnapshotsOverdue")
+    elif not recorded:
+        assert purged.reason == "SnapshotsRemain"
 
 
 @pytest.mark.parametrize("reason", ["Undeclared", "Drill", "NaturalDisaster"])

@@ -75,3 +75,27 @@ def test_a_duration_is_what_its_text_says(hours: int, minutes: int, seconds: int
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidPeriod):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "exceeds"),
+    [
+        ("P6M", "P6M", False),
+        ("P7M", "P6M", True),
+        ("P180D", "P6M", False),
+        ("P181D", "P6M", False),
+        ("P182D", "P6M", True),  # from September on, six months can be 181 days
+        ("P26W", "P6M", True),
+        ("P1Y", "P12M", False),
+        ("P5M30D", "P6M", True),
+    ],
+)
+def test_a_period_exceeds_another_if_it_does_so_from_any_day_on(
+    asked: str, allowed: str, exceeds: bool
+) -> None:
+    assert Period.parse(asked).exceeds(Period.parse(allowed)) is exceeds
+
+
+@pytest.mark.parametrize("text", ["P6M", "P1Y6M10D", "P26W"])
+def test_a_period_is_written_as_one_that_means_the_same(text: str) -> None:
+    assert Period.parse(str(Period.parse(text))) == Period.parse(text)

@@ -68,15 +68,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
 {{- define "lethe.rules" -}}
 - apiGroups: [lethe.dev]
-  resources: [datastores, deletionrequests, restoreevents]
+  resources: [backupsnapshots, backupsources, datastores, deletionrequests, restoreevents]
   verbs: [get, list, watch]
 - apiGroups: [lethe.dev]
-  resources: [datastores/status, deletionrequests/status, restoreevents/status]
+  resources:
+  - backupsnapshots/status
+  - backupsources/status
+  - datastores/status
+  - deletionrequests/status
+  - restoreevents/status
   verbs: [patch]
-# A restore that nobody declared is declared by Lethe.
+# A restore that nobody declared is declared by Lethe, and so is each snapshot that it finds.
 - apiGroups: [lethe.dev]
-  resources: [restoreevents]
+  resources: [backupsnapshots, restoreevents]
   verbs: [create]
+# Its own object, where somebody has applied one for the same snapshot, or the snapshot is long gone.
+- apiGroups: [lethe.dev]
+  resources: [backupsnapshots]
+  verbs: [delete]
 # Credentials of stores are read; an identifier's Secret is deleted once the ledger has it.
 - apiGroups: [""]
   resources: [secrets]
