@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 
 _ADDRESS = re.compile(r"[^\s\"'<>@]+@[^\s\"'<>@]+")
-_CHATTY = ("kopf", "aiohttp", "asyncio", "sqlalchemy", "urllib3", "kubernetes", "alembic")
+_CHATTY = ("kopf", "aiohttp", "asyncio", "sqlalchemy", "urllib3", "kubernetes", "alembic", "botocore")
 
 
 class Redacting(logging.Filter):

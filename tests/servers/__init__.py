@@ -5,7 +5,18 @@ Each is a context manager, stops cleanly when it is left, and dies with the proc
 
 from tests.servers.children import CommandFailed, ServerFailed
 from tests.servers.controlplane import ControlPlane
+from tests.servers.minio import MinioServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.tryton import TrytonRefused, TrytonServer
+from tests.servers.versitygw import VersityServer
 
-__all__ = ["CommandFailed", "ControlPlane", "PostgresServer", "ServerFailed", "TrytonRefused", "TrytonServer"]
+__all__ = [
+    "CommandFailed",
+    "ControlPlane",
+    "MinioServer",
+    "PostgresServer",
+    "ServerFailed",
+    "TrytonRefused",
+    "TrytonServer",
+    "VersityServer",
+]

@@ -1,0 +1,437 @@
+"""One bucket of an S3 service, spoken to through botocore: pages, versions, and errors in our own words.
+
+No text of botocore or of the service gets out: they quote signed requests, access keys and tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any
+
+from botocore import exceptions
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
+
+from lethe.ports.backups import BackendMisconfigured, BackendUnavailable
+
+NULL = "null"
+"""The version id of what was written while the bucket was not versioned; it may name other content later."""
+
+_MOST_AT_ONCE = 1000  # by one DeleteObjects
+_NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
+_BAD_CREDENTIALS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "MissingSecurityHeader",
+    "401",
+}
+_OTHER_REGION = {
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "IllegalLocationConstraintException",
+    "InvalidRegion",
+    "301",
+    "307",
+}
+_DENIED = {"AccessDenied", "AllAccessDisabled", "403"}
+_NOT_KNOWN = {"NotImplemented", "MethodNotAllowed", "501"}
+_BUSY = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "429"}
+_ALREADY_GONE = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload", "404"}
+_UNLOCKED = {
+    "NoSuchObjectLockConfiguration",
+    "ObjectLockConfigurationNotFoundError",
+    "InvalidRequest",
+    *_NOT_KNOWN,
+    *_ALREADY_GONE,
+}
+_NO_S3 = ("what answers at spec.s3.endpoint does not speak S3", "correct spec.s3.endpoint")
+_creating = threading.Lock()
+
+
+class Declined(BackendUnavailable):
+    """The service is there and won't do it. `code` is S3's; `lock`: it said that an object lock is why."""
+
+    def __init__(self, code: str, action: str, bucket: str, *, lock: bool = False) -> None:
+        self.code = code
+        self.action = action
+        self.lock = lock
+        if self.denied:
+            super().__init__(
+                f"bucket {bucket}: the credentials lack {action}",
+                f"allow {action} to those of spec.s3.credentialsSecretRef",
+            )
+        else:
+            super().__init__(f"bucket {bucket}: S3 answered {code} when asked for {action}")
+
+    @property
+    def denied(self) -> bool:
+        """Tell whether a right is missing, as far as one can know: a lock may be reported like this, too."""
+        return self.code in _DENIED
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key. `version_id` is `None` where the service knows no versions.
+
+    `etag` and `size` are of the content, `None` for a delete marker, which has none.
+    """
+
+    key: str
+    version_id: str | None
+    modified_at: datetime
+    latest: bool
+    etag: str | None = None
+    size: int = 0
+
+    @property
+    def mutable(self) -> bool:
+        """Tell whether other content may come to stand under the same name and version id."""
+        return self.version_id in {None, NULL}
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What keeps a version from being deleted. `unknown` names the rights that are needed to tell."""
+
+    legal_hold: bool = False
+    until: datetime | None = None
+    unknown: tuple[str, ...] = ()
+
+
+class Bucket:
+    """A bucket and the credentials for it. Every method raises `BackendUnavailable`, `BackendMisconfigured`.
+
+    `endpoint` and `region` are `None` for those of AWS; `ca_file` is `None` for the usual authorities.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None,
+        region: str | None,
+        name: str,
+        access_key: str,
+        secret_key: str,
+        session_token: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        self.name = name
+        self.date: datetime | None = None
+        """The service's clock at its newest answer."""
+        with _creating, self._asking("s3"):
+            self._client: Any = _session().create_client(
+                "s3",
+                endpoint_url=endpoint,
+                region_name=region or "us-east-1",
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                aws_session_token=session_token,
+                verify=ca_file or True,
+                config=_config(),
+            )
+        self._client.meta.events.register("before-sign.s3.DeleteObjects", _with_md5)
+        # botocore follows a bucket to its region. Where the service does not name that, it would ask with
+        # HeadBucket, be redirected again, and so on.
+        self._client.meta.events.register("before-call.s3.HeadBucket", self._in_other_region)
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._client.close()
+
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Yield every version and delete marker of every key that begins with `prefix`.
+
+        Where the service knows no versions: every key.
+        """
+        known, found = True, False
+        try:
+            for version in self._versions(prefix):
+                found = True
+                yield version
+        except Declined as declined:
+            if declined.code not in _NOT_KNOWN:
+                raise
+            known = False
+        if found:
+            return
+        # Nothing there, or a service that overlooks `?versions`: its answer would prove anything gone.
+        for number, current in enumerate(self._current(prefix)):
+            if number == 0 and known and (appeared := list(self._versions(prefix))):
+                yield from appeared
+                return
+            yield current
+
+    def uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield key and id of every unfinished multipart upload to a key that begins with `prefix`."""
+        for page in self._pages("list_multipart_uploads", "s3:ListBucketMultipartUploads", Prefix=prefix):
+            if "Bucket" not in page:  # a service that overlooks `?uploads` lists objects
+                raise BackendUnavailable(
+                    f"bucket {self.name}: the service does not list unfinished uploads",
+                    "what they hold can't be proven gone; use a service that does",
+                )
+            for one in page.get("Uploads", ()):
+                if one["Key"].startswith(prefix):
+                    yield one["Key"], one["UploadId"]
+
+    def require(self, prefix: str) -> None:
+        """Raise unless the bucket can be listed."""
+        with self._asking("s3:ListBucket"):
+            answer = self._noted(self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=1))
+        if "IsTruncated" not in answer:
+            raise BackendUnavailable(*_NO_S3)
+
+    def abort(self, key: str, upload: str) -> None:
+        """Abort an unfinished upload; one that is no more is fine."""
+        with self._asking("s3:AbortMultipartUpload", fine=_ALREADY_GONE):
+            self._noted(self._client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload))
+
+    def delete(self, versions: Sequence[Version]) -> Sequence[tuple[Version, Declined]]:
+        """Delete immutable versions or delete markers, and return those that the service declined to."""
+        declined = list[tuple[Version, Declined]]()
+        for first in range(0, len(versions), _MOST_AT_ONCE):
+            some = versions[first : first + _MOST_AT_ONCE]
+            declined += self._delete_many(some) if len(some) > 1 else self._delete_one(some[0])
+        return declined
+
+    def delete_mutable(self, version: Version, *, conditional: bool) -> Declined | None:
+        """Delete a version whose id may name other content by now; return why the service won't.
+
+        `conditional`: only if it has the same ETag still, as far as the service looks at that.
+        """
+        action = "s3:DeleteObject" if version.version_id is None else "s3:DeleteObjectVersion"
+        condition = {"IfMatch": f'"{version.etag}"'} if conditional else {}
+        try:
+            with self._asking(action, fine=_ALREADY_GONE):
+                self._noted(
+                    self._client.delete_object(Bucket=self.name, Key=version.key, **_id(version), **condition)
+                )
+        except Declined as declined:
+            return declined
+        return None
+
+    def lock(self, version: Version) -> Lock:
+        """Return what keeps a version."""
+        where, unknown = {"Bucket": self.name, "Key": version.key, **_id(version)}, list[str]()
+        hold, retention = dict[str, Any](), dict[str, Any]()
+        try:
+            with self._asking("s3:GetObjectLegalHold", fine=_UNLOCKED):
+                hold = self._noted(self._client.get_object_legal_hold(**where)).get("LegalHold", {})
+        except Declined as declined:
+            unknown.append(declined.action)
+        try:
+            with self._asking("s3:GetObjectRetention", fine=_UNLOCKED):
+                retention = self._noted(self._client.get_object_retention(**where)).get("Retention", {})
+        except Declined as declined:
+            unknown.append(declined.action)
+        until: datetime | None = retention.get("RetainUntilDate")
+        if until is not None:
+            until = until.astimezone(UTC)
+            if self.date is not None and until <= self.date:
+                until = None  # over, by the service's own clock
+        return Lock(hold.get("Status") == "ON", until, tuple(unknown))
+
+    # Asking
+
+    def _delete_one(self, version: Version) -> Sequence[tuple[Version, Declined]]:
+        try:
+            with self._asking("s3:DeleteObjectVersion", fine=_ALREADY_GONE):
+                self._noted(self._client.delete_object(Bucket=self.name, Key=version.key, **_id(version)))
+        except Declined as declined:
+            return [(version, declined)]
+        return []
+
+    def _delete_many(self, versions: Sequence[Version]) -> Sequence[tuple[Version, Declined]]:
+        named = [{"Key": version.key, **_id(version)} for version in versions]
+        try:
+            with self._asking("s3:DeleteObjectVersion"):
+                answer = self._noted(
+                    self._client.delete_objects(Bucket=self.name, Delete={"Objects": named, "Quiet": True})
+                )
+        except Declined as refused:
+            if refused.code in _NOT_KNOWN:
+                return [one for version in versions for one in self._delete_one(version)]
+            return [(version, refused) for version in versions]
+        by_id = {(version.key, version.version_id): version for version in versions}
+        declined = []
+        for error in answer.get("Errors", ()):
+            failure = self._failure(error, "s3:DeleteObjectVersion")
+            if not isinstance(failure, Declined):
+                raise failure
+            if failure.code not in _ALREADY_GONE:
+                declined.append((by_id[error["Key"], error.get("VersionId")], failure))
+        return declined
+
+    def _versions(self, prefix: str) -> Iterator[Version]:
+        for page in self._pages("list_object_versions", "s3:ListBucketVersions", Prefix=prefix):
+            for one in page.get("Versions", ()):
+                yield _version(one, one.get("VersionId") or NULL, latest=one.get("IsLatest", False))
+            for one in page.get("DeleteMarkers", ()):
+                yield Version(
+                    one["Key"], one["VersionId"], one["LastModified"].astimezone(UTC), one["IsLatest"]
+                )
+
+    def _current(self, prefix: str) -> Iterator[Version]:
+        for page in self._pages("list_objects_v2", "s3:ListBucket", Prefix=prefix):
+            for one in page.get("Contents", ()):
+                yield _version(one, None, latest=True)
+
+    def _pages(self, operation: str, action: str, **what: str) -> Iterator[Mapping[str, Any]]:
+        pages = iter(self._client.get_paginator(operation).paginate(Bucket=self.name, **what))
+        page: Mapping[str, Any] = {}
+        while True:
+            with self._asking(action):
+                following = next(pages, None)
+            if following is None:
+                break
+            page = self._noted(following)
+            # Every listing of S3 has this element; botocore reads any other document as an empty listing.
+            if "IsTruncated" not in page:
+                raise BackendUnavailable(*_NO_S3)
+            yield page
+        if page.get("IsTruncated"):
+            raise BackendUnavailable(
+                f"bucket {self.name}: the service cut its listing short and did not say where it goes on",
+                "what it shows is not all, so nothing is concluded from it",
+            )
+
+    def _noted(self, answer: dict[str, Any]) -> dict[str, Any]:
+        said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        if said:
+            try:
+                self.date = parsedate_to_datetime(said).astimezone(UTC)
+            except ValueError:
+                self.date = None
+        return answer
+
+    @contextmanager
+    def _asking(self, action: str, fine: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
+        """Turn what botocore raises into errors of the port; an answer with a code in `fine` is no error."""
+        try:
+            yield
+        except exceptions.ClientError as refusal:
+            failure = self._failure(
+                refusal.response.get("Error", {}), action, refusal.response.get("ResponseMetadata", {})
+            )
+            if not (isinstance(failure, Declined) and failure.code in fine):
+                raise failure from None
+        except exceptions.SSLError:
+            raise BackendUnavailable(
+                "the service of spec.s3.endpoint has a certificate that is not trusted, or speaks no TLS",
+                "give its certificate authority, or correct spec.s3.endpoint",
+            ) from None
+        except (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError):
+            raise BackendUnavailable("the service of spec.s3.endpoint does not answer in time") from None
+        except exceptions.ParamValidationError:
+            raise BackendMisconfigured(
+                f"{self.name!r} is no name of a bucket", "correct spec.s3.bucket"
+            ) from None
+        except (ResponseParserError, exceptions.PaginationError):
+            raise BackendUnavailable(*_NO_S3) from None
+        except (exceptions.EndpointConnectionError, exceptions.ProxyConnectionError):
+            raise BackendUnavailable(
+                "the service of spec.s3.endpoint takes no connection",
+                "see that it runs, that its name resolves and that the network lets Lethe reach it",
+            ) from None
+        except ValueError:
+            raise BackendMisconfigured(
+                "spec.s3.endpoint or spec.s3.region is not well-formed",
+                "an endpoint is a URL such as https://s3.example.org",
+            ) from None
+        except exceptions.BotoCoreError:
+            raise BackendUnavailable(
+                f"bucket {self.name} could not be asked",
+                "see that the service of spec.s3.endpoint runs, and that the Secret of "
+                "spec.s3.credentialsSecretRef holds nothing but the key, no line break either",
+            ) from None
+
+    def _in_other_region(self, **_: Any) -> None:
+        raise self._elsewhere()
+
+    def _elsewhere(self) -> BackendMisconfigured:
+        return BackendMisconfigured(
+            f"bucket {self.name} is in another region, or the endpoint is another service's",
+            "correct spec.s3.region and spec.s3.endpoint",
+        )
+
+    def _failure(
+        self, error: Mapping[str, Any], action: str, about: Mapping[str, Any] | None = None
+    ) -> BackendUnavailable | BackendMisconfigured:
+        code, status = str(error.get("Code", "")), (about or {}).get("HTTPStatusCode", 0)
+        if not re.fullmatch("[A-Za-z0-9]{1,64}", code):
+            code = str(status)
+        if code in _NO_BUCKET:
+            return BackendMisconfigured(f"there is no bucket {self.name}", "correct spec.s3.bucket")
+        if code in _OTHER_REGION:
+            return self._elsewhere()
+        if code in _BAD_CREDENTIALS:
+            return BackendUnavailable(
+                f"the service refuses the credentials ({code})",
+                "correct the Secret that spec.s3.credentialsSecretRef names",
+            )
+        if code == "RequestTimeTooSkewed":
+            return BackendUnavailable(
+                "the service's clock and this machine's disagree", "set the one that is wrong"
+            )
+        if code in _BUSY or (status >= 500 and code not in _NOT_KNOWN):
+            return BackendUnavailable(f"the service of spec.s3.endpoint is busy or ill ({code})")
+        spoken = str(error.get("Message", "")).lower()
+        return Declined(code, action, self.name, lock="object lock" in spoken or "worm" in spoken)
+
+
+def _version(one: Mapping[str, Any], version_id: str | None, *, latest: bool) -> Version:
+    etag = str(one.get("ETag", "")).strip('"')
+    return Version(
+        one["Key"], version_id, one["LastModified"].astimezone(UTC), latest, etag, int(one.get("Size", 0))
+    )
+
+
+def _id(version: Version) -> Mapping[str, str]:
+    return {} if version.version_id is None else {"VersionId": version.version_id}
+
+
+def _with_md5(request: Any, **_: Any) -> None:
+    """Add the checksum without which older services refuse a DeleteObjects; botocore sends a newer one."""
+    digest = hashlib.md5(request.body or b"", usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+@cache
+def _session() -> Session:
+    # Nothing of this machine's AWS configuration counts: no profile, no file, no endpoint of theirs.
+    nowhere = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    return Session(session_vars=nowhere)
+
+
+def _config() -> Config:
+    return Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=1,
+        ignore_configured_endpoint_urls=True,
+        # What is written here is deletions only; services that are not AWS stumble over newer checksums.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
