@@ -1,7 +1,6 @@
 """A real MinIO: an S3 server with every kind of lock. Its build takes minutes: for the second stage only."""
 
 import json
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +87,10 @@ class MinioServer:
         return given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
 
     def _answers(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as in s3_client
+
         try:
-            urllib.request.urlopen(f"{self.endpoint}/minio/health/ready", timeout=10).close()
-        except OSError:
+            self.client.list_buckets()
+        except (BotoCoreError, ClientError):
             return False
         return True
