@@ -52,6 +52,7 @@ test-all: install ## the same with the second stage: servers whose builds take l
 	@$(MAKE) test
 
 demo: binaries ## the story, on real servers
+	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
 	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
 
 bench: binaries ## figures, on real servers

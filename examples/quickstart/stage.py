@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.quickstart import telling
+from examples.quickstart.bucket import Bucket
 from tests.cluster.build import binaries
 from tests.servers import ControlPlane, PostgresServer
 from tests.servers.children import Child, free_port, wait_until
 from tests.servers.tryton import TrytonServer
+from tests.servers.versitygw import VersityServer
 
 NAMESPACE = "privacy"
 CRM_PASSWORD = TrytonServer.password
@@ -32,6 +34,7 @@ class Stage:
     cluster: ControlPlane | None
     postgres: PostgresServer
     tryton: TrytonServer
+    bucket: Bucket
     operator: Child
     operator_log: Path
     ledger: Path
@@ -72,13 +75,20 @@ def set_stage(checkout: Path) -> Iterator[Stage]:
             postgres.create_database("site")
         with telling.step("Starting Tryton, with a database as CRM and one as HRM"):
             tryton = curtain.enter_context(TrytonServer(directory / "tryton"))
-        shell.environment |= {"SITE_URL": postgres.url("site"), "TRYTON_URL": tryton.url}
+        with telling.step("Starting an S3 server"):
+            s3 = curtain.enter_context(VersityServer(directory / "s3"))
+        shell.environment |= {
+            "SITE_URL": postgres.url("site"),
+            "TRYTON_URL": tryton.url,
+            "S3_URL": s3.endpoint,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        }
         log = directory / "operator.log"
         operator = Child([Path(sys.executable).parent / "lethe", "run"], log=log, env=environment)
         curtain.callback(operator.stop)
-        yield Stage(
-            directory, shell, cluster, postgres, tryton, operator, log, directory / "operator" / "ledger.db"
-        )
+        ledger = directory / "operator" / "ledger.db"
+        yield Stage(directory, shell, cluster, postgres, tryton, Bucket(s3), operator, log, ledger)
 
 
 def start_operator(stage: Stage) -> None:
@@ -104,6 +114,7 @@ def _operators_settings(directory: Path) -> Mapping[str, str]:
         "LETHE_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
         "LETHE_KEYS_DIR": str(home / "keys"),
         "LETHE_JOURNAL_INTERVAL": "2s",
+        "LETHE_SCAN_INTERVAL": "2s",
         "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
         "LETHE_LOG_FORMAT": "text",
     }

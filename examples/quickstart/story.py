@@ -9,13 +9,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from examples.quickstart.bucket import NIGHTS
 from examples.quickstart.looking import SiteSight, Watch, holding, parties_with, party_is_erased
 from examples.quickstart.people import Person, fill_site, made_up, sign_up
 from examples.quickstart.stage import Stage, set_stage, start_operator
 from examples.quickstart.telling import Account, CommandRefused, Failed, heading, say, step
+from lethe.domain.periods import Period
 from tests.servers import CommandFailed, ServerFailed
 
 HERE = "examples/quickstart"
@@ -47,6 +50,7 @@ class Backup:
     their rows, and everything of the one whose erasure was only planned."""
 
     file: Path
+    name: str
     others: tuple[int, str]
     planned_only: str
 
@@ -81,9 +85,11 @@ def _acts(stage: Stage, schema: str) -> Account:
     try:
         company = _fill(stage, schema)
         _install(stage)
+        _prune(stage, account)
         backup = _back_up(stage, company)
-        _erase(stage, company, account)
+        _erase(stage, company, account, backup)
         _restore(stage, company, account, backup)
+        _next_night(stage, account)
         _look_around(stage, company, account)
     except (CommandRefused, CommandFailed, ServerFailed, Failed):
         _show_log(stage)
@@ -111,6 +117,9 @@ def _fill(stage: Stage, schema: str) -> Company:
             if database == "hrm":
                 stage.tryton.create_employees(database, ids[1:])
     say(f"  crm: {len(contacts)} contacts; hrm: {len(staff)} employees")
+    with step("Filling a bucket with seven months of nightly dumps"):
+        nights = stage.bucket.fill([*known, company.only_in_the_crm], datetime.now(UTC))
+    say(f"  s3: {nights} dumps; the oldest was deleted by hand, which in a versioned bucket only hides it")
     return company
 
 
@@ -130,36 +139,82 @@ def _install(stage: Stage) -> None:
             ' --from-literal=username=admin --from-literal=password="$TRYTON_PASSWORD"'
         )
     run(
-        f'sed "s|http://tryton.example:8000|$TRYTON_URL|" {HERE}/[1-3]0-*.yaml'
+        f"{K} create secret generic backups-s3 --from-literal=AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID"
+        " --from-literal=AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
+    )
+    run(
+        f'sed "s|http://tryton.example:8000|$TRYTON_URL|; s|http://s3.example:9000|$S3_URL|"'
+        f" {HERE}/[1-4]0-*.yaml"
         " | kubectl apply --server-side -f -"
     )
     run(f"{K} wait --for=condition=Ready dstore --all --timeout=60s", quiet=True)
     run(f"{K} wait --for=condition=SafeToServe dstore/site --timeout=60s", quiet=True)
+    run(f"{K} wait --for=condition=BackupsCovered dstore --all --timeout=60s", quiet=True)
     run(f"{K} get dstore")
+
+
+def _prune(stage: Stage, account: Account) -> None:
+    """Let the dumps go whose time is over: too many at once, so a person is asked."""
+    heading("3  No backup gets older than six months")
+    run = stage.shell.run
+    reason = 'jsonpath={.status.conditions[?(@.type=="RetentionEffective")].reason}'
+    run(f"{K} wait --for='{reason}'=AwaitingConfirmation bsrc/nightly --timeout=60s", quiet=True)
+    run(f"{K} get bsrc")
+    limit, now = Period(6, 0), datetime.now(UTC)
+    before = stage.bucket.dates_on_disk()
+    expired = {date for date in before if limit.after(date + timedelta(minutes=4)) <= now}
+    message = stage.shell.ask(
+        f"{K} get bsrc nightly -o"
+        " jsonpath='{.status.conditions[?(@.type==\"RetentionEffective\")].message}'"
+    )
+    say(f"  {message}")
+    untouched_until_confirmed = len(before) == NIGHTS
+    run(f"""{K} patch bsrc nightly --type=merge -p '{{"spec":{{"confirmPrunes":{len(expired)}}}}}'""")
+    began = time.monotonic()
+    run(f"{K} wait --for=condition=RetentionEffective bsrc/nightly --timeout=60s")
+    took = time.monotonic() - began
+    run(f"{K} get bsrc")
+    run(f"{K} get bsnap --sort-by=.spec.takenAt | sed -n '1,3p;$p'")
+    left = stage.bucket.dates_on_disk()
+    account.claim(
+        "Dumps whose six months are over went only when a person had named their number, and no other did",
+        untouched_until_confirmed and left == before - expired and len(expired) > 10,
+        f"{len(expired)} of {NIGHTS} went in {took:.1f} s; the oldest left is of {min(left):%Y-%m-%d}",
+    )
+    gone = [s for s in _statuses(stage, "bsnap").values() if s.get("purgedAt")]
+    account.claim(
+        "Each of them is proven gone: no version, no delete marker, no byte of it on the server's disk",
+        len(gone) == len(expired) and all(s["state"] == "Purged" for s in gone),
+        f"{len(gone)} Purged, the one that a delete marker had hidden among them",
+    )
 
 
 def _back_up(stage: Stage, company: Company) -> Backup:
     """Erase one person, then take the backup."""
-    heading("3  Somebody is forgotten, and then the nightly backup runs")
+    heading("4  Somebody is forgotten, and then the nightly backup runs")
     stage.shell.run(f"kubectl apply --server-side -f {HERE}/requests/before-the-backup.yaml")
     stage.shell.run(f"{K} wait --for=condition=Erased dreq/support-47999 --timeout=60s")
     sight = SiteSight(stage.site_url)
     others = sight.digest_without([BEFORE_THE_BACKUP, BY_ID, BY_EMAIL, SIGNED_UP_SINCE])
     untouched = sight.everything_of(DRY_RUN)
     dump = stage.directory / "site.dump"
+    time.sleep(1)  # the name tells whole seconds: this dump begins after the erasure, and says so
+    taken_at = datetime.now(UTC)
     say('$ pg_dump --format=custom --file=site.dump "$SITE_URL"')
     began = time.monotonic()
     stage.postgres.dump("site", dump)
-    say(f"  {dump.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s")
+    name = stage.bucket.put(taken_at, dump.read_bytes())
+    say(f"  {dump.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s, uploaded as {name}")
+    _until(lambda: name in _snapshots(stage), "the BackupSnapshot of tonight's dump")
     late = sign_up(stage.site_url, company.signs_up_late)
     say(f"Afterwards somebody signs up, and gets the key {late}.")
     if late != SIGNED_UP_SINCE:
         raise Failed(f"the sign-up after the backup got the key {late}, not {SIGNED_UP_SINCE}")
-    return Backup(dump, others, untouched)
+    return Backup(dump, name, others, untouched)
 
 
-def _erase(stage: Stage, company: Company, account: Account) -> None:
-    heading("4  People ask to be forgotten")
+def _erase(stage: Stage, company: Company, account: Account, backup: Backup) -> None:
+    heading("5  People ask to be forgotten")
     run, sight = stage.shell.run, SiteSight(stage.site_url)
     planned_before = sight.everything_of(DRY_RUN)
     addresses = {
@@ -217,12 +272,55 @@ def _erase(stage: Stage, company: Company, account: Account) -> None:
         and bool(parties_with(stage.tryton, "crm", company.site(DRY_RUN).email)),
         "; ".join(f"{store}: {_rows(rows)}" for store, rows in planned.items() if rows),
     )
+    _tell_of_last_copies(stage, account, backup)
     secrets = stage.shell.ask(f"{K} get secrets --field-selector=type=lethe.dev/identifier -o name").split()
     account.claim("The Secrets with the e-mail addresses are gone", not secrets, f"{len(secrets)} left")
 
 
+def _tell_of_last_copies(stage: Stage, account: Account, backup: Backup) -> None:
+    """Look whether each request says on which day the last dump dies that holds its person."""
+    snapshots = _snapshots(stage)
+    tonight = snapshots[backup.name]["expiresAt"]
+    last_night = max(s["expiresAt"] for name, s in snapshots.items() if name != backup.name)
+    promised = {name: last_night if name == "support-47999" else tonight for name in _last_copies(stage)}
+    _until(lambda: _last_copies(stage) == promised, "the requests to say when their last copy dies")
+    account.claim(
+        "Each request says on which day its last copy in a backup dies",
+        last_night < tonight,
+        f"{tonight}; for the one who was erased before tonight's dump {last_night}",
+    )
+
+
+def _last_copies(stage: Stage) -> dict[str, str]:
+    """Return what each request that erased somebody says of her last copy."""
+    return {
+        name: status.get("backups", {}).get("lastCopyGoneAt", "")
+        for name, status in _statuses(stage, "dreq").items()
+        if name != "support-48216-plan"
+    }
+
+
+def _next_night(stage: Stage, account: Account) -> None:
+    """Let the nightly job run once more: nobody who was erased is in that dump."""
+    known, told = len(_snapshots(stage)), _last_copies(stage)
+    stage.bucket.put(datetime.now(UTC), b"the next night's dump, which nobody who was erased is in")
+    _until(lambda: len(_snapshots(stage)) == known + 1, "the next night's dump to be known")
+    time.sleep(3)  # more than a scan
+    account.claim("The next night's dump changed none of these days", _last_copies(stage) == told)
+
+
+def _snapshot_called(stage: Stage, name: str) -> str:
+    return stage.shell.ask(f"{K} get bsnap {name} -o jsonpath='{{.spec.ref}}'").strip()
+
+
+def _snapshots(stage: Stage) -> dict[str, Any]:
+    """Return the status of every BackupSnapshot that tells one, by the name of the dump."""
+    items = json.loads(stage.shell.ask(f"{K} get bsnap -o json"))["items"]
+    return {s["spec"]["ref"]: s["status"] for s in items if s["status"].get("expiresAt")}
+
+
 def _restore(stage: Stage, company: Company, account: Account, backup: Backup) -> None:
-    heading("5  Somebody puts the backup back, and tells nobody")
+    heading("6  Somebody puts the backup back, and tells nobody")
     run, sight = stage.shell.run, SiteSight(stage.site_url)
     back = {key: company.site(key).email for key in (BY_ID, BY_EMAIL)}
     condition = '{.status.conditions[?(@.type=="SafeToServe")].status}{"\\n"}'
@@ -261,6 +359,12 @@ def _restore(stage: Stage, company: Company, account: Account, backup: Backup) -
         f"{closed_at - ended:+.1f} s from its end",
     )
     last_seen = watch.last_seen_at or opened_at
+    origin = event.get("restoredFrom", {}).get("snapshot", "")
+    account.claim(
+        "Which dump it was, the journal told, too",
+        bool(origin) and _snapshot_called(stage, origin) == backup.name,
+        f"BackupSnapshot {origin}",
+    )
     account.claim(
         "One restore was one RestoreEvent, and is counted once",
         _metric(stage, "lethe_restores_total") == 1,
@@ -297,7 +401,7 @@ def _restore(stage: Stage, company: Company, account: Account, backup: Backup) -
 
 
 def _look_around(stage: Stage, company: Company, account: Account) -> None:
-    heading("6  What is left behind")
+    heading("7  What is left behind")
     erased = [company.site(key).email for key in (BEFORE_THE_BACKUP, BY_ID, BY_EMAIL, SIGNED_UP_SINCE)]
     erased.append(company.only_in_the_crm.email)
     files = [stage.operator_log, *sorted(stage.ledger.parent.glob("ledger.db*"))]
