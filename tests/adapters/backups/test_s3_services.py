@@ -147,7 +147,7 @@ def test_what_does_not_speak_s3_proves_nothing(server: VersityServer, bucket: st
     with Odd(server.endpoint, lambda _: (200, body)) as odd:
         backend = open_backend(server, bucket, endpoint=odd.endpoint)
         for asked in asks(backend):
-            with pytest.raises(BackendUnavailable):
+            with pytest.raises(BackendUnavailable, match="does not speak S3"):
                 asked()
 
 
@@ -212,7 +212,7 @@ def test_a_listing_that_is_cut_short_is_no_listing(server: VersityServer, bucket
 def test_a_service_that_overlooks_the_prefix_shows_and_loses_nothing_of_others(
     server: VersityServer, bucket: str
 ) -> None:
-    server.put(bucket, "site2/20260101", b"of others")
+    server.put(bucket, "sits/20260101", b"of others")
     server.put(bucket, "site/20260101", b"ours")
     everything = server.client.list_object_versions(Bucket=bucket)["Versions"]
     versions = "".join(
@@ -224,11 +224,12 @@ def test_a_service_that_overlooks_the_prefix_shows_and_loses_nothing_of_others(
     listed = f"<ListVersionsResult><IsTruncated>false</IsTruncated>{versions}</ListVersionsResult>"
     with Odd(server.endpoint, lambda request: (200, listed) if "versions" in request.path else None) as odd:
         backend = open_backend(server, bucket, endpoint=odd.endpoint)
-        assert [one.ref for one in backend.list().snapshots] == ["20260101"]
+        (seen,) = backend.list().snapshots
+        assert (seen.ref, seen.size) == ("20260101", len(b"ours"))
 
         assert delete_one(backend, pin(backend, "20260101")).result is DeletionResult.ACCEPTED
 
-    assert set(server.files(bucket)) == {"site2/20260101"}
+    assert set(server.files(bucket)) == {"sits/20260101"}
 
 
 @pytest.mark.parametrize("said", [(501, "NotImplemented"), (403, "AccessDenied")])
@@ -251,6 +252,24 @@ def test_where_conditions_are_unknown_or_denied_the_object_is_looked_at_again_an
         assert len(deletions) == 2
         assert any("versions" in line for line in odd.asked[deletions[0] : deletions[1]])
     assert dict(plain_server.files(plain_bucket)) == {}
+
+
+def test_an_object_that_is_replaced_while_conditions_are_refused_stays(
+    plain_server: VersityServer, plain_bucket: str
+) -> None:
+    plain_server.put(plain_bucket, "site/20260101", b"first")
+
+    def replace(request: BaseHTTPRequestHandler) -> Reply | None:
+        if "If-Match" not in request.headers:
+            return None
+        plain_server.put(plain_bucket, "site/20260101", b"second")
+        return 501, refusal("NotImplemented")
+
+    with Odd(plain_server.endpoint, replace) as odd:
+        backend = open_backend(plain_server, plain_bucket, endpoint=odd.endpoint)
+        assert delete_one(backend, pin(backend, "20260101")).result is DeletionResult.IDENTITY_MISMATCH
+
+    assert dict(plain_server.files(plain_bucket)) == {"site/20260101": b"second"}
 
 
 def test_a_right_that_lacks_is_named(server: VersityServer, bucket: str) -> None:
