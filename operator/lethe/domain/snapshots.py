@@ -159,11 +159,14 @@ def _seen(
     if before is None or not before.live:
         return fresh  # what was purged is gone; this is another one under its name
     all_stores = tuple(dict.fromkeys((*before.stores, *stores)))
+    # Evidence only adds up: a date that is set back later speaks of nothing.
+    dates = {*before.evidence, *seen.evidence}
+    if seen.taken_at != before.taken_at:
+        dates.add(before.taken_at)
+    evidence = tuple(sorted(dates))
     if not before.pieces:
-        return replace(fresh, stores=all_stores, declared_at=before.declared_at)
+        return replace(fresh, stores=all_stores, declared_at=before.declared_at, evidence=evidence)
     if is_same(before.pieces, seen.pieces):
-        # Evidence only adds up: a date that is set back later speaks of nothing.
-        evidence = tuple(sorted({*before.evidence, *seen.evidence}))
         return replace(
             before,
             stores=all_stores,
@@ -187,8 +190,12 @@ def _declared(before: SnapshotRecord | None, fact: SnapshotDeclared) -> Snapshot
         return SnapshotRecord(
             fact.source, fact.ref, fact.stores, fact.at, fact.taken_at, declared_at=fact.taken_at
         )
-    latest = fact.taken_at if before.declared_at is None else max(before.declared_at, fact.taken_at)
-    return replace(before, declared_at=latest)
+    if before.declared_at is None:
+        return replace(before, declared_at=fact.taken_at)
+    # The later one counts for when it dies; the earlier one still tells when it may have begun.
+    earlier, later = sorted((before.declared_at, fact.taken_at))
+    evidence = before.evidence if earlier == later else tuple(sorted({*before.evidence, earlier}))
+    return replace(before, declared_at=later, evidence=evidence)
 
 
 def is_same(pinned: Iterable[str], found: Iterable[str]) -> bool:
