@@ -97,12 +97,9 @@ class DirectoryWorld(World):
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> DirectoryWorld:
-    # pytest's folders are closed to others; what others may do shows in the open only.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "backups").mkdir()
-    return DirectoryWorld(DirectoryBackend(str(tmp_path / "backups"), PATTERN, [tmp_path]), tmp_path)
+def world(open_folder: Path) -> DirectoryWorld:
+    (open_folder / "backups").mkdir()
+    return DirectoryWorld(DirectoryBackend(str(open_folder / "backups"), PATTERN, [open_folder]), open_folder)
 
 
 class TestDirectoryBackend(BackendContract):
