@@ -141,10 +141,9 @@ class BackendConnector:
 
             named = spec.restic.credentials_secret_ref.name
             _text(secret, named, "RESTIC_PASSWORD")
-            content = secret.content if secret is not None else {}
             return ResticBackend(
                 spec.restic.repository,
-                {key: _text(secret, named, key) for key in content},
+                _texts(secret, named),
                 spec.restic.host,
                 spec.restic.paths,
                 self._directories,
@@ -152,8 +151,11 @@ class BackendConnector:
         if spec.plugin is not None:
             from lethe.adapters.backups.plugin import load_backend  # noqa: PLC0415
 
+            reference = spec.plugin.credentials_secret_ref
             return load_backend(
-                spec.plugin.name, dict(spec.plugin.config or {}), dict(secret.content) if secret else {}
+                spec.plugin.name,
+                dict(spec.plugin.config or {}),
+                _texts(secret, reference.name if reference else ""),
             )
         raise BackendMisconfigured(
             "this version of Lethe speaks directory, s3, restic and plugin only",
@@ -168,6 +170,10 @@ def _authority(secret: SecretContent | None) -> str | None:
     with NamedTemporaryFile("wb", prefix="lethe-ca-", suffix=".crt", delete=False) as file:
         file.write(secret.content["ca.crt"])
     return file.name
+
+
+def _texts(secret: SecretContent | None, name: str) -> dict[str, str]:
+    return {key: _text(secret, name, key) for key in (secret.content if secret is not None else ())}
 
 
 def _text(secret: SecretContent | None, name: str, key: str) -> str:

@@ -135,7 +135,13 @@ def test_the_only_dump_left_is_held_loudly(
     api.sql_store("site", site.url)
     apply_source(api, dumps)
     eventually(lambda: snapshot_states(api) == {only.name: "Held"}, lambda: str(snapshot_states(api)))
-    assert api.condition("backupsources", "nightly", "RetentionEffective")["reason"] == "LastSnapshotHeld"
+    eventually(
+        lambda: (
+            api.condition("backupsources", "nightly", "RetentionEffective").get("reason")
+            == "LastSnapshotHeld"
+        ),
+        "the source to say so loudly",
+    )
     api.patch_spec("backupsources", "nightly", {"lastSnapshot": "Prune"})
     eventually(lambda: snapshot_states(api) == {only.name: "Purged"}, lambda: str(snapshot_states(api)))
     assert not only.exists()

@@ -6,6 +6,7 @@ import calendar
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 _PERIOD = re.compile(r"P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,3})W)?(?:(\d{1,4})D)?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d))")
@@ -28,6 +29,7 @@ class Period:
         return f"P{self.months}M{self.days}D" if self.days else f"P{self.months}M"
 
     @classmethod
+    @lru_cache(maxsize=64)
     def parse(cls, text: str) -> Period:
         """Parse an ISO 8601 period of years, months, weeks and days that is greater than zero.
 

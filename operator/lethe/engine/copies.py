@@ -15,7 +15,7 @@ from lethe.domain.snapshots import CopiesLeft, CopyStep
 from lethe.engine.metrics import Metrics
 from lethe.engine.world import World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
-from lethe.ports.ledger import Ledger
+from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
 from lethe.workflows.scanning import portions
@@ -26,6 +26,7 @@ GATHER_SECONDS = 0.3
 """How long the scans of several sources may gather: grading is for all of them."""
 RETRY_SECONDS = 10.0
 CALLS_AT_ONCE = 8
+TRIES = 6
 _HELD = frozenset({StoreState.VERIFIED, StoreState.NOT_FOUND})
 
 
@@ -45,7 +46,7 @@ class Copies:
         self._steps: Mapping[str, Sequence[CopyStep]] = {}
         self._wake = asyncio.Event()
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._untold: set[str] = set()
+        self._untold: dict[str, int] = {}
 
     def scanned(self) -> None:
         """A source was scanned, or is gone; a store's word on its backups has changed."""
@@ -61,12 +62,17 @@ class Copies:
                 pass
             await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
-            await self.grade()
+            try:
+                await self.grade()
+            except LedgerError:
+                raise
+            except Exception:
+                log.exception("what backups still hold could not be told; it is tried after the next scan")
 
     async def grade(self) -> None:
         """Look at all that was erased and is not proven gone from every backup."""
         coverage = self._coverage()
-        self._untold |= await asyncio.to_thread(self._grade, coverage)
+        self._untold.update(dict.fromkeys(await asyncio.to_thread(self._grade, coverage), 0))
         for some in portions(list(self._untold), 500):
             await self._tell(some)
 
@@ -130,7 +136,7 @@ class Copies:
 
     async def _tell_one(self, record: RequestRecord | None, request: str, left: CopiesLeft | None) -> None:
         if record is None:
-            self._untold.discard(request)
+            self._untold.pop(request, None)
             return
         namespace, name = record.accepted.namespace, record.accepted.name
         async with self._calls:
@@ -138,7 +144,10 @@ class Copies:
                 manifest = await self._cluster.get("deletionrequests", namespace, name)
                 before = (manifest or {}).get("status") or {}
                 if manifest is None or before.get("state") not in ("Erased", "Purged"):
-                    self._untold.discard(request)  # gone, or not told of its erasure: then reporting tells
+                    # Gone, another's, or not told of its erasure yet: then this follows a little later.
+                    self._untold[request] = self._untold.get(request, 0) + 1
+                    if manifest is None or self._untold[request] > TRIES:
+                        self._untold.pop(request, None)
                     return
                 status = self._status(record, left, before, manifest["metadata"].get("generation", 1))
                 if _told(status) != _told(before):
@@ -153,7 +162,7 @@ class Copies:
                     if status["state"] == "Purged" != before.get("state"):
                         message = "no backup holds this person any more"
                         await self._cluster.tell(Notice(manifest, "Purged", message))
-                self._untold.discard(request)
+                self._untold.pop(request, None)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("a DeletionRequest's last copy can't be told of yet: %s", away)
 

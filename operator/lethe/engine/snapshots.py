@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot
 from lethe.domain.conditions import Standing
 from lethe.domain.periods import Period
+from lethe.domain.pruning import Keeps
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.engine.metrics import Metrics
 from lethe.engine.world import Place, SourceGuard, World, place_of
@@ -38,11 +39,16 @@ CALLS_AT_ONCE = 16
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
+Basis = tuple[SnapshotRecord, str, Keeps | None, Deletion | None, bool, int]
+Objects = dict[Place, dict[str, list["SnapshotObject"]]]
+
+
 @dataclass(slots=True)
 class SnapshotObject:
     """A BackupSnapshot as the API server last showed it, reduced to what is needed of it.
 
-    `told` is a digest of its status, `own` whether Lethe made it.
+    `told` is a digest of its status, `own` whether Lethe made it. `basis` is what its status was made of
+    last: while that is the same, nothing has to be made of it again.
     """
 
     name: str
@@ -51,6 +57,7 @@ class SnapshotObject:
     taken_at: datetime
     own: bool
     told: bytes
+    basis: Basis | None = None
 
 
 class SnapshotObjects:
@@ -60,11 +67,17 @@ class SnapshotObjects:
         self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
     ) -> None:
         self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
-        self._objects: dict[Place, dict[str, list[SnapshotObject]]] = {}
+        self._objects: Objects = {}
+        self._meanwhile: list[tuple[Manifest, bool]] | None = None
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
 
     def note(self, manifest: Manifest, *, gone: bool) -> bool:
         """Take notice of an object; return whether its source should be scanned because of it."""
+        if self._meanwhile is not None:
+            self._meanwhile.append((manifest, gone))
+        return self._note(self._objects, manifest, gone=gone)
+
+    def _note(self, all_objects: Objects, manifest: Manifest, *, gone: bool) -> bool:
         try:
             snapshot = parse(BackupSnapshot, manifest)
         except InvalidManifest as invalid:
@@ -72,7 +85,7 @@ class SnapshotObjects:
             return False
         namespace, name = place_of(manifest)
         source, ref = (namespace, snapshot.spec.source), snapshot.spec.ref
-        objects = self._objects.setdefault(source, {}).setdefault(ref, [])
+        objects = all_objects.setdefault(source, {}).setdefault(ref, [])
         known = next((one for one in objects if one.name == name), None)
         if gone:
             if known is not None:
@@ -94,14 +107,16 @@ class SnapshotObjects:
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
         """Take notice of every object that there is, and of those that are not there any more."""
-        seen: dict[Place, dict[str, list[SnapshotObject]]] = {}
-        before, self._objects = self._objects, seen
+        listed: Objects = {}
+        self._meanwhile = []
         try:
             async for manifest in self._cluster.list("backupsnapshots", namespaces):
-                self.note(manifest, gone=False)
-        except BaseException:
-            self._objects = before
-            raise
+                self._note(listed, manifest, gone=False)
+            for manifest, gone in self._meanwhile:
+                self._note(listed, manifest, gone=gone)
+            self._objects = listed
+        finally:
+            self._meanwhile = None
 
     def declared(self, source: Place) -> list[Declared]:
         """Return what people and jobs have applied for a source."""
@@ -138,10 +153,25 @@ class SnapshotObjects:
             shown = objects.get(record.ref, [])
             if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
                 work += [self._remove(guard, record.ref, one) for one in shown if one.own]
-            else:  # one that went before anybody saw it is shown as well
+            elif self._has_changed(guard, record, shown, now):
                 work.append(self._keep(guard, record, now))
         for some in portions(work, 500):
             await asyncio.gather(*some)
+
+    def _has_changed(
+        self, guard: SourceGuard, record: SnapshotRecord, shown: Sequence[SnapshotObject], now: datetime
+    ) -> bool:
+        """Tell whether there is anything to do; one that went before anybody saw it is shown as well."""
+        if len(shown) != 1:
+            return True
+        return shown[0].basis != self._basis(guard, record, shown[0], now)
+
+    def _basis(self, guard: SourceGuard, record: SnapshotRecord, one: SnapshotObject, now: datetime) -> Basis:
+        scan, retention = guard.scan, guard.description.retention
+        held = (scan.plan.held or {}).get(record.ref) if scan else None
+        problem = scan.problems.get(record.ref) if scan else None
+        overdue = record.live and record.expires_at(Period.parse(retention)) <= now
+        return record, retention, held, problem, overdue, one.generation
 
     async def _keep(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> None:
         objects = self._objects.setdefault(guard.place, {}).setdefault(record.ref, [])
@@ -157,8 +187,8 @@ class SnapshotObjects:
             retention = Period.parse(guard.description.retention)
             for one in objects:
                 status = snapshot_status(record, standing, retention, generation=one.generation)
-                if _digest(status) != one.told:
-                    await self._write(guard, record.ref, one, status)
+                if _digest(status) == one.told or await self._write(guard, record.ref, one, status):
+                    one.basis = self._basis(guard, record, one, now)
 
     async def _create(self, guard: SourceGuard, record: SnapshotRecord) -> None:
         namespace, source = guard.place
@@ -184,6 +214,9 @@ class SnapshotObjects:
             try:
                 self._metrics.api_writes.labels("create").inc()
                 created = await self._cluster.create("backupsnapshots", namespace, manifest)
+                if created is None:  # the name is taken: by this snapshot's own object, or by another's
+                    taken = await self._cluster.get("backupsnapshots", namespace, name)
+                    created = taken if taken and _is_about(taken, source, record.ref) else None
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("a BackupSnapshot of source %s waits: %s", guard.name, away)
                 return
@@ -193,7 +226,7 @@ class SnapshotObjects:
 
     async def _write(
         self, guard: SourceGuard, ref: str, one: SnapshotObject, status: Mapping[str, Any]
-    ) -> None:
+    ) -> bool:
         try:
             self._metrics.api_writes.labels("status").inc()
             written = await self._cluster.write_status(
@@ -201,11 +234,12 @@ class SnapshotObjects:
             )
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("status of a BackupSnapshot of source %s waits: %s", guard.name, away)
-            return
+            return False
         if written:
             one.told = _digest(status)
         else:  # gone, or another one by now: the next scan makes it anew
             self._drop(guard.place, ref, one)
+        return written
 
     async def _remove(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:
         async with self._calls:
@@ -241,6 +275,11 @@ def _names(source: str, record: SnapshotRecord) -> Iterable[str]:
     moment = f"{record.taken_at:%Y%m%dt%H%M%Sz}"
     yield f"{stem}-{moment}"
     yield f"{stem}-{moment}-{hashlib.sha256(record.ref.encode()).hexdigest()[:10]}"
+
+
+def _is_about(manifest: Manifest, source: str, ref: str) -> bool:
+    spec = manifest.get("spec") or {}
+    return (spec.get("source"), spec.get("ref")) == (source, ref)
 
 
 def _is_own(manifest: Manifest) -> bool:
