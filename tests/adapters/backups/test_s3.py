@@ -295,6 +295,7 @@ def test_a_retained_version_is_locked_until_its_date(server: VersityServer, mode
     bucket = server.bucket(f"bucket-{next(_buckets)}", lock=True)
     backend = open_backend(server, bucket)
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+    server.put(bucket, "site/20260101", b"not retained")
     version = server.put(bucket, "site/20260101", b"retained")
     server.client.put_object_retention(
         Bucket=bucket,

@@ -178,7 +178,7 @@ class Bucket:
             yield current
 
     def uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield key and id of every unfinished multipart upload to a key that begins with `prefix`."""
+        """Yield key and id of unfinished multipart uploads, at least of those that begin with `prefix`."""
         for page in self._pages("list_multipart_uploads", "s3:ListBucketMultipartUploads", Prefix=prefix):
             if "Bucket" not in page:  # a service that overlooks `?uploads` lists objects
                 raise BackendUnavailable(
@@ -186,8 +186,7 @@ class Bucket:
                     "what they hold can't be proven gone; use a service that does",
                 )
             for one in page.get("Uploads", ()):
-                if one["Key"].startswith(prefix):
-                    yield one["Key"], one["UploadId"]
+                yield one["Key"], one["UploadId"]
 
     def require(self, prefix: str) -> None:
         """Raise unless the bucket can be listed."""
