@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,12 +30,16 @@ class Waits(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PruneRules:
-    """What a BackupSource says of pruning. `confirmed` is `spec.confirmPrunes`, unless it was used up."""
+    """What a BackupSource says of pruning.
+
+    `confirmed` is `spec.confirmPrunes`, unless it was used up; `spent` are the values that were.
+    """
 
     retention: Period
     hold_last: bool = True
     most_per_run: int = 10
     confirmed: int | None = None
+    spent: frozenset[int] = frozenset()
     suspended: bool = False
     too_long: bool = False
 
@@ -103,9 +108,11 @@ def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tup
     if clocks_disagree is not None:
         return Waits.CLOCKS_DISAGREE, f"nothing is pruned: {clocks_disagree}"
     if due > max(rules.most_per_run, rules.confirmed or 0):
+        # A value that was used up once is used up for ever: the next one covers as many.
+        wanted = next(count for count in itertools.count(due) if count not in rules.spent)
         message = (
             f"{due} snapshots are due at once, and spec.maxPrunesPerRun is {rules.most_per_run}; if that is "
-            f"right, set spec.confirmPrunes to {due}"
+            f"right, set spec.confirmPrunes to {wanted}"
         )
         return Waits.AWAITING_CONFIRMATION, message
     return None

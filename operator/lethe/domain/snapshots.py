@@ -29,6 +29,9 @@ from lethe.domain.periods import Period
 EVER = datetime.min.replace(tzinfo=UTC)
 """Before any erasure: a snapshot that began then holds everybody."""
 
+CLOCK_SKEW = timedelta(minutes=1)
+"""How far the clocks of a store and of its backups are taken to be apart at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
@@ -108,11 +111,15 @@ class SnapshotRecord:
         return retention.after(self.latest.astimezone(UTC))
 
     def began_at(self, longest_duration: timedelta) -> datetime:
-        """Return the earliest moment at which it can have begun."""
-        dates = [self.taken_at, *self.evidence, self.first_seen_at]
-        if self.declared_at is not None:
-            dates.append(self.declared_at)
-        return min(dates) - longest_duration
+        """Return the earliest moment at which it can have begun.
+
+        Where every date lies after the snapshot was seen, each is wrong, and nothing tells: `EVER`. What
+        somebody applied does not make up for that.
+        """
+        told = min((self.taken_at, *self.evidence))
+        if told == EVER or told > self.first_seen_at + CLOCK_SKEW:
+            return EVER
+        return min(told, self.first_seen_at, self.declared_at or told) - longest_duration
 
 
 def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesConfirmed) -> SourceRecord:
@@ -167,6 +174,10 @@ def _seen(
     if not before.pieces:
         return replace(fresh, stores=all_stores, declared_at=before.declared_at, evidence=evidence)
     if is_same(before.pieces, seen.pieces):
+        if before.began_at(timedelta(0)) == EVER:
+            evidence = tuple(
+                sorted({EVER, *evidence})
+            )  # a date that is corrected later does not tell of it either
         return replace(
             before,
             stores=all_stores,
@@ -178,8 +189,8 @@ def _seen(
         )
     # Other content under the same name. Its old dates say nothing of it, so it counts from now on; what
     # the old content held may be in it still, so it began when that did.
-    replaced = fresh.latest <= before.latest
-    evidence = tuple(sorted({before.began_at(timedelta(0)), *seen.evidence}))
+    replaced = fresh.latest <= max(before.latest, before.first_seen_at)
+    evidence = tuple(sorted({before.began_at(timedelta(0)), *seen.evidence, at}))
     return replace(
         fresh, stores=all_stores, evidence=evidence, replaced=replaced, declared_at=before.declared_at
     )
@@ -194,7 +205,8 @@ def _declared(before: SnapshotRecord | None, fact: SnapshotDeclared) -> Snapshot
         return replace(before, declared_at=fact.taken_at)
     # The later one counts for when it dies; the earlier one still tells when it may have begun.
     earlier, later = sorted((before.declared_at, fact.taken_at))
-    evidence = before.evidence if earlier == later else tuple(sorted({*before.evidence, earlier}))
+    nothing_more = earlier == later or before.began_at(timedelta(0)) == EVER
+    evidence = before.evidence if nothing_more else tuple(sorted({*before.evidence, earlier}))
     return replace(before, declared_at=later, evidence=evidence)
 
 
@@ -318,9 +330,6 @@ class CopiesLeft:
     def none_left(self) -> bool:
         """Tell whether it is proven that no snapshot holds the person any more."""
         return self.gone_at is None and not self.unproven
-
-
-CLOCK_SKEW = timedelta(minutes=1)
 
 
 def restored_snapshot(

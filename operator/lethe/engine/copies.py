@@ -86,9 +86,7 @@ class Copies:
         found = {}
         for guard in self._world.guards.values():
             sources = self._world.sources_of(guard.name)
-            scans = [
-                s.known.scanned_at if s.known is not None and s.known.snapshots else None for s in sources
-            ]
+            scans = [s.known.proven_until if s.known is not None else None for s in sources]
             proven = [scan for scan in scans if scan is not None]
             found[guard.name] = Coverage(
                 covered=bool(sources),

@@ -13,6 +13,7 @@ from lethe.domain.snapshots import (
     NO_BACKUPS,
     CopyStep,
     DirtyWindow,
+    SourceRecord,
     copy_steps,
     holding_snapshots,
 )
@@ -26,8 +27,9 @@ MARGIN = timedelta(days=30)
 class Coverage:
     """How a store's backups are known.
 
-    `scanned_at` is when the oldest of the newest successful listings of its sources began (`None`: one
-    of them was never listed, or has never shown a snapshot). `no_backups` is what the DataStore states.
+    `scanned_at` is up to when the newest listings of its sources tell of every snapshot that began: the
+    earliest of their `proven_until` (`None`: one of them proves nothing). `no_backups` is what the DataStore
+    states.
     """
 
     covered: bool = False
@@ -40,6 +42,10 @@ def grade(ledger: Ledger, coverage: Mapping[str, Coverage], *, now: datetime) ->
 
     Whose last copy is proven gone is recorded. A store that `coverage` does not name is not covered.
     """
+    # Two clocks agreed on when each listing began. One that was set back since must not date the proof
+    # before it: tombstones end by that date.
+    listed = (known.scanned_at for known in coverage.values() if known.scanned_at is not None)
+    now = max((now, *listed))
     changed = set[str]()
     for store, steps in steps_of(ledger, coverage, ledger.cleared_stores()).items():
         changed |= ledger.grade(store, steps)
@@ -60,11 +66,30 @@ def steps_of(
     for store in stores:
         known = coverage.get(store, Coverage())
         holding = holding_snapshots(store, snapshots, sources, windows)
+        proven_until = _proven_until(store, known, sources, windows)
         if known.no_backups and not holding:
             steps[store] = NO_BACKUPS
         else:
-            steps[store] = copy_steps(holding, covered=known.covered, scanned_at=known.scanned_at)
+            steps[store] = copy_steps(holding, covered=known.covered, scanned_at=proven_until)
     return steps
+
+
+def _proven_until(
+    store: str, known: Coverage, sources: Mapping[str, SourceRecord], windows: Sequence[DirtyWindow]
+) -> datetime | None:
+    """Return of whom the listings prove that no snapshot holds them which they did not show: of those who
+    were erased before. `None`: of nobody.
+
+    A dump that takes long began long before it could be listed. One that began while erased persons were
+    back holds everybody, so a listing proves nothing until such a dump must have shown.
+    """
+    if known.scanned_at is None:
+        return None
+    longest = max((one.longest_duration for one in sources.values() if store in one.stores), default=0.0)
+    reach = known.scanned_at - EVER
+    until = EVER + max(reach - timedelta(seconds=longest), timedelta(0))
+    back = any(one.store == store and (one.until is None or one.until >= until) for one in windows)
+    return None if back else until
 
 
 def dirty_windows(episodes: Sequence[RestoreEpisode]) -> list[DirtyWindow]:

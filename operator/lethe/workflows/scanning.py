@@ -34,6 +34,7 @@ from lethe.domain.facts import (
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PrunePlan, PruneRules, prune_plan
 from lethe.domain.snapshots import (
+    EVER,
     SnapshotRecord,
     SourceRecord,
     evolve_snapshots,
@@ -78,7 +79,12 @@ class SourceDescription:
 
 @dataclass(slots=True)
 class KnownSource:
-    """A source and what is known of its snapshots; all of it is in the ledger and the backend."""
+    """A source and what is known of its snapshots; all of it is in the ledger and the backend.
+
+    `scanned_at` is when the newest successful listing began, `proven_until` up to when it tells of every
+    snapshot that began (`None`: it proves nothing, for no listing of this source has ever shown a snapshot).
+    `partial_since` are the unfinished ones that it showed, with the last listing that did not.
+    """
 
     description: SourceDescription
     backend: Backend
@@ -86,6 +92,8 @@ class KnownSource:
     snapshots: dict[str, SnapshotRecord] = field(default_factory=dict)
     loaded: bool = False
     scanned_at: datetime | None = None
+    proven_until: datetime | None = None
+    partial_since: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -151,26 +159,29 @@ def scan(
     listing = source.backend.list()
     done = Scan(listing, changed=described)
     disagreement = clocks(listing.date)
+    # The clock may have been set while the listing went on. What the clocks agree upon is `ended`, and
+    # whichever is earlier lets nothing die too soon and proves nothing too much.
+    ended = now()
+    moment = min(began, ended)
     rules = _rules(source)
     if disagreement is None:
         _refuse_empty(source, listing)
-        done.changed |= _record(source, ledger, listing, declared, began)
-        source.scanned_at = began
+        done.changed |= _record(source, ledger, listing, declared, ended)
+        _note_proof(source, listing, moment)
 
     def decide() -> PrunePlan:
         return prune_plan(
             source.snapshots.values(),
             rules,
-            now=began,
+            now=moment,
             held_stores=held_stores,
             clocks_disagree=disagreement,
         )
 
     done.plan = decide()
+    done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.go, AT_ONCE):
         _prune(source, ledger, some, done, now)
-    if done.plan.go and done.plan.due > rules.most_per_run and rules.confirmed is not None:
-        _append(source, ledger, [PrunesConfirmed(source.name, now(), rules.confirmed)])
     done.next = decide().next if done.plan.go else done.plan.next
     return done
 
@@ -184,6 +195,7 @@ def _rules(source: KnownSource) -> PruneRules:
         hold_last=description.hold_last,
         most_per_run=description.most_per_run,
         confirmed=None if confirmed in spent else confirmed,
+        spent=spent,
         suspended=description.suspended,
         too_long=description.too_long,
     )
@@ -209,7 +221,8 @@ def _describe(source: KnownSource, ledger: Ledger) -> bool:
 
 def _refuse_empty(source: KnownSource, listing: Listing) -> None:
     """Raise for a listing that shows nothing where something was: more likely the wrong place than empty."""
-    there = [s for s in source.snapshots.values() if _should_be_there(s)]
+    # Also what Lethe meant to delete: whether it did, or is shown the wrong place, nobody can tell.
+    there = [s for s in source.snapshots.values() if s.present and s.deleted_at is None]
     if there and not listing.snapshots:
         raise BackendUnavailable(
             f"the listing is empty, although {len(there)} snapshots were there; nothing is concluded from it",
@@ -217,22 +230,28 @@ def _refuse_empty(source: KnownSource, listing: Listing) -> None:
         )
 
 
-def _should_be_there(snapshot: SnapshotRecord) -> bool:
-    return snapshot.live and bool(snapshot.pieces) and snapshot.intended_at is None
+def _note_proof(source: KnownSource, listing: Listing, began: datetime) -> None:
+    """Note what a listing tells that began then: nothing of who may be in a dump that is not finished yet."""
+    since, before = source.partial_since, source.scanned_at or EVER
+    source.partial_since = {name: since.get(name, before) for name in listing.partial}
+    source.scanned_at = began
+    if any(snapshot.pieces for snapshot in source.snapshots.values()):
+        source.proven_until = min((began, *source.partial_since.values()))
 
 
 def _record(
     source: KnownSource, ledger: Ledger, listing: Listing, declared: Sequence[Declared], now: datetime
 ) -> bool:
     stores, known = source.description.stores, source.snapshots
+    # A first sight caps what a snapshot's dates may say. One that was noted by clocks that were all behind
+    # would let the snapshot die at once when they are set right.
+    now = max((now, *(snapshot.first_seen_at for snapshot in known.values())))
     fresh = [s for s in listing.snapshots if needs_recording(known.get(s.ref), s, stores)]
     facts: list[Fact] = [
         SnapshotsSeen(source.name, now, stores, tuple(some)) for some in portions(fresh, IN_ONE_FACT)
     ]
     shown = {sighting.ref for sighting in listing.snapshots}
-    vanished = [
-        s.ref for s in known.values() if _should_be_there(s) and s.vanished_at is None and s.ref not in shown
-    ]
+    vanished = [s.ref for s in known.values() if s.present and s.intended_at is None and s.ref not in shown]
     facts += [SnapshotsVanished(source.name, now, tuple(some)) for some in portions(vanished, IN_ONE_FACT)]
     new = {sighting.ref: sighting for sighting in fresh}
     facts += [
@@ -267,6 +286,28 @@ def _append(source: KnownSource, ledger: Ledger, facts: Sequence[Fact]) -> None:
 # 4 and 5: delete and prove
 
 
+def _intend(
+    source: KnownSource,
+    ledger: Ledger,
+    plan: PrunePlan,
+    rules: PruneRules,
+    now: Callable[[], datetime],
+) -> bool:
+    """Record what is about to be deleted, and in the same breath that a person's consent is used up by it.
+
+    So a crash leaves neither a consent that can be used twice nor a part of what it was given for.
+    """
+    intended = [snapshot.ref for snapshot in plan.go if snapshot.intended_at is None]
+    facts: list[Fact] = [
+        PruneIntended(source.name, now(), tuple(some)) for some in portions(intended, IN_ONE_FACT)
+    ]
+    if plan.go and plan.due > rules.most_per_run and rules.confirmed is not None:
+        facts.append(PrunesConfirmed(source.name, now(), rules.confirmed))
+    if facts:
+        _append(source, ledger, facts)
+    return bool(facts)
+
+
 def _prune(
     source: KnownSource,
     ledger: Ledger,
@@ -275,9 +316,6 @@ def _prune(
     now: Callable[[], datetime],
 ) -> None:
     name = source.name
-    intended = tuple(s.ref for s in snapshots if s.intended_at is None)
-    if intended:
-        _append(source, ledger, [PruneIntended(name, now(), intended)])
     deletions = source.backend.delete([Pin(s.ref, s.pieces) for s in snapshots])
     accepted = [s for s in snapshots if _was_accepted(deletions, s.ref)]
     # One that had vanished was deleted by somebody else: Lethe only proves it gone.
@@ -297,7 +335,7 @@ def _prune(
     if purged:
         _append(source, ledger, [SnapshotsPurged(name, now(), purged)])
         done.purged += purged
-    done.changed |= bool(intended or by_lethe or purged)
+    done.changed |= bool(by_lethe or purged)
 
 
 def _was_accepted(deletions: Mapping[str, Deletion], ref: str) -> bool:
