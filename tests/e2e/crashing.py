@@ -1,18 +1,19 @@
 """An operator that kills itself with SIGKILL right before or right after its Nth side effect.
 
 `python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
-of a store, and each write to the API server; each has a moment before and one after, numbered from 1
-in the order in which they come about in this process. N of 0 never kills; COUNT_FILE then says how many
-there were.
+of a store, each call of a backend, and each write to the API server; each has a moment before and one
+after, numbered from 1 in the order in which they come about in this process. N of 0 never kills;
+COUNT_FILE then says how many there were.
 """
 
 import asyncio
 import inspect
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from lethe.settings import read_settings
 
 LEDGER = {"append", "take_over"}
 STORE = {"erase", "tick", "advance_sequences"}
-CLUSTER = {"delete_secret", "write_status", "create"}
+CLUSTER = {"delete_secret", "write_status", "create", "delete"}
+BACKEND = {"list", "delete", "gone"}
 
 
 class Moments:
@@ -78,6 +80,24 @@ class Fragile:
         return guarded
 
 
+def run_forked(environment: Mapping[str, str], fatal: int, count_file: Path, log: Path) -> None:
+    """Run the fragile operator in a process that was forked from one that has imported everything."""
+    # Nobody else ends it, should the tests be killed.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    sys.exit(main(fatal, count_file))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(fatal: int, count_file: Path) -> int:
     """Run the fragile operator."""
     settings = read_settings(os.environ)
@@ -89,6 +109,7 @@ def main(fatal: int, count_file: Path) -> int:
             wrap_ledger=lambda ledger: Fragile(ledger, LEDGER, moments),
             wrap_cluster=lambda cluster: Fragile(cluster, CLUSTER, moments),
             wrap_store=lambda store: Fragile(store, STORE, moments),
+            wrap_backend=lambda backend: Fragile(backend, BACKEND, moments),
         )
     )
 
