@@ -10,11 +10,18 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, select
 
 import lethe.adapters.ledger
 from lethe.adapters.keys.files import FileKeyring
-from lethe.adapters.ledger.ledger import open_ledger
-from lethe.adapters.ledger.schema import VERSIONS, metadata
+from lethe.adapters.ledger.docs import number_of
+from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.adapters.ledger.schema import VERSIONS, clearings, metadata, request_months, requests
+from lethe.domain.facts import Completed, Confirmed, CopiesGone, NotFound, Outcome, Reerased
+from lethe.domain.journal import Head, KnownHead
+from lethe.ports.ledger import KeysDoNotMatch, MoveSettled
+from tests.contracts.ledger_backups_contract import DECEMBER, HOUR, done
+from tests.contracts.ledger_facts import NOW, Clock, accepted
 from tests.servers import PostgresServer
 
 
@@ -58,3 +65,79 @@ def test_openers_at_once_make_one_ledger(url: str, tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 8
     assert len(set(found)) == 1
+
+
+_AS_IT_WAS_IN_0001 = """
+    DROP TABLE clearings; DROP TABLE snapshots; DROP TABLE sources; DROP TABLE request_months;
+    DROP INDEX entries_period;
+    ALTER TABLE requests DROP COLUMN completed_at;
+    ALTER TABLE requests DROP COLUMN outcome;
+    ALTER TABLE requests DROP COLUMN purged_at;
+    ALTER TABLE store_heads DROP COLUMN head_at;
+    ALTER TABLE store_heads DROP COLUMN settled_at;
+    UPDATE alembic_version SET version_num = '0001'
+"""
+
+
+def test_a_ledger_of_the_first_schema_goes_on_with_all_that_it_knew(url: str, tmp_path: Path) -> None:
+    keyring, clock = FileKeyring(tmp_path), Clock()
+    old = open_ledger(url, keyring, now=clock)
+    old.take_over()
+    facts = done("a", 1, stores=("site", "crm"))
+    old.append([*facts[:3], NotFound("a", "crm", NOW, "canary"), *facts[3:], *done("b", 2, at=NOW + HOUR)])
+    old.append([accepted("nowhere"), Completed("nowhere", NOW, Outcome.ERASED)])
+    old.append([accepted("planned"), Completed("planned", NOW, Outcome.PLANNED), accepted("open")])
+    old.append(moves=[MoveSettled("site", Head(1, "a" * 64))])
+    clock.now = DECEMBER
+    old.append([Confirmed("open", ()), Reerased("site", None, NOW + 2 * HOUR, 9, (1,))])
+    expected, position = _filled(old), old.position()
+    with old._engine.begin() as connection:
+        for statement in _AS_IT_WAS_IN_0001.split(";"):
+            connection.exec_driver_sql(statement)
+    old.close()
+
+    ledger = open_ledger(url, keyring, now=clock)
+    assert _filled(ledger) == expected
+    assert expected["clearings"] == [
+        ("a", "crm", number_of(NOW), None, False),
+        ("a", "site", number_of(NOW + 2 * HOUR), None, False),
+        ("b", "site", number_of(NOW + HOUR), None, False),
+        ("nowhere", "", number_of(NOW), None, True),
+    ]
+    assert ledger.verify() == ledger.position() == position
+    assert ledger.known_head("site") == KnownHead(Head(1, "a" * 64))
+    with ledger._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    ledger.take_over()
+    ledger.append([CopiesGone(DECEMBER, ("nowhere",))])
+    assert ledger.purgeable() == []
+    ledger.close()
+
+
+def test_a_migration_under_other_keys_leaves_the_ledger_as_it_was(url: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    ledger = open_ledger(url, FileKeyring(tmp_path))
+    with ledger._engine.begin() as connection:
+        for statement in _AS_IT_WAS_IN_0001.split(";"):
+            connection.exec_driver_sql(statement)
+    with pytest.raises(KeysDoNotMatch):
+        open_ledger(url, FileKeyring(tmp_path / "other"))
+    with ledger._engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == "0001"
+        assert not inspect(connection).has_table("clearings")
+    ledger.close()
+
+
+def _filled(ledger: SqlLedger) -> dict[str, list[tuple[object, ...]]]:
+    """Return what the migration has to fill in."""
+    queries = {
+        "clearings": select(clearings),
+        "months": select(request_months),
+        "ended": select(
+            requests.c.request, requests.c.completed_at, requests.c.outcome, requests.c.purged_at
+        ),
+    }
+    with ledger._engine.connect() as connection:
+        return {
+            name: sorted(tuple(row) for row in connection.execute(query)) for name, query in queries.items()
+        }

@@ -14,11 +14,12 @@ import pytest
 
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
-from lethe.domain.facts import Completed, Outcome
+from lethe.domain.facts import Completed, Outcome, TombstonesEnded
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
+from tests.contracts.ledger_backups_contract import DECEMBER, done, purge
 from tests.contracts.ledger_contract import OPERATOR, LedgerContract
-from tests.contracts.ledger_facts import NOW, accepted
+from tests.contracts.ledger_facts import NOW, Clock, accepted
 
 
 class TestSqliteLedger(LedgerContract):
@@ -75,6 +76,24 @@ class TestSqliteLedger(LedgerContract):
         behind.close()
         ledger.append([accepted("c")])
         assert wrapped not in _bytes_of(tmp_path)
+
+    def test_when_tombstones_end_neither_their_key_nor_their_ciphertext_stays_in_the_files(
+        self, ledger: Ledger, tmp_path: Path, clock: Clock
+    ) -> None:
+        ledger.append([*done("a", *range(1, 40)), *done("b", 99)])
+        with sqlite3.connect(tmp_path / "ledger.db") as behind:
+            secrets = [key for (key,) in behind.execute("SELECT wrapped_key FROM period_keys")]
+            for query in ("SELECT payload FROM entries", "SELECT doc FROM requests"):
+                for (text,) in behind.execute(query):
+                    secrets += [text[at : at + 64] for at in range(0, len(text) - 32, 64)]
+        behind.close()
+        assert sum(secret in _bytes_of(tmp_path) for secret in secrets) > len(secrets) / 2
+        clock.now = DECEMBER
+        purge(ledger, "a", "b")
+        ledger.append([TombstonesEnded(DECEMBER, "2026-11", ("a", "b"))])
+        in_files = _bytes_of(tmp_path)
+        assert not [secret for secret in secrets if secret in in_files]
+        assert ledger.verify() == ledger.position()
 
     def test_a_closed_ledger_is_one_file(self, ledger: Ledger, tmp_path: Path) -> None:
         ledger.append([accepted("a")])

@@ -94,11 +94,8 @@ def open_people(connection: Connection, fact: Reerased) -> list[str]:
 def _people(
     connection: Connection, fact: Reerased, which: ColumnElement[bool], *columns: ColumnElement[Any]
 ) -> Select[Any]:
-    numbers = table_of(connection, fact.numbers).subquery()
-    where_they_stand = (
-        select(tombstones.c.sequence)
-        .join(numbers, tombstones.c.number == numbers.c.value)
-        .where(tombstones.c.store == fact.store)
+    where_they_stand = select(tombstones.c.sequence).where(
+        tombstones.c.store == fact.store, tombstones.c.number.in_(table_of(connection, fact.numbers))
     )
     whose = select(entries.c.request).where(entries.c.sequence.in_(where_they_stand))
     return select(*columns).where(requests.c.request.in_(whose), which)
