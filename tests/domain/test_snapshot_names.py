@@ -104,6 +104,8 @@ def test_a_name_tells_its_moment(pattern: str, name: str, moment: datetime) -> N
         ("*{takenAt:%Y%m%d}", "a/20260522"),
         ("{takenAt:%Y%m%d}*", "20260522/a"),
         ("{takenAt:%s}", "123456789012"),
+        ("{takenAt:%s}*", "177948541512"),
+        ("{takenAt:%s.%f}*", "1779485415.1234567"),
         ("{takenAt:%Y%m%d}", "2" * 5000),
         ("{takenAt:%Y%m%d}*", "20260522" + "x" * 5000),
         ("{takenAt:%Y%m%d}", ""),

@@ -183,9 +183,10 @@ def test_bytes_that_only_a_deleted_snapshot_held_are_gone_from_the_packs(world: 
 
 
 def test_not_even_the_unused_bytes_that_restic_would_tolerate_stay(world: ResticWorld) -> None:
-    # One pack with a large file of one snapshot and a small one of another: 5 % unused is restic's default.
+    # One pack with a large file that stays and a small one that goes: restic leaves 5 % unused by default,
+    # save in packs of less than a 25th of their full size (16 MiB).
     kept = world.folder / "kept"
-    kept.write_bytes(os.urandom(400_000))
+    kept.write_bytes(os.urandom(3_000_000))
     small = world.folder / "small"
     small.write_bytes(os.urandom(1_000))
     both = world.restic("backup", "--json", f"--host={HOST}", str(kept), str(small))
@@ -225,6 +226,27 @@ def test_a_locked_repository_is_left_alone_with_a_hint(world: ResticWorld) -> No
         with pytest.raises(BackendUnavailable, match="restic unlock"):
             world.backend.delete(pins)
     assert set(world.seen()) == {deleted, kept}
+
+
+def test_the_lock_of_a_prune_that_was_killed_hides_no_snapshot(world: ResticWorld) -> None:
+    (ref,) = world.nights(1)
+    pins = world.pin(ref)
+    locks = world.repository / "locks"
+    while not list(locks.iterdir()):  # once more, should it have ended before it was killed
+        prune = subprocess.Popen(
+            [restic(), "--no-cache", "--quiet", "prune"],
+            stderr=subprocess.DEVNULL,
+            env={"RESTIC_REPOSITORY": str(world.repository), "RESTIC_PASSWORD": PASSWORD},
+        )
+        while not list(locks.iterdir()) and prune.poll() is None:
+            pass
+        prune.kill()
+        prune.wait()
+    assert set(world.seen()) == {ref}
+    with pytest.raises(BackendUnavailable, match="restic unlock"):
+        world.backend.delete(pins)
+    world.restic("unlock", "--remove-all")
+    assert world.delete_one(*pins) is DeletionResult.ACCEPTED
 
 
 def test_a_snapshot_that_was_forgotten_and_not_pruned_is_not_gone_until_somebody_asks_again(
