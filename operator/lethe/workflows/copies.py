@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lethe.domain.facts import CopiesGone, TombstonesEnded
+from lethe.domain.requests import IllegalTransition
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import (
     EVER,
@@ -50,7 +51,10 @@ def grade(ledger: Ledger, coverage: Mapping[str, Coverage], *, now: datetime) ->
     for store, steps in steps_of(ledger, coverage, ledger.cleared_stores()).items():
         changed |= ledger.grade(store, steps)
     while purgeable := ledger.purgeable():
-        ledger.append([CopiesGone(now, tuple(purgeable))])
+        try:
+            ledger.append([CopiesGone(now, tuple(purgeable))])
+        except IllegalTransition:
+            break  # somebody was written back at this very moment: graded anew after the next scan
         changed.update(purgeable)
     return frozenset(changed)
 
