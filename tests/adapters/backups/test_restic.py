@@ -93,6 +93,10 @@ class ResticWorld(World):
         """Return the packs: the files that hold what was backed up, each named by its digest."""
         return {path.name for path in (self.repository / "data").rglob("*") if path.is_file()}
 
+    def locks(self) -> list[Path]:
+        """Return the locks that are held; one that is just being written has another name still."""
+        return [path for path in (self.repository / "locks").iterdir() if "-tmp-" not in path.name]
+
     def asked(
         self,
         *,
@@ -232,17 +236,16 @@ def test_a_locked_repository_is_left_alone_with_a_hint(world: ResticWorld) -> No
 def test_a_prune_of_others_hides_no_snapshot_however_long_it_lasts(world: ResticWorld) -> None:
     (ref,) = world.nights(1)
     pins = world.pin(ref)
-    locks = world.repository / "locks"
     while True:  # once more, should it have ended before it was halted
         prune = subprocess.Popen(
             [restic(), "--no-cache", "--quiet", "prune"],
             stderr=subprocess.DEVNULL,
             env={"RESTIC_REPOSITORY": str(world.repository), "RESTIC_PASSWORD": PASSWORD},
         )
-        while not list(locks.iterdir()) and prune.poll() is None:
+        while not world.locks() and prune.poll() is None:
             pass
         prune.send_signal(signal.SIGSTOP)
-        if list(locks.iterdir()):
+        if world.locks():
             break
         prune.send_signal(signal.SIGCONT)
         prune.wait()
@@ -458,7 +461,7 @@ def locked(world: ResticWorld) -> Iterator[None]:
         env={"RESTIC_REPOSITORY": str(world.repository), "RESTIC_PASSWORD": PASSWORD},
     )
     try:
-        while not list((world.repository / "locks").iterdir()):
+        while not world.locks():
             assert backup.poll() is None
         yield
     finally:
