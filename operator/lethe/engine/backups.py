@@ -17,12 +17,12 @@ from lethe.api.status import differs, source_status
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.backup_conditions import Difficulty, SourceSight, standing_of_source
-from lethe.domain.clocks import Clocks
 from lethe.domain.periods import InvalidPeriod, Period
 from lethe.domain.pruning import Keeps
 from lethe.domain.snapshots import SnapshotState
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects, difficulty_of
+from lethe.engine.steady import SteadyClock
 from lethe.engine.world import Place, SourceGuard, World, place_of
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
@@ -59,24 +59,6 @@ class ConnectBackend(Protocol):
         ...
 
 
-class SteadyClock:
-    """What this host's wall clock should say, by the clock that nobody can set."""
-
-    def __init__(self, clock: Callable[[], datetime], steady: Callable[[], float]) -> None:
-        self._clock, self._steady = clock, steady
-        self._agreed = (clock(), steady())
-
-    def read(self, others: dict[str, datetime]) -> str | None:
-        """Compare this host's clock with others; return why no date can be relied upon, else `None`."""
-        now, steady = self._clock(), self._steady()
-        agreed_at, agreed_steady = self._agreed
-        expected = agreed_at + timedelta(seconds=steady - agreed_steady)
-        disagreement = Clocks(now, others, expected).disagreement()
-        if disagreement is None:
-            self._agreed = now, steady
-        return disagreement
-
-
 class Backups:
     """A task for each source, which scans it each interval and whenever something was applied."""
 
@@ -88,19 +70,17 @@ class Backups:
         connect: ConnectBackend,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime],
+        steady: SteadyClock,
         retention: Period,
         scan_interval: float,
-        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         scanned: Callable[[], None],
     ) -> None:
         self._world, self._ledger, self._cluster, self._connect = world, ledger, cluster, connect
-        self._metrics, self._clock, self._retention = metrics, clock, retention
+        self._metrics, self._steady, self._clock, self._retention = metrics, steady, steady.now, retention
         self._scan_interval, self._scanned = scan_interval, scanned
-        self._steady = SteadyClock(clock, steady)
         self._threads = ThreadPoolExecutor(MOST_SOURCES_AT_ONCE, thread_name_prefix="source")
         self._locks: dict[Place, asyncio.Lock] = {}
-        self.objects = SnapshotObjects(world, cluster, metrics, clock)
+        self.objects = SnapshotObjects(world, cluster, metrics, steady.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # sources
@@ -165,7 +145,7 @@ class Backups:
         """Destroy, once an hour, what is kept of persons of whom nothing can be restored any more."""
         while True:
             await asyncio.sleep(FORGET_SECONDS)
-            disagreement = self._steady.read(self._others(await self._offset_of_server()))
+            disagreement = self._steady.compare(self._others(await self._offset_of_server()))
             if disagreement is not None:
                 log.warning("no tombstone is ended: %s", disagreement)
                 continue
@@ -278,7 +258,7 @@ class Backups:
         offset = await self._offset_of_server()
 
         def clocks(backend_date: datetime | None) -> str | None:
-            return self._steady.read(self._others(offset, backend_date))
+            return self._steady.compare(self._others(offset, backend_date))
 
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
@@ -301,7 +281,7 @@ class Backups:
         await self.objects.reconcile(guard, known)
 
     def _others(self, offset: timedelta | None, backend_date: datetime | None = None) -> dict[str, datetime]:
-        others = {"the API server": self._clock() + offset} if offset is not None else {}
+        others = {"the API server": self._steady.wall() + offset} if offset is not None else {}
         if backend_date is not None:
             others["the backend"] = backend_date
         return others
@@ -312,7 +292,7 @@ class Backups:
             told = await self._cluster.server_time()
         except (ClusterUnavailable, ClusterRefused):
             return None
-        return None if told is None else told - self._clock()
+        return None if told is None else told - self._steady.wall()
 
     def _tell_of(self, guard: SourceGuard, scan: Scan) -> None:
         count = self._metrics.prunes.labels

@@ -29,6 +29,7 @@ from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.engine.schedule import Schedule
+from lethe.engine.steady import SteadyClock
 from lethe.engine.world import Place, StoreGuard, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
@@ -83,6 +84,9 @@ class Engine:
         scan_interval: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        # A clock that is set while Lethe runs must not date an erasure before the backups that hold it.
+        steady = SteadyClock(clock, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+        clock = steady.now
         self.world = World()
         self.metrics = metrics
         self._ledger, self._cluster, self._connect = ledger, cluster, connect
@@ -99,7 +103,7 @@ class Engine:
             cluster,
             connect_backend,
             metrics,
-            clock=clock,
+            steady=steady,
             retention=retention,
             scan_interval=scan_interval,
             scanned=self.copies.scanned,

@@ -136,14 +136,13 @@ def _identifier_digest(keyring: Keyring, order: ErasureOrder) -> str | None:
 
 def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str | None) -> Hindrance | None:
     other_spec = record.accepted.spec_digest != spec_digest
-    # Of one whose memory has ended, nothing is left by which the content of its Secret could be compared.
-    other_person = not record.forgotten and identifier_digest not in (
-        None,
-        record.accepted.identifier_digest,
-    )
+    # Once the memory of an erasure has ended, a Secret that is there can't be compared: nothing is claimed.
+    other_person = identifier_digest not in (None, record.accepted.identifier_digest)
     if not other_spec and not other_person:
         return None
     what = "another spec" if other_spec else "another person in its Secret"
+    if record.forgotten and not other_spec:
+        what = "a Secret of which nothing is remembered any more"
     return Hindrance(
         Obstacle.NAME_REUSED,
         f"a DeletionRequest {record.accepted.name} with {what} was accepted at "
