@@ -3,6 +3,9 @@
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from tests.e2e.company import Api
 
 PATTERN = "site-{takenAt:%Y%m%dT%H%M%SZ}.dump"
 
@@ -23,3 +26,22 @@ def leave_dump(directory: Path, taken_at: datetime, content: bytes = b"a dump") 
 def days_ago(days: float) -> datetime:
     """Return the whole second that many days before now."""
     return datetime.now(UTC).replace(microsecond=0) - timedelta(days=days)
+
+
+def apply_source(api: Api, directory: Path, **spec: Any) -> None:
+    """Apply the BackupSource `nightly` of such a directory, with the dumps of the store `site`."""
+    api.create(
+        "backupsources",
+        "nightly",
+        {"stores": ["site"], "directory": {"path": str(directory), "name": PATTERN}, **spec},
+    )
+
+
+def snapshot_states(api: Api) -> dict[str, str]:
+    """Return the state of each BackupSnapshot by what its source calls it."""
+    return {one["spec"]["ref"]: one.get("status", {}).get("state", "") for one in api.list("backupsnapshots")}
+
+
+def instant(moment: datetime) -> str:
+    """Return a moment as the API writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,14 +2,13 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lethe.domain.periods import Period
 from tests.e2e.company import Api, Site, eventually, names
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import PATTERN, days_ago, dump_name, leave_dump
+from tests.e2e.dumps import apply_source, days_ago, dump_name, instant, leave_dump, snapshot_states
 
 pytestmark = pytest.mark.e2e
 
@@ -20,22 +19,6 @@ def dumps(tmp_path: Path) -> Path:
     directory = tmp_path / "dumps"
     directory.mkdir()
     return directory
-
-
-def apply_source(api: Api, directory: Path, **spec: Any) -> None:
-    api.create(
-        "backupsources",
-        "nightly",
-        {"stores": ["site"], "directory": {"path": str(directory), "name": PATTERN}, **spec},
-    )
-
-
-def snapshot_states(api: Api) -> dict[str, str]:
-    return {one["spec"]["ref"]: one.get("status", {}).get("state", "") for one in api.list("backupsnapshots")}
-
-
-def instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_expired_dumps_go_and_the_request_tells_when_its_last_copy_dies(
