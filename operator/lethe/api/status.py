@@ -128,6 +128,8 @@ def restore_status(
         "observedGeneration": generation,
         "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
     }
+    if origin is not None:
+        status["restoredFrom"] = origin
     if episode is None:
         return status
     status["detectedBy"] = episode.detected_by.value
@@ -144,8 +146,6 @@ def restore_status(
         status["unclear"] = [
             {"table": table, "key": key} for table, key in dict.fromkeys(episode.unclear_keys[:MAX_ENTRIES])
         ]
-    if origin is not None:
-        status["restoredFrom"] = origin
     if episode.safe_at is not None:
         status["safeToServeAt"] = instant(episode.safe_at)
     return status
