@@ -16,10 +16,10 @@ from typing import Any
 from lethe.adapters.backups.directory import DirectoryBackend
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.domain.clocks import Clocks
 from lethe.domain.facts import Accepted, Completed, Fact, Intended, Outcome, Verified
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.tombstones import Tombstone
-from lethe.engine.backups import SteadyClock
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
 from lethe.workflows.scanning import Declared, KnownSource, Scan, SourceDescription, load, scan
@@ -95,6 +95,7 @@ class Backups:
         self.home = home
         self.true = NIGHT
         self.wrong, self.server_wrong = timedelta(0), timedelta(0)
+        self.server_tells = True
         self.fuse = Fuse()
         self.sources: list[Source] = []
         self.keyring = FileKeyring(home / "keys")
@@ -106,7 +107,7 @@ class Backups:
         )
         self.real_ledger.take_over()
         self.ledger: Any = Wired(self.real_ledger, self.fuse, ["append"])
-        self.steady = SteadyClock(lambda: self.wall, self._seconds)
+        self.agreed = self.wall, self.true
 
     def source(self, name: str = "nightly", stores: Sequence[str] = (SITE,), **more: Any) -> Source:
         """Apply a BackupSource."""
@@ -141,20 +142,21 @@ class Backups:
 
     # clocks
 
-    def _seconds(self) -> float:
-        return (self.true - NIGHT).total_seconds()
-
     @property
     def wall(self) -> datetime:
         """Return what this host's clock says."""
         return self.true + self.wrong
 
     def clocks(self, backend_date: datetime | None) -> str | None:
-        """Compare the clocks as the engine does."""
-        others = {"the API server": self.true + self.server_wrong}
+        """Compare the clocks as the engine does; nobody can set the steady one, which follows `true`."""
+        others = {"the API server": self.true + self.server_wrong} if self.server_tells else {}
         if backend_date is not None:
             others["the backend"] = backend_date
-        return self.steady.read(others)
+        agreed_at, steady = self.agreed
+        disagreement = Clocks(self.wall, others, agreed_at + (self.true - steady)).disagreement()
+        if disagreement is None:
+            self.agreed = self.wall, self.true
+        return disagreement
 
     # persons
 

@@ -746,7 +746,7 @@ def test_without_a_second_clock_nothing_goes(backups: Backups, nightly: Source) 
     nightly.dump(NIGHT)
     nightly.scan()
     backups.true = EXPIRY
-    backups.clocks = lambda backend_date: backups.steady.read({})  # type: ignore[method-assign]
+    backups.server_tells = False
     done = nightly.scan()
     assert (done.plan.waits, len(nightly.names)) == (Waits.CLOCKS_DISAGREE, 1)
     assert "no second clock" in done.plan.message

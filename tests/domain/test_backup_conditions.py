@@ -1,0 +1,228 @@
+"""What a BackupSnapshot and a BackupSource say of themselves: the states and reasons of the contract."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lethe.domain.backup_conditions import (
+    Difficulty,
+    SourceSight,
+    standing_of_snapshot,
+    standing_of_source,
+)
+from lethe.domain.conditions import Standing
+from lethe.domain.periods import Period
+from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.snapshots import SnapshotRecord
+
+TAKEN = datetime(2026, 8, 31, 3, tzinfo=UTC)
+EXPIRY = datetime(2027, 2, 28, 3, tzinfo=UTC)
+SEEN, SECOND = TAKEN + timedelta(hours=1), timedelta(seconds=1)
+SIX_MONTHS = Period(6, 0)
+
+
+def snapshot(**more: object) -> SnapshotRecord:
+    fields = {"pieces": ("v1",), **more}
+    return SnapshotRecord("shop/nightly", "one", ("shop/site",), SEEN, TAKEN, **fields)  # type: ignore[arg-type]
+
+
+def told(standing: Standing) -> dict[str, tuple[str, str]]:
+    return {one.type: (one.status.value, one.reason) for one in standing.conditions}
+
+
+def message_of(standing: Standing, kind: str) -> str:
+    return next(one.message for one in standing.conditions if one.type == kind)
+
+
+LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMismatch", "another")
+
+
+@pytest.mark.parametrize(
+    ("record", "now", "held", "difficulty", "state", "ready", "further"),
+    [
+        (snapshot(), SEEN, None, None, "Present", ("True", "Retained"), ("Purged", "False", "NotDue")),
+        (
+            snapshot(),
+            EXPIRY - SECOND,
+            None,
+            None,
+            "Present",
+            ("True", "Retained"),
+            ("Held", "False", "NoHold"),
+        ),
+        (snapshot(), EXPIRY, None, None, "Overdue", ("False", "Overdue"), ("Reconciling", "True", "Overdue")),
+        (
+            snapshot(),
+            EXPIRY,
+            None,
+            LOCKED,
+            "Overdue",
+            ("False", "Overdue"),
+            ("Purged", "False", "ObjectLocked"),
+        ),
+        (
+            snapshot(),
+            EXPIRY,
+            None,
+            MISMATCH,
+            "Overdue",
+            ("False", "IdentityMismatch"),
+            ("Stalled", "True", "IdentityMismatch"),
+        ),
+        (
+            snapshot(),
+            EXPIRY,
+            Keeps.LAST_SNAPSHOT,
+            None,
+            "Held",
+            ("True", "Retained"),
+            ("Held", "True", "LastSnapshot"),
+        ),
+        (
+            snapshot(),
+            SEEN,
+            Keeps.LEGAL_HOLD,
+            None,
+            "Held",
+            ("True", "Retained"),
+            ("Held", "True", "LegalHold"),
+        ),
+        (
+            snapshot(vanished_at=SEEN),
+            EXPIRY,
+            None,
+            None,
+            "Missing",
+            ("False", "Vanished"),
+            ("Stalled", "True", "Vanished"),
+        ),
+        (
+            snapshot(pieces=()),
+            SEEN,
+            None,
+            None,
+            "Missing",
+            ("False", "Vanished"),
+            ("Purged", "False", "NotDue"),
+        ),
+        (
+            snapshot(deleted_at=EXPIRY),
+            EXPIRY,
+            None,
+            None,
+            "Deleted",
+            ("False", "Overdue"),
+            ("Purged", "False", "DeletedUnproven"),
+        ),
+        (
+            snapshot(deleted_at=EXPIRY, purged_at=EXPIRY),
+            EXPIRY,
+            None,
+            None,
+            "Purged",
+            ("True", "Purged"),
+            ("Purged", "True", "Verified"),
+        ),
+        (
+            snapshot(replaced=True),
+            SEEN,
+            None,
+            None,
+            "Present",
+            ("False", "IdentityMismatch"),
+            ("Stalled", "True", "IdentityMismatch"),
+        ),
+    ],
+)
+def test_a_snapshot_says_where_it_stands(
+    record: SnapshotRecord,
+    now: datetime,
+    held: Keeps | None,
+    difficulty: Difficulty | None,
+    state: str,
+    ready: tuple[str, str],
+    further: tuple[str, str, str],
+) -> None:
+    standing = standing_of_snapshot(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
+    conditions = told(standing)
+    assert (standing.state, conditions["Ready"]) == (state, ready)
+    assert conditions[further[0]] == further[1:]
+    assert conditions["Purged"][0] == ("True" if record.purged_at else "False")
+    assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
+
+
+def test_only_proof_is_called_purged() -> None:
+    for record in (snapshot(), snapshot(deleted_at=EXPIRY), snapshot(vanished_at=SEEN)):
+        for now in (SEEN, EXPIRY + timedelta(days=400)):
+            assert told(standing_of_snapshot(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
+
+
+def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> None:
+    day = "2027-02-28T03:00:00Z"
+    assert day in message_of(standing_of_snapshot(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
+    vanished = standing_of_snapshot(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
+    assert day in message_of(vanished, "Ready")
+    held = standing_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=Keeps.LAST_SNAPSHOT)
+    assert "spec.lastSnapshot of the BackupSource to Prune" in message_of(held, "Held")
+
+
+SIGHT = SourceSight(scanned=True)
+
+
+@pytest.mark.parametrize(
+    ("sight", "ready", "effective"),
+    [
+        (SIGHT, ("True", "Scanned"), ("True", "WithinRetention")),
+        (SourceSight(scanned=False), ("Unknown", "Pending"), None),
+        (
+            SourceSight(True, trouble=("Unreachable", "away")),
+            ("False", "Unreachable"),
+            ("False", "BackendUnavailable"),
+        ),
+        (
+            SourceSight(False, trouble=("SecretMissing", "create it")),
+            ("False", "SecretMissing"),
+            ("False", "BackendUnavailable"),
+        ),
+        (
+            SourceSight(True, too_long=True, waits=Waits.RETENTION_TOO_LONG),
+            ("False", "RetentionTooLong"),
+            ("False", "RetentionTooLong"),
+        ),
+        (SourceSight(True, unparsable=["a", "b"]), ("False", "NameUnparsable"), ("True", "WithinRetention")),
+        (SourceSight(True, waits=Waits.CLOCKS_DISAGREE), ("True", "Scanned"), ("False", "ClocksDisagree")),
+        (SourceSight(True, waits=Waits.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
+        (
+            SourceSight(True, waits=Waits.AWAITING_CONFIRMATION),
+            ("True", "Scanned"),
+            ("False", "AwaitingConfirmation"),
+        ),
+        (SourceSight(True, difficulties=[MISMATCH, LOCKED]), ("True", "Scanned"), ("False", "ObjectLocked")),
+        (SourceSight(True, difficulties=[MISMATCH]), ("True", "Scanned"), ("False", "IdentityMismatch")),
+        (
+            SourceSight(True, difficulties=[Difficulty("DeletedUnproven", "versions")]),
+            ("True", "Scanned"),
+            ("False", "VersionsRemain"),
+        ),
+        (SourceSight(True, held_last=True), ("True", "Scanned"), ("False", "LastSnapshotHeld")),
+        (SourceSight(True, held_legally=2), ("True", "Scanned"), ("False", "LegalHold")),
+    ],
+)
+def test_a_source_says_where_it_stands(
+    sight: SourceSight, ready: tuple[str, str], effective: tuple[str, str] | None
+) -> None:
+    conditions = told(standing_of_source(sight))
+    assert conditions["Ready"] == ready
+    assert conditions.get("RetentionEffective") == effective
+    assert ("Stalled" in conditions) is (ready[1] in ("RetentionTooLong", "NameUnparsable"))
+    assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
+
+
+def test_a_source_names_some_of_what_it_does_not_understand_and_counts_all() -> None:
+    sight = SourceSight(True, unparsable=[f"name-{n}" for n in range(9)])
+    message = message_of(standing_of_source(sight), "Ready")
+    assert message.startswith("9 names")
+    assert "name-3" in message
+    assert "name-4" not in message
