@@ -42,7 +42,8 @@ log = logging.getLogger("lethe.backups")
 MOST_SOURCES_AT_ONCE = 16
 """Threads for scans: a backend that hangs keeps its own and nobody else's."""
 MAX_PAUSE = 60.0
-FORGET_SECONDS = 3600
+FORGET_SCANS = 12
+"""After how many scan intervals (an hour, by default) it is looked whether tombstones have ended."""
 LAST_SCAN_SECONDS = 300
 """How old `lastScanAt` of a BackupSource may grow before a write only for its sake."""
 
@@ -142,9 +143,9 @@ class Backups:
                 guard.wake.set()
 
     async def forget_what_ended(self) -> None:
-        """Destroy, once an hour, what is kept of persons of whom nothing can be restored any more."""
+        """Destroy what is kept of persons of whom nothing can be restored any more."""
         while True:
-            await asyncio.sleep(FORGET_SECONDS)
+            await asyncio.sleep(FORGET_SCANS * self._scan_interval)
             disagreement = self._steady.compare(self._others(await self._offset_of_server()))
             if disagreement is not None:
                 log.warning("no tombstone is ended: %s", disagreement)
