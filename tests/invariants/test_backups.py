@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.invariants.backups_machine import BackupsMachine
 
 LOCAL = settings(
-    max_examples=int(os.environ.get("LETHE_INTERLEAVINGS", "25")),
+    max_examples=int(os.environ.get("LETHE_INTERLEAVINGS", "40")),
     stateful_step_count=30,
     deadline=None,
     derandomize="CI" in os.environ,
