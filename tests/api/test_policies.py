@@ -26,7 +26,20 @@ EDIT = {
     "resources": ["deletionrequests", "datastores", "backupsources"],
     "verbs": ["get", "create", "update", "patch"],
 }
+PRUNE = {"apiGroups": ["lethe.dev"], "resources": ["backupsources"], "verbs": ["prune"]}
+READ_SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
 PERSON = manifest("DeletionRequest", "support-48213")
+NIGHTLY = manifest("BackupSource", "site-nightly")
+IN_A_DIRECTORY = changed(
+    NIGHTLY, {"spec.s3": REMOVED, "spec.directory": {"path": "/backups", "name": "{takenAt:%Y%m%d}"}}
+)
+IN_A_FOLDER_OF_RESTIC = changed(
+    NIGHTLY,
+    {
+        "spec.s3": REMOVED,
+        "spec.restic": {"repository": "/backups/restic", "credentialsSecretRef": {"name": "restic"}},
+    },
+)
 BY_SECRET = manifest("DeletionRequest", "support-48214")
 RECORDS = manifest("DeletionRequest", "customer-42-orders")
 SITE = manifest("DataStore", "site")
@@ -101,6 +114,7 @@ def test_the_policies_do_not_stand_where_crds_are_applied_from() -> None:
     """`kubectl apply -f crds` takes the CRDs alone."""
     assert sorted(path.name for path in POLICIES.glob("*")) == [
         "erase.yaml",
+        "prune.yaml",
         "requested-at.yaml",
         "secrets.yaml",
     ]
@@ -223,8 +237,8 @@ def test_a_secret_is_read_for_those_only_who_may_read_it(
     kind: str, name: str, secret: str, apiserver: ApiServer, namespace: str
 ) -> None:
     read = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [secret]}
-    sam = _allow(apiserver, namespace, "sam", EDIT, read)
-    dana = _allow(apiserver, namespace, "dana", EDIT)
+    sam = _allow(apiserver, namespace, "sam", EDIT, PRUNE, read)
+    dana = _allow(apiserver, namespace, "dana", EDIT, PRUNE)
     assert _settled(lambda: sam.create(manifest(kind, name), namespace, dry_run=True)).code == 201
     refused = _settled(lambda: dana.create(manifest(kind, name), namespace, dry_run=True))
     assert refused.code == 403
@@ -245,6 +259,44 @@ def test_who_may_not_read_the_secret_may_still_label_the_store_but_not_move_it(
     assert answer.code == 200, answer.text
     moved = changed(SITE, {"spec.gate.release": "Manual"})
     assert dana.replace(created.body, moved).code == 403
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_not_prune_cannot_have_lethe_prune(apiserver: ApiServer, namespace: str) -> None:
+    sam = _allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, PRUNE)
+    dana = _allow(apiserver, namespace, "dana", EDIT, READ_SECRETS)
+    assert _settled(lambda: sam.create(NIGHTLY, namespace, dry_run=True)).code == 201
+    refused = _settled(lambda: dana.create(NIGHTLY, namespace, dry_run=True))
+    assert refused.code == 403
+    assert (
+        f'dana lacks the verb "prune" on backupsources.lethe.dev in namespace {namespace}'
+        in refused.body["message"]
+    )
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_not_prune_can_neither_shorten_a_retention_nor_confirm(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    created = apiserver.create(NIGHTLY, namespace)
+    dana = _allow(apiserver, namespace, "dana", EDIT, READ_SECRETS)
+    labelled = {**created.body, "metadata": {**created.body["metadata"], "labels": {"team": "site"}}}
+    assert _settled(lambda: dana.replace(labelled, NIGHTLY)).code == 200
+    for field, value in (("spec.retention", "P1D"), ("spec.confirmPrunes", 1000), ("spec.suspend", True)):
+        assert dana.replace(created.body, changed(NIGHTLY, {field: value})).code == 403
+
+
+@pytest.mark.usefixtures("policies")
+@pytest.mark.parametrize("source", [IN_A_DIRECTORY, IN_A_FOLDER_OF_RESTIC], ids=["directory", "restic"])
+def test_a_directory_that_all_namespaces_share_takes_the_right_in_all_of_them(
+    source: dict[str, Any], apiserver: ApiServer, namespace: str
+) -> None:
+    dana = _allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, PRUNE)
+    assert _settled(lambda: dana.create(NIGHTLY, namespace, dry_run=True)).code == 201
+    refused = dana.create(source, namespace, dry_run=True)
+    assert refused.code == 403
+    assert "in all namespaces, which a source in a directory needs" in refused.body["message"]
+    assert apiserver.create(source, namespace, dry_run=True).code == 201
 
 
 def test_every_secret_that_can_be_named_is_guarded() -> None:
