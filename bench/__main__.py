@@ -1,4 +1,4 @@
-"""Run benches and print their figures: `python -m bench [replay] [ledger] [idle] [requests]`."""
+"""Run benches and print their figures: `python -m bench [replay] [ledger] [idle] [requests] [backups]`."""
 
 from __future__ import annotations
 
@@ -52,11 +52,23 @@ def _requests(settings: argparse.Namespace) -> list[Figure]:
     return bench_requests(one_by_one=settings.requests, at_once=settings.burst)
 
 
+def _backups(settings: argparse.Namespace) -> list[Figure]:
+    from bench.backups import bench_backups
+
+    return bench_backups(
+        snapshots=settings.snapshots,
+        prune=settings.snapshots // 20,
+        erased=settings.erased,
+        holding=min(200, settings.snapshots),
+    )
+
+
 _BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "replay": _replay,
     "ledger": _ledger,
     "idle": _idle,
     "requests": _requests,
+    "backups": _backups,
 }
 
 
@@ -71,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rest", type=float, default=15, help="idle: seconds of rest before memory is read")
     parser.add_argument("--requests", type=int, default=200, help="requests: one after the other")
     parser.add_argument("--burst", type=int, default=500, help="requests: at once")
+    parser.add_argument("--snapshots", type=int, default=10_000, help="backups: snapshots of one source")
+    parser.add_argument("--erased", type=int, default=100_000, help="backups: erased people to grade")
     parser.add_argument("--json", type=Path, help="file for the JSON; default: after the table")
     return parser
 
