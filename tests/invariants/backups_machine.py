@@ -378,6 +378,7 @@ class BackupsMachine(RuleBasedStateMachine):
         self._pass(SECOND)
         before = {path: path.stat() for path in sorted(source.path.glob("*.dump"))}
         others = {one for one in source.names if not one.endswith(".dump")}
+        sights = dict(self.sights)
         if self.backups.wall == self.backups.true:
             for path, now in before.items():
                 was = self.sights.get(path)
@@ -388,6 +389,9 @@ class BackupsMachine(RuleBasedStateMachine):
             done = source.scan(declared=declared)
         except BackendUnavailable:
             done = None
+        except PowerCut:
+            self._unsee(source, sights)
+            raise
         finally:
             for path in before.keys() - set(source.path.glob("*.dump")):
                 self._was_due(path)
@@ -397,6 +401,15 @@ class BackupsMachine(RuleBasedStateMachine):
         if done is not None:
             self.backups.grade()
         return done
+
+    def _unsee(self, source: Source, sights: dict[Path, Sight]) -> None:
+        """Forget what a scan saw and died before it was recorded: nobody has seen that."""
+        known = {one.ref: one.pieces for one in self.backups.real_ledger.snapshots(source.description.name)}
+        for path, sight in list(self.sights.items()):
+            if path.parent == source.path and known.get(path.name) != (f"{sight.size}:{sight.mtime}",):
+                del self.sights[path]
+                if path in sights:
+                    self.sights[path] = sights[path]
 
     def _was_due(self, path: Path) -> None:
         """See that a dump that was deleted was past six months by every date that spoke of it."""
