@@ -5,6 +5,7 @@ Each is a context manager, stops cleanly when it is left, and dies with the proc
 
 from tests.servers.children import CommandFailed, ServerFailed
 from tests.servers.controlplane import ControlPlane
+from tests.servers.mail import MailServer
 from tests.servers.minio import MinioServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.tryton import TrytonRefused, TrytonServer
@@ -13,6 +14,7 @@ from tests.servers.versitygw import VersityServer
 __all__ = [
     "CommandFailed",
     "ControlPlane",
+    "MailServer",
     "MinioServer",
     "PostgresServer",
     "ServerFailed",

@@ -34,10 +34,10 @@ class Letter:
     message_id: str
     to: PersonalText
     subject: str
-    text: str
+    text: str = field(repr=False)
     at: datetime
     language: str
-    html: str | None = None
+    html: str | None = field(default=None, repr=False)
 
 
 class DeliveryResult(StrEnum):
@@ -104,9 +104,9 @@ class Written:
     """A text in a language: `html` is `None` for letters that are text only."""
 
     subject: str
-    text: str
+    text: str = field(repr=False)
     language: str
-    html: str | None = None
+    html: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

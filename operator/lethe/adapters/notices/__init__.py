@@ -1,0 +1,1 @@
+"""How people are told: letters from templates, by SMTP or by a signed webhook."""
