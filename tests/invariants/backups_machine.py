@@ -204,6 +204,24 @@ class BackupsMachine(RuleBasedStateMachine):
         for one in [one for one in self.backups.sources if one.applied][: looks or None]:
             self._look(one)
 
+    @rule(which=WHICH, later=WAITS)
+    def the_last_dump_that_holds_somebody_is_moved_away(self, which: int, later: timedelta) -> None:
+        source = self._source(which)
+        if self.back:
+            return
+        person = self._sign_up(source.description.stores)
+        self._pass(later)
+        self._dump(source)
+        path = max(source.path.glob("*.dump"))
+        self._erase(person)
+        self._look(source)
+        key = f"{source.description.short_name}-{path.name}"
+        if path.exists() and key not in self.away:
+            shutil.move(path, self.limbo / key)
+            self.away[key] = source, path
+            self._dump(source)
+            self._look(source)
+
     @rule(store=st.sampled_from([SITE, CRM]), which=WHICH, way=st.integers(0, 5))
     def a_dump_is_taken_of_a_store_that_was_restored(self, store: str, which: int, way: int) -> None:
         self.a_restore_brings_people_back(store, -1)
