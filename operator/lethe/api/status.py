@@ -197,6 +197,16 @@ def snapshot_status(
     }
 
 
+def stranger_status(standing: Standing, *, generation: int, since: datetime) -> dict[str, Any]:
+    """Return the status of a BackupSnapshot that Lethe knows nothing of; for a merge patch."""
+    return {
+        "state": standing.state,
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, {}, generation=generation, now=since),
+        **dict.fromkeys(("expiresAt", "deletedAt", "purgedAt")),
+    }
+
+
 def source_status(
     standing: Standing,
     previous: Mapping[str, Any],

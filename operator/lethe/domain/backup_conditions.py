@@ -124,12 +124,25 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     )
 
 
+def standing_of_stranger(reason: str, message: str) -> Standing:
+    """Say where a BackupSnapshot stands that somebody has applied and that is none Lethe knows of."""
+    return Standing(
+        SnapshotState.MISSING,
+        (
+            *with_progress(Condition("Ready", FALSE, reason, message), stalled=True),
+            Condition("Held", FALSE, "NoHold", "nothing keeps it beyond its time"),
+            Condition("Purged", FALSE, "NotDue", message),
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSight:
     """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
 
-    `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `held` counts by
-    reason.
+    `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
+    `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
+    `spec.stores` names and nobody has applied.
     """
 
     scanned: bool
@@ -138,17 +151,19 @@ class SourceSight:
     unparsable: Sequence[str] = ()
     waits: Waits | None = None
     waits_message: str = ""
-    overdue: int = 0
     difficulties: Sequence[Difficulty] = ()
     held_last: bool = False
     held_legally: int = 0
     next_told: str = ""
+    longest: str = ""
+    ever_seen: bool = True
+    unknown_stores: Sequence[str] = ()
 
 
 def standing_of_source(sight: SourceSight) -> Standing:
     """Say where a BackupSource stands."""
     ready = _ready_of_source(sight)
-    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable")
+    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
     effective = _retention_effective(sight)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
@@ -163,7 +178,8 @@ def _ready_of_source(sight: SourceSight) -> Condition:
             "Ready",
             FALSE,
             "RetentionTooLong",
-            "spec.retention is longer than LETHE_RETENTION allows; shorten it. Nothing is pruned until then",
+            f"spec.retention is longer than the {sight.longest} that LETHE_RETENTION allows; shorten it. "
+            "Nothing is pruned until then",
         )
     if sight.trouble is not None:
         return Condition("Ready", FALSE, *sight.trouble)
@@ -178,7 +194,12 @@ def _ready_of_source(sight: SourceSight) -> Condition:
             f"{len(sight.unparsable)} names don't tell when they were taken ({named}); correct the name "
             "pattern, or move them elsewhere. They are never deleted",
         )
-    return Condition("Ready", TRUE, "Scanned", "every snapshot that lies there is known")
+    told = "every snapshot that lies there is known"
+    if not sight.ever_seen:
+        told = "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
+    if sight.unknown_stores:
+        told += f"; no DataStore is called {', '.join(sight.unknown_stores)}"
+    return Condition("Ready", TRUE, "Scanned", told)
 
 
 def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
@@ -208,4 +229,7 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
     if sight.held_legally:
         message = f"a legal hold keeps {sight.held_legally} snapshots that are past their time"
         return Condition(kind, FALSE, "LegalHold", message)
+    if sight.unparsable:
+        message = f"{len(sight.unparsable)} names don't tell when they were taken, so they never expire"
+        return Condition(kind, FALSE, "NameUnparsable", message)
     return Condition(kind, TRUE, "WithinRetention", sight.next_told or "nothing is past its time")

@@ -206,7 +206,8 @@ class StoreSight:
     """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
-    of an open restore. `sources` names the BackupSources that cover it.
+    of an open restore. `sources` names the BackupSources that cover it, `snapshots_seen`
+    tells whether any of them has ever shown a snapshot.
     """
 
     third_party: bool
@@ -221,6 +222,7 @@ class StoreSight:
     replay: tuple[str, str] | None
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
+    snapshots_seen: bool = False
 
 
 STALLING_STORE_REASONS = frozenset(
@@ -262,6 +264,13 @@ def standing_of_store(sight: StoreSight) -> Standing:
         if sight.without_backups
         else Condition(
             "BackupsCovered", ConditionStatus.TRUE, "Covered", f"by {', '.join(sorted(sight.sources))}"
+        )
+        if sight.sources and sight.snapshots_seen
+        else Condition(
+            "BackupsCovered",
+            ConditionStatus.FALSE,
+            "NothingSeen",
+            f"no snapshot has been seen in {', '.join(sorted(sight.sources))}; are place and name right?",
         )
         if sight.sources
         else Condition(

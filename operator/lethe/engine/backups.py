@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import differs, source_status
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
-from lethe.domain.backup_conditions import Difficulty, SourceSight, standing_of_source
 from lethe.domain.periods import InvalidPeriod, Period
-from lethe.domain.pruning import Keeps
-from lethe.domain.snapshots import SnapshotState
 from lethe.engine.metrics import Metrics
-from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects, difficulty_of
+from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
+from lethe.engine.source_reporting import SourceReporting
 from lethe.engine.steady import SteadyClock
+from lethe.engine.threads import in_daemon
 from lethe.engine.world import Place, SourceGuard, World, place_of
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
@@ -30,7 +27,6 @@ from lethe.ports.cluster import (
     ClusterRefused,
     ClusterUnavailable,
     Manifest,
-    Notice,
     SecretContent,
 )
 from lethe.ports.ledger import Ledger, LedgerError
@@ -39,13 +35,13 @@ from lethe.workflows.scanning import KnownSource, Scan
 
 log = logging.getLogger("lethe.backups")
 
-MOST_SOURCES_AT_ONCE = 16
-"""Threads for scans: a backend that hangs keeps its own and nobody else's."""
+LONG_LISTING_SECONDS = 120
+"""After how long a backend that has not answered is said to be silent."""
+STOP_SECONDS = 10
+"""How long the end of a scan is waited for when its source is changed or gone."""
 MAX_PAUSE = 60.0
 FORGET_SCANS = 12
 """After how many scan intervals (an hour, by default) it is looked whether tombstones have ended."""
-LAST_SCAN_SECONDS = 300
-"""How old `lastScanAt` of a BackupSource may grow before a write only for its sake."""
 
 
 class ConnectBackend(Protocol):
@@ -74,14 +70,15 @@ class Backups:
         steady: SteadyClock,
         retention: Period,
         scan_interval: float,
-        scanned: Callable[[], None],
+        regrade: Callable[[], None],
     ) -> None:
         self._world, self._ledger, self._cluster, self._connect = world, ledger, cluster, connect
         self._metrics, self._steady, self._clock, self._retention = metrics, steady, steady.now, retention
-        self._scan_interval, self._scanned = scan_interval, scanned
-        self._threads = ThreadPoolExecutor(MOST_SOURCES_AT_ONCE, thread_name_prefix="source")
+        self._scan_interval, self._regrade = scan_interval, regrade
+        self._background: set[asyncio.Task[None]] = set()
         self._locks: dict[Place, asyncio.Lock] = {}
         self.objects = SnapshotObjects(world, cluster, metrics, steady.now)
+        self._telling = SourceReporting(world, cluster, metrics, self.objects, steady.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # sources
@@ -122,7 +119,7 @@ class Backups:
                 await self._stop(guard)
                 self._metrics.forget_source(guard.name)
                 self._wake_stores(guard.description.stores)
-                self._scanned()
+                self._regrade()
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
         """Meet every source and every BackupSnapshot that there is."""
@@ -133,6 +130,7 @@ class Backups:
             await self.meet(manifest)
         for place in before - seen:
             await self.forget(place)
+        await self.objects.disown(self._world.sources)
 
     def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
         """A BackupSnapshot was seen, or is gone: deleting it deletes nothing, it comes back."""
@@ -141,6 +139,8 @@ class Backups:
             guard = self._world.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
             if guard is not None:
                 guard.wake.set()
+            else:
+                self._spawn(self.objects.disown(self._world.sources))
 
     async def forget_what_ended(self) -> None:
         """Destroy what is kept of persons of whom nothing can be restored any more."""
@@ -152,9 +152,17 @@ class Backups:
                 continue
             now = self._clock()
             ended = await asyncio.to_thread(copies.end_tombstones, self._ledger, now=now)
-            await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN)
+            if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
+                for guard in self._world.sources.values():
+                    if guard.known is not None:
+                        guard.known.loaded = False
             for period in ended:
                 log.info("the tombstones of %s have ended: their keys are destroyed", period)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _wake_stores(self, stores: Collection[str]) -> None:
         """Let DataStores say anew who covers their backups."""
@@ -168,13 +176,17 @@ class Backups:
             if guard.task:
                 guard.task.cancel()
 
+    def measure(self) -> None:
+        """Refresh how long ago each source was scanned."""
+        self._telling.measure_ages()
+
     async def _stop(self, guard: SourceGuard) -> None:
         if guard.task is not None:
             guard.task.cancel()
             with suppress(asyncio.CancelledError):
                 await guard.task
-        if guard.known is not None:
-            await asyncio.to_thread(guard.known.backend.close)
+        if guard.known is not None and not guard.known.listing:
+            in_daemon(f"closing {guard.name}", guard.known.backend.close)
 
     async def _look_after(self, guard: SourceGuard) -> None:
         try:
@@ -200,8 +212,9 @@ class Backups:
         except LedgerError:
             raise
         except BackendError as unusable:
-            guard.trouble = ("Unreachable", str(unusable))
-            if isinstance(unusable, BackendMisconfigured):
+            wrong = isinstance(unusable, BackendMisconfigured)
+            guard.trouble = ("Misconfigured" if wrong else "Unreachable", str(unusable))
+            if wrong:
                 await self._disconnect(guard)  # the Secret may be another one by now
         except (ClusterUnavailable, ClusterRefused) as away:
             guard.trouble = ("Unreachable", str(away))
@@ -211,9 +224,8 @@ class Backups:
                 "Unreachable",
                 f"Lethe failed here ({type(defect).__name__}); see its log and report it",
             )
-        self._measure(guard)
-        await self._report(guard)
-        self._scanned()
+        await self._telling.report(guard)
+        self._regrade()
         if guard.trouble is not None:
             guard.retries += 1
             await self._reconnect_if_rotated(guard)
@@ -224,8 +236,17 @@ class Backups:
         if guard.known is not None:
             return
         wanted, secret = self._connect.secret_name(guard.source), None
+        twin = self._twin_of(guard)
+        if twin is not None:
+            message = f"BackupSource {twin} lists the same place by the same names"
+            guard.trouble = ("DuplicateSource", f"{message}; name all stores in that one, and remove this")
+            return
         if wanted is not None:
-            secret = await self._cluster.secret(guard.description.namespace, wanted)
+            try:
+                secret = await self._cluster.secret(guard.description.namespace, wanted)
+            except ClusterRefused as refused:
+                guard.trouble = ("SecretMissing", str(refused))
+                return
             if secret is None:
                 guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
                 return
@@ -236,6 +257,16 @@ class Backups:
             guard.trouble = ("SecretMissing" if wanted else "Unreachable", str(unusable))
             return
         guard.known = KnownSource(guard.description, backend)
+
+    def _twin_of(self, guard: SourceGuard) -> str | None:
+        """Return the older source that lists the very same: two would each take the other for a stranger."""
+        mine = _location(guard)
+        twins = [
+            other
+            for other in self._world.sources.values()
+            if other is not guard and _location(other) == mine and _age(other) < _age(guard)
+        ]
+        return min((twin.name for twin in twins), default=None)
 
     async def _disconnect(self, guard: SourceGuard) -> None:
         known, guard.known = guard.known, None
@@ -261,25 +292,32 @@ class Backups:
         def clocks(backend_date: datetime | None) -> str | None:
             return self._steady.compare(self._others(offset, backend_date))
 
-        work = asyncio.get_running_loop().run_in_executor(
-            self._threads,
-            lambda: scanning.scan(
-                known,
-                self._ledger,
-                now=self._clock,
-                clocks=clocks,
-                declared=self.objects.declared(guard.place),
-            ),
+        declared = self.objects.declared(guard.place)
+        work = in_daemon(
+            f"source {guard.name}",
+            lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
         )
-        try:
-            scan = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            with suppress(Exception):  # a thread can't be interrupted: let it end
-                await work
-            raise
-        guard.scan = scan
-        self._tell_of(guard, scan)
+        guard.scan = await self._result(guard, known, work)
+        if guard.scan.changed:
+            self._wake_stores(guard.description.stores)
+        await self._telling.tell_of(guard, guard.scan)
         await self.objects.reconcile(guard, known)
+
+    async def _result(self, guard: SourceGuard, known: KnownSource, work: asyncio.Future[Scan]) -> Scan:
+        """Wait for a scan; say meanwhile if its backend does not answer. Pruning may well take hours."""
+        try:
+            while True:
+                done, _ = await asyncio.wait([work], timeout=LONG_LISTING_SECONDS)
+                if done:
+                    return work.result()
+                if known.listing:
+                    guard.trouble = ("Unreachable", "the backend has been asked for a listing and is silent")
+                    await self._telling.report(guard)
+        except asyncio.CancelledError:
+            # A thread can't be interrupted. One that hangs is left alone: it concludes nothing any more.
+            known.abandoned = True
+            await asyncio.wait([work], timeout=STOP_SECONDS)
+            raise
 
     def _others(self, offset: timedelta | None, backend_date: datetime | None = None) -> dict[str, datetime]:
         others = {"the API server": self._steady.wall() + offset} if offset is not None else {}
@@ -295,111 +333,18 @@ class Backups:
             return None
         return None if told is None else told - self._steady.wall()
 
-    def _tell_of(self, guard: SourceGuard, scan: Scan) -> None:
-        count = self._metrics.prunes.labels
-        count(guard.name, "deleted").inc(len(scan.deleted))
-        count(guard.name, "purged").inc(len(scan.purged))
-        count(guard.name, "failed").inc(scan.failed)
-        if scan.deleted or scan.purged:
-            log.info("source %s: %d deleted, %d proven gone", guard.name, len(scan.deleted), len(scan.purged))
 
-    # telling
+def _location(guard: SourceGuard) -> str:
+    """Return where a source lists, by which names; two that say the same are the same place."""
+    spec = guard.manifest.get("spec") or {}
+    backends = ("directory", "s3", "restic", "plugin")
+    where = {
+        kind: {k: v for k, v in spec[kind].items() if k != "credentialsSecretRef"}
+        for kind in backends
+        if kind in spec
+    }
+    return json.dumps(where, sort_keys=True)
 
-    def _measure(self, guard: SourceGuard) -> None:
-        known, now = guard.known, self._clock()
-        if known is None or not known.loaded:
-            return
-        retention = Period.parse(guard.description.retention)
-        held = (guard.scan.plan.held if guard.scan else None) or {}
-        states: Counter[str] = Counter()
-        overdue, oldest = 0, None
-        for record in known.snapshots.values():
-            state = self.objects.standing(guard, record, now).state
-            states[state or ""] += 1
-            if record.live:
-                overdue += record.ref not in held and record.expires_at(retention) <= now
-                oldest = record.taken_at if oldest is None else min(oldest, record.taken_at)
-        guard.counts = {
-            "total": sum(count for state, count in states.items() if state != SnapshotState.PURGED),
-            "overdue": overdue,
-            "held": states[SnapshotState.HELD],
-        }
-        guard.oldest = oldest
-        for state in SnapshotState:
-            self._metrics.snapshots.labels(guard.name, state.value).set(states[state])
-        self._metrics.snapshots_overdue.labels(guard.name).set(overdue)
-        age = (now - oldest).total_seconds() if oldest else float("nan")
-        self._metrics.snapshot_oldest_age.labels(guard.name).set(age)
 
-    def measure(self) -> None:
-        """Refresh how long ago each source was scanned."""
-        now = self._clock()
-        for guard in self._world.sources.values():
-            scanned = guard.known.scanned_at if guard.known else None
-            age = (now - scanned).total_seconds() if scanned else float("nan")
-            self._metrics.source_scan_age.labels(guard.name).set(age)
-
-    def _sight(self, guard: SourceGuard) -> SourceSight:
-        scan, known = guard.scan, guard.known
-        held = list((scan.plan.held or {}).values()) if scan else []
-        upcoming = scan.next if scan else None
-        told = f"next: {upcoming[0].ref} at {upcoming[1]:%Y-%m-%dT%H:%M:%SZ}" if upcoming else ""
-        return SourceSight(
-            scanned=known is not None and known.scanned_at is not None,
-            trouble=guard.trouble,
-            too_long=guard.description.too_long,
-            unparsable=scan.listing.unparsable if scan else (),
-            waits=scan.plan.waits if scan else None,
-            waits_message=scan.plan.message if scan else "",
-            overdue=guard.counts.get("overdue", 0) if guard.counts else 0,
-            difficulties=self._difficulties(guard),
-            held_last=Keeps.LAST_SNAPSHOT in held,
-            held_legally=held.count(Keeps.LEGAL_HOLD),
-            next_told=told,
-        )
-
-    def _difficulties(self, guard: SourceGuard) -> list[Difficulty]:
-        if guard.scan is None:
-            return []
-        found = ((ref, difficulty_of(deletion)) for ref, deletion in sorted(guard.scan.problems.items()))
-        return [Difficulty(one.reason, f"{ref}: {one.message}") for ref, one in found]
-
-    async def _report(self, guard: SourceGuard) -> None:
-        scan, known = guard.scan, guard.known
-        standing = standing_of_source(self._sight(guard))
-        upcoming = scan.next if scan else None
-        status = source_status(
-            standing,
-            guard.status,
-            generation=guard.generation,
-            now=self._clock(),
-            counts=guard.counts,
-            oldest=guard.oldest,
-            scanned_at=known.scanned_at if known else None,
-            next_=(upcoming[0].ref, upcoming[1]) if upcoming else None,
-            unparsable=scan.listing.unparsable if scan else (),
-            partial=scan.listing.partial if scan else (),
-        )
-        stale = time.monotonic() - guard.status_written > LAST_SCAN_SECONDS
-        if not differs(status, guard.status) and not stale:
-            return
-        namespace, name = guard.place
-        try:
-            self._metrics.api_writes.labels("status").inc()
-            patch = {**dict.fromkeys(guard.status), **status}
-            written = await self._cluster.write_status(
-                "backupsources", namespace, name, uid=guard.uid, status=patch
-            )
-        except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of BackupSource %s waits: %s", guard.name, away)
-            return
-        if not written:
-            return
-        before, guard.status, guard.status_written = guard.status, status, time.monotonic()
-        for condition in standing.conditions:
-            told = (c for c in before.get("conditions", ()) if c.get("type") == condition.type)
-            reason = next(told, {"reason": None})["reason"]
-            if reason not in (None, "Pending", condition.reason):
-                warning = condition.status.value == "False"
-                await self._cluster.tell(Notice(guard.manifest, condition.reason, condition.message, warning))
-                break
+def _age(guard: SourceGuard) -> tuple[str, str]:
+    return str(guard.manifest["metadata"].get("creationTimestamp", "")), guard.name

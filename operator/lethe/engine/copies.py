@@ -48,7 +48,7 @@ class Copies:
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._untold: dict[str, int] = {}
 
-    def scanned(self) -> None:
+    def regrade(self) -> None:
         """A source was scanned, or is gone; a store's word on its backups has changed."""
         self._wake.set()
 
@@ -77,9 +77,9 @@ class Copies:
             await self._tell(some)
 
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
-        changed = copies.grade(self._ledger, coverage, now=self._clock())
-        self._steps = copies.steps_of(self._ledger, coverage, coverage)
-        return changed
+        stores = {*coverage, *self._ledger.cleared_stores()}
+        self._steps = copies.steps_of(self._ledger, coverage, stores)
+        return copies.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
 
     def _coverage(self) -> dict[str, Coverage]:
         """Return how each store's backups are known now."""

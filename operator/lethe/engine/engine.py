@@ -106,7 +106,7 @@ class Engine:
             steady=steady,
             retention=retention,
             scan_interval=scan_interval,
-            scanned=self.copies.scanned,
+            regrade=self.copies.regrade,
         )
         self.reporting = Reporting(self.world, cluster, metrics, clock, self.copies)
         self.restores = Restores(
@@ -237,7 +237,7 @@ class Engine:
         if known is not None:
             await self._guarding.stop(known)
         self.world.guards[place] = guard
-        self.copies.scanned()  # what it says of its backups may be new
+        self.copies.regrade()  # what it says of its backups may be new
         if guard.trouble is not None:
             self._failed_stores.at(time.monotonic() + 5, place)
         self._guarding.start(guard)

@@ -67,9 +67,12 @@ class Metrics:
             registry=r,
         )
         self.prunes = Counter("lethe_prunes", "Deletions of snapshots", ["source", "result"], registry=r)
+        self.source_up = Gauge(
+            "lethe_source_up", "Whether the source could be listed at the last scan", ["source"], registry=r
+        )
         self.source_scan_age = Gauge(
             "lethe_source_last_scan_age_seconds",
-            "Time since the last successful listing; NaN before",
+            "Time since the last successful listing, or since the source was met",
             ["source"],
             registry=r,
         )
@@ -89,7 +92,7 @@ class Metrics:
 
     def forget_source(self, source: str) -> None:
         """Drop the gauges of a source that is gone."""
-        for gauge in (self.snapshots_overdue, self.snapshot_oldest_age, self.source_scan_age):
+        for gauge in (self.snapshots_overdue, self.snapshot_oldest_age, self.source_scan_age, self.source_up):
             with suppress(KeyError):
                 gauge.remove(source)
         with suppress(KeyError):

@@ -24,7 +24,7 @@ from lethe.domain.trust import Hindrance, Obstacle
 from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
-from lethe.engine.world import Place, RequestView, StoreGuard, World
+from lethe.engine.world import Place, RequestView, SourceGuard, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
 
 log = logging.getLogger("lethe.reporting")
@@ -193,6 +193,7 @@ class Reporting:
         lookalikes = proof.lookalikes if proof else ()
         mapping = proof.proved.mapping if proof else None
         primary = guard.description.role == "Primary"
+        sources = self._world.sources_of(guard.name)
         sight = StoreSight(
             third_party=guard.description.owner == "ThirdParty",
             proved=proof is not None,
@@ -207,7 +208,8 @@ class Reporting:
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
             else [],
-            sources=[source.description.short_name for source in self._world.sources_of(guard.name)],
+            sources=[source.description.short_name for source in sources],
+            snapshots_seen=any(_may_have_snapshots(source) for source in sources),
         )
         now = self._clock()
         generation = guard.manifest["metadata"].get("generation", 1)
@@ -260,6 +262,12 @@ class Reporting:
             g.store.last_sweep_at for g in self._world.guards.values() if g.store and g.store.last_sweep_at
         ]
         self._metrics.sweep_age.set((now - min(swept)).total_seconds() if swept else math.nan)
+
+
+def _may_have_snapshots(source: SourceGuard) -> bool:
+    """Tell whether a source has ever shown a snapshot; of one that was not read yet, nobody says no."""
+    known = source.known
+    return known is None or not known.loaded or bool(known.snapshots)
 
 
 def _hindrance_at(guard: StoreGuard | None, name: str, record: RequestRecord) -> Hindrance | None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import instant, snapshot_status
+from lethe.api.status import instant, snapshot_status, stranger_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
-from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot
+from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot, standing_of_stranger
 from lethe.domain.conditions import Standing
 from lethe.domain.periods import Period
 from lethe.domain.pruning import Keeps
@@ -148,6 +148,45 @@ class SnapshotObjects:
         """Let there be an object for each snapshot, and let its status say what is known."""
         now = self._clock()
         objects = self._objects.setdefault(guard.place, {})
+        work = await asyncio.to_thread(self._work, guard, known, now)
+        unseen = (
+            "no listing of its BackupSource has shown this ref: a file's name, the key behind the prefix, a "
+            "restic id. Nothing is concluded from it"
+        )
+        work += [
+            self._disown_one(guard.place, ref, one, "NotSeen", unseen)
+            for ref, applied in objects.items()
+            if ref not in known.snapshots
+            for one in applied
+        ]
+        for some in portions(work, 500):
+            await asyncio.gather(*some)
+
+    async def disown(self, sources: Collection[Place]) -> None:
+        """Say of objects that no source is theirs."""
+        for place, of_source in list(self._objects.items()):
+            if place in sources:
+                continue
+            message = (
+                f"there is no BackupSource {place[1]} in this namespace; apply it, or correct spec.source"
+            )
+            for ref, objects in list(of_source.items()):
+                for one in list(objects):
+                    await self._disown_one(place, ref, one, "SourceMissing", message)
+
+    async def _disown_one(
+        self, source: Place, ref: str, one: SnapshotObject, reason: str, message: str
+    ) -> None:
+        status = stranger_status(
+            standing_of_stranger(reason, message), generation=one.generation, since=one.taken_at
+        )
+        if _digest(status) != one.told:
+            async with self._calls:
+                await self._write(source, ref, one, status)
+
+    def _work(self, guard: SourceGuard, known: KnownSource, now: datetime) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to be written; in a worker thread, for there may be many that need nothing."""
+        objects = self._objects.get(guard.place, {})
         work = []
         for record in list(known.snapshots.values()):
             shown = objects.get(record.ref, [])
@@ -155,8 +194,7 @@ class SnapshotObjects:
                 work += [self._remove(guard, record.ref, one) for one in shown if one.own]
             elif self._has_changed(guard, record, shown, now):
                 work.append(self._keep(guard, record, now))
-        for some in portions(work, 500):
-            await asyncio.gather(*some)
+        return work
 
     def _has_changed(
         self, guard: SourceGuard, record: SnapshotRecord, shown: Sequence[SnapshotObject], now: datetime
@@ -187,7 +225,7 @@ class SnapshotObjects:
             retention = Period.parse(guard.description.retention)
             for one in objects:
                 status = snapshot_status(record, standing, retention, generation=one.generation)
-                if _digest(status) == one.told or await self._write(guard, record.ref, one, status):
+                if _digest(status) == one.told or await self._write(guard.place, record.ref, one, status):
                     one.basis = self._basis(guard, record, one, now)
 
     async def _create(self, guard: SourceGuard, record: SnapshotRecord) -> None:
@@ -224,21 +262,19 @@ class SnapshotObjects:
                 self.note(created, gone=False)
                 return
 
-    async def _write(
-        self, guard: SourceGuard, ref: str, one: SnapshotObject, status: Mapping[str, Any]
-    ) -> bool:
+    async def _write(self, source: Place, ref: str, one: SnapshotObject, status: Mapping[str, Any]) -> bool:
         try:
             self._metrics.api_writes.labels("status").inc()
             written = await self._cluster.write_status(
-                "backupsnapshots", guard.place[0], one.name, uid=one.uid, status=status
+                "backupsnapshots", source[0], one.name, uid=one.uid, status=status
             )
         except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of a BackupSnapshot of source %s waits: %s", guard.name, away)
+            log.warning("status of a BackupSnapshot of source %s waits: %s", "/".join(source), away)
             return False
         if written:
             one.told = _digest(status)
         else:  # gone, or another one by now: the next scan makes it anew
-            self._drop(guard.place, ref, one)
+            self._drop(source, ref, one)
         return written
 
     async def _remove(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:

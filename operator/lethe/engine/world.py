@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
@@ -88,6 +88,7 @@ class SourceGuard:
     known: KnownSource | None = None
     trouble: tuple[str, str] | None = None
     scan: Scan | None = None
+    met_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: dict[str, int] | None = None
     oldest: datetime | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)

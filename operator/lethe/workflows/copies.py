@@ -38,18 +38,27 @@ class Coverage:
     no_backups: bool = False
 
 
-def grade(ledger: Ledger, coverage: Mapping[str, Coverage], *, now: datetime) -> frozenset[str]:
+def grade(
+    ledger: Ledger,
+    coverage: Mapping[str, Coverage],
+    *,
+    now: datetime,
+    steps: Mapping[str, Sequence[CopyStep]] | None = None,
+) -> frozenset[str]:
     """Note what backups hold of everybody who was erased; return the requests for which that changed.
 
     Whose last copy is proven gone is recorded. A store that `coverage` does not name is not covered.
+    `steps` are those of every store in which somebody was erased, where they are known already.
     """
     # Two clocks agreed on when each listing began. One that was set back since must not date the proof
     # before it: tombstones end by that date.
     listed = (known.scanned_at for known in coverage.values() if known.scanned_at is not None)
     now = max((now, *listed))
     changed = set[str]()
-    for store, steps in steps_of(ledger, coverage, ledger.cleared_stores()).items():
-        changed |= ledger.grade(store, steps)
+    if steps is None:
+        steps = steps_of(ledger, coverage, ledger.cleared_stores())
+    for store, of_store in steps.items():
+        changed |= ledger.grade(store, of_store)
     while purgeable := ledger.purgeable():
         try:
             ledger.append([CopiesGone(now, tuple(purgeable))])

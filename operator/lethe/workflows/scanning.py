@@ -83,7 +83,9 @@ class KnownSource:
 
     `scanned_at` is when the newest successful listing began, `proven_until` up to when it tells of every
     snapshot that began (`None`: it proves nothing, for no listing of this source has ever shown a snapshot).
-    `partial_since` are the unfinished ones that it showed, with the last listing that did not.
+    `partial_since` are the names that it showed and that may be snapshots nobody knows, unfinished ones and
+    unparsable ones, with the last listing that did not show them. `listing` tells that the backend is being
+    asked; a source that was `abandoned` meanwhile concludes nothing from the answer.
     """
 
     description: SourceDescription
@@ -94,6 +96,8 @@ class KnownSource:
     scanned_at: datetime | None = None
     proven_until: datetime | None = None
     partial_since: dict[str, datetime] = field(default_factory=dict)
+    listing: bool = False
+    abandoned: bool = False
 
     @property
     def name(self) -> str:
@@ -156,7 +160,12 @@ def scan(
         load(source, ledger)
     described = _describe(source, ledger)
     began = now()
-    listing = source.backend.list()
+    source.listing = True
+    try:
+        listing = source.backend.list()
+    finally:
+        source.listing = False
+    _see_that_somebody_waits(source)
     done = Scan(listing, changed=described)
     disagreement = clocks(listing.date)
     # The clock may have been set while the listing went on. What the clocks agree upon is `ended`, and
@@ -181,9 +190,15 @@ def scan(
     done.plan = decide()
     done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.go, AT_ONCE):
+        _see_that_somebody_waits(source)
         _prune(source, ledger, some, done, now)
     done.next = decide().next if done.plan.go else done.plan.next
     return done
+
+
+def _see_that_somebody_waits(source: KnownSource) -> None:
+    if source.abandoned:
+        raise BackendUnavailable("nobody waits for this scan any more")
 
 
 def _rules(source: KnownSource) -> PruneRules:
@@ -233,7 +248,8 @@ def _refuse_empty(source: KnownSource, listing: Listing) -> None:
 def _note_proof(source: KnownSource, listing: Listing, began: datetime) -> None:
     """Note what a listing tells that began then: nothing of who may be in a dump that is not finished yet."""
     since, before = source.partial_since, source.scanned_at or EVER
-    source.partial_since = {name: since.get(name, before) for name in listing.partial}
+    unknown = (*listing.partial, *listing.unparsable)
+    source.partial_since = {name: since.get(name, before) for name in unknown}
     source.scanned_at = began
     if any(snapshot.pieces for snapshot in source.snapshots.values()):
         source.proven_until = min((began, *source.partial_since.values()))
@@ -257,7 +273,9 @@ def _record(
     facts += [
         SnapshotDeclared(source.name, one.ref, now, one.taken_at, stores)
         for one in declared
-        if _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
+        # One that no listing has ever shown is no snapshot, whatever somebody has applied.
+        if (one.ref in new or one.ref in known)
+        and _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
     ]
     if facts:
         _append(source, ledger, facts)
