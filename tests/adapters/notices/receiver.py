@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -52,7 +52,9 @@ class Receiver:
         """Listen, at the same port as before."""
         if self.tls and not (self.folder / "pki").exists():
             write_certificates(self.folder / "pki")
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
+        server = ThreadingHTTPServer(
+            ("127.0.0.1", self.port), type("Handler", (_Handler,), {"receiver": self})
+        )
         server.daemon_threads = True
         self.port = server.server_address[1]
         if self.tls:
@@ -79,57 +81,55 @@ class Receiver:
         self.stop()
 
 
-def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    receiver: ClassVar[Receiver]
+    protocol_version = "HTTP/1.1"
 
-        def setup(self) -> None:
-            super().setup()
-            receiver.connections += 1
+    def setup(self) -> None:
+        super().setup()
+        self.receiver.connections += 1
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            receiver.paths.append(self.path)
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            try:
-                event = Webhook(receiver.secret).verify(body, headers)
-            except WebhookVerificationError:
-                self._answer(401, {}, b"signature")
-                return
-            to = event["data"]["to"]
-            if to in receiver.answers:
-                self._answer(*receiver.answers[to])
-                return
-            receiver.events.append(event)
-            receiver.headers.append(headers)
-            if to in receiver.cut:
-                self.close_connection = True
-                return
-            if to in receiver.endless:
-                self._answer_without_end()
-                return
-            self._answer(204, {}, b"")
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.receiver.paths.append(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        try:
+            event = Webhook(self.receiver.secret).verify(body, headers)
+        except WebhookVerificationError:
+            self._answer(401, {}, b"signature")
+            return
+        to = event["data"]["to"]
+        if to in self.receiver.answers:
+            self._answer(*self.receiver.answers[to])
+            return
+        self.receiver.events.append(event)
+        self.receiver.headers.append(headers)
+        if to in self.receiver.cut:
+            self.close_connection = True
+            return
+        if to in self.receiver.endless:
+            self._answer_without_end()
+            return
+        self._answer(204, {}, b"")
 
-        def _answer_without_end(self) -> None:
-            self._answer(200, {"content-length": str(10**15)}, b"")
-            with suppress(OSError):
-                while True:
-                    self.wfile.write(bytes(65536))
+    def _answer_without_end(self) -> None:
+        self._answer(200, {"content-length": str(10**15)}, b"")
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(65536))
 
-        def do_GET(self) -> None:
-            receiver.paths.append(self.path)
-            self._answer(200, {}, b"")
+    def do_GET(self) -> None:
+        self.receiver.paths.append(self.path)
+        self._answer(200, {}, b"")
 
-        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if status != 204 and "content-length" not in headers:
-                self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 204 and "content-length" not in headers:
+            self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            pass
-
-    return Handler
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
