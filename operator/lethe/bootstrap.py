@@ -216,9 +216,7 @@ async def run_operator(
     Raises what adapters say about a ledger, keys or an API server that can't be used.
     """
     stop, ready = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    _stop_at_signals(stop)
     keyring = FileKeyring(Path(settings.keys_dir))
     ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
     kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
@@ -256,6 +254,12 @@ async def run_operator(
         await asyncio.to_thread(ledger.close)
 
 
+def _stop_at_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+
+
 async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event, ready: asyncio.Event) -> int:
     keeping = asyncio.create_task(engine.run(stop))
     started = asyncio.create_task(engine.started.wait())
@@ -269,8 +273,13 @@ async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event,
             ready=ready,
         )
     )
+    begun = asyncio.create_task(ready.wait())
+    await asyncio.wait([keeping, watching, begun], return_when=asyncio.FIRST_COMPLETED)
+    # Kopf has put its own handlers in place by now, and would wait for the engine, which it knows nothing of.
+    _stop_at_signals(stop)
     await asyncio.wait([keeping, watching], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
+    begun.cancel()
     results = await asyncio.gather(keeping, watching, return_exceptions=True)
     started.cancel()
     for result in results:
