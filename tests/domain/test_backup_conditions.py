@@ -191,7 +191,7 @@ SIGHT = SourceSight(scanned=True)
             ("False", "RetentionTooLong"),
             ("False", "RetentionTooLong"),
         ),
-        (SourceSight(True, unparsable=["a", "b"]), ("False", "NameUnparsable"), ("True", "WithinRetention")),
+        (SourceSight(True, unparsable=["a", "b"]), ("False", "NameUnparsable"), ("False", "NameUnparsable")),
         (SourceSight(True, waits=Waits.CLOCKS_DISAGREE), ("True", "Scanned"), ("False", "ClocksDisagree")),
         (SourceSight(True, waits=Waits.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
         (
