@@ -661,7 +661,7 @@ def test_a_clock_that_jumps_by_a_year_between_two_scans_and_comes_back_deletes_n
     backups.wrong = backups.server_wrong = timedelta(0)
     nightly.scan()
     assert nightly.record(dumps[1]).first_seen_at == backups.true
-    _all_die_on_their_days(backups, nightly)
+    _all_die_on_their_days(backups, nightly, of=2)
 
 
 @pytest.mark.parametrize("at", ["began", "listed"])
@@ -689,7 +689,7 @@ def test_a_clock_that_is_corrected_during_a_scan_deletes_nothing_wrongly(
     scanned = nightly.known.scanned_at
     assert scanned is None or scanned <= backups.true
     nightly.scan()
-    _all_die_on_their_days(backups, nightly)
+    _all_die_on_their_days(backups, nightly, of=2)
 
 
 def test_a_process_that_begins_while_all_clocks_are_a_year_behind_does_not_date_what_it_meets_back(
@@ -726,11 +726,12 @@ def test_a_process_that_began_while_all_clocks_were_a_year_ahead_leaves_nothing_
     backups.restart()
     nightly.scan()
     nightly.say(hold_last=False)
-    _all_die_on_their_days(backups, nightly)
+    _all_die_on_their_days(backups, nightly, of=3)
 
 
-def _all_die_on_their_days(backups: Backups, nightly: Source) -> None:
-    """Let each dump live to the last moment that its name gives it."""
+def _all_die_on_their_days(backups: Backups, nightly: Source, *, of: int) -> None:
+    """Let each of so many dumps live to the last moment that its name gives it."""
+    assert len(nightly.names) == of
     by_name = {name: datetime.strptime(name, "site-%Y%m%dT%H%M%S%z.dump") for name in nightly.names}
     for name, taken_at in sorted(by_name.items(), key=lambda one: one[1]):
         expiry = Period(6, 0).after(taken_at)
