@@ -36,7 +36,8 @@ def test_expired_dumps_go_and_the_request_tells_when_its_last_copy_dies(
     states = {path.name: "Purged" for path in expired} | {path.name: "Present" for path in kept}
     eventually(lambda: snapshot_states(api) == states, lambda: f"{states}; it is {snapshot_states(api)}")
     assert sorted(path.name for path in dumps.iterdir()) == sorted([notes.name, *(p.name for p in kept)])
-    source = api.wait("backupsources", "nightly", "RetentionEffective")
+    source = api.wait_reason("backupsources", "nightly", "NameUnparsable")
+    assert api.condition("backupsources", "nightly", "RetentionEffective")["reason"] == "NameUnparsable"
     assert source["status"]["unparsable"] == ["README"]
     assert source["status"]["next"]["ref"] == kept[0].name
     assert api.condition("backupsources", "nightly", "Ready")["reason"] == "NameUnparsable"

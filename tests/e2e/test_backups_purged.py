@@ -173,7 +173,6 @@ def test_suspended_nothing_goes_and_status_says_what_would(
     wait_effective(api, "WithinRetention")
 
 
-@pytest.mark.xfail(strict=True, reason="nothing tells a request that the day of its last copy has gone by")
 def test_a_request_says_that_its_last_copy_is_overdue(
     api: Api, site: Site, dumps: Path, operator: ClockedOperator
 ) -> None:

@@ -47,6 +47,7 @@ class Copies:
         self._wake = asyncio.Event()
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._untold: dict[str, int] = {}
+        self._overdue: frozenset[str] = frozenset()
 
     def regrade(self) -> None:
         """A source was scanned, or is gone; a store's word on its backups has changed."""
@@ -79,7 +80,19 @@ class Copies:
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
         stores = {*coverage, *self._ledger.cleared_stores()}
         self._steps = copies.steps_of(self._ledger, coverage, stores)
-        return copies.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
+        changed = copies.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
+        return changed | self._newly_overdue()
+
+    def _newly_overdue(self) -> frozenset[str]:
+        """Return the requests whose last copy was to be gone since the last look, and is not.
+
+        Their snapshots are past their time, which is rare: what they were told of it is remembered.
+        """
+        now = self._clock()
+        dates = [step.gone_at for steps in self._steps.values() for step in steps if step.gone_at is not None]
+        overdue = self._ledger.outlived(now) if dates and min(dates) <= now else frozenset()
+        fresh, self._overdue = overdue - self._overdue, overdue
+        return fresh
 
     def _coverage(self) -> dict[str, Coverage]:
         """Return how each store's backups are known now."""

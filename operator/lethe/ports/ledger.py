@@ -186,6 +186,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def outlived(self, at: datetime) -> frozenset[str]:
+        """Return the erased requests of which, as graded last, a copy was to be gone by an instant.
+
+        Reads every clearing: to be asked where a snapshot is overdue only.
+        """
+        ...
+
     def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
         """Return what backups hold of erased requests, as graded last; absent for one that is purged or
         was never erased."""

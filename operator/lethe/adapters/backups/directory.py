@@ -140,7 +140,7 @@ class DirectoryBackend:
     # What lies there
 
     def _file(self, name: str, status: os.stat_result) -> _File | None:
-        taken_at = self._pattern.taken_at(name) if self._is_listed(name) else None
+        taken_at = self._taken_at(name)
         if taken_at is None or not stat.S_ISREG(status.st_mode):
             return None
         try:
@@ -155,13 +155,13 @@ class DirectoryBackend:
 
     def _is_listed(self, ref: str) -> bool:
         """Tell whether a regular file of this name would be listed as a snapshot."""
+        return self._taken_at(ref) is not None
+
+    def _taken_at(self, name: str) -> datetime | None:
         # A name that can't be printed as it is can't be carried in a manifest either.
-        return (
-            self._pattern.taken_at(ref) is not None
-            and "/" not in ref
-            and _printable(ref) == ref
-            and not _is_partial(ref)
-        )
+        if "/" in name or _printable(name) != name or _is_partial(name):
+            return None
+        return self._pattern.taken_at(name)
 
     def _look(self, directory: int, pin: Pin) -> _File | Deletion:
         """Return the file that is pinned, or why there is nothing to unlink."""
@@ -287,6 +287,8 @@ def _printable(name: str) -> str:
 
     A backslash is escaped as well, so that no other file has this text for its name.
     """
+    if name.isprintable() and "\\" not in name:
+        return name
     return "".join(
         one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in name
     )

@@ -67,6 +67,11 @@ class BackupsInLedger(ABC):
                 for record in self._records(connection, select().where(request_rows.c.request.in_(some)))
             }
 
+    def outlived(self, at: datetime) -> frozenset[str]:
+        """Return the requests of which a snapshot was to be gone by an instant, and is not."""
+        with self._reading() as connection:
+            return clearings.outlived(connection, at)
+
     def cleared_stores(self) -> frozenset[str]:
         """Return the stores in which somebody was erased whose copies in backups are not proven gone."""
         with self._reading() as connection:

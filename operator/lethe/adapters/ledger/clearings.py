@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -122,8 +123,8 @@ def record_gone(connection: Connection, fact: CopiesGone) -> None:
 _GONE = and_(clearings.c.proven.is_(True), clearings.c.gone_at.is_(None))
 
 
-Outdated = tuple[CopyStep, ColumnElement[bool]]
-"""A step, and the condition of the rows that it changes."""
+Outdated = Mapping[str, Any]
+"""A step, as the parameters of the statement that grades the rows which it changes."""
 
 
 def outdated(connection: Connection, store: str, steps: Sequence[CopyStep]) -> list[Outdated]:
@@ -131,22 +132,45 @@ def outdated(connection: Connection, store: str, steps: Sequence[CopyStep]) -> l
 
     Reads an index only, so that the writers' lock is taken for what has changed: mostly nothing.
     """
-    ends = [*(step.since for step in steps[1:]), None]
-    conditions = [(step, _unlike(store, step, end)) for step, end in zip(steps, ends, strict=True)]
-    return [
-        (step, condition)
-        for step, condition in conditions
-        if connection.execute(select(literal(1)).where(condition).limit(1)).first()
-    ]
+    ends = [*(number_of(step.since) for step in steps[1:]), _NO_END]
+    found: list[Outdated] = []
+    for step, end in zip(steps, ends, strict=True):
+        values = {
+            "of_store": store,
+            "from": number_of(step.since),
+            "to": end,
+            "gone": _gone_at(step),
+            "said": step.proven,
+        }
+        if connection.execute(_ANY_UNLIKE, values).first():
+            found.append(values)
+    return found
 
 
-def _unlike(store: str, step: CopyStep, end: datetime | None) -> ColumnElement[bool]:
-    cleared = clearings.c.cleared_at
-    interval = and_(clearings.c.store == store, cleared >= number_of(step.since))
-    if end is not None:
-        interval = and_(interval, cleared < number_of(end))
-    gone = clearings.c.gone_at.is_distinct_from(_gone_at(step))
-    return and_(interval, or_(gone, clearings.c.proven.is_not(step.proven)))
+_NO_END = 2**62
+# One statement for all steps: to make one for each takes longer than the database does.
+_UNLIKE = and_(
+    clearings.c.store == bindparam("of_store"),
+    clearings.c.cleared_at >= bindparam("from"),
+    clearings.c.cleared_at < bindparam("to"),
+    or_(
+        clearings.c.gone_at.is_distinct_from(bindparam("gone", type_=BigInteger())),
+        clearings.c.proven != bindparam("said"),
+    ),
+)
+_ANY_UNLIKE = select(literal(1)).where(_UNLIKE).limit(1)
+_REGRADE = (
+    update(clearings)
+    .where(_UNLIKE)
+    .values(gone_at=bindparam("gone", type_=BigInteger()), proven=bindparam("said"))
+    .returning(clearings.c.request)
+)
+
+
+def outlived(connection: Connection, at: datetime) -> frozenset[str]:
+    """Return whose last copy should be gone by now, and is not proven to be."""
+    query = select(clearings.c.request.distinct()).where(clearings.c.gone_at <= number_of(at))
+    return frozenset(connection.execute(query).scalars())
 
 
 def _gone_at(step: CopyStep) -> int | None:
@@ -156,9 +180,8 @@ def _gone_at(step: CopyStep) -> int | None:
 def regrade(connection: Connection, steps: Sequence[Outdated]) -> frozenset[str]:
     """Give the rows of each condition what its step says; return the requests that were changed."""
     changed = set[str]()
-    for step, condition in steps:
-        graded = update(clearings).where(condition).values(gone_at=_gone_at(step), proven=step.proven)
-        changed.update(connection.execute(graded.returning(clearings.c.request)).scalars())
+    for step in steps:
+        changed.update(connection.execute(_REGRADE, dict(step)).scalars())
     return frozenset(changed)
 
 
