@@ -1,4 +1,4 @@
-"""An operator with backends that hang: `python -m tests.e2e.hanging FILE`; as long as the file is there."""
+"""An operator whose first listing hangs: `python -m tests.e2e.hanging FILE`; as long as the file is there."""
 
 import asyncio
 import os
@@ -14,15 +14,19 @@ from lethe.settings import read_settings
 
 
 class Hanging:
-    """A backend that answers no listing while a file is there, as a dead network volume does."""
+    """A backend whose first listing is not answered while a file is there, as by a dead network volume."""
+
+    hung = False
 
     def __init__(self, backend: Backend, while_there: Path) -> None:
         self._backend, self._while_there = backend, while_there
 
     def list(self) -> Listing:
-        """List, once the file is gone."""
-        while self._while_there.exists():
-            time.sleep(0.05)
+        """List; the very first time once the file is gone."""
+        if not Hanging.hung:
+            Hanging.hung = True
+            while self._while_there.exists():
+                time.sleep(0.05)
         return self._backend.list()
 
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:

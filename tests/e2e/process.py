@@ -67,9 +67,9 @@ class OperatorProcess:
         """Whether the process lives."""
         return self._child.running
 
-    def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
-        self._child.stop()
+    def stop(self) -> int | None:
+        """Ask it to end, wait until it has, and return its exit code; `None` if it had to be killed."""
+        return self._child.stop()
 
     def kill9(self) -> None:
         """Kill it as a power cut would."""

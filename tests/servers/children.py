@@ -92,17 +92,22 @@ class Child:
                 start_new_session=True,  # Ctrl-C is for us; we stop our servers in order
             ).result()
 
-    def stop(self, *, patience: float = 30) -> None:
-        """Ask the process to end and wait; kill it after `patience` seconds."""
+    def stop(self, *, patience: float = 30) -> int | None:
+        """Ask the process to end and wait; kill it after `patience` seconds.
+
+        Returns its exit code; `None` for one that did not run or had to be killed.
+        """
         if self._process is None:
-            return
+            return None
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(self._stop_signal)
+        code = None
         try:
-            self._process.wait(patience)
+            code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill9()
         self._process = None
+        return code
 
     def kill9(self) -> None:
         """Kill the process and those that it started, as the kernel does when memory ends."""
