@@ -32,9 +32,7 @@ def _build(version: str, folder: Path) -> None:
 
 def _version() -> str:
     # MinIO has no tags that Go knows: its versions are dates and commits.
-    required = re.search(
-        r"^\s*github\.com/minio/minio (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE
-    )
+    required = re.search(r"^\s*github\.com/minio/minio (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
     if required is None:
         raise LookupError(f"{MODULE / 'go.mod'} requires no github.com/minio/minio")
     return required[1]
