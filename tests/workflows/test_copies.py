@@ -521,10 +521,6 @@ def test_a_clock_that_was_set_back_does_not_date_the_proof_before_the_listing(
     assert backups.ledger.requests_by_id(["ada"])["ada"].purged_at == listed
 
 
-@pytest.mark.xfail(
-    reason="`Verified.at` is this host's clock alone: an erasure that is dated a year back seems to be older "
-    "than the snapshots that hold the person"
-)
 def test_an_erasure_that_is_carried_out_while_the_clock_is_a_year_behind_is_not_purged_too_soon(
     backups: Backups, nightly: Source
 ) -> None:

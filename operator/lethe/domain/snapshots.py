@@ -38,7 +38,8 @@ class SourceRecord:
     """What the ledger knows of a BackupSource. `source` and `stores` are `namespace/name`.
 
     `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `spent` are the
-    values of `spec.confirmPrunes` that were used up.
+    values of `spec.confirmPrunes` that were used up. `seen_at` is when a listing showed something new last:
+    two clocks had agreed on that moment.
     """
 
     source: str
@@ -46,6 +47,7 @@ class SourceRecord:
     retention: str
     longest_duration: float = 0.0
     spent: frozenset[int] = frozenset()
+    seen_at: datetime | None = field(default=None, compare=False)
 
 
 class SnapshotState(StrEnum):
@@ -122,11 +124,17 @@ class SnapshotRecord:
         return min(told, self.first_seen_at, self.declared_at or told) - longest_duration
 
 
+def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:
+    """Return what a source becomes when a listing has shown something new in it."""
+    return replace(record, seen_at=max(fact.at, record.seen_at or fact.at))
+
+
 def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesConfirmed) -> SourceRecord:
     """Return what a source becomes by one more fact."""
     spent = record.spent if record is not None else frozenset[int]()
     if isinstance(fact, SourceDescribed):
-        return SourceRecord(fact.source, fact.stores, fact.retention, fact.longest_duration, spent)
+        seen_at = record.seen_at if record is not None else None
+        return SourceRecord(fact.source, fact.stores, fact.retention, fact.longest_duration, spent, seen_at)
     if record is None:
         return SourceRecord(fact.source, (), "P6M", 0.0, frozenset({fact.count}))
     return replace(record, spent=spent | {fact.count})

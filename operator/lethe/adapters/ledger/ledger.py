@@ -54,8 +54,9 @@ from lethe.adapters.ledger.schema import (
     sealed,
     tombstones,
 )
+from lethe.adapters.ledger.snapshots import newest_sight
 from lethe.adapters.ledger.tombstones import numbers_after, read_after, sampled
-from lethe.domain.facts import Fact, TookOver
+from lethe.domain.facts import Fact, NotFound, Reerased, TookOver, Verified
 from lethe.domain.journal import KnownHead
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
@@ -200,12 +201,28 @@ class SqlLedger(BackupsInLedger):
         seal = seal or {}
         with self._writing() as (connection, token):
             self._refuse_unless_mine(token)
+            facts = self._dated(connection, facts)
             projections = Projections(connection, self._keyring, facts, seal)
             self._chain(connection, facts, projections, token)
             refuse_sealing_for_ended(projections, seal)
             self._seal(connection, {one: seal[one] for one in seal if projections.is_open(one)})
             self._destroy_sealed(connection, projections.completed)
             note_moves(connection, moves, self._now())
+
+    def _dated(self, connection: Connection, facts: Sequence[Fact]) -> Sequence[Fact]:
+        """Date no erasure before a listing of backups that came before it, whatever this host's clock says.
+
+        Else snapshots that hold the person would seem to have begun after she was erased.
+        """
+        if not any(isinstance(fact, _ERASURES) for fact in facts):
+            return facts
+        seen = newest_sight(connection, self._keyring)
+        if seen is None:
+            return facts
+        return [
+            replace(fact, at=seen) if isinstance(fact, _ERASURES) and fact.at < seen else fact
+            for fact in facts
+        ]
 
     @contextmanager
     def _noting(self) -> Iterator[Connection]:
@@ -444,6 +461,7 @@ class SqlLedger(BackupsInLedger):
             self._engine.dispose()
 
 
+_ERASURES = (Verified, NotFound, Reerased)
 _INSERT_ENTRY = insert(entries)
 _LAST = select(entries.c.sequence, entries.c.digest).order_by(entries.c.sequence.desc()).limit(1)
 _last = _LAST.subquery()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection, insert, select
@@ -11,7 +12,7 @@ from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import context, encode, number_of, portions, unsealed
 from lethe.adapters.ledger.schema import snapshots, sources
 from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact
-from lethe.domain.snapshots import SnapshotRecord, SourceRecord, evolve_snapshots, evolve_source
+from lethe.domain.snapshots import SnapshotRecord, SourceRecord, evolve_snapshots, evolve_source, seen_in
 from lethe.ports.keys import Keyring
 
 _decode_source = msgspec.json.Decoder(SourceRecord).decode
@@ -28,6 +29,12 @@ def snapshot_record(keyring: Keyring, source: str, ref: str, doc: bytes) -> Snap
     return _decode_snapshot(unsealed(keyring, doc, context("snapshot", source, ref)))
 
 
+def newest_sight(connection: Connection, keyring: Keyring) -> datetime | None:
+    """Return when a listing showed something new last, in any source."""
+    records = [source_record(keyring, row.source, row.doc) for row in connection.execute(select(sources))]
+    return max((record.seen_at for record in records if record.seen_at is not None), default=None)
+
+
 class SnapshotProjection:
     """What one append makes of sources and snapshots; loads only those that its facts name."""
 
@@ -41,14 +48,19 @@ class SnapshotProjection:
 
     def take_source(self, fact: SourceFact) -> None:
         """Let a fact about a source have its effect."""
-        before = self._sources.get(fact.source)
-        if before is None:
-            row = self._connection.execute(select(sources).where(sources.c.source == fact.source)).first()
-            before = source_record(self._keyring, row.source, row.doc) if row else None
-        self._sources[fact.source] = evolve_source(before, fact)
+        self._sources[fact.source] = evolve_source(self._source(fact.source), fact)
+
+    def _source(self, source: str) -> SourceRecord | None:
+        if source in self._sources:
+            return self._sources[source]
+        row = self._connection.execute(select(sources).where(sources.c.source == source)).first()
+        return source_record(self._keyring, row.source, row.doc) if row else None
 
     def take(self, fact: SnapshotFact) -> None:
         """Let a fact about snapshots have its effect."""
+        source = self._source(fact.source) if isinstance(fact, SnapshotsSeen) else None
+        if source is not None and isinstance(fact, SnapshotsSeen):
+            self._sources[fact.source] = seen_in(source, fact)
         known = self._load(fact.source, _refs_of(fact))
         for ref, record in evolve_snapshots(known, fact).items():
             known[ref] = self._changed[fact.source, ref] = record
