@@ -174,6 +174,20 @@ class BackupsInLedgerContract:
         ledger.append([CopiesGone(NOW, ("a",))])
         assert (ledger.copies_left(["a"]), ledger.purgeable()) == ({}, [])
 
+    def test_who_was_purged_is_in_doubt_again_when_an_older_snapshot_turns_up(self, ledger: Ledger) -> None:
+        site = "shop/site"
+        ledger.append(
+            [*done("a", 1, store=site, stores=[site]), *done("b", 2, at=NOW + DAY, store=site, stores=[site])]
+        )
+        purge(ledger, "a", "b", at=NOW + 2 * DAY)
+        found = Sighting("old", ("v1",), NOW + 12 * HOUR, (), 1)
+        ledger.append([SnapshotsSeen("shop/nightly", NOW + 3 * DAY, ("shop/site", "shop/crm"), (found,))])
+        known = ledger.requests_by_id("ab")
+        assert (known["a"].purged_at, known["b"].purged_at) == (NOW + 2 * DAY, None)
+        assert ledger.copies_left("ab") == {"b": CopiesLeft(None, ("shop/crm", "shop/site"))}
+        ledger.append([SnapshotsSeen("shop/nightly", NOW + 4 * DAY, ("shop/site",), (found,))])
+        assert ledger.requests_by_id("a")["a"].purged_at == NOW + 2 * DAY
+
     def test_a_grade_is_that_of_the_step_in_which_a_clearing_falls(self, ledger: Ledger) -> None:
         for number, request in enumerate("abcd", 1):
             ledger.append(done(request, number, at=NOW + number * HOUR))

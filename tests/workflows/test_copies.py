@@ -504,6 +504,48 @@ def test_who_was_purged_and_came_back_is_not_purged_any_more(
     assert backups.gone_at("ada") == nightly.record(within).expires_at(Period(6, 0))
 
 
+# A copy that turns up after the proof
+
+
+def test_who_was_purged_is_not_any_more_when_an_old_dump_turns_up(backups: Backups, nightly: Source) -> None:
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("ada", 1)
+    after(backups, DAY)
+    backups.erase("bob", 2)
+    after(backups, DAY)
+    dump_now(backups, nightly)
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("ada")
+    assert backups.purged("bob")
+    found = nightly.dump(NIGHT.replace(microsecond=0) + HOUR)  # moved back: after ada, before bob
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("ada")
+    assert not backups.purged("bob")
+    assert backups.gone_at("bob") == nightly.record(found).expires_at(Period(6, 0))
+    backups.true = nightly.record(found).expires_at(Period(6, 0)) + DAY
+    dump_now(backups, nightly)
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("bob")
+
+
+def test_a_new_dump_makes_nobody_doubtful(backups: Backups, nightly: Source) -> None:
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("ada", 1)
+    after(backups, DAY)
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("ada")
+    after(backups, DAY)
+    dump_now(backups, nightly)
+    nightly.scan()
+    assert backups.purged("ada")
+
+
 # Clocks
 
 

@@ -29,7 +29,14 @@ from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import IN_ONE_QUERY, instant_of, number_of, portions, table_of
 from lethe.adapters.ledger.request_docs import request_doc
-from lethe.adapters.ledger.schema import NOWHERE, clearings, entries, requests, tombstones
+from lethe.adapters.ledger.schema import (
+    NOWHERE,
+    clearings,
+    entries,
+    request_months,
+    requests,
+    tombstones,
+)
 from lethe.domain.facts import CopiesGone, Outcome, Reerased
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
@@ -116,6 +123,30 @@ def record_gone(connection: Connection, fact: CopiesGone) -> None:
     connection.execute(delete(clearings).where(clearings.c.request.in_(people)))
     purged = update(requests).where(requests.c.request.in_(people))
     connection.execute(purged.values(purged_at=number_of(fact.at)))
+
+
+def doubt_purged(connection: Connection, stores: Collection[str], began: datetime) -> None:
+    """Take back that nothing is left of people whom a snapshot may hold that has turned up since.
+
+    It began then. Whose tombstones have ended are left out: nothing is known of them any more.
+    """
+    for store in stores:
+        maybe = and_(
+            requests.c.namespace == store.partition("/")[0],
+            requests.c.outcome == Outcome.ERASED.value,
+            requests.c.purged_at.is_not(None),
+            requests.c.completed_at >= number_of(began),
+            requests.c.request.in_(select(request_months.c.request)),
+        )
+        columns = (requests.c.request, literal(store), requests.c.completed_at, null(), false())
+        upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        doubted = upsert(clearings).from_select(
+            [column.name for column in clearings.c], select(*columns).where(maybe)
+        )
+        connection.execute(doubted.on_conflict_do_nothing())
+    back = select(clearings.c.request).where(clearings.c.store.in_(list(stores)))
+    was_purged = and_(requests.c.purged_at.is_not(None), requests.c.request.in_(back))
+    connection.execute(update(requests).where(was_purged).values(purged_at=None))
 
 
 # Grading

@@ -17,6 +17,7 @@ from lethe.adapters.ledger.chain import Entry
 from lethe.adapters.ledger.clearings import (
     Clearing,
     clearings_of,
+    doubt_purged,
     ending_of,
     insert_clearings,
     open_people,
@@ -50,6 +51,7 @@ from lethe.domain.facts import (
     Reerased,
     RequestFact,
     RestoreFact,
+    SnapshotsSeen,
     TombstonesEnded,
     Verified,
 )
@@ -216,7 +218,9 @@ class Projections:
         elif isinstance(fact, MappingProved):
             self._mappings[fact.store, fact.proved.version] = fact.proved
         elif isinstance(fact, SNAPSHOT_FACTS):
-            self._snapshots.take(fact)
+            began = self._snapshots.take(fact)
+            if began is not None and isinstance(fact, SnapshotsSeen):
+                doubt_purged(self._connection, fact.stores, began)
         elif isinstance(fact, SOURCE_FACTS):
             self._snapshots.take_source(fact)
         elif isinstance(fact, Reerased | CopiesGone | TombstonesEnded):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import Connection, insert, select
@@ -56,14 +56,24 @@ class SnapshotProjection:
         row = self._connection.execute(select(sources).where(sources.c.source == source)).first()
         return source_record(self._keyring, row.source, row.doc) if row else None
 
-    def take(self, fact: SnapshotFact) -> None:
-        """Let a fact about snapshots have its effect."""
+    def take(self, fact: SnapshotFact) -> datetime | None:
+        """Let a fact about snapshots have its effect.
+
+        Returns when the first of those began of which nobody had known until now; `None`: there are none.
+        """
+        longest = timedelta(0)
         source = self._source(fact.source) if isinstance(fact, SnapshotsSeen) else None
         if source is not None and isinstance(fact, SnapshotsSeen):
             self._sources[fact.source] = seen_in(source, fact)
+            longest = timedelta(seconds=source.longest_duration)
         known = self._load(fact.source, _refs_of(fact))
+        turned_up = []
         for ref, record in evolve_snapshots(known, fact).items():
+            before = known.get(ref)
+            if record.pieces and (before is None or not before.live):
+                turned_up.append(record.began_at(longest))
             known[ref] = self._changed[fact.source, ref] = record
+        return min(turned_up, default=None)
 
     def _load(self, source: str, refs: Collection[str]) -> dict[str, SnapshotRecord]:
         known, loaded = self._known.setdefault(source, {}), self._loaded.setdefault(source, set())
