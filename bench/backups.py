@@ -48,17 +48,20 @@ _CALLS_AT_ONCE = 16
 _PATIENCE = 900
 
 
-def bench_backups(*, snapshots: int, prune: int, erased: int, holding: int) -> list[Figure]:
+def bench_backups(
+    *, snapshots: int, prune: int, erased: int, holding: int, objects: bool = True
+) -> list[Figure]:
     """Measure a source of `snapshots`, of which `prune` expire at once, in a directory and in S3, its
-    objects in the API server, and the grading of `erased` requests with `holding` snapshots.
+    `objects` in the API server, and the grading of `erased` requests with `holding` snapshots.
     """
     figures: list[Figure] = []
     measures: list[Callable[[Path], list[Figure]]] = [
         lambda folder: _directory(folder, snapshots, prune),
         lambda folder: _listing_of_s3(folder, snapshots),
         lambda folder: _grading(folder, erased, holding),
-        lambda folder: _objects(folder, snapshots),
     ]
+    if objects:
+        measures.append(lambda folder: _objects(folder, snapshots))
     for measure in measures:
         with tempfile.TemporaryDirectory(prefix="lethe-bench-") as folder:
             figures += measure(Path(folder))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bench.backups import bench_backups
 from bench.figures import Figure, as_json, table
 from bench.idle import bench_idle
 from bench.ledger import bench_ledger
@@ -44,3 +45,14 @@ def test_the_requests_bench_erases_in_three_stores_and_reads_each_secret_once() 
     figures = named(bench_requests(one_by_one=2, at_once=3))
     assert figures["one by one, median"] > 0
     assert figures["reads of Secrets"] == 1
+
+
+@pytest.mark.e2e
+def test_the_backups_bench_scans_prunes_and_grades_and_yields_its_ratios() -> None:
+    figures = named(bench_backups(snapshots=60, prune=5, erased=200, holding=10, objects=False))
+    assert {
+        "first scan / bare calls and rows",
+        "scan, one new / nothing changed",
+        "S3: listing / bare listing",
+        "grading, first / bare UPDATE",
+    } <= figures.keys()
