@@ -46,7 +46,10 @@ def test_what_a_restore_brings_back_is_erased_again_and_nobody_else(
     assert site.is_intact(cleo)
     assert event["spec"]["reason"] == "Undeclared"
     assert event["status"]["detectedBy"] == "Journal"
-    assert event["status"]["replay"] == {"missing": 2, "reErased": 2, "leftAlone": 0, "unclear": 0}
+    replay = dict(event["status"]["replay"])
+    erased_at = (api.get("deletionrequests", "ada") or {})["status"]["erasedAt"]
+    assert erased_at <= replay.pop("missingSince") <= event["status"]["safeToServeAt"]
+    assert replay == {"missing": 2, "reErased": 2, "leftAlone": 0, "unclear": 0}
     api.wait("datastores", "site", "SafeToServe")
     assert api.condition("restoreevents", name, "Permitted")["status"] == "False"
     api.patch_spec("restoreevents", name, {"reason": "Drill", "justification": "we tried it out"})
