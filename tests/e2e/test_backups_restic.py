@@ -16,7 +16,7 @@ from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 
-PASSWORD = "canary-password-of-restic-81"
+PASSWORD = "canary-phrase-of-restic-81"
 SEVEN_MONTHS = timedelta(days=215)
 
 
