@@ -465,5 +465,8 @@ def locked(world: ResticWorld) -> Iterator[None]:
             assert backup.poll() is None
         yield
     finally:
-        backup.terminate()
-        backup.communicate()  # it ends once its input has
+        # Asked to end it may take the end of its input for the whole of it, and leave a snapshot behind.
+        backup.kill()
+        backup.communicate()
+        for lock in (world.repository / "locks").iterdir():
+            lock.unlink()
