@@ -63,6 +63,28 @@ def build(package: str, program: Path, *, module: Path = MODULE, ldflags: str = 
     )
 
 
+def program(package: str, *, of: str, module: Path, version_at: str | None = None) -> Path:
+    """Return a program of the Go module `of`, in the version that `module`'s go.mod requires; built once.
+
+    `version_at` is the variable into which the version is linked. Raises `LookupError` where go.mod
+    requires no such module, `subprocess.CalledProcessError` when the build fails; its output has been shown
+    by then.
+    """
+    # Not all versions are numbers: of a module without tags they are dates and commits.
+    required = re.search(rf"^\s*{re.escape(of)} (v\S+)", (module / "go.mod").read_text(), re.MULTILINE)
+    if required is None:
+        raise LookupError(f"{module / 'go.mod'} requires no {of}")
+    name, version = package.rpartition("/")[2], required[1]
+    stamp = f" -X {version_at}={version}" if version_at else ""
+
+    def make(folder: Path) -> None:
+        with progress(f"Building {name} {version} (once per machine)"):
+            build(package, folder / name, module=module, ldflags=f"-s -w{stamp}")
+
+    digest = hashlib.sha256((module / "go.sum").read_bytes()).hexdigest()[:12]
+    return cached(f"{name}-{version}-{digest}", make) / name
+
+
 def _build(version: str, folder: Path) -> None:
     stamp = "k8s.io/component-base/version"
     major, minor, _ = version.lstrip("v").split(".")

@@ -6,9 +6,12 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 StrPath = str | Path
 
@@ -29,6 +32,30 @@ class CommandFailed(Exception):
         self.status = status
         self.stderr = stderr
         super().__init__(f"{Path(command[0]).name} ended with {status}: {stderr.strip()}")
+
+
+class Server(ABC):
+    """A server that a context manager starts, ready to be used, and stops."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start the server and wait until it can be used."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop the server; does nothing when it does not run."""
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 class Child:

@@ -12,12 +12,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster.build import binaries
 from tests.servers.certificates import write_certificates
-from tests.servers.children import Child, free_port, run, wait_until
+from tests.servers.children import Child, Server, free_port, run, wait_until
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -27,7 +26,7 @@ AUDIT_POLICY = {
 }
 
 
-class ControlPlane:
+class ControlPlane(Server):
     """etcd and kube-apiserver in `directory`; a context manager, ready in about two seconds.
 
     `url` is the API server's address, `kubeconfig` that of the user `admin` (system:masters, token
@@ -75,18 +74,6 @@ class ControlPlane:
         # Nothing is lost by it: what the API server has acknowledged is in etcd. Asking takes it seconds.
         self.api_server.kill9()
         self.etcd.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def ready(self) -> bool:
         """Whether the API server says so, its caches and bootstrap roles included."""

@@ -14,14 +14,13 @@ from email import policy
 from email.message import EmailMessage
 from email.parser import Parser
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from tests.servers.certificates import write_certificates
-from tests.servers.children import Child, free_port, wait_until
+from tests.servers.children import Child, Server, free_port, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 Command = Literal["MAIL", "RCPT", "DATA"]
@@ -41,7 +40,7 @@ class Delivered:
         return Parser(policy=policy.default).parsestr(self.raw.decode())
 
 
-class MailServer:
+class MailServer(Server):
     """aiosmtpd below `folder`; a context manager, ready in a moment.
 
     `tls` is `None`, `starttls` or `implicit`; `ca_file` is the authority to trust. With `users` (passwords
@@ -148,18 +147,6 @@ class MailServer:
     def stop(self) -> None:
         """Stop the server; what it took stays."""
         self._child.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _tell(self) -> None:
         said = self.folder / "orders.json.new"

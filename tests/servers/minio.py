@@ -3,15 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster.minio.build import minio
-from tests.servers.children import Child, free_port, wait_until
+from tests.servers.children import Child, Server, free_port, wait_until
 from tests.servers.versitygw import REGION, s3_client
 
 
-class MinioServer:
+class MinioServer(Server):
     """MinIO in `folder`, an S3 server at `endpoint`; a context manager, ready in a second."""
 
     access_key = "lethe-tests-root"
@@ -55,18 +54,6 @@ class MinioServer:
     def stop(self) -> None:
         """Stop the server."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def bucket(self, name: str, *, versioned: bool = True, lock: bool = False) -> str:
         """Create a bucket and return its name; `lock`: with Object Lock, which keeps versions, too."""

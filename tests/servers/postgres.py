@@ -7,18 +7,17 @@ import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-from tests.servers.children import Child, CommandFailed, StrPath, free_port, run, wait_until
+from tests.servers.children import Child, CommandFailed, Server, StrPath, free_port, run, wait_until
 
 # PostgreSQL refuses to be root. Nobody's number is the same everywhere, and owns nothing.
 NOBODY = 65534
 PROGRAMS = {16: "pginstall", 18: "pginstall18"}
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """One PostgreSQL server in `directory`; a context manager, ready in two or three seconds.
 
     `auth="trust"` lets everybody in without a password. `fsync=False` is for speed where no test pulls the
@@ -75,18 +74,6 @@ class PostgresServer:
     def kill9(self) -> None:
         """Kill all its processes at once; `start` then recovers from the write-ahead log."""
         self._server.kill9()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
         """Return the address of a database, for psycopg and SQLAlchemy; `None`: the superuser's password."""

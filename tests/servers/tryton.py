@@ -11,11 +11,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.cache import cached
-from tests.servers.children import Child, free_port, run, wait_until
+from tests.servers.children import Child, Server, free_port, run, wait_until
 
 MODULES = ["company", "party"]
 ADMIN = "admin"
@@ -24,7 +23,7 @@ PASSWORD = "correct horse battery staple"
 PREPARATION = "2"  # to be raised when `_prepare` does something else
 
 
-class TrytonServer:
+class TrytonServer(Server):
     """trytond on SQLite in `directory`, with one database for each of `databases`; a context manager.
 
     It is ready in about two seconds; the first time on a machine, preparing a database takes half a minute.
@@ -67,18 +66,6 @@ class TrytonServer:
     def kill9(self) -> None:
         """Kill the server."""
         self._server.kill9()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def database_file(self, database: str) -> Path:
         """Return the file of a database, to copy it or to search its bytes; what is newest is in `-wal`."""

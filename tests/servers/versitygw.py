@@ -8,12 +8,11 @@ import urllib.request
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster.versitygw.build import versitygw
 from tests.servers.certificates import write_certificates
-from tests.servers.children import Child, free_port, wait_until
+from tests.servers.children import Child, Server, free_port, wait_until
 
 REGION = "us-east-1"
 
@@ -43,7 +42,7 @@ def s3_client(
     )
 
 
-class VersityServer:
+class VersityServer(Server):
     """versitygw in `folder`, an S3 server at `endpoint`; a context manager, ready in a moment.
 
     Buckets keep versions if `versioned`. With `tls`, `ca_file` is the authority to trust. What lies in it
@@ -100,18 +99,6 @@ class VersityServer:
     def stop(self) -> None:
         """Stop the server."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def bucket(self, name: str, *, lock: bool = False) -> str:
         """Create a bucket, with Object Lock if `lock`, and return its name."""

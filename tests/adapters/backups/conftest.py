@@ -8,6 +8,35 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.backups.s3_buckets import bucket_name
+from tests.servers import VersityServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    """An S3 server whose buckets keep versions."""
+    with VersityServer(tmp_path_factory.mktemp("versions")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    """An S3 server without versions."""
+    with VersityServer(tmp_path_factory.mktemp("plain"), versioned=False) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: VersityServer) -> str:
+    """A bucket that keeps versions."""
+    return server.bucket(bucket_name())
+
+
+@pytest.fixture
+def plain_bucket(plain_server: VersityServer) -> str:
+    """A bucket that does not."""
+    return plain_server.bucket(bucket_name())
+
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
@@ -10,6 +11,12 @@ from lethe.ports.backups import Deletion, Pin
 from tests.servers import VersityServer
 
 PATTERN = NamePattern.parse("{takenAt:%Y%m%d}*")
+_numbers = itertools.count(1)
+
+
+def bucket_name() -> str:
+    """Return a name that no bucket has yet."""
+    return f"bucket-{next(_numbers)}"
 
 
 def open_backend(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -14,33 +13,10 @@ from lethe.ports.backups import (
     DeletionResult,
     Pin,
 )
-from tests.adapters.backups.s3_buckets import begin_upload, delete_one, open_backend, pin
+from tests.adapters.backups.s3_buckets import begin_upload, bucket_name, delete_one, open_backend, pin
 from tests.servers import VersityServer
 
 TAKEN_AT = datetime(2026, 1, 1, tzinfo=UTC)
-_buckets = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    with VersityServer(tmp_path_factory.mktemp("versions")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    with VersityServer(tmp_path_factory.mktemp("plain"), versioned=False) as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(server: VersityServer) -> str:
-    return server.bucket(f"bucket-{next(_buckets)}")
-
-
-@pytest.fixture
-def plain_bucket(plain_server: VersityServer) -> str:
-    return plain_server.bucket(f"bucket-{next(_buckets)}")
 
 
 @pytest.fixture
@@ -140,7 +116,7 @@ def test_a_version_that_is_gone_since_the_listing_is_no_mismatch(
 
 
 def test_what_was_written_before_the_bucket_kept_versions_goes_too(server: VersityServer) -> None:
-    bucket = f"bucket-{next(_buckets)}"
+    bucket = bucket_name()
     server.client.create_bucket(Bucket=bucket)
     server.put(bucket, "site/20260101", b"without a version")
     server.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -292,7 +268,7 @@ def test_an_object_that_is_replaced_between_look_and_deletion_stays(
 @pytest.mark.parametrize("mode", ["GOVERNANCE", "COMPLIANCE"])
 def test_a_retained_version_is_locked_until_its_date(server: VersityServer, mode: str) -> None:
     """Also for root, whom governance mode would let through if it were asked to."""
-    bucket = server.bucket(f"bucket-{next(_buckets)}", lock=True)
+    bucket = server.bucket(bucket_name(), lock=True)
     backend = open_backend(server, bucket)
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
     server.put(bucket, "site/20260101", b"not retained")
@@ -315,7 +291,7 @@ def test_a_retained_version_is_locked_until_its_date(server: VersityServer, mode
 
 
 def test_a_legal_hold_is_a_lock_that_says_so(server: VersityServer) -> None:
-    bucket = server.bucket(f"bucket-{next(_buckets)}", lock=True)
+    bucket = server.bucket(bucket_name(), lock=True)
     backend = open_backend(server, bucket)
     version = server.put(bucket, "site/20260101", b"held")
     server.client.put_object_legal_hold(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +13,13 @@ import pytest
 from lethe.adapters.backups.s3 import S3Backend
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Backend
+from tests.adapters.backups.s3_buckets import bucket_name
 from tests.contracts.backups import BackendContract, World
 from tests.servers import VersityServer
 from tests.servers.children import free_port
 
 PATTERN = NamePattern.parse("site-{takenAt:%Y%m%dT%H%M%SZ}.dump")
 PREFIX = "site/"
-_buckets = itertools.count(1)
 
 
 def backend_of(server: VersityServer, bucket: str, *, endpoint: str | None = None) -> S3Backend:
@@ -121,7 +120,7 @@ class TestS3(BackendContract):
     @pytest.fixture
     def world(self, servers: Mapping[bool, VersityServer], kind: str) -> Iterator[World]:
         server = servers[kind != "unversioned"]
-        bucket = server.bucket(f"backups-{next(_buckets)}")
+        bucket = server.bucket(bucket_name())
         backend = backend_of(server, bucket)
         yield S3World(backend, server=server, bucket=bucket, layered=kind == "layered")
         backend.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -10,14 +9,13 @@ import pytest
 
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
 from lethe.ports.backups import BackendUnavailable, DeletionResult, Pin
-from tests.adapters.backups.s3_buckets import PATTERN, delete_one, pin
+from tests.adapters.backups.s3_buckets import PATTERN, bucket_name, delete_one, pin
 from tests.servers import MinioServer
 from tests.servers.children import wait_until
 
 pytestmark = pytest.mark.stage2
 KEY = "site/20260101"
 LISTING = ["s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"]
-_buckets = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +26,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
 
 @pytest.fixture
 def bucket(server: MinioServer) -> str:
-    return server.bucket(f"bucket-{next(_buckets)}")
+    return server.bucket(bucket_name())
 
 
 @pytest.fixture
 def locking_bucket(server: MinioServer) -> str:
-    return server.bucket(f"bucket-{next(_buckets)}", lock=True)
+    return server.bucket(bucket_name(), lock=True)
 
 
 def open_backend(server: MinioServer, bucket: str, *, region: str | None = None) -> S3Backend:
@@ -168,7 +166,7 @@ def test_versions_markers_and_abandoned_uploads_go_and_siblings_stay(
 
 
 def test_a_bucket_without_versions_is_compared_right_before(server: MinioServer) -> None:
-    bucket = server.bucket(f"bucket-{next(_buckets)}", versioned=False)
+    bucket = server.bucket(bucket_name(), versioned=False)
     backend = open_backend(server, bucket)
     put(server, bucket, body=b"first")
     first = pin(backend, "20260101")
@@ -224,7 +222,7 @@ def test_who_may_not_list_all_is_told_so_and_proves_nothing(
 
 
 def test_pruning_needs_no_right_to_read_backups(server: MinioServer, bucket: str) -> None:
-    plain = server.bucket(f"bucket-{next(_buckets)}", versioned=False)
+    plain = server.bucket(bucket_name(), versioned=False)
     for one in (bucket, plain):
         put(server, one)
         backend = restricted_backend(

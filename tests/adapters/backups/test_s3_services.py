@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,29 +17,6 @@ from tests.adapters.backups.s3_buckets import asks, delete_one, open_backend, pi
 from tests.servers import VersityServer
 
 TAKEN_AT = datetime(2026, 1, 1, tzinfo=UTC)
-_buckets = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    with VersityServer(tmp_path_factory.mktemp("versions")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    with VersityServer(tmp_path_factory.mktemp("plain"), versioned=False) as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(server: VersityServer) -> str:
-    return server.bucket(f"bucket-{next(_buckets)}")
-
-
-@pytest.fixture
-def plain_bucket(plain_server: VersityServer) -> str:
-    return plain_server.bucket(f"bucket-{next(_buckets)}")
 
 
 def test_wrong_credentials_are_named_and_never_quoted(server: VersityServer, bucket: str) -> None:

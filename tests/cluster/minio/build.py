@@ -4,15 +4,12 @@ About four minutes, once per machine; only the tests of the second stage need it
 `python -m tests.cluster.minio.build` to have it built, or call `minio()`.
 """
 
-import hashlib
-import re
 from pathlib import Path
 
-from tests.cache import cached
-from tests.cluster.build import build, progress
+from tests.cluster.build import program
 
-MODULE = Path(__file__).parent
-PACKAGE = "github.com/minio/minio"
+HERE = Path(__file__).parent
+MODULE = "github.com/minio/minio"
 
 
 def minio() -> Path:
@@ -20,22 +17,7 @@ def minio() -> Path:
 
     Raises `subprocess.CalledProcessError` when the build fails; its output has been shown by then.
     """
-    version = _version()
-    digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
-    return cached(f"minio-{version}-{digest}", lambda folder: _build(version, folder)) / "minio"
-
-
-def _build(version: str, folder: Path) -> None:
-    with progress(f"Building minio {version} (once per machine)"):
-        build(PACKAGE, folder / "minio", module=MODULE, ldflags="-s -w")
-
-
-def _version() -> str:
-    # MinIO has no tags that Go knows: its versions are dates and commits.
-    required = re.search(r"^\s*github\.com/minio/minio (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    if required is None:
-        raise LookupError(f"{MODULE / 'go.mod'} requires no github.com/minio/minio")
-    return required[1]
+    return program(MODULE, of=MODULE, module=HERE)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,12 @@ Debian's is older and lacks what the adapter asks for. Run `python -m tests.clus
 it built, or call `restic()`.
 """
 
-import hashlib
-import re
 from pathlib import Path
 
-from tests.cache import cached
-from tests.cluster.build import build, progress
+from tests.cluster.build import program
 
-MODULE = Path(__file__).parent
-PACKAGE = "github.com/restic/restic/cmd/restic"
+HERE = Path(__file__).parent
+MODULE = "github.com/restic/restic"
 
 
 def restic() -> Path:
@@ -20,23 +17,7 @@ def restic() -> Path:
 
     Raises `subprocess.CalledProcessError` when the build fails; its output has been shown by then.
     """
-    version = _version()
-    digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
-    return cached(f"restic-{version}-{digest}", lambda folder: _build(version, folder)) / "restic"
-
-
-def _build(version: str, folder: Path) -> None:
-    with progress(f"Building restic {version} (once per machine)"):
-        build(PACKAGE, folder / "restic", module=MODULE, ldflags="-s -w")
-
-
-def _version() -> str:
-    required = re.search(
-        r"^\s*github\.com/restic/restic (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE
-    )
-    if required is None:
-        raise LookupError(f"{MODULE / 'go.mod'} requires no github.com/restic/restic")
-    return required[1]
+    return program(f"{MODULE}/cmd/restic", of=MODULE, module=HERE)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,12 @@ About two minutes, once per machine. Run `python -m tests.cluster.versitygw.buil
 call `versitygw()`.
 """
 
-import hashlib
-import re
 from pathlib import Path
 
-from tests.cache import cached
-from tests.cluster.build import build, progress
+from tests.cluster.build import program
 
-MODULE = Path(__file__).parent
-PACKAGE = "github.com/versity/versitygw/cmd/versitygw"
+HERE = Path(__file__).parent
+MODULE = "github.com/versity/versitygw"
 
 
 def versitygw() -> Path:
@@ -20,23 +17,7 @@ def versitygw() -> Path:
 
     Raises `subprocess.CalledProcessError` when the build fails; its output has been shown by then.
     """
-    version = _version()
-    digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
-    return cached(f"versitygw-{version}-{digest}", lambda folder: _build(version, folder)) / "versitygw"
-
-
-def _build(version: str, folder: Path) -> None:
-    with progress(f"Building versitygw {version} (once per machine)"):
-        build(PACKAGE, folder / "versitygw", module=MODULE, ldflags=f"-s -w -X main.Version={version}")
-
-
-def _version() -> str:
-    required = re.search(
-        r"^\s*github\.com/versity/versitygw (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE
-    )
-    if required is None:
-        raise LookupError(f"{MODULE / 'go.mod'} requires no github.com/versity/versitygw")
-    return required[1]
+    return program(f"{MODULE}/cmd/versitygw", of=MODULE, module=HERE, version_at="main.Version")
 
 
 if __name__ == "__main__":
