@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lethe.domain.conditions import Condition, Standing, rows_told
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
@@ -16,11 +16,6 @@ from lethe.domain.trust import Hindrance, Obstacle
 MAX_ENTRIES = 64
 MAX_NAMES = 16
 MAX_MESSAGE = 4000
-
-
-def instant(moment: datetime) -> str:
-    """Return a moment as Kubernetes writes it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rendered_conditions(
@@ -237,6 +232,11 @@ def source_status(
         if names:
             status[name] = [text[:1024] for text in sorted(names)[:MAX_NAMES]]
     return status
+
+
+def replacing(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a status as a merge patch: what is no longer said is removed by null."""
+    return {**dict.fromkeys(before), **status}
 
 
 def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import Keeps, Waits
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
 
@@ -23,10 +23,6 @@ class Difficulty:
 
     reason: str
     message: str
-
-
-def _day(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
@@ -60,13 +56,13 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
                 Condition("Purged", FALSE, "DeletedUnproven", message, record.first_seen_at),
             ),
         )
-    not_due = Condition("Purged", FALSE, "NotDue", f"not before {_day(expires)}", record.first_seen_at)
+    not_due = Condition("Purged", FALSE, "NotDue", f"not before {instant(expires)}", record.first_seen_at)
     if held is not None:
         message = (
             "a legal hold keeps it"
             if held is Keeps.LEGAL_HOLD
-            else f"its time was over at {_day(expires)}, and it is the only snapshot left; take a newer one, "
-            "or set spec.lastSnapshot of the BackupSource to Prune"
+            else f"its time was over at {instant(expires)}, and it is the only snapshot left; take a newer "
+            "one, or set spec.lastSnapshot of the BackupSource to Prune"
         )
         return Standing(
             SnapshotState.HELD,
@@ -79,9 +75,9 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     if not record.pieces or record.vanished_at is not None:
         message = (
             "not in its source any more, and Lethe did not delete it; it counts as a copy until "
-            f"{_day(expires)}, since it may lie elsewhere"
+            f"{instant(expires)}, since it may lie elsewhere"
             if record.pieces
-            else f"not seen in its source; it counts as a copy until {_day(expires)}"
+            else f"not seen in its source; it counts as a copy until {instant(expires)}"
         )
         since = record.vanished_at or record.first_seen_at
         return Standing(
@@ -94,7 +90,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
         )
     if now >= expires:
         reason = difficulty.reason if difficulty else "Overdue"
-        message = difficulty.message if difficulty else f"its time was over at {_day(expires)}"
+        message = difficulty.message if difficulty else f"its time was over at {instant(expires)}"
         mismatch = reason == MISMATCH
         ready = Condition("Ready", FALSE, MISMATCH if mismatch else "Overdue", message, expires)
         return Standing(
@@ -110,14 +106,14 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     if record.replaced:
         message = (
             "its content was replaced under its name, and its dates stayed as old as they were; it counts as "
-            f"taken when that was seen, at {_day(record.first_seen_at)}"
+            f"taken when that was seen, at {instant(record.first_seen_at)}"
         )
         ready = Condition("Ready", FALSE, MISMATCH, message, record.first_seen_at)
         return Standing(SnapshotState.PRESENT, (*with_progress(ready, stalled=True), free, not_due))
     return Standing(
         SnapshotState.PRESENT,
         (
-            Condition("Ready", TRUE, "Retained", f"until {_day(expires)}", record.first_seen_at),
+            Condition("Ready", TRUE, "Retained", f"until {instant(expires)}", record.first_seen_at),
             free,
             not_due,
         ),

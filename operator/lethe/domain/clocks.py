@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lethe.domain.periods import instant
+
 TOLERANCE = timedelta(minutes=2)
 """How far apart two clocks may be; NTP keeps hosts within milliseconds, a busy server answers in seconds."""
 
@@ -29,16 +31,12 @@ class Clocks:
         for name, told in sorted(self.others.items()):
             if abs(told - self.now) > TOLERANCE:
                 return (
-                    f"this host says {_shown(self.now)} and {name} says {_shown(told)}; set the wrong one "
+                    f"this host says {instant(self.now)} and {name} says {instant(told)}; set the wrong one "
                     "(is NTP running?)"
                 )
         if abs(self.expected - self.now) > TOLERANCE:
             return (
-                f"this host's clock was set from about {_shown(self.expected)} to {_shown(self.now)} while "
+                f"this host's clock was set from about {instant(self.expected)} to {instant(self.now)} while "
                 "Lethe ran; if that is right, restart the operator"
             )
         return None
-
-
-def _shown(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -56,7 +56,7 @@ class PrunePlan:
 
     go: tuple[SnapshotRecord, ...] = ()
     due: int = 0
-    held: Mapping[str, Keeps] | None = None
+    held: Mapping[str, Keeps] = field(default_factory=dict)
     waits: Waits | None = None
     message: str = ""
     next: tuple[SnapshotRecord, datetime] | None = None

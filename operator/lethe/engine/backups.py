@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
@@ -75,9 +75,8 @@ class Backups:
         self._world, self._ledger, self._cluster, self._connect = world, ledger, cluster, connect
         self._metrics, self._steady, self._clock, self._retention = metrics, steady, steady.now, retention
         self._scan_interval, self._regrade = scan_interval, regrade
-        self._background: set[asyncio.Task[None]] = set()
         self._locks: dict[Place, asyncio.Lock] = {}
-        self.objects = SnapshotObjects(world, cluster, metrics, steady.now)
+        self.objects = SnapshotObjects(cluster, metrics, steady.now)
         self._telling = SourceReporting(world, cluster, metrics, self.objects, steady.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -132,15 +131,15 @@ class Backups:
             await self.forget(place)
         await self.objects.disown(self._world.sources)
 
-    def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
-        """A BackupSnapshot was seen, or is gone: deleting it deletes nothing, it comes back."""
+    async def meet_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
+        """Take notice of a BackupSnapshot that was seen, or is gone: that deletes nothing, it comes back."""
         if self.objects.note(manifest, gone=gone):
             namespace, _ = place_of(manifest)
             guard = self._world.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
             if guard is not None:
                 guard.wake.set()
             else:
-                self._spawn(self.objects.disown(self._world.sources))
+                await self.objects.disown(self._world.sources)
 
     async def forget_what_ended(self) -> None:
         """Destroy what is kept of persons of whom nothing can be restored any more."""
@@ -158,11 +157,6 @@ class Backups:
                         guard.known.loaded = False
             for period in ended:
                 log.info("the tombstones of %s have ended: their keys are destroyed", period)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     def _wake_stores(self, stores: Collection[str]) -> None:
         """Let DataStores say anew who covers their backups."""
@@ -185,8 +179,7 @@ class Backups:
             guard.task.cancel()
             with suppress(asyncio.CancelledError):
                 await guard.task
-        if guard.known is not None and not guard.known.listing:
-            in_daemon(f"closing {guard.name}", guard.known.backend.close)
+        self._disconnect(guard)
 
     async def _look_after(self, guard: SourceGuard) -> None:
         try:
@@ -215,7 +208,7 @@ class Backups:
             wrong = isinstance(unusable, BackendMisconfigured)
             guard.trouble = ("Misconfigured" if wrong else "Unreachable", str(unusable))
             if wrong:
-                await self._disconnect(guard)  # the Secret may be another one by now
+                self._disconnect(guard)  # the Secret may be another one by now
         except (ClusterUnavailable, ClusterRefused) as away:
             guard.trouble = ("Unreachable", str(away))
         except Exception as defect:
@@ -268,10 +261,11 @@ class Backups:
         ]
         return min((twin.name for twin in twins), default=None)
 
-    async def _disconnect(self, guard: SourceGuard) -> None:
+    def _disconnect(self, guard: SourceGuard) -> None:
+        """Give a backend back; one that hangs is left alone."""
         known, guard.known = guard.known, None
-        if known is not None:
-            await asyncio.to_thread(known.backend.close)
+        if known is not None and not known.listing:
+            in_daemon(f"closing {guard.name}", known.backend.close)
 
     async def _reconnect_if_rotated(self, guard: SourceGuard) -> None:
         """Connect anew where the Secret of a source in trouble is another one by now."""
@@ -283,7 +277,7 @@ class Backups:
         except (ClusterUnavailable, ClusterRefused):
             return
         if secret is not None and secret.resource_version != guard.secret_version:
-            await self._disconnect(guard)
+            self._disconnect(guard)
             guard.wake.set()
 
     async def _scan(self, guard: SourceGuard, known: KnownSource) -> None:

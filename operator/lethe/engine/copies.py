@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from lethe.api.status import request_status
+from lethe.api.status import replacing, request_status
 from lethe.domain.conditions import BackupsSight, standing_of_request
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
@@ -168,7 +168,7 @@ class Copies:
                         namespace,
                         name,
                         uid=manifest["metadata"]["uid"],
-                        status={**dict.fromkeys(before), **status},
+                        status=replacing(status, before),
                     )
                     if status["state"] == "Purged" != before.get("state"):
                         message = "no backup holds this person any more"

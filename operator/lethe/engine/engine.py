@@ -167,7 +167,7 @@ class Engine:
 
     def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
         """A BackupSnapshot was seen, or is gone."""
-        self.backups.ring_snapshot(manifest, gone=gone)
+        self._spawn(self.backups.meet_snapshot(manifest, gone=gone))
 
     @property
     def heartbeat_age(self) -> float:

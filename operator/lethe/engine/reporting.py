@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from lethe.api.status import differs, request_status, store_status
+from lethe.api.status import differs, replacing, request_status, store_status
 from lethe.domain.conditions import BackupsSight, StoreSight, standing_of_request, standing_of_store
 from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord
@@ -136,7 +136,7 @@ class Reporting:
                     place[0],
                     place[1],
                     uid=view.uid,
-                    status=_with_removals(status, view.status),
+                    status=replacing(status, view.status),
                 )
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("status of a DeletionRequest waits: %s", away)
@@ -236,7 +236,7 @@ class Reporting:
                 metadata["namespace"],
                 metadata["name"],
                 uid=guard.uid,
-                status=_with_removals(status, guard.status),
+                status=replacing(status, guard.status),
             )
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("status of DataStore %s waits: %s", guard.name, away)
@@ -321,8 +321,3 @@ def _essence(status: Mapping[str, Any]) -> Any:
         status.get("erasedAt"),
         final,
     )
-
-
-def _with_removals(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a merge patch: what is no longer said is removed by null."""
-    return {**dict.fromkeys(before), **status}

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import differs, instant, restore_status
+from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.domain.conditions import standing_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
+from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
 from lethe.engine.metrics import Metrics
@@ -199,9 +200,7 @@ class Restores:
     def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
         said = (manifest.get("spec") or {}).get("restoredFrom")
-        if episode is None:
-            return said or None
-        if episode.back_to is None:
+        if episode is None or episode.back_to is None:
             return said or None
         origin = {"takenAt": instant(episode.back_to)}
         sources = self._world.sources_of(episode.store)
@@ -242,7 +241,7 @@ class Restores:
                 place[0],
                 place[1],
                 uid=metadata["uid"],
-                status={**dict.fromkeys(before), **status},
+                status=replacing(status, before),
             )
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("status of a RestoreEvent waits: %s", away)

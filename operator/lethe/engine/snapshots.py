@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import instant, snapshot_status, stranger_status
+from lethe.api.status import snapshot_status, stranger_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot, standing_of_stranger
 from lethe.domain.conditions import Standing
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import Keeps
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.engine.metrics import Metrics
-from lethe.engine.world import Place, SourceGuard, World, place_of
+from lethe.engine.world import Place, SourceGuard, place_of
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.workflows.scanning import Declared, KnownSource, portions
@@ -63,10 +63,8 @@ class SnapshotObject:
 class SnapshotObjects:
     """Keeps one BackupSnapshot for each snapshot of each source."""
 
-    def __init__(
-        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
-    ) -> None:
-        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+    def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+        self._cluster, self._metrics, self._clock = cluster, metrics, clock
         self._objects: Objects = {}
         self._meanwhile: list[tuple[Manifest, bool]] | None = None
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -140,7 +138,7 @@ class SnapshotObjects:
             record,
             Period.parse(guard.description.retention),
             now=now,
-            held=(scan.plan.held or {}).get(record.ref) if scan else None,
+            held=scan.plan.held.get(record.ref) if scan else None,
             difficulty=difficulty_of(problem) if problem else None,
         )
 
@@ -206,7 +204,7 @@ class SnapshotObjects:
 
     def _basis(self, guard: SourceGuard, record: SnapshotRecord, one: SnapshotObject, now: datetime) -> Basis:
         scan, retention = guard.scan, guard.description.retention
-        held = (scan.plan.held or {}).get(record.ref) if scan else None
+        held = scan.plan.held.get(record.ref) if scan else None
         problem = scan.problems.get(record.ref) if scan else None
         overdue = record.live and record.expires_at(Period.parse(retention)) <= now
         return record, retention, held, problem, overdue, one.generation

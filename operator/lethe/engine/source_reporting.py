@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from lethe.api.status import differs, source_status
+from lethe.api.status import differs, replacing, source_status
 from lethe.domain.backup_conditions import Difficulty, SourceSight, standing_of_source
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import Keeps
 from lethe.domain.snapshots import SnapshotState
 from lethe.engine.metrics import Metrics
@@ -57,7 +57,7 @@ class SourceReporting:
         if known is None or not known.loaded:
             return
         retention = Period.parse(guard.description.retention)
-        held = (guard.scan.plan.held if guard.scan else None) or {}
+        held = guard.scan.plan.held if guard.scan else {}
         states: Counter[str] = Counter()
         overdue, oldest = 0, None
         for record in known.snapshots.values():
@@ -88,9 +88,9 @@ class SourceReporting:
 
     def _sight(self, guard: SourceGuard) -> SourceSight:
         scan, known = guard.scan, guard.known
-        held = list((scan.plan.held or {}).values()) if scan else []
+        held = list(scan.plan.held.values()) if scan else []
         upcoming = scan.next if scan else None
-        told = f"next: {upcoming[0].ref} at {upcoming[1]:%Y-%m-%dT%H:%M:%SZ}" if upcoming else ""
+        told = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
         stores = {guard_.name for guard_ in self._world.guards.values()}
         return SourceSight(
             longest=guard.description.retention,
@@ -141,9 +141,8 @@ class SourceReporting:
         namespace, name = guard.place
         try:
             self._metrics.api_writes.labels("status").inc()
-            patch = {**dict.fromkeys(guard.status), **status}
             written = await self._cluster.write_status(
-                "backupsources", namespace, name, uid=guard.uid, status=patch
+                "backupsources", namespace, name, uid=guard.uid, status=replacing(status, guard.status)
             )
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("status of BackupSource %s waits: %s", guard.name, away)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from lethe.domain.facts import Accepted, Confirmed, Fact
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, normalised_email
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Hindrance, Obstacle
 from lethe.ports.keys import Keyring
@@ -146,6 +146,6 @@ def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str
     return Hindrance(
         Obstacle.NAME_REUSED,
         f"a DeletionRequest {record.accepted.name} with {what} was accepted at "
-        f"{record.accepted.accepted_at:%Y-%m-%dT%H:%M:%SZ}; nothing was done for this one. Apply it "
+        f"{instant(record.accepted.accepted_at)}; nothing was done for this one. Apply it "
         f"under a new name",
     )

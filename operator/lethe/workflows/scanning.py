@@ -127,9 +127,13 @@ class Scan:
     problems: dict[str, Deletion] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     purged: list[str] = field(default_factory=list)
-    failed: int = 0
     changed: bool = False
     next: tuple[SnapshotRecord, datetime] | None = None
+
+    @property
+    def failed(self) -> int:
+        """Return how many deletions were not accepted."""
+        return sum(one.result is not DeletionResult.ACCEPTED for one in self.problems.values())
 
 
 ReadClocks = Callable[[datetime | None], str | None]
@@ -273,9 +277,7 @@ def _record(
     facts += [
         SnapshotDeclared(source.name, one.ref, now, one.taken_at, stores)
         for one in declared
-        # One that no listing has ever shown is no snapshot, whatever somebody has applied.
-        if (one.ref in new or one.ref in known)
-        and _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
+        if _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
     ]
     if facts:
         _append(source, ledger, facts)
@@ -283,12 +285,14 @@ def _record(
 
 
 def _says_more(record: SnapshotRecord | None, seen: Sighting | None, taken_at: datetime) -> bool:
-    """Tell whether a declared date says anything: it can only let a snapshot live longer."""
-    if record is not None and not record.live and seen is None:
-        return False  # of a purged one that is still declared in somebody's repository
+    """Tell whether a declared date says anything: it can only let a snapshot live longer.
+
+    Of one that no listing has ever shown it says nothing, whatever somebody has applied; nor of a purged one
+    that is still declared in somebody's repository.
+    """
     dates = [record.declared_at, record.taken_at] if record is not None and record.live else []
     dates += [seen.taken_at] if seen is not None else []
-    return not dates or taken_at > max(date for date in dates if date is not None)
+    return bool(dates) and taken_at > max(date for date in dates if date is not None)
 
 
 def _append(source: KnownSource, ledger: Ledger, facts: Sequence[Fact]) -> None:
@@ -345,7 +349,6 @@ def _prune(
         if not _was_accepted(deletions, snapshot.ref):
             failed = Deletion(DeletionResult.FAILED, "the backend did not say what became of it")
             done.problems[snapshot.ref] = deletions.get(snapshot.ref, failed)
-            done.failed += 1
     remains = source.backend.gone([s.ref for s in accepted]) if accepted else {}
     purged = tuple(s.ref for s in accepted if s.ref not in remains)
     for ref, what in remains.items():
