@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from lethe.domain.legal_facts import LEGAL_FACTS, LegalFact
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import Tombstone
 
@@ -375,6 +376,7 @@ Fact = (
     | RestoreFact
     | SnapshotFact
     | SourceFact
+    | LegalFact
 )
 
 REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)
@@ -408,5 +410,6 @@ FACT_KINDS: Mapping[str, type[Fact]] = {
         *RESTORE_FACTS,
         *SNAPSHOT_FACTS,
         *SOURCE_FACTS,
+        *LEGAL_FACTS,
     )
 }
