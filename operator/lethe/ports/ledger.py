@@ -12,6 +12,7 @@ from typing import Protocol
 
 from lethe.domain.facts import Fact
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity
+from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
@@ -100,9 +101,11 @@ class Ledger(Protocol):
         seal: Mapping[str, bytes] | None = None,
         moves: Sequence[MoveNote] = (),
     ) -> None:
-        """Record facts, sealed texts (by request; replacing an earlier one) and head moves, all or nothing.
+        """Record facts, sealed texts and head moves, all or nothing.
 
-        A `Completed` fact destroys what was sealed for its request. A `Verified` fact makes the
+        Texts are sealed by request, or by legal request, and replace an earlier one. A `Completed` fact
+        destroys what was sealed for its request, a `LetterSettled` to the user what was sealed for its legal
+        request, unless a further letter is due. A `Verified` fact makes the
         request's tombstones count. A `TombstonesEnded` fact destroys the key of its month, and of its
         requests all but what tells that they were made and ended.
 
@@ -123,7 +126,7 @@ class Ledger(Protocol):
         ...
 
     def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
-        """Return the plain text of what is sealed for these requests; absent where it was destroyed."""
+        """Return what is sealed for these requests, or legal requests; absent where it was destroyed."""
         ...
 
     def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
@@ -158,6 +161,22 @@ class Ledger(Protocol):
 
     def episodes(self, *, store: str | None = None, open_only: bool = False) -> Sequence[RestoreEpisode]:
         """Return the restores, oldest first."""
+        ...
+
+    # Legal requests
+
+    def legal_requests(
+        self, *, namespace: str | None = None, open_only: bool = False
+    ) -> Sequence[LegalRecord]:
+        """Return legal requests (`None`: of all namespaces), oldest first."""
+        ...
+
+    def legal_named(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], LegalRecord]:
+        """Return the legal requests of these (namespace, name), as far as they are known."""
+        ...
+
+    def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
+        """Return the last request that erased and verified each of these keyed digests; see `erased_before`."""
         ...
 
     # Backups
@@ -208,7 +227,8 @@ class Ledger(Protocol):
 
     def ended_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
         """Return the months all of whose requests were purged before an instant, or never erased anybody
-        and ended before it, with these requests. The month of `now` is never among them.
+        and ended before it, with these requests. The month of `now` is never among them, nor is any since
+        the oldest legal request was registered that is open.
         """
         ...
 
