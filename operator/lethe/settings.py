@@ -16,10 +16,13 @@ class InvalidSetting(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Frozen at start. Durations are timedeltas, periods are calendar periods."""
+    """Frozen at start. Durations are timedeltas, periods are calendar periods.
+
+    Those that may hold a password are left out of `repr`: a URL, a secret.
+    """
 
     namespaces: tuple[str, ...] = ()
-    ledger_url: str = "sqlite:////var/lib/lethe/ledger.db"
+    ledger_url: str = field(default="sqlite:////var/lib/lethe/ledger.db", repr=False)
     keys_dir: Path = Path("/etc/lethe/keys")
     retention: Period = field(default_factory=lambda: Period(6, 0))
     erasure_deadline: Period = field(default_factory=lambda: Period(1, 0))
@@ -27,6 +30,14 @@ class Settings:
     sweep_interval: timedelta = timedelta(hours=1)
     scan_interval: timedelta = timedelta(minutes=5)
     backup_directories: tuple[Path, ...] = (Path("/backups"),)
+    smtp_url: str | None = field(default=None, repr=False)
+    mail_from: str | None = None
+    smtp_ca_file: Path | None = None
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
+    webhook_ca_file: Path | None = None
+    templates_dir: Path | None = None
+    notices_per_hour: int = 30
     metrics_host: str = "0.0.0.0"  # noqa: S104 - a pod is scraped from outside of itself
     metrics_port: int = 8080
     log_level: str = "INFO"
@@ -34,6 +45,12 @@ class Settings:
     kubeconfig: str | None = None
 
 
+_LOOKS_LIKE = {
+    "LETHE_SMTP_URL": "smtp+starttls://user:password@host:587",
+    "LETHE_MAIL_FROM": "privacy@example.com or Example Privacy <privacy@example.com>",
+    "LETHE_WEBHOOK_URL": "https://host/path",
+    "LETHE_WEBHOOK_SECRET": "whsec_ and 24 to 64 random bytes in base64",
+}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -41,6 +58,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read the settings. Raises `InvalidSetting`."""
     known = Settings()
     host, port = _address(environment.get("LETHE_METRICS_ADDRESS", "0.0.0.0:8080"))
+    smtp_url, mail_from = _both(environment, "LETHE_SMTP_URL", "LETHE_MAIL_FROM")
+    webhook_url, webhook_secret = _both(environment, "LETHE_WEBHOOK_URL", "LETHE_WEBHOOK_SECRET")
     return Settings(
         namespaces=tuple(
             part.strip() for part in environment.get("LETHE_NAMESPACES", "").split(",") if part.strip()
@@ -53,6 +72,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         sweep_interval=_duration(environment, "LETHE_SWEEP_INTERVAL", known.sweep_interval),
         scan_interval=_duration(environment, "LETHE_SCAN_INTERVAL", known.scan_interval),
         backup_directories=_directories(environment, known.backup_directories),
+        smtp_url=smtp_url,
+        mail_from=mail_from,
+        smtp_ca_file=_path(environment, "LETHE_SMTP_CA_FILE"),
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret,
+        webhook_ca_file=_path(environment, "LETHE_WEBHOOK_CA_FILE"),
+        templates_dir=_path(environment, "LETHE_TEMPLATES_DIR"),
+        notices_per_hour=_count(environment, "LETHE_NOTICES_PER_HOUR", known.notices_per_hour),
         metrics_host=host,
         metrics_port=port,
         log_level=_one_of(environment, "LETHE_LOG_LEVEL", _LEVELS, known.log_level),
@@ -87,6 +114,38 @@ def _directories(environment: Mapping[str, str], default: tuple[Path, ...]) -> t
     if any(not path.is_absolute() for path in found):
         raise InvalidSetting(f"{name} must be absolute paths with colons between, as in /backups:/mnt/dumps")
     return found or default
+
+
+def _both(environment: Mapping[str, str], one: str, other: str) -> tuple[str | None, str | None]:
+    """Return two settings that mean nothing without each other."""
+    found = {name: _text(environment, name) for name in (one, other)}
+    missing = [name for name, text in found.items() if text is None]
+    if len(missing) == 1:
+        present = one if missing == [other] else other
+        raise InvalidSetting(
+            f"{present} is set and {missing[0]} is not; set it, as in {_LOOKS_LIKE[missing[0]]}"
+        )
+    return found[one], found[other]
+
+
+def _text(environment: Mapping[str, str], name: str) -> str | None:
+    # What comes from a Secret mostly ends with a line break.
+    return environment.get(name, "").strip() or None
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    text = _text(environment, name)
+    return None if text is None else Path(text)
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = _text(environment, name)
+    if text is None:
+        return default
+    # No more digits than any count of notices has: int() refuses thousands of them in words of its own.
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise InvalidSetting(f"{name} must be a whole number from 1 on, as in {default}")
+    return int(text)
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:

@@ -37,11 +37,13 @@ def _run(_: argparse.Namespace) -> int:
     from lethe.lean import skip_unused_clients
 
     skip_unused_clients()
+    from lethe.adapters.notices.markup import BrokenTemplate
     from lethe.bootstrap import run_operator
     from lethe.logs import set_up_logs
     from lethe.ports.cluster import ClusterUnavailable
     from lethe.ports.keys import KeysUnusable
     from lethe.ports.ledger import LedgerError
+    from lethe.ports.notices import ChannelError
     from lethe.settings import InvalidSetting, read_settings
 
     try:
@@ -49,6 +51,8 @@ def _run(_: argparse.Namespace) -> int:
         set_up_logs(settings.log_level, settings.log_format)
         return asyncio.run(run_operator(settings))
     except (InvalidSetting, KeysUnusable, LedgerError, ClusterUnavailable) as refused:
+        return _complain(refused)
+    except (ChannelError, BrokenTemplate) as refused:
         return _complain(refused)
     except OSError as refused:
         return _complain(refused)

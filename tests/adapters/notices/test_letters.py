@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lethe.adapters.notices.letters import BrokenTemplate, TemplateWriter
+from lethe.adapters.notices.letters import TemplateWriter
+from lethe.adapters.notices.markup import BrokenTemplate
 from lethe.domain.identifiers import PersonalText
 from lethe.ports.notices import NoticeFacts, Reader, Written
 

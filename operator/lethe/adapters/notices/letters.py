@@ -29,7 +29,15 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lethe.adapters.notices.markup import VALUE, Block, NotALetter, as_text, parse_blocks, parse_letter
+from lethe.adapters.notices.markup import (
+    VALUE,
+    Block,
+    BrokenTemplate,
+    NotALetter,
+    as_text,
+    parse_blocks,
+    parse_letter,
+)
 from lethe.adapters.notices.reading import (
     ENGLISH,
     choose_language,
@@ -51,15 +59,6 @@ _SIGNATURE = re.compile(r"signature(?:\.([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*))?\.
 _KNOWN = "user.<language>.txt, user.html, authority.en.txt, signature.txt and signature.<language>.txt"
 # In a name, a mail program would make a link of it.
 _LIKE_A_LINK = re.compile(r"[:/@\\]|\.\w|www", re.IGNORECASE)
-
-
-class BrokenTemplate(Exception):
-    """Templates of the operator's folder can't be used. `problem` and `remedy` are fit to print."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem}; {remedy}")
 
 
 class TemplateWriter:

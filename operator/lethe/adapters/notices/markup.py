@@ -32,6 +32,15 @@ class NotALetter(ValueError):
         super().__init__(problem)
 
 
+class BrokenTemplate(Exception):
+    """Templates of the operator's folder can't be used. `problem` and `remedy` are fit to print."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}; {remedy}")
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A part of a letter: `kind` is `paragraph`, `heading`, `list` or `facts`.

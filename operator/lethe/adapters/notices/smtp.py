@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from email.headerregistry import Address
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -65,12 +66,7 @@ class SmtpChannel:
         self._server = _parse(url)
         self._ca_file = ca_file
         self._timeout = timeout.total_seconds()
-        try:
-            self._sender = parse_sender(sender)
-        except NotAMailbox as wrong:
-            raise ChannelError(
-                f"{SENDER} {wrong}", f"write {SENDER} as privacy@example.com or Example <privacy@example.com>"
-            ) from None
+        self._sender = sender_of(sender)
         self._trusted()
 
     def __repr__(self) -> str:
@@ -225,6 +221,16 @@ class SmtpChannel:
             raise ChannelError(
                 f"{CA_FILE} can't be read as certificates", f"correct {CA_FILE}, or unset it"
             ) from None
+
+
+def sender_of(text: str) -> Address:
+    """Return who sends, as LETHE_MAIL_FROM says. Raises `ChannelError`."""
+    try:
+        return parse_sender(text)
+    except NotAMailbox as wrong:
+        raise ChannelError(
+            f"{SENDER} {wrong}", f"write {SENDER} as privacy@example.com or Example <privacy@example.com>"
+        ) from None
 
 
 def _parse(url: str) -> _Server:
