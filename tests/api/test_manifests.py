@@ -79,6 +79,19 @@ FULL_STATUS: dict[str, dict[str, Any]] = {
             "sentAt": "2026-11-22T10:00:02Z",
             "messageId": "<1@lethe>",
         },
+        "answer": {
+            "state": "Sent",
+            "secret": "le-2026-0107-answer",
+            "sentAt": "2026-11-22T10:00:02Z",
+            "messageId": "<2@lethe>",
+        },
+        "document": {"digest": "sha256:" + "1" * 64},
+        "hold": {
+            "stores": ["site", "crm"],
+            "since": "2026-11-22T10:00:01Z",
+            "until": "2027-02-20T00:00:00Z",
+        },
+        "ledger": {"sequence": 813, "digest": "sha256:" + "2" * 64},
     },
 }
 CONDITIONS = [

@@ -360,6 +360,21 @@ AT_CREATION = {
     "an e-mail address as an authority's number": Refusal(
         LEGAL, {"spec.reference": ADDRESS}, "spec.reference", "personal data"
     ),
+    "an e-mail address as an authority's Secret": Refusal(
+        LEGAL,
+        {"spec.authority.contactSecretRef": {"name": ADDRESS, "key": "email"}},
+        "spec.authority.contactSecretRef.name",
+        "must be the name of an object of this namespace",
+    ),
+    "a contact without the Secret's key": Refusal(
+        LEGAL,
+        {"spec.authority.contactSecretRef": {"name": "le-2026-0107-contact"}},
+        "spec.authority.contactSecretRef.key",
+        "equired",
+    ),
+    "a legal request's name that leaves no room for its answer's": Refusal(
+        LEGAL, {"metadata.name": "a" * 64}, "metadata.name", "63", models_too=False
+    ),
     "consent without a court order": Refusal(
         LEGAL, {"spec.courtOrder": REMOVED}, "spec.review", "nothing is disclosed without one"
     ),
@@ -594,6 +609,10 @@ ONCE_MADE = {
     "another authority": (
         {},
         Refusal(LEGAL, {"spec.authority.level": "Federal"}, "spec", "apply another LegalRequest"),
+    ),
+    "another address for the authority's answer": (
+        {},
+        Refusal(LEGAL, {"spec.authority.contactSecretRef": A_SECRET}, "spec", "apply another LegalRequest"),
     ),
 }
 

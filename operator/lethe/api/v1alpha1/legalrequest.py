@@ -11,10 +11,12 @@ from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, conditi
 from lethe.api.rules import FORBIDDEN, SET, Rule
 from lethe.api.scalars import Day, Instant
 from lethe.api.v1alpha1.conditions import Status
+from lethe.api.v1alpha1.deletionrequest import LedgerEntry
 from lethe.api.v1alpha1.identifiers import Reference, Subject
 from lethe.api.v1alpha1.references import ObjectName, SecretKeyRef
 
 _Words = Annotated[str, Field(min_length=1, max_length=256)]
+_MessageId = Annotated[str, Field(max_length=256)]
 
 
 class LegalRequestType(StrEnum):
@@ -47,6 +49,11 @@ class Authority(ApiModel):
             holds=lambda country: re.fullmatch("[A-Z]{2}", country) is not None,
         ),
     ] = Field(description='ISO 3166-1 code, in quotes: "NO" without them is a boolean.')
+    contact_secret_ref: SecretKeyRef | None = Field(
+        default=None,
+        description="A Secret that holds the e-mail address to which the answer is sent. "
+        "Absent: the answer is drafted in a Secret <name>-answer.",
+    )
 
 
 class CourtOrder(ApiModel):
@@ -263,6 +270,14 @@ class NoticeState(StrEnum):
     UNDELIVERABLE = "Undeliverable"
 
 
+class AnswerState(StrEnum):
+    """How far the answer to the authority has come."""
+
+    DRAFTED = "Drafted"
+    SENT = "Sent"
+    UNDELIVERABLE = "Undeliverable"
+
+
 class Decision(ApiModel):
     """What was decided, and when."""
 
@@ -279,8 +294,37 @@ class Notice(ApiModel):
     state: NoticeState | None = Field(default=None, description="Whether the user was told.")
     due_at: Instant | None = Field(default=None, description="When the user is told.")
     sent_at: Instant | None = Field(default=None, description="When the mail server took the notice.")
-    message_id: Annotated[str, Field(max_length=256)] | None = Field(
-        default=None, description="The notice's Message-ID."
+    message_id: _MessageId | None = Field(default=None, description="The notice's Message-ID.")
+
+
+class Answer(ApiModel):
+    """The answer to the authority."""
+
+    state: AnswerState | None = Field(default=None, description="How far it has come.")
+    secret: Annotated[str, Field(max_length=253)] | None = Field(
+        default=None, description="Name of the Secret that holds the draft."
+    )
+    sent_at: Instant | None = Field(default=None, description="When the mail server took the answer.")
+    message_id: _MessageId | None = Field(default=None, description="The answer's Message-ID.")
+
+
+class Document(ApiModel):
+    """The court order's document, as it was when it was recorded."""
+
+    digest: Annotated[str, Field(max_length=80, pattern="^sha256:")] | None = Field(
+        default=None, description="SHA-256 of the document."
+    )
+
+
+class Hold(ApiModel):
+    """What is kept from erasure and pruning."""
+
+    stores: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=64), SET] = Field(
+        default=(), description="Names of the DataStores in which the subject is held."
+    )
+    since: Instant | None = Field(default=None, description="When the hold began.")
+    until: Instant | None = Field(
+        default=None, description="When it ends. Absent: when a person sets spec.preservation.lifted."
     )
 
 
@@ -289,6 +333,10 @@ class LegalRequestStatus(Status):
 
     decision: Decision | None = Field(default=None, description="What was decided.")
     notice: Notice | None = Field(default=None, description="The notice to the user.")
+    answer: Answer | None = Field(default=None, description="The answer to the authority.")
+    document: Document | None = Field(default=None, description="The court order's document.")
+    hold: Hold | None = Field(default=None, description="What is kept from erasure and pruning.")
+    ledger: LedgerEntry | None = Field(default=None, description="Where the ledger has recorded it.")
 
 
 class LegalRequest(Resource):
@@ -298,6 +346,7 @@ class LegalRequest(Resource):
         kind="LegalRequest",
         plural="legalrequests",
         short_name="lreq",
+        name_max_length=63,
         selectable=(".spec.type", ".status.decision.outcome", ".status.notice.state"),
         columns=(
             Column(name="Type", json_path=".spec.type"),
