@@ -67,7 +67,13 @@ def test_openers_at_once_make_one_ledger(url: str, tmp_path: Path) -> None:
     assert len(set(found)) == 1
 
 
-_AS_IT_WAS_IN_0001 = """
+_AS_IT_WAS_IN_0002 = """
+    DROP TABLE sealed_legal; DROP TABLE legal_requests;
+    UPDATE alembic_version SET version_num = '0002'
+"""
+
+_AS_IT_WAS_IN_0001 = f"""
+    {_AS_IT_WAS_IN_0002};
     DROP TABLE clearings; DROP TABLE snapshots; DROP TABLE sources; DROP TABLE request_months;
     DROP INDEX entries_period;
     ALTER TABLE requests DROP COLUMN completed_at;

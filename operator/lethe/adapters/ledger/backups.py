@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,25 +11,16 @@ from sqlalchemy import Connection, Select, delete, select
 
 from lethe.adapters.ledger import clearings, endings
 from lethe.adapters.ledger.docs import number_of, portions
+from lethe.adapters.ledger.part import PartOfLedger
 from lethe.adapters.ledger.schema import requests as request_rows
 from lethe.adapters.ledger.schema import snapshots, sources
 from lethe.adapters.ledger.snapshots import snapshot_record, source_record
 from lethe.domain.requests import RequestRecord
 from lethe.domain.snapshots import CopiesLeft, CopyStep, SnapshotRecord, SourceRecord
-from lethe.ports.keys import Keyring
 
 
-class BackupsInLedger(ABC):
+class BackupsInLedger(PartOfLedger):
     """What `SqlLedger` answers about backups. Notes that are no facts are written here too."""
-
-    _keyring: Keyring
-    _now: Callable[[], datetime]
-
-    @abstractmethod
-    def _reading(self) -> AbstractContextManager[Connection]: ...
-
-    @abstractmethod
-    def _noting(self) -> AbstractContextManager[Connection]: ...
 
     @abstractmethod
     def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -29,6 +29,16 @@ def portions(values: Iterable[_T]) -> Iterator[Sequence[_T]]:
     listed = list(values)
     for start in range(0, len(listed), IN_ONE_QUERY):
         yield listed[start : start + IN_ONE_QUERY]
+
+
+def by_namespace(names: Collection[tuple[str, str]]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield each namespace with its names, as many as fit into one query."""
+    grouped: dict[str, list[str]] = {}
+    for namespace, name in names:
+        grouped.setdefault(namespace, []).append(name)
+    for namespace, wanted in grouped.items():
+        for some in portions(wanted):
+            yield namespace, some
 
 
 def table_of(connection: Connection, values: Sequence[int] | Sequence[str]) -> Select[Any]:

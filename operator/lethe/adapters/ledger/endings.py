@@ -22,6 +22,7 @@ from sqlalchemy import (
 from lethe.adapters.ledger.chain import period_of
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import number_of, portions, table_of
+from lethe.adapters.ledger.legal_projection import oldest_open_period
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
     entries,
@@ -43,7 +44,8 @@ def ended_periods(connection: Connection, before: datetime, now: datetime) -> Ma
     """Return the months that can end, oldest first, each with the requests that end with it.
 
     A month waits for every request that has an entry in it. A request ends with the last of its months, so
-    that nothing of it is left in any.
+    that nothing of it is left in any. What was recorded since the oldest open legal request waits for it:
+    an authority may have asked for just that.
     """
     limit = number_of(before)
     needed = or_(
@@ -62,6 +64,9 @@ def ended_periods(connection: Connection, before: datetime, now: datetime) -> Ma
         .where(or_(of_requests, period < period_of(before)))
         .order_by(period)
     )
+    oldest = oldest_open_period(connection)
+    if oldest is not None:
+        query = query.where(period < oldest)
     ending: dict[str, list[str]] = {month: [] for month in connection.execute(query).scalars()}
     if ending:
         month = request_months.c.period
@@ -81,8 +86,12 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesEnded, *, now:
     """Destroy a month's key, payloads and tombstones, and of its requests what tells who they were.
 
     `now` is the month in which the fact was recorded. Raises `IllegalTransition` where a month is named that
-    has not ended, or is not known, or that a request still needs: what is destroyed here never comes back.
+    has not ended, or is not known, or that a request or an open legal request still needs: what is destroyed
+    here never comes back.
     """
+    oldest = oldest_open_period(connection)
+    if oldest is not None and fact.period >= oldest:
+        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which an open legal request still needs")
     of_period = request_months.c.period == fact.period
     needed = or_(requests.c.open.is_(True), and_(~_never_erased, requests.c.purged_at.is_(None)))
     if connection.execute(select(literal(1)).where(of_period, _of_month, needed).limit(1)).first():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,7 @@ from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
 
 from lethe.adapters.ledger.backups import BackupsInLedger
 from lethe.adapters.ledger.chain import (
@@ -34,7 +31,8 @@ from lethe.adapters.ledger.database import (
     told_without_values,
     truncate_wal,
 )
-from lethe.adapters.ledger.docs import instant_of, portions
+from lethe.adapters.ledger.docs import by_namespace, instant_of
+from lethe.adapters.ledger.legal import LegalInLedger
 from lethe.adapters.ledger.projections import (
     Projections,
     known_head,
@@ -47,22 +45,22 @@ from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
     entries,
     episodes,
-    erased_identifiers,
     ledger,
     mappings,
     requests,
     sealed,
-    tombstones,
+    sealed_legal,
 )
+from lethe.adapters.ledger.sealing import destroy, opened
+from lethe.adapters.ledger.sealing import seal as seal_texts
 from lethe.adapters.ledger.snapshots import newest_sight
-from lethe.adapters.ledger.tombstones import numbers_after, read_after, sampled
+from lethe.adapters.ledger.tombstones import TombstonesInLedger
 from lethe.domain.facts import Fact, NotFound, Reerased, TookOver, Verified
 from lethe.domain.journal import KnownHead
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import Tombstone
-from lethe.ports.keys import Keyring, SealBroken
+from lethe.ports.keys import Keyring
 from lethe.ports.ledger import (
     ChainBroken,
     Fenced,
@@ -71,12 +69,6 @@ from lethe.ports.ledger import (
     LedgerUnavailable,
     MoveNote,
 )
-
-_READ_ROWS = 5_000
-"""How many tombstones are read at once: a chunk is put together from small reads, so that the rows of
-a large one never stand in memory beside the tombstones."""
-
-_READ_NUMBERS = 50_000
 
 
 def utc_now() -> datetime:
@@ -127,7 +119,7 @@ def _ledger_of_these_keys(connection: Connection, keyring: Keyring, now: Callabl
     return str(row.ledger_id)
 
 
-class SqlLedger(BackupsInLedger):
+class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
     """A ledger in SQLite or PostgreSQL. Safe for threads: writers wait for one another, readers don't."""
 
     def __init__(
@@ -205,8 +197,7 @@ class SqlLedger(BackupsInLedger):
             projections = Projections(connection, self._keyring, facts, seal)
             self._chain(connection, facts, projections, token)
             refuse_sealing_for_ended(projections, seal)
-            self._seal(connection, {one: seal[one] for one in seal if projections.is_open(one)})
-            self._destroy_sealed(connection, projections.completed)
+            self._seal(connection, projections, seal)
             note_moves(connection, moves, self._now())
 
     def _dated(self, connection: Connection, facts: Sequence[Fact]) -> Sequence[Fact]:
@@ -270,22 +261,17 @@ class SqlLedger(BackupsInLedger):
         # Until the commit is known to have succeeded or failed, the chain may end at either.
         self._ends, self._next_end = {end, last}, last
 
-    def _seal(self, connection: Connection, texts: Mapping[str, bytes]) -> None:
-        if not texts:
-            return
-        self._destroy_sealed(connection, texts)
-        rows = []
-        for request, plain in texts.items():
-            key, nonce = AESGCM.generate_key(256), os.urandom(12)
-            ciphertext = nonce + AESGCM(key).encrypt(nonce, plain, request.encode())
-            wrapped = self._keyring.seal(key, f"sealed:{request}")
-            rows.append({"request": request, "wrapped_key": wrapped, "ciphertext": ciphertext})
-        connection.execute(insert(sealed), rows)
-
-    def _destroy_sealed(self, connection: Connection, of: Collection[str]) -> None:
-        for some in portions(of):
-            if connection.execute(delete(sealed).where(sealed.c.request.in_(some))).rowcount:
-                self._ciphertext_lingers = True
+    def _seal(self, connection: Connection, projections: Projections, texts: Mapping[str, bytes]) -> None:
+        """Seal texts, and destroy those of what has ended."""
+        of_requests = {one: texts[one] for one in texts if projections.is_open(one)}
+        of_legal = {one: texts[one] for one in texts if one in projections.legal}
+        gone = [
+            seal_texts(connection, self._keyring, sealed, of_requests),
+            seal_texts(connection, self._keyring, sealed_legal, of_legal),
+            destroy(connection, sealed, projections.completed),
+            destroy(connection, sealed_legal, projections.legal.told),
+        ]
+        self._ciphertext_lingers |= any(gone)
 
     def _wipe_what_lingers(self) -> None:
         """Empty SQLite's WAL, which still shows pages as they were before something was destroyed.
@@ -306,13 +292,9 @@ class SqlLedger(BackupsInLedger):
 
     def requests_named(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RequestRecord]:
         """Return the requests of these (namespace, name), as far as they are known."""
-        by_namespace: dict[str, list[str]] = {}
-        for namespace, name in names:
-            by_namespace.setdefault(namespace, []).append(name)
         queries = [
             select().where(requests.c.namespace == namespace, requests.c.name.in_(some))
-            for namespace, wanted in by_namespace.items()
-            for some in portions(wanted)
+            for namespace, some in by_namespace(names)
         ]
         with self._reading() as connection:
             records = [record for query in queries for record in self._records(connection, query)]
@@ -331,29 +313,13 @@ class SqlLedger(BackupsInLedger):
             yield replace(record, purged_at=instant_of(purged_at)) if purged_at is not None else record
 
     def sealed(self, requests: Collection[str]) -> Mapping[str, bytes]:
-        """Return the plain text of what is sealed for these requests; absent where it was destroyed."""
-        texts: dict[str, bytes] = {}
+        """Return the plain text of what is sealed for these requests, or legal requests, if there is any."""
         with self._reading() as connection:
-            for some in portions(requests):
-                for request, wrapped, text in connection.execute(
-                    select(sealed).where(sealed.c.request.in_(some))
-                ):
-                    try:
-                        key = AESGCM(self._keyring.unseal(wrapped, f"sealed:{request}"))
-                        texts[request] = key.decrypt(text[:12], text[12:], request.encode())
-                    except (SealBroken, InvalidTag):
-                        raise ChainBroken(f"What is sealed for request {request} was changed.") from None
-        return texts
-
-    def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
-        """Return which of these keyed digests were erased and verified."""
-        column = erased_identifiers.c.digest
-        with self._reading() as connection:
-            return frozenset(
-                bytes(digest)
-                for some in portions(digests)
-                for digest in connection.execute(select(column).where(column.in_(some))).scalars()
-            )
+            return {
+                one: text
+                for table in (sealed, sealed_legal)
+                for one, text in opened(connection, self._keyring, table, requests)
+            }
 
     def known_head(self, store: str) -> KnownHead:
         """Return what is known of a store's journal; an empty `KnownHead` for a store never met."""
@@ -381,45 +347,6 @@ class SqlLedger(BackupsInLedger):
                 restore_episode(self._keyring, row.store, row.episode, row.doc)
                 for row in connection.execute(query)
             ]
-
-    # Tombstones
-
-    def tombstones(self, store: str, *, chunk: int = 50_000) -> Iterator[Sequence[Tombstone]]:
-        """Yield every verified tombstone of a store by ascending number, in chunks.
-
-        No transaction stays open between the chunks; what is verified meanwhile may or may not show.
-        """
-        after, gathered, exhausted = -1, list[Tombstone](), False
-        while not exhausted:
-            wanted = min(_READ_ROWS, chunk - len(gathered))
-            with self._reading() as connection:
-                found, after, exhausted = read_after(connection, self._keys, store, after, wanted)
-            gathered += found
-            if gathered and (exhausted or len(gathered) >= chunk):
-                yield gathered
-                gathered = []
-
-    def tombstone_numbers(self, store: str) -> Iterator[Sequence[int]]:
-        """Yield the numbers of what `tombstones` yields, in chunks, without reading any payload."""
-        after = -1
-        while True:
-            with self._reading() as connection:
-                numbers = numbers_after(connection, store, after, _READ_NUMBERS)
-            if not numbers:
-                return
-            yield numbers
-            after = numbers[-1]
-
-    def tombstone_count(self, store: str) -> int:
-        """Return how many verified tombstones a store has."""
-        with self._reading() as connection:
-            query = select(func.count()).select_from(tombstones).where(tombstones.c.store == store)
-            return int(connection.execute(query).scalar_one())
-
-    def sample_tombstones(self, store: str, *, newest: int, random: int) -> Sequence[Tombstone]:
-        """Return the newest verified tombstones and a random choice of the others."""
-        with self._reading() as connection:
-            return sampled(connection, self._keys, store, newest=newest, random=random)
 
     # The whole chain
 

@@ -27,6 +27,7 @@ from lethe.adapters.ledger.clearings import (
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import context, encode, portions, unsealed
 from lethe.adapters.ledger.endings import end
+from lethe.adapters.ledger.legal_projection import LegalProjection
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
     episodes,
@@ -56,6 +57,7 @@ from lethe.domain.facts import (
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
+from lethe.domain.legal_facts import LEGAL_FACTS
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, erased_again, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
@@ -194,7 +196,11 @@ class Projections:
         """The requests that have ended in this append."""
         self.ended_periods: list[str] = []
         """The months whose tombstones have ended in this append."""
-        self._load_requests({fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)} | {*sealing})
+        changed = {fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)}
+        self._load_requests(changed | {*sealing})
+        changed_legal = {fact.legal for fact in facts if isinstance(fact, LEGAL_FACTS)}
+        others = {one for one in sealing if one not in changed and one not in self._requests}
+        self.legal = LegalProjection(connection, keyring, changed_legal | others)
 
     def _load_requests(self, wanted: Collection[str]) -> None:
         columns = (requests.c.request, requests.c.accepted_sequence, requests.c.doc)
@@ -213,6 +219,8 @@ class Projections:
         """Let one entry have its effect. Raises `IllegalTransition`."""
         if isinstance(fact, REQUEST_FACTS):
             self._take_request_fact(entry, fact)
+        elif isinstance(fact, LEGAL_FACTS):
+            self.legal.take(entry, fact)
         elif isinstance(fact, RESTORE_FACTS):
             self._take_restore_fact(entry, fact)
         elif isinstance(fact, MappingProved):
@@ -294,6 +302,7 @@ class Projections:
         """Write what has changed."""
         self._write_requests()
         self._snapshots.write()
+        self.legal.write()
         execute_many(self._connection, _INSERT_TOMBSTONE, self._tombstones)
         execute_many(self._connection, _INSERT_ERASED, self._erased, then=_ERASED_ONCE_MORE)
         execute_many(self._connection, _INSERT_MONTH, self._months, then=" ON CONFLICT DO NOTHING")
@@ -363,6 +372,9 @@ _UPDATE_REQUEST = (
 
 def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -> None:
     """Raise `IllegalTransition` for a text that nothing would ever destroy."""
-    for request in sealing:
-        if not projections.is_open(request) and request not in projections.completed:
-            raise IllegalTransition(f"a text is to be sealed for request {request}, which is not open")
+    for one in sealing:
+        if one in projections.legal:
+            if not projections.legal.is_to_be_told(one):
+                raise IllegalTransition(f"a text is to be sealed for {one}, of which nobody is to be told")
+        elif not projections.is_open(one) and one not in projections.completed:
+            raise IllegalTransition(f"a text is to be sealed for request {one}, which is not open")

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 """Every schema version that the migrations know, the newest last."""
 
 
@@ -119,6 +119,30 @@ sealed = Table(
     Column("ciphertext", Blob(), nullable=False),
 )
 """What is known of a person until the request has ended; key and text go with the row."""
+
+legal_requests = Table(
+    "legal_requests",
+    metadata,
+    Column("legal", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("registered_sequence", BigInteger, nullable=False),
+    Column("period", String(7), nullable=False),
+    Column("doc", Blob(), nullable=False),
+    UniqueConstraint("namespace", "name", name="legal_requests_namespace_name"),
+    Index("legal_requests_open", "open", "registered_sequence"),
+)
+"""What each legal request has become: a projection of the chain. `period` is when it was registered."""
+
+sealed_legal = Table(
+    "sealed_legal",
+    metadata,
+    Column("legal", Text, ForeignKey("legal_requests.legal", name="sealed_legal_request"), primary_key=True),
+    Column("wrapped_key", Blob(), nullable=False),
+    Column("ciphertext", Blob(), nullable=False),
+)
+"""How to reach an erased person who is to be told later; key and text go with the row."""
 
 tombstones = Table(
     "tombstones",

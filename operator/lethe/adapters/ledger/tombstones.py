@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from secrets import SystemRandom
 from typing import Any, cast
 
@@ -10,9 +10,78 @@ from sqlalchemy import Connection, Select, func, select
 
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.docs import portions
-from lethe.adapters.ledger.schema import entries, period_keys, tombstones
+from lethe.adapters.ledger.part import PartOfLedger
+from lethe.adapters.ledger.schema import entries, erased_identifiers, period_keys, tombstones
 from lethe.domain.facts import Intended
 from lethe.domain.tombstones import Tombstone
+
+_READ_ROWS = 5_000
+"""How many tombstones are read at once: a chunk is put together from small reads, so that the rows of
+a large one never stand in memory beside the tombstones."""
+
+_READ_NUMBERS = 50_000
+
+
+class TombstonesInLedger(PartOfLedger):
+    """What `SqlLedger` answers about who was erased and verified."""
+
+    def tombstones(self, store: str, *, chunk: int = 50_000) -> Iterator[Sequence[Tombstone]]:
+        """Yield every verified tombstone of a store by ascending number, in chunks.
+
+        No transaction stays open between the chunks; what is verified meanwhile may or may not show.
+        """
+        after, gathered, exhausted = -1, list[Tombstone](), False
+        while not exhausted:
+            wanted = min(_READ_ROWS, chunk - len(gathered))
+            with self._reading() as connection:
+                found, after, exhausted = read_after(connection, self._keys, store, after, wanted)
+            gathered += found
+            if gathered and (exhausted or len(gathered) >= chunk):
+                yield gathered
+                gathered = []
+
+    def tombstone_numbers(self, store: str) -> Iterator[Sequence[int]]:
+        """Yield the numbers of what `tombstones` yields, in chunks, without reading any payload."""
+        after = -1
+        while True:
+            with self._reading() as connection:
+                numbers = numbers_after(connection, store, after, _READ_NUMBERS)
+            if not numbers:
+                return
+            yield numbers
+            after = numbers[-1]
+
+    def tombstone_count(self, store: str) -> int:
+        """Return how many verified tombstones a store has."""
+        with self._reading() as connection:
+            query = select(func.count()).select_from(tombstones).where(tombstones.c.store == store)
+            return int(connection.execute(query).scalar_one())
+
+    def sample_tombstones(self, store: str, *, newest: int, random: int) -> Sequence[Tombstone]:
+        """Return the newest verified tombstones and a random choice of the others."""
+        with self._reading() as connection:
+            return sampled(connection, self._keys, store, newest=newest, random=random)
+
+    def erased_before(self, digests: Collection[bytes]) -> frozenset[bytes]:
+        """Return which of these keyed digests were erased and verified."""
+        column = erased_identifiers.c.digest
+        with self._reading() as connection:
+            return frozenset(
+                bytes(digest)
+                for some in portions(digests)
+                for digest in connection.execute(select(column).where(column.in_(some))).scalars()
+            )
+
+    def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
+        """Return the last request that erased and verified each of these keyed digests."""
+        with self._reading() as connection:
+            return {
+                bytes(digest): request
+                for some in portions(digests)
+                for digest, request in connection.execute(
+                    select(erased_identifiers).where(erased_identifiers.c.digest.in_(some))
+                )
+            }
 
 
 def read_after(
