@@ -578,6 +578,18 @@ ONCE_MADE = {
         {"spec.preservation": DUE},
         Refusal(LEGAL, {"spec.preservation": REMOVED}, "spec", "set spec.preservation.lifted"),
     ),
+    "a hold that lets go of a store": (
+        {"spec.preservation": {"stores": ["site", "crm"]}},
+        Refusal(LEGAL, {"spec.preservation.stores": ["site"]}, "spec.preservation.stores", "can only grow"),
+    ),
+    "a hold of all stores that becomes one of some": (
+        {"spec.preservation": {}},
+        Refusal(LEGAL, {"spec.preservation.stores": ["site"]}, "spec.preservation.stores", "can only grow"),
+    ),
+    "a hold of all stores, said by an empty list, that becomes one of some": (
+        {"spec.preservation": {"stores": []}},
+        Refusal(LEGAL, {"spec.preservation.stores": ["site"]}, "spec.preservation.stores", "can only grow"),
+    ),
     "a gag by another law": (
         {},
         Refusal(
@@ -639,6 +651,25 @@ def test_a_gag_cannot_come_after_the_user_was_told(apiserver: ApiServer, namespa
         told.body, changed(original, {"spec.nonDisclosure": {"legalBasis": "18 U.S.C. 2705(b)"}})
     )
     assert [(at, "comes too late" in says) for at, says in answer.causes] == [("spec.nonDisclosure", True)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"stores": ["site"]}, {"stores": ["crm", "site"]}),
+        ({"stores": ["site"]}, {}),
+        ({"stores": ["site"]}, {"stores": []}),
+        ({"stores": []}, {}),
+        ({}, {"stores": []}),
+    ],
+)
+def test_a_hold_can_be_widened(
+    before: dict[str, Any], after: dict[str, Any], apiserver: ApiServer, namespace: str
+) -> None:
+    original = changed(manifest(*LEGAL), {"spec.preservation": before})
+    created = apiserver.create(original, namespace)
+    answer = apiserver.replace(created.body, changed(original, {"spec.preservation": after}))
+    assert answer.code == 200, answer.text
 
 
 def test_every_rule_is_shown_to_refuse_something() -> None:

@@ -146,6 +146,15 @@ class Preservation(ApiModel):
             reason=FORBIDDEN,
             message="can only be moved later; to end the hold earlier, set lifted",
         ),
+        # An empty list says the same as none: all of them.
+        Rule(
+            rule="!has(self.stores) || self.stores.size() == 0 || (has(oldSelf.stores) && "
+            "oldSelf.stores.size() > 0 && oldSelf.stores.all(store, store in self.stores))",
+            field_path=".stores",
+            reason=FORBIDDEN,
+            message="can only grow; to end the hold in some of them, apply another LegalRequest for the "
+            "others, then set lifted",
+        ),
         _LIFTED_STAYS,
     )
 
