@@ -100,7 +100,7 @@ def _store_entry(
         if progress.proof is not None:
             entry["message"] = f"proof: {progress.proof}"
         return entry
-    if hindrance is not None:
+    if hindrance is not None and hindrance.obstacle is not Obstacle.PENDING:
         entry["state"] = _SHOWN_OBSTACLES.get(hindrance.obstacle, shown)
         entry["reason"] = hindrance.obstacle.value
         entry["message"] = hindrance.message[:500]

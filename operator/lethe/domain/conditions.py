@@ -68,6 +68,7 @@ _GRAVITY = (
     Obstacle.HELD,
     Obstacle.NOTHING_FOUND,
     Obstacle.STORE_UNREACHABLE,
+    Obstacle.PENDING,
     Obstacle.ERASING,
 )
 
@@ -128,17 +129,36 @@ def standing_of_request(
     worst = gravest(hindrances) or Hindrance(Obstacle.ERASING, "being erased")
     stalled = worst.obstacle in _STALLING
     ready = Condition("Ready", ConditionStatus.FALSE, worst.obstacle.value, worst.message)
-    state = "Stalled" if stalled else "Erasing" if record is not None else "Pending"
-    working = not stalled and worst.obstacle not in _ASKS_A_PERSON
+    working = not stalled and worst.obstacle not in (*_ASKS_A_PERSON, Obstacle.HELD)
     return Standing(
-        state,
+        _state_of_open(record, worst.obstacle),
         (
             *with_progress(ready, stalled=stalled, working=working),
-            no_hold,
+            _held_of_open(worst),
             Condition("Erased", ConditionStatus.FALSE, worst.obstacle.value, worst.message),
             Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
         ),
     )
+
+
+def _state_of_open(record: RequestRecord | None, worst: Obstacle) -> str:
+    if worst in _STALLING:
+        return "Stalled"
+    if worst is Obstacle.HELD:
+        return "Held"
+    return "Pending" if record is None or worst is Obstacle.PENDING else "Erasing"
+
+
+def _held_of_open(worst: Hindrance) -> Condition:
+    """Say whether an open request is held.
+
+    Of one that is not known to be, nothing is said before it ends: that a person is held may be a secret, and
+    whoever is held in secret must look like everybody else.
+    """
+    if worst.obstacle is Obstacle.HELD:
+        return Condition("Held", ConditionStatus.TRUE, "LegalHold", worst.message)
+    message = "holds are looked for when the request is carried out"
+    return Condition("Held", ConditionStatus.UNKNOWN, "Pending", message)
 
 
 def _erased(record: RequestRecord, no_hold: Condition, backups: BackupsSight, now: datetime) -> Standing:
@@ -310,7 +330,15 @@ def standing_of_restore(
     *,
     reason: str,
     replay: tuple[
-        Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"], str
+        Literal[
+            "Waiting",
+            "Replaying",
+            "IdentityUnclear",
+            "HeldRowsReturned",
+            "AwaitingRelease",
+            "MappingDoesNotFit",
+        ],
+        str,
     ]
     | None,
 ) -> Standing:
@@ -359,7 +387,7 @@ def standing_of_restore(
     shown = "Replaying" if kind == "Waiting" else kind
     ready = Condition("Ready", ConditionStatus.FALSE, shown, message)
     stalled = kind == "MappingDoesNotFit"
-    asks = kind in ("IdentityUnclear", "AwaitingRelease")
+    asks = kind in ("IdentityUnclear", "HeldRowsReturned", "AwaitingRelease")
     return Standing(
         "Stalled" if stalled else shown,
         (

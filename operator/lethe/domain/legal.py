@@ -47,7 +47,7 @@ class NoticeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A letter to one addressee, from the intent on; `settled` is `None` until it is known what came of it."""
+    """A letter to one addressee, from the intent on; `settled` says what came of it, once that is known."""
 
     intended: LetterIntended
     settled: LetterSettled | None = None
@@ -75,8 +75,9 @@ class LegalRecord:
     """What the ledger's facts say of one legal request. Rebuilt from them at any time (`evolve_legal`).
 
     `keys` and `emails` are what is known of the subject: the Primary's keys and keyed fingerprints.
-    `resolved_at` is when the Primary was asked last. `address_kept` says that how to reach the subject is
-    sealed, because the subject was erased. `letters` are by addressee, the last one of each.
+    `resolved_at` is when the Primary was asked last, `subject_known` whether it knew them. `address_kept`
+    says that how to reach the subject is sealed, because the subject was erased. `letters` are by addressee,
+    the last one of each.
     """
 
     registered: LegalRegistered
@@ -87,6 +88,7 @@ class LegalRecord:
     gag: NonDisclosureOrdered | None = None
     decided: LegalDecided | None = None
     resolved_at: datetime | None = None
+    subject_known: bool = False
     keys: tuple[str, ...] = ()
     emails: tuple[bytes, ...] = ()
     hold: Hold | None = None
@@ -188,7 +190,8 @@ def _evolved(  # noqa: C901, PLR0911, PLR0912 - one case per fact
         case SubjectResolved():
             keys = tuple(dict.fromkeys((*record.keys, *fact.keys)))
             emails = tuple(dict.fromkeys((*record.emails, *fact.emails)))
-            return replace(record, resolved_at=fact.at, keys=keys, emails=emails)
+            known = record.subject_known or bool(fact.keys)
+            return replace(record, resolved_at=fact.at, subject_known=known, keys=keys, emails=emails)
         case HoldPlaced():
             # The addresses of one that was closed are forgotten: they are asked for anew.
             asked = record.resolved_at if record.open else None
@@ -289,7 +292,7 @@ def held_back_until(record: LegalRecord) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class NoticeSight:
-    """Where the notice to the user stands; `due_at` is when it goes, `None`: when a person lifts the order."""
+    """Where the notice to the user stands; it goes at `due_at`, `None`: once a person lifts the order."""
 
     state: NoticeState
     due_at: datetime | None
@@ -305,6 +308,8 @@ def notice_of(record: LegalRecord, now: datetime) -> NoticeSight:
         return NoticeSight(state, due_at, letter)
     if is_gagged(record, now):
         return NoticeSight(NoticeState.DEFERRED, gag_ends(record.gag), letter)
+    if record.resolved_at is not None and not record.subject_known and not record.address_kept:
+        return NoticeSight(NoticeState.UNDELIVERABLE, due_at, letter)
     return NoticeSight(NoticeState.PENDING, due_at, letter)
 
 

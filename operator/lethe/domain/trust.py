@@ -29,6 +29,8 @@ class Obstacle(StrEnum):
     VALUE_REFUSED = "ValueRefused"
     KEY_ABOVE_RESTORE = "KeyAboveRestore"
     HELD = "Held"
+    PENDING = "Pending"
+    """As if nothing hindered it: what does may not be said."""
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     NAME_REUSED = "NameReused"
 

@@ -30,11 +30,14 @@ log = logging.getLogger("lethe.restores")
 EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
 """How long after a restore has been dealt with a RestoreEvent may still give its reason."""
 
-Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"]
+Shown = Literal[
+    "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
+]
 _SHOWN: Mapping[ReplayState, Shown] = {
     ReplayState.WAITING: "Waiting",
     ReplayState.AGAIN: "Replaying",
     ReplayState.IDENTITY_UNCLEAR: "IdentityUnclear",
+    ReplayState.HELD_ROWS_RETURNED: "HeldRowsReturned",
     ReplayState.AWAITING_RELEASE: "AwaitingRelease",
     ReplayState.MAPPING_DOES_NOT_FIT: "MappingDoesNotFit",
 }

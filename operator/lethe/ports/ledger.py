@@ -176,7 +176,7 @@ class Ledger(Protocol):
         ...
 
     def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
-        """Return the last request that erased and verified each of these keyed digests; see `erased_before`."""
+        """Return the last request that erased and verified each of these keyed digests."""
         ...
 
     # Backups

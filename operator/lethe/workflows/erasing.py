@@ -13,78 +13,56 @@ stands, and a store that has it already says so without changing anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from secrets import token_bytes
 
 from lethe.domain.facts import (
     Completed,
     Fact,
     Forsaken,
-    Intended,
     NotAsked,
-    NotFound,
     Outcome,
-    Planned,
     Verified,
 )
-from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
-from lethe.domain.journal import HeadFinding, compare, next_move
+from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
-from lethe.domain.tombstones import Fingerprint, Tombstone, as_it_was_found, who_came_back
+from lethe.domain.tombstones import as_it_was_found, who_came_back
 from lethe.domain.trust import (
-    EARLIER_ERASURE,
-    NOTHING_TO_ASK_BY,
     Ending,
     Hindrance,
     Obstacle,
-    RecordTrait,
     ending_of,
-    hindrance_of_found,
 )
-from lethe.ports.keys import Keyring, record_digest
-from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
 from lethe.ports.stores import (
     AnswerUntrusted,
     ErasureOutcome,
-    Finding,
-    FoundRecord,
     HeadMoved,
-    JournalSupport,
     MappingInvalid,
     StoreUnreachable,
-    Wanted,
 )
-from lethe.workflows.guarded import GuardedStore, StoreDescription, email_digest, open_episode_of
-from lethe.workflows.heads import intend_move, last_move, settle_move
-from lethe.workflows.intake import sealed_identifiers
+from lethe.workflows.guarded import GuardedStore, StoreDescription, open_episode_of
+from lethe.workflows.heads import intend_move, settle_move
+from lethe.workflows.holding import (
+    held_by_identifiers,
+    held_hindrance,
+    holds_tombstone,
+    read_holds,
+)
+from lethe.workflows.intending import PassResult, find_and_intend, summed
 from lethe.workflows.linking import KeysOfPrimary
 
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
 
 
-@dataclass(slots=True)
-class PassResult:
-    """What a pass over one store left behind, for status and metrics.
-
-    `settled` are the requests that this store has nothing more to do for, `retry` those that meet a
-    passing obstacle, `head_moved` that the store must be looked at before anything else.
-    """
-
-    settled: set[str] = field(default_factory=set)
-    refused: int = 0
-    verified: list[RequestRecord] = field(default_factory=list)
-    retry: bool = False
-    head_moved: bool = False
-
-
-def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None) -> bool:
+def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None, *, holds: bool) -> bool:
     """Tell whether a request can be worked on in a store yet.
 
-    A request by id, and a store that is linked by the Primary's key, need what the Primary shows first.
+    A request by id, and a store that is linked by the Primary's key, need what the Primary shows first. So
+    does every request while there are `holds`: an address alone may not tell that somebody is held.
     """
     if record.progress(store.name).state.settled:
         return False
@@ -94,7 +72,7 @@ def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None
         return False
     primary_has_looked = record.progress(primary).state is not StoreState.PENDING
     return primary_has_looked or (
-        record.accepted.subject_id is None and not store.description.needs_primary_key
+        record.accepted.subject_id is None and not store.description.needs_primary_key and not holds
     )
 
 
@@ -110,10 +88,12 @@ def serve(
 ) -> PassResult:
     """Take a set of open requests as far as they go in one store."""
     result = PassResult()
+    holds = read_holds(ledger, keyring, store, primary=primary)
+    store.heed(holds.names)
     waiting = [
         record
         for record in records
-        if may_be_asked(record, store, primary) and not store.is_too_early(record, now)
+        if may_be_asked(record, store, primary, holds=bool(holds)) and not store.is_too_early(record, now)
     ][:BATCH]
     if not waiting:
         return result
@@ -130,11 +110,14 @@ def serve(
         result.head_moved = result.retry = True  # an earlier move is in doubt: look first
         return result
     try:
+        keys = KeysOfPrimary.read(ledger, primary)
         pending = [r for r in waiting if r.progress(store.name).state is StoreState.PENDING]
-        _find_and_intend(
-            store, pending, ledger, keyring, primary=primary, token=token, now=now, result=result
-        )
+        free = _not_held(store, pending, ledger, keyring, keys, holds, now)
+        find_and_intend(store, free, ledger, keyring, keys, holds, token=token, now=now, result=result)
+        # A hold may have come while the store was searched: what is intended is not done yet.
+        holds = read_holds(ledger, keyring, store, primary=primary)
         intended = _reread(ledger, waiting, store, StoreState.INTENDED)
+        intended = _not_held(store, intended, ledger, keyring, keys, holds, now)
         if intended:
             _erase_and_verify(store, intended, ledger, token=token, now=now, result=result)
     except HeadMoved:
@@ -189,198 +172,31 @@ def _ended_at(record: RequestRecord, outcome: Outcome, now: datetime) -> datetim
     return max(moments) if moments and outcome is Outcome.ERASED else now
 
 
-# 2 and 3: find, decide, intend
-
-
-def _find_and_intend(
+def _not_held(
     store: GuardedStore,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
-    *,
-    primary: str | None,
-    token: int,
+    keys: KeysOfPrimary,
+    holds: Holds,
     now: datetime,
-    result: PassResult,
-) -> None:
-    if not records:
-        return
+) -> list[RequestRecord]:
+    """Return those of the requests whose person no hold names; the others are told that they wait."""
+    if not holds:
+        return list(records)
     sealed = ledger.sealed([record.request for record in records])
-    keys = KeysOfPrimary.read(ledger, primary)
-    identifiers = {
-        record.request: keys.identifiers_of(store, record, sealed.get(record.request)) for record in records
-    }
-    finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
-    _see_that_absences_count(store, ledger, finding, records)
-    before = _erased_before(store, finding, identifiers, ledger, keyring)
-
-    facts: list[Fact] = []
-    seal: dict[str, bytes] = {}
-    trusted: list[tuple[RequestRecord, tuple[FoundRecord, ...]]] = []
-    taken: set[tuple[str, str]] = set()
+    is_held = holds_tombstone(holds, store)
+    free = []
     for record in records:
-        found = tuple(
-            one
-            for one in finding.records.get(record.request, ())
-            if not (one.cleared and record_digest(keyring, store.name, one.table, one.key) in before)
-        )
-        cleared_before = len(found) < len(finding.records.get(record.request, ()))
-        if not found:
-            absence = (
-                NotFound(record.request, store.name, now, EARLIER_ERASURE)
-                if cleared_before
-                else _absence(store, record, finding, identifiers[record.request], before, keyring, now)
-            )
-            if absence is None:
-                message = f"{store.description.short_name} showed nobody, and no canary, which proves nothing"
-                store.hinder([record], Hindrance(Obstacle.FIND_UNTRUSTED, message), now)
-                result.retry = True
-            else:
-                facts.append(absence)
-                result.settled.add(record.request)
-            continue
-        hindrance = hindrance_of_found(
-            [RecordTrait(one.table, one.key, one.shared) for one in found],
-            max_records=store.description.max_records,
-            confirmed=record.confirmed,
-            store=store.description.short_name,
-        ) or keys.hindrance(store, record, identifiers[record.request])
-        if hindrance is not None:
-            store.hinder([record], hindrance, now)
-            continue
-        if taken & {(one.table, one.key) for one in found}:
-            result.retry = True  # another request of this batch erases them; look again after it
-            continue
-        taken |= {(one.table, one.key) for one in found}
-        trusted.append((record, found))
-        if store.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
-            seal[record.request] = _linked(identifiers[record.request], found)
-
-    numbered, moves = _number(store, trusted, ledger, token)
-    wet = [intent for intent in numbered if not intent[0].accepted.dry_run]
-    dry = [intent for intent in numbered if intent[0].accepted.dry_run]
-    facts += [Intended(record.request, store.name, tombstones) for record, tombstones in wet]
-    if dry:
-        counts = store.port.plan([tombstone for _, tombstones in dry for tombstone in tombstones])
-        for record, tombstones in dry:
-            total = _summed(counts.get(tombstone.number, {}) for tombstone in tombstones)
-            facts.append(Planned(record.request, store.name, total))
-            result.settled.add(record.request)
-    if facts:
-        ledger.append(facts, seal=seal, moves=moves if wet else ())
-
-
-def _see_that_absences_count(
-    store: GuardedStore, ledger: Ledger, finding: Finding, records: Sequence[RequestRecord]
-) -> None:
-    """See that the store is where the ledger knows it, so that not to be found in it means something.
-
-    In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
-    comes back later. Raises `HeadMoved`.
-    """
-    if all(record.request in finding.records for record in records):
-        return
-    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
-        return
-    pulse = store.port.pulse()
-    known = ledger.known_head(store.name)
-    in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
-    if pulse.being_filled or not in_step:
-        raise HeadMoved("the store is being filled, or went back: that somebody is not found proves nothing")
-
-
-def _linked(identifiers: Sequence[Identifier], found: Sequence[FoundRecord]) -> bytes:
-    """Return what is sealed from now on: what was known, and what the Primary's records add."""
-    emails = [
-        Identifier(IdentifierKind.EMAIL, one.email)
-        for one in found
-        if one.email is not None and "@" in one.email and not one.cleared and not one.shared
-    ]
-    keys = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(one.key)) for one in found]
-    return sealed_identifiers(list(dict.fromkeys((*identifiers, *emails, *keys))))
-
-
-def _erased_before(
-    store: GuardedStore,
-    finding: Finding,
-    identifiers: Mapping[str, Sequence[Identifier]],
-    ledger: Ledger,
-    keyring: Keyring,
-) -> frozenset[bytes]:
-    digests = {
-        email_digest(keyring, identifier.value.reveal())
-        for request, known in identifiers.items()
-        if request not in finding.records
-        for identifier in known
-        if identifier.kind is IdentifierKind.EMAIL
-    }
-    digests |= {
-        record_digest(keyring, store.name, one.table, one.key)
-        for found in finding.records.values()
-        for one in found
-        if one.cleared
-    }
-    return ledger.erased_before(digests)
-
-
-def _absence(
-    store: GuardedStore,
-    record: RequestRecord,
-    finding: Finding,
-    identifiers: Sequence[Identifier],
-    before: frozenset[bytes],
-    keyring: Keyring,
-    now: datetime,
-) -> NotFound | None:
-    if record.request in finding.unaskable:
-        return NotFound(record.request, store.name, now, NOTHING_TO_ASK_BY)
-    if finding.proof is None:
-        return None
-    emails = [i for i in identifiers if i.kind is IdentifierKind.EMAIL]
-    erased = any(email_digest(keyring, i.value.reveal()) in before for i in emails)
-    return NotFound(record.request, store.name, now, EARLIER_ERASURE if erased else finding.proof)
-
-
-def _number(
-    store: GuardedStore,
-    trusted: Sequence[tuple[RequestRecord, tuple[FoundRecord, ...]]],
-    ledger: Ledger,
-    token: int,
-) -> tuple[list[tuple[RequestRecord, tuple[Tombstone, ...]]], tuple[MoveNote, ...]]:
-    """Give every record its journal number, and note the numbers as allotted."""
-    if store.proof is None:
-        raise StoreUnreachable("its mapping has not been proved yet")
-    version = store.proof.proved.version
-    known = ledger.known_head(store.name)
-    number = known.last_number
-    numbered = []
-    for record, found in trusted:
-        tombstones = []
-        for one in found:
-            number += 1
-            tombstones.append(
-                Tombstone(
-                    number=number,
-                    request=record.request,
-                    table=one.table,
-                    key=one.key,
-                    mapping=version,
-                    created_at=_of(store.fingerprints.created_at, one.created_at),
-                    email=_of(store.fingerprints.email, None if one.email is None else one.email.reveal()),
-                )
-            )
-        numbered.append((record, tuple(tombstones)))
-    # Noted as a move that is at once given up: allotting numbers and moving the head are two things.
-    allot = next_move(known.head, after_move=last_move(ledger, store), token=token, nonce=token_bytes(16))
-    moves: tuple[MoveNote, ...] = (
-        MoveIntended(store.name, allot, reserve=number - known.last_number),
-        MoveLost(store.name),
-    )
-    return numbered, moves
-
-
-def _of(fingerprint: Fingerprint, text: str | None) -> bytes | None:
-    return None if text is None else fingerprint(text)
+        identifiers = keys.identifiers_of(store, record, sealed.get(record.request))
+        held = held_by_identifiers(holds, identifiers, keyring)
+        if not held and any(is_held(one) for one in record.progress(store.name).tombstones):
+            held = holds.holds
+        if held and not record.accepted.dry_run:
+            store.hinder([record], held_hindrance(held, now))
+        else:
+            free.append(record)
+    return free
 
 
 # 4 and 5: erase, verify, record
@@ -412,7 +228,7 @@ def _erase_and_verify(
     for record in records:
         mine = record.progress(store.name).tombstones
         if all(t.number in done and t.number not in dirty for t in mine):
-            counts = _summed(done[t.number] for t in mine)
+            counts = summed(done[t.number] for t in mine)
             facts.append(Verified(record.request, store.name, now, counts))
             result.settled.add(record.request)
             result.verified.append(record)
@@ -467,11 +283,3 @@ def _reread(
         for record in ledger.requests_named(places).values()
         if record.progress(store.name).state is state
     ]
-
-
-def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for by_table in counts:
-        for table, rows in by_table.items():
-            total[table] = total.get(table, 0) + rows
-    return total

@@ -12,7 +12,7 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
-from lethe.domain.trust import Hindrance
+from lethe.domain.trust import Hindrance, Obstacle
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Proof, Store
@@ -61,6 +61,7 @@ class GuardedStore:
     hindrances: dict[str, Hindrance] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
+    holds_seen: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -92,6 +93,15 @@ class GuardedStore:
         """Tell whether a hindered request is to wait still; a person's answer ends the wait."""
         until, confirmed = self.not_before.get(record.request, (now, record.confirmed))
         return now < until and confirmed == record.confirmed
+
+    def heed(self, holds: frozenset[str]) -> None:
+        """Take notice of the holds in force: who was held by others is looked at anew, at once."""
+        if holds == self.holds_seen:
+            return
+        self.holds_seen = holds
+        held = (Obstacle.HELD, Obstacle.PENDING)
+        for request in [one for one, why in self.hindrances.items() if why.obstacle in held]:
+            self.clear_way(request)
 
     def clear_way(self, request: str) -> None:
         """Forget what hindered a request."""

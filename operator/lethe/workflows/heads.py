@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from secrets import token_bytes
 
-from lethe.domain.journal import GENESIS, Head, HeadMove, StoreIdentity, next_move, remembered_identity
+from lethe.domain.journal import (
+    GENESIS,
+    Head,
+    HeadFinding,
+    HeadMove,
+    StoreIdentity,
+    compare,
+    next_move,
+    remembered_identity,
+)
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveSettled
-from lethe.ports.stores import JournalSupport
+from lethe.ports.stores import Finding, HeadMoved, JournalSupport
 from lethe.workflows.guarded import GuardedStore
 
 
@@ -62,3 +72,22 @@ def tick(
     # A table that is gone for a moment, between DROP and CREATE of a restore, is not forgotten.
     identity = remembered_identity(ledger.known_head(store.name).identity, seen)
     ledger.append(moves=[MoveSettled(store.name, head, identity)])
+
+
+def see_that_absences_count(
+    store: GuardedStore, ledger: Ledger, finding: Finding, wanted: Iterable[str]
+) -> None:
+    """See that the store is where the ledger knows it, so that not to be found in it means something.
+
+    In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
+    comes back later. Raises `HeadMoved`.
+    """
+    if all(request in finding.records for request in wanted):
+        return
+    if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
+        return
+    pulse = store.port.pulse()
+    known = ledger.known_head(store.name)
+    in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
+    if pulse.being_filled or not in_step:
+        raise HeadMoved("the store is being filled, or went back: that somebody is not found proves nothing")

@@ -11,13 +11,14 @@ from enum import StrEnum
 
 from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
 from lethe.domain.journal import Head, HeadFinding, Pulse, compare, is_ahead, remembered_identity
+from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import tick
-from lethe.workflows.watching import re_erase, recount, settle_committed, supersede
+from lethe.workflows.watching import held_numbers, re_erase, recount, settle_committed, supersede
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
 
@@ -32,6 +33,8 @@ class ReplayState(StrEnum):
     """The restore is still going on: the schema is not whole, or the store still changes."""
     MAPPING_DOES_NOT_FIT = "MappingDoesNotFit"
     IDENTITY_UNCLEAR = "IdentityUnclear"
+    HELD_ROWS_RETURNED = "HeldRowsReturned"
+    """Persons came back whose data a legal hold preserves: counsel decides."""
     AGAIN = "Again"
     """Something was written meanwhile; another pass is needed."""
     AWAITING_RELEASE = "AwaitingRelease"
@@ -50,12 +53,16 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     store: GuardedStore,
     episode: RestoreEpisode,
     ledger: Ledger,
+    holds: Holds,
     *,
     token: int,
     now: datetime,
     manual_release: bool = False,
 ) -> ReplayStep:
-    """Take a restore one pass further. Raises `StoreUnreachable`."""
+    """Take a restore one pass further; nobody is erased whose data a hold preserves.
+
+    Raises `StoreUnreachable`.
+    """
     pulse = _settled_pulse(store, ledger, now)
     if is_ahead(ledger.known_head(store.name), pulse):
         store.ledger_behind = True
@@ -80,7 +87,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(store, episode, ledger, now=now, pulse=pulse)
     try:
-        stands_at = _erase_everything_again(store, episode, ledger, pulse, token=token, now=now)
+        stands_at, held = _erase_everything_again(store, episode, ledger, holds, pulse, token=token, now=now)
         residue = store.port.check(
             ledger.tombstones(store.name),
             who_came_back(store.fingerprints, episode.decision_on),
@@ -88,7 +95,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         )
         _note(store, episode, ledger, residue, now)
         _remember_what_was_read(store, ledger, pulse)
-        if residue.uncleared:
+        if set(residue.uncleared) - held:
             return ReplayStep(ReplayState.AGAIN, "somebody writes erased people back; they are erased again")
         if residue.unclear:
             keys = ", ".join(f"{table} {key}" for table, key in residue.unclear[:5])
@@ -97,6 +104,13 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
                 f"{len(residue.unclear)} rows stand under erased keys, and nothing tells whose they are "
                 f"({keys}); "
                 "decide in spec.identities of the RestoreEvent",
+            )
+        if residue.uncleared:
+            return ReplayStep(
+                ReplayState.HELD_ROWS_RETURNED,
+                f"{len(residue.uncleared)} erased persons came back whose data must be preserved; they were "
+                "not erased again. Counsel decides: lift what preserves them, or set spec.release of the "
+                "RestoreEvent",
             )
         if manual_release:
             return ReplayStep(
@@ -148,17 +162,25 @@ def _erase_everything_again(
     store: GuardedStore,
     episode: RestoreEpisode,
     ledger: Ledger,
+    holds: Holds,
     pulse: Pulse,
     *,
     token: int,
     now: datetime,
-) -> Head | None:
-    """Erase all that was ever erased, and return where the store's head stands since."""
+) -> tuple[Head | None, set[int]]:
+    """Erase all that was ever erased, but for whom a hold preserves.
+
+    Return where the store's head stands since, and the tombstones that were held.
+    """
     adopt: Pulse | None = pulse
+    held: set[int] = set()
     for chunk in ledger.tombstones(store.name):
-        re_erase(store, ledger, chunk, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
+        mine = held_numbers(store, holds, chunk)
+        held |= mine
+        free = [one for one in chunk if one.number not in mine] if mine else chunk
+        re_erase(store, ledger, free, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
         adopt = None  # from the second chunk on the ledger knows where the store stands
-    return pulse.head if adopt is not None else ledger.known_head(store.name).head
+    return (pulse.head if adopt is not None else ledger.known_head(store.name).head), held
 
 
 def _remember_what_was_read(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> None:

@@ -13,7 +13,7 @@ A scan may be cut off anywhere and run again. Whatever was deleted and not recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -43,6 +43,7 @@ from lethe.domain.snapshots import (
 )
 from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
 from lethe.ports.ledger import Ledger
+from lethe.workflows.holding import stores_under_hold
 
 IN_ONE_FACT = 2_000
 """How many snapshots one entry of the ledger names."""
@@ -154,7 +155,6 @@ def scan(
     now: Callable[[], datetime],
     clocks: ReadClocks,
     declared: Sequence[Declared] = (),
-    held_stores: Collection[str] = (),
 ) -> Scan:
     """Scan a source once. Raises `BackendUnavailable`, `BackendMisconfigured`, and the ledger's errors.
 
@@ -187,7 +187,7 @@ def scan(
             source.snapshots.values(),
             rules,
             now=moment,
-            held_stores=held_stores,
+            held_stores=stores_under_hold(ledger, _stores_of(source)),
             clocks_disagree=disagreement,
         )
 
@@ -195,9 +195,15 @@ def scan(
     done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.go, AT_ONCE):
         _see_that_somebody_waits(source)
-        _prune(source, ledger, some, done, now)
+        held = stores_under_hold(ledger, _stores_of(source))  # a hold may have come since
+        _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
     done.next = decide().next if done.plan.go else done.plan.next
     return done
+
+
+def _stores_of(source: KnownSource) -> frozenset[str]:
+    """Return every store of which a snapshot of this source holds something, by what is known of each."""
+    return frozenset(source.description.stores).union(*(one.stores for one in source.snapshots.values()))
 
 
 def _see_that_somebody_waits(source: KnownSource) -> None:
@@ -337,6 +343,8 @@ def _prune(
     done: Scan,
     now: Callable[[], datetime],
 ) -> None:
+    if not snapshots:
+        return
     name = source.name
     deletions = source.backend.delete([Pin(s.ref, s.pieces) for s in snapshots])
     accepted = [s for s in snapshots if _was_accepted(deletions, s.ref)]

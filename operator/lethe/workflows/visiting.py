@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from lethe.domain.facts import MappingProved
+from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.ports.keys import Keyring
@@ -14,13 +15,17 @@ from lethe.ports.ledger import Ledger
 from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
 from lethe.workflows.guarded import GuardedStore, open_episode_of
+from lethe.workflows.holding import read_holds
+from lethe.workflows.intending import PassResult
+from lethe.workflows.reaching import Reached, reach, resolve
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `release` is a person's word on an open restore: `(episode, because)`.
+    `release` is a person's word on an open restore: `(episode, because)`. `reach` are the legal requests
+    whose subjects are to be told something now: the Primary is asked how.
     """
 
     look: bool = True
@@ -28,6 +33,7 @@ class Errand:
     tidy: bool = False
     manual_release: bool = False
     release: tuple[str, str] | None = None
+    reach: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -37,9 +43,10 @@ class Visit:
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
+    `resolved` tells that subjects of legal requests were looked for, `reached` how to reach them.
     """
 
-    served: erasing.PassResult | None = None
+    served: PassResult | None = None
     episodes: list[RestoreEpisode] = field(default_factory=list)
     step: replaying.ReplayStep | None = None
     opened: bool = False
@@ -50,6 +57,8 @@ class Visit:
     looked: bool = False
     swept: bool = False
     touched: list[RequestRecord] = field(default_factory=list)
+    resolved: bool = False
+    reached: Mapping[str, Reached] = field(default_factory=dict)
 
     @property
     def gate_opened(self) -> bool:
@@ -88,7 +97,8 @@ def visit(
             look = True  # what was proved is recorded only when a look has shown a store in step
         store.trouble = store.trouble_reason = None
         if look:
-            _look(store, ledger, errand, done, token=token, now=now)
+            holds = read_holds(ledger, keyring, store, primary=primary)
+            _look(store, ledger, holds, errand, done, token=token, now=now)
         if store.ledger_behind:
             store.trouble_reason = "LedgerBehind"
             store.trouble = (
@@ -96,6 +106,9 @@ def visit(
                 "newest ledger (docs/operations.md, 'The ledger went back'); until then nothing is erased"
             )
         elif open_episode_of(store, ledger) is None:
+            if store.is_primary:
+                done.resolved = resolve(store, ledger, now=now)
+                done.reached = reach(store, ledger, errand.reach) if errand.reach else {}
             _serve(store, records, ledger, keyring, done, primary=primary, token=token, now=now)
     except (StoreUnreachable, AnswerUntrusted) as away:
         store.trouble, store.trouble_reason = str(away), "Unreachable"
@@ -133,15 +146,22 @@ def prove(store: GuardedStore, ledger: Ledger) -> None:
 
 
 def _look(
-    store: GuardedStore, ledger: Ledger, errand: Errand, done: Visit, *, token: int, now: datetime
+    store: GuardedStore,
+    ledger: Ledger,
+    holds: Holds,
+    errand: Errand,
+    done: Visit,
+    *,
+    token: int,
+    now: datetime,
 ) -> None:
     done.looked = True
     episode = open_episode_of(store, ledger)
     if episode is not None:
-        _deal_with(store, episode, ledger, errand, done, token=token, now=now)
+        _deal_with(store, episode, ledger, holds, errand, done, token=token, now=now)
     elif watching.look(store, ledger, token=token, now=now) is watching.Look.FINE:
         _record_mapping(store, ledger)
-        _check_erasures(store, ledger, errand, done, token=token, now=now)
+        _check_erasures(store, ledger, holds, errand, done, token=token, now=now)
     current = open_episode_of(store, ledger)
     done.opened = current is not None and (episode is None or current.episode != episode.episode)
     concerned = {e.episode for e in (episode, current) if e is not None}
@@ -153,6 +173,7 @@ def _deal_with(
     store: GuardedStore,
     episode: RestoreEpisode,
     ledger: Ledger,
+    holds: Holds,
     errand: Errand,
     done: Visit,
     *,
@@ -165,7 +186,7 @@ def _deal_with(
         done.released = True
     else:
         done.step = replaying.replay(
-            store, episode, ledger, token=token, now=now, manual_release=errand.manual_release
+            store, episode, ledger, holds, token=token, now=now, manual_release=errand.manual_release
         )
     if done.gate_opened:
         store.last_sweep_at = now
@@ -182,12 +203,19 @@ def _record_mapping(store: GuardedStore, ledger: Ledger) -> None:
 
 
 def _check_erasures(
-    store: GuardedStore, ledger: Ledger, errand: Errand, done: Visit, *, token: int, now: datetime
+    store: GuardedStore,
+    ledger: Ledger,
+    holds: Holds,
+    errand: Errand,
+    done: Visit,
+    *,
+    token: int,
+    now: datetime,
 ) -> None:
-    found = watching.probe(store, ledger, token=token, now=now)
+    found = watching.probe(store, ledger, holds, token=token, now=now)
     if errand.sweep or store.sweep_wanted:
         done.swept = True
-        swept = watching.sweep(store, ledger, token=token, now=now)
+        swept = watching.sweep(store, ledger, holds, token=token, now=now)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)

@@ -15,12 +15,14 @@ from itertools import count
 
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
 from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
+from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, Judge, Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.guarded import GuardedStore, open_episode_of
 from lethe.workflows.heads import intend_move, tick
+from lethe.workflows.holding import holds_tombstone
 
 PROBE_NEWEST = 1000
 PROBE_RANDOM = 1000
@@ -232,7 +234,7 @@ def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
     return missing
 
 
-def probe(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Resurrection:
+def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> Resurrection:
     """Check the newest and some random erasures; a row that went missing asks for a sweep."""
     sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
@@ -240,10 +242,10 @@ def probe(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
     residue = store.port.check([sample], _judge_between_restores(store, ledger))
     if not set(residue.absent) <= store.known_absent:
         store.sweep_wanted = True
-    return _answer(store, ledger, residue, sample, DetectedBy.PROBE, token=token, now=now)
+    return _answer(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
 
 
-def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Resurrection:
+def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> Resurrection:
     """Check everything that was ever erased in a store, and erase again what was written back."""
     residue = store.port.check(ledger.tombstones(store.name), _judge_between_restores(store, ledger))
     store.known_absent = frozenset(residue.absent)
@@ -253,7 +255,7 @@ def sweep(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> 
     back = (
         [t for chunk in ledger.tombstones(store.name) for t in chunk if t.number in wanted] if wanted else []
     )
-    return _answer(store, ledger, residue, back, DetectedBy.SWEEP, token=token, now=now)
+    return _answer(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
 
 
 def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
@@ -273,6 +275,7 @@ def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
 def _answer(
     store: GuardedStore,
     ledger: Ledger,
+    holds: Holds,
     residue: Residue,
     tombstones: Sequence[Tombstone],
     by: DetectedBy,
@@ -283,10 +286,15 @@ def _answer(
     """Tell a write-back from a restore by its size, and erase again the people of a write-back.
 
     Where nothing tells whose an uncleared row is, a person must be asked, and until then it may be an
-    erased person's: the gate closes, and the RestoreEvent asks.
+    erased person's: the gate closes, and the RestoreEvent asks. So it does for persons under a hold.
     """
     wanted = set(residue.uncleared)
     unclear = len(residue.unclear)
+    held = held_numbers(store, holds, tombstones) & wanted
+    if held and not _was_released(store, ledger, holds):
+        episode = open_episode(store, ledger, by, now=now)
+        return Resurrection(0, residue.left_alone, unclear, episode.episode)
+    wanted -= held
     if len(wanted) > WRITE_BACK_LIMIT or unclear:
         episode = open_episode(store, ledger, by, now=now)
         return Resurrection(0, residue.left_alone, unclear, episode.episode)
@@ -295,6 +303,22 @@ def _answer(
     back = [t for t in tombstones if t.number in wanted]
     again = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
     return Resurrection(again, residue.left_alone, unclear)
+
+
+def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
+    """Return which of the tombstones are of persons whose data a hold preserves here."""
+    if not holds:
+        return set()
+    is_held = holds_tombstone(holds, store)
+    return {tombstone.number for tombstone in tombstones if is_held(tombstone)}
+
+
+def _was_released(store: GuardedStore, ledger: Ledger, holds: Holds) -> bool:
+    """Tell whether a person has let the store be served as it is since the newest hold was placed."""
+    last = next(reversed(ledger.episodes(store=store.name)), None)
+    if last is None or last.released_because is None:
+        return False
+    return all(one.hold is None or one.hold.placed_at <= last.detected_at for one in holds.holds)
 
 
 def re_erase(

@@ -158,6 +158,7 @@ class RestoreState(StrEnum):
     DECLARED = "Declared"
     REPLAYING = "Replaying"
     IDENTITY_UNCLEAR = "IdentityUnclear"
+    HELD_ROWS_RETURNED = "HeldRowsReturned"
     AWAITING_RELEASE = "AwaitingRelease"
     SAFE_TO_SERVE = "SafeToServe"
     SUPERSEDED = "Superseded"

@@ -1,0 +1,98 @@
+"""Legal holds, as every pass reads them again before it erases: whose data must stay where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
+
+from lethe.domain.identifiers import Identifier, IdentifierKind
+from lethe.domain.legal import Holds, LegalRecord, may_be_said
+from lethe.domain.tombstones import Tombstone
+from lethe.domain.trust import Hindrance, Obstacle
+from lethe.ports.keys import Keyring, record_digest
+from lethe.ports.ledger import Ledger
+from lethe.ports.stores import FoundRecord
+from lethe.workflows.guarded import GuardedStore, email_digest
+
+
+def read_holds(ledger: Ledger, keyring: Keyring, store: GuardedStore, *, primary: str | None = None) -> Holds:
+    """Return the holds on a store as the ledger has them now. Cheap where there are none."""
+    holds = _active(ledger, store.description.namespace)
+    if not holds:
+        return Holds()
+    return Holds(tuple(holds), _erased_before(holds, ledger, keyring, primary)).on(store.name)
+
+
+def _active(ledger: Ledger, namespace: str) -> list[LegalRecord]:
+    return [one for one in ledger.legal_requests(namespace=namespace, open_only=True) if one.holding]
+
+
+def _erased_before(
+    holds: Sequence[LegalRecord], ledger: Ledger, keyring: Keyring, primary: str | None
+) -> dict[str, tuple[LegalRecord, ...]]:
+    """Return the requests that erased held persons before: their tombstones are not acted on."""
+    mappings = ledger.mappings(primary) if primary is not None else {}
+    tables = {proved.mapping.table for proved in mappings.values()}
+    whose: dict[bytes, list[LegalRecord]] = {}
+    for hold in holds:
+        digests = {*hold.emails}
+        if primary is not None:
+            digests |= {record_digest(keyring, primary, table, key) for table in tables for key in hold.keys}
+        for digest in digests:
+            whose.setdefault(digest, []).append(hold)
+    found: dict[str, list[LegalRecord]] = {}
+    for digest, request in ledger.who_erased(whose).items():
+        found.setdefault(request, []).extend(whose[digest])
+    return {request: tuple(records) for request, records in found.items()}
+
+
+def held_by_identifiers(
+    holds: Holds, identifiers: Iterable[Identifier], keyring: Keyring
+) -> tuple[LegalRecord, ...]:
+    """Return the holds on whoever a request names."""
+    known = list(identifiers)
+    keys = frozenset(one.value.reveal() for one in known if one.kind is IdentifierKind.PRIMARY_KEY)
+    emails = frozenset(
+        email_digest(keyring, one.value.reveal()) for one in known if one.kind is IdentifierKind.EMAIL
+    )
+    return holds.of(keys, emails)
+
+
+def held_by_records(
+    holds: Holds, store: GuardedStore, found: Sequence[FoundRecord]
+) -> tuple[LegalRecord, ...]:
+    """Return the holds on whoever these records belong to."""
+    keys = frozenset(one.key for one in found) if store.is_primary else frozenset[str]()
+    emails = frozenset(store.fingerprints.email(one.email.reveal()) for one in found if one.email is not None)
+    return holds.of(keys, emails)
+
+
+def holds_tombstone(holds: Holds, store: GuardedStore) -> Callable[[Tombstone], bool]:
+    """Return what tells of a tombstone whether its person is held here."""
+    keys = frozenset(key for one in holds.holds for key in one.keys) if store.is_primary else frozenset[str]()
+    emails = frozenset(email for one in holds.holds for email in one.emails)
+    requests = holds.requests
+    return lambda tombstone: (
+        tombstone.email in emails or tombstone.key in keys or tombstone.request in requests
+    )
+
+
+def held_hindrance(holds: tuple[LegalRecord, ...], now: datetime) -> Hindrance:
+    """Return what a request is told whose person is held: nothing, while an order forbids to tell."""
+    if not may_be_said(holds, now):
+        return Hindrance(Obstacle.PENDING, "waits to be carried out")
+    return Hindrance(
+        Obstacle.HELD,
+        "this person's data is under a legal hold; the request is carried out once that has ended",
+    )
+
+
+def stores_under_hold(ledger: Ledger, stores: Collection[str]) -> frozenset[str]:
+    """Return which of these stores (`namespace/name`) somebody is held in: no snapshot of theirs may die."""
+    found: set[str] = set()
+    for namespace in {store.partition("/")[0] for store in stores}:
+        mine = [store for store in stores if store.startswith(f"{namespace}/")]
+        for hold in _active(ledger, namespace):
+            named = hold.hold.stores if hold.hold is not None else ()
+            found.update(store for store in mine if not named or store in named)
+    return frozenset(found)

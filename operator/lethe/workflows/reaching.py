@@ -1,0 +1,162 @@
+"""How the subject of a legal request is reached: the Primary knows, until it erases them.
+
+All of it runs within the visits to the Primary, so that nothing is erased between two looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
+from lethe.domain.legal import LegalRecord
+from lethe.domain.legal_facts import AddressKept, SubjectResolved
+from lethe.domain.trust import key_in_doubt
+from lethe.ports.ledger import Ledger
+from lethe.ports.stores import Contact, FoundRecord, Wanted
+from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.heads import see_that_absences_count
+from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.sealing import SealedSubject
+
+LOOK_AGAIN = timedelta(hours=1)
+"""How long somebody whom the Primary does not know is not looked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How to reach the subject of one legal request; `None`: nobody can, and `tried` says what was tried."""
+
+    contact: Contact | None
+    tried: str = ""
+
+
+def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
+    """Look in the Primary for the subjects of whom it has not been asked; tell whether there were any.
+
+    Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
+    """
+    namespace = store.description.namespace
+    asked = [
+        one for one in ledger.legal_requests(namespace=namespace, open_only=True) if _is_to_be_asked(one, now)
+    ]
+    if not asked:
+        return False
+    sealed = ledger.sealed([one.legal for one in asked])
+    wanted = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in asked]
+    finding = store.port.find(wanted)
+    see_that_absences_count(store, ledger, finding, [one.legal for one in asked])
+    facts = []
+    for one in asked:
+        found = finding.records.get(one.legal, ())
+        if not found and finding.proof is None:
+            continue
+        addresses = [record.email for record in found if record.email is not None and not record.cleared]
+        facts.append(
+            SubjectResolved(
+                one.legal,
+                now,
+                tuple(record.key for record in found),
+                tuple(store.fingerprints.email(address.reveal()) for address in addresses),
+            )
+        )
+    if facts:
+        ledger.append(facts)
+    return bool(facts)
+
+
+def _is_to_be_asked(record: LegalRecord, now: datetime) -> bool:
+    if record.resolved_at is None:
+        return True
+    return not record.subject_known and now - record.resolved_at >= LOOK_AGAIN
+
+
+def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier, ...]:
+    """Return by what a subject is looked for: as the request names them."""
+    named = SealedSubject.read(sealed).identifiers
+    if named and not record.subject_known:
+        return named
+    return tuple(Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in record.keys) or named
+
+
+def reach(store: GuardedStore, ledger: Ledger, wanted: Collection[str]) -> Mapping[str, Reached]:
+    """Ask the Primary how to reach the subjects of these legal requests, by request.
+
+    A key that a restore may have given to somebody else counts only with an address that is known.
+
+    Raises `StoreUnreachable`, `AnswerUntrusted`.
+    """
+    namespace = store.description.namespace
+    records = [one for one in ledger.legal_requests(namespace=namespace) if one.legal in wanted]
+    if not records:
+        return {}
+    sealed = ledger.sealed([one.legal for one in records])
+    asked = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in records]
+    contacts = store.port.contacts([one for one in asked if one.identifiers])
+    keys = KeysOfPrimary.read(ledger, store.name)
+    return {one.legal: _reached(store, one, contacts.get(one.legal, ()), keys) for one in records}
+
+
+def _reached(
+    store: GuardedStore, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
+) -> Reached:
+    name = store.description.short_name
+    if not contacts:
+        return Reached(None, f"DataStore {name} holds nobody of that key or address")
+    living = [one for one in contacts if not one.cleared]
+    if not living:
+        return Reached(None, f"the person was erased from DataStore {name} before this request")
+    sure = [
+        one
+        for one in living
+        if not key_in_doubt(one.key, record.registered.at, keys.episodes, table=keys.table or "")[0]
+        or (one.email is not None and store.fingerprints.email(one.email.reveal()) in record.emails)
+    ]
+    if not sure:
+        return Reached(
+            None, f"DataStore {name} was restored since, and the key may mean somebody else by now"
+        )
+    addressed = [one for one in sure if one.email is not None]
+    if not addressed:
+        return Reached(None, f"DataStore {name} holds no e-mail address for this person")
+    return Reached(addressed[0])
+
+
+def keep_addresses(
+    store: GuardedStore, ledger: Ledger, found: Sequence[Sequence[FoundRecord]], *, now: datetime
+) -> tuple[list[AddressKept], dict[str, bytes]]:
+    """Return what is to be sealed of those who are about to be erased and are still to be told something.
+
+    Raises `StoreUnreachable`, `AnswerUntrusted`.
+    """
+    namespace = store.description.namespace
+    to_tell = [
+        one
+        for one in ledger.legal_requests(namespace=namespace, open_only=True)
+        if not one.told and not one.address_kept
+    ]
+    if not to_tell:
+        return [], {}
+    wanted = []
+    for one in to_tell:
+        mine = [record.key for of_one in found for record in of_one if _is_subject(store, one, record)]
+        if mine:
+            identifiers = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in mine]
+            wanted.append(Wanted(one.legal, tuple(dict.fromkeys(identifiers))))
+    if not wanted:
+        return [], {}
+    contacts = store.port.contacts(wanted)
+    sealed = ledger.sealed([one.request for one in wanted])
+    seal = {
+        legal: SealedSubject(SealedSubject.read(sealed.get(legal)).identifiers, addressed[0]).text()
+        for legal, known in contacts.items()
+        if (addressed := [one for one in known if one.email is not None and not one.cleared])
+    }
+    return [AddressKept(legal, now) for legal in seal], seal
+
+
+def _is_subject(store: GuardedStore, legal: LegalRecord, record: FoundRecord) -> bool:
+    if record.key in legal.keys:
+        return True
+    return record.email is not None and store.fingerprints.email(record.email.reveal()) in legal.emails
