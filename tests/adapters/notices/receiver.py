@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -28,6 +30,8 @@ class Receiver:
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
     endless: set[str] = field(default_factory=set)
+    trickles: dict[str, str] = field(default_factory=dict)
+    trickled: SimpleQueue[str] = field(default_factory=SimpleQueue)
     paths: list[str] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -110,7 +114,27 @@ class _Handler(BaseHTTPRequestHandler):
         if to in self.receiver.endless:
             self._answer_without_end()
             return
+        if to in self.receiver.trickles:
+            self._answer_bit_by_bit(self.receiver.trickles[to])
+            return
         self._answer(204, {}, b"")
+
+    def _answer_bit_by_bit(self, part: str) -> None:
+        """Take seconds for an answer, or for its body; then say whether the client was still there."""
+        slowly = b"HTTP/1.1 204 No Content\r\n" + b"X-Slow: " + b"y" * 60 + b"\r\n\r\n"
+        if part != "answer":
+            slowly = bytes(90)
+            last = {"connection": "close"} if part == "last body" else {}
+            self._answer(200, {"content-length": str(len(slowly)), **last}, b"")
+        try:
+            for byte in slowly:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+        except OSError:
+            self.receiver.trickled.put("cut off")
+            self.close_connection = True
+        else:
+            self.receiver.trickled.put("heard to the end")
 
     def _answer_without_end(self) -> None:
         self._answer(200, {"content-length": str(10**15)}, b"")

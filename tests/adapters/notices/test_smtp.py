@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -19,9 +20,11 @@ from lethe.ports.notices import ChannelError, Delivery, DeliveryResult
 from tests.contracts.notices import AT, letter, message_id
 from tests.servers import MailServer
 from tests.servers.certificates import write_certificates
+from tests.servers.children import free_port
 
 SENDER = "Exämple Privacy <privacy@lethe.example>"
 SOON = timedelta(seconds=20)
+MOMENT = timedelta(milliseconds=500)
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +240,24 @@ def test_a_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def forwarding(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
-    """Let what connects to `here` arrive `there`: a name that leads to a server of another name."""
+def forwarding(here: tuple[str, int], there: tuple[str, int], pause: float = 0) -> Iterator[None]:
+    """Let what connects to `here` arrive `there`: a name that leads to a server of another name.
 
-    def carry(source: socket.socket, target: socket.socket) -> None:
+    With a `pause`, what is answered to a letter (no command is that long) is let through a byte at a time.
+    """
+    carried = 0
+
+    def carry(source: socket.socket, target: socket.socket, *, counted: bool) -> None:
+        nonlocal carried
         try:
             while piece := source.recv(65536):
+                if counted:
+                    carried += len(piece)
+                elif pause and carried > 3000:
+                    for byte in piece:
+                        target.sendall(bytes([byte]))
+                        time.sleep(pause)
+                    continue
                 target.sendall(piece)
         except OSError:
             pass
@@ -255,7 +270,8 @@ def forwarding(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
             return
         server = socket.create_connection(there)
         for pair in ((client, server), (server, client)):
-            threading.Thread(target=carry, args=pair, daemon=True).start()
+            counted = {"counted": pair[0] is client}
+            threading.Thread(target=carry, args=pair, kwargs=counted, daemon=True).start()
 
     with socket.create_server(here) as listener:
         threading.Thread(target=serve, daemon=True).start()
@@ -322,8 +338,11 @@ def test_no_answer_of_a_server_loses_a_letter(turns: tuple[bytes, ...], expected
 
 
 @contextmanager
-def scripted(turns: Sequence[bytes], *, silent: bool = False) -> Iterator[int]:
-    """Listen on a port and say `turns`, one after each line (or message) of the client's; then hang up."""
+def scripted(turns: Sequence[bytes], *, silent: bool = False, pause: float = 0) -> Iterator[int]:
+    """Listen on a port and say `turns`, one after each line (or message) of the client's; then hang up.
+
+    With a `pause`, the greeting is said a byte at a time.
+    """
 
     def serve() -> None:
         try:
@@ -331,10 +350,14 @@ def scripted(turns: Sequence[bytes], *, silent: bool = False) -> Iterator[int]:
         except OSError:
             return
         with suppress(OSError), client, client.makefile("rb") as lines:
-            for turn in turns:
+            for number, turn in enumerate(turns):
                 if not turn:
                     return
-                client.sendall(turn)
+                for byte in turn if pause and number == 0 else b"":
+                    client.sendall(bytes([byte]))
+                    time.sleep(pause)
+                if not pause or number:
+                    client.sendall(turn)
                 if turn.startswith(b"354"):
                     while lines.readline() not in {b".\r\n", b""}:
                         pass
@@ -358,6 +381,27 @@ def test_a_silent_server_is_not_waited_for_without_end(turns: list[bytes]) -> No
         (delivery,) = mail.send([letter(1)]).values()
 
     assert delivery.result is DeliveryResult.LATER
+
+
+def test_a_server_that_greets_a_byte_at_a_time_is_cut_off() -> None:
+    with scripted((*TO_DATA, b"250 ok\r\n"), pause=0.3) as port:
+        mail = SmtpChannel(f"smtp://127.0.0.1:{port}", SENDER, timeout=SOON, deadline=MOMENT)
+        (delivery,) = mail.send([letter(1)]).values()
+
+    assert delivery.result is DeliveryResult.LATER
+
+
+@pytest.mark.parametrize("tls", [None, "starttls", "implicit"])
+def test_a_server_that_takes_a_letter_a_byte_at_a_time_is_cut_off(tls: str | None, tmp_path: Path) -> None:
+    with MailServer(tmp_path, tls=tls) as server:  # type: ignore[arg-type]
+        port = free_port()
+        url = server.url.replace(str(server.port), str(port))
+        mail = SmtpChannel(url, SENDER, server.ca_file, SOON, MOMENT)
+        with forwarding(("127.0.0.1", port), ("127.0.0.1", server.port), pause=0.3):
+            found = mail.send([letter(1), letter(2)])
+
+    # Of the first answer a 250 may have been heard before the cut, and then it counts.
+    assert found[message_id(2)].result is DeliveryResult.LATER
 
 
 def test_a_name_that_dns_does_not_know_is_tried_again_later() -> None:

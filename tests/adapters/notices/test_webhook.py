@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from lethe.adapters.notices.webhook import WebhookChannel
-from lethe.ports.notices import ChannelError, DeliveryResult
+from lethe.ports.notices import ChannelError, Delivery, DeliveryResult
 from tests.adapters.notices.receiver import Receiver
 from tests.contracts.notices import letter, message_id
 from tests.servers.certificates import write_certificates
@@ -20,6 +20,7 @@ from tests.servers.certificates import write_certificates
 SECRET = "whsec_" + base64.b64encode(b"canary secret of the webhook").decode()
 OTHER = "whsec_" + base64.b64encode(b"another secret of the webhook").decode()
 SOON = timedelta(seconds=20)
+MOMENT = timedelta(milliseconds=500)
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def test_an_event_is_what_the_standard_says(receiver: Receiver) -> None:
     assert receiver.paths == ["/hooks/lethe?tenant=a"]
 
 
-def test_a_receiver_with_another_secret_refuses(receiver: Receiver) -> None:
+def test_a_receiver_with_another_secret_loses_no_letter(receiver: Receiver) -> None:
     (delivery,) = WebhookChannel(receiver.url, OTHER).send([letter(1)]).values()
 
-    assert delivery.result is DeliveryResult.REFUSED
+    assert delivery == Delivery(DeliveryResult.LATER, "401 Unauthorized; look at LETHE_WEBHOOK_SECRET")
     assert receiver.events == []
 
 
@@ -79,11 +80,14 @@ def test_the_signature_is_the_standards_own_and_of_these_very_bytes() -> None:
         (204, "Sent"),
         (299, "Sent"),
         (400, "Refused"),
-        (401, "Refused"),
-        (403, "Refused"),
-        (404, "Refused"),
+        (401, "Later"),
+        (403, "Later"),
+        (404, "Later"),
+        (405, "Refused"),
         (410, "Refused"),
+        (413, "Refused"),
         (422, "Refused"),
+        (451, "Refused"),
         (408, "Later"),
         (425, "Later"),
         (429, "Later"),
@@ -101,6 +105,49 @@ def test_a_status_decides(receiver: Receiver, status: int, result: str) -> None:
     assert delivery.result == result
     assert delivery.told.startswith(str(status)) or result == "Sent"
     assert "people" not in delivery.told
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "401 Unauthorized; look at LETHE_WEBHOOK_SECRET"),
+        (403, "403 Forbidden; look at LETHE_WEBHOOK_URL and LETHE_WEBHOOK_SECRET"),
+        (404, "404 Not Found; look at LETHE_WEBHOOK_URL"),
+    ],
+)
+def test_a_mistyped_url_or_secret_loses_no_letter_and_holds_up_no_other(
+    receiver: Receiver, status: int, told: str
+) -> None:
+    receiver.answer("ada@people.example", status)
+    found = WebhookChannel(receiver.url, SECRET).send([letter(1, "ada@people.example"), letter(2)])
+
+    assert [*found.values()] == [Delivery(DeliveryResult.LATER, told), Delivery(DeliveryResult.SENT)]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_receiver_that_answers_a_byte_at_a_time_is_cut_off(tmp_path: Path, tls: bool) -> None:
+    with Receiver(tmp_path, SECRET, tls=tls) as receiver:
+        receiver.trickles["ada@people.example"] = "answer"
+        channel = WebhookChannel(receiver.url, SECRET, SOON, receiver.ca_file, MOMENT)
+        found = channel.send([letter(1, "ada@people.example"), letter(2)])
+
+        late = Delivery(DeliveryResult.LATER, "the webhook's receiver did not answer in time")
+        assert [*found.values()] == [late, late]
+        assert receiver.trickled.get(timeout=20) == "cut off"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("body", ["body", "last body"])
+def test_an_answer_that_goes_on_a_byte_at_a_time_is_cut_off_and_counts(
+    tmp_path: Path, tls: bool, body: str
+) -> None:
+    with Receiver(tmp_path, SECRET, tls=tls) as receiver:
+        receiver.trickles["ada@people.example"] = body
+        channel = WebhookChannel(receiver.url, SECRET, SOON, receiver.ca_file, MOMENT)
+        found = channel.send([letter(1, "ada@people.example"), letter(2)])
+
+        assert [*found.values()] == [Delivery(DeliveryResult.SENT), Delivery(DeliveryResult.SENT)]
+        assert receiver.trickled.get(timeout=20) == "cut off"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from email.headerregistry import Address
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import idna
 
+from lethe.adapters.notices.deadlines import Deadline
 from lethe.adapters.notices.hosts import is_loopback
 from lethe.adapters.notices.mailboxes import Mailbox, NotAMailbox, parse_mailbox, parse_sender
 from lethe.adapters.notices.messages import NotAMessage, compose
@@ -51,21 +53,44 @@ class _Away(Exception):
         super().__init__(told)
 
 
+class _Known:
+    """A connection that a deadline can reach before it is made: the constructor waits for the server."""
+
+    def __init__(self, known: list[Any], *arguments: Any, **options: Any) -> None:
+        known.append(self)
+        super().__init__(*arguments, **options)
+
+
+class _Plain(_Known, smtplib.SMTP):
+    pass
+
+
+class _Encrypted(_Known, smtplib.SMTP_SSL):
+    pass
+
+
 class SmtpChannel:
     """Sends by way of one mail server; each set of letters over one connection of its own.
 
     `smtp+starttls://` never goes on without TLS, and every certificate is verified: against the system's
-    authorities, or against those in `ca_file` only. `timeout` bounds each wait for the server.
+    authorities, or against those in `ca_file` only. `timeout` bounds each wait for the server, `deadline`
+    the whole of one letter, and the whole of what comes before the first.
 
     Raises `ChannelError`, which names the setting and never what stands in it.
     """
 
     def __init__(
-        self, url: str, sender: str, ca_file: Path | None = None, timeout: timedelta = timedelta(seconds=30)
+        self,
+        url: str,
+        sender: str,
+        ca_file: Path | None = None,
+        timeout: timedelta = timedelta(seconds=30),
+        deadline: timedelta = timedelta(minutes=2),
     ) -> None:
         self._server = _parse(url)
         self._ca_file = ca_file
         self._timeout = timeout.total_seconds()
+        self._deadline = deadline
         self._sender = sender_of(sender)
         self._trusted()
 
@@ -87,9 +112,10 @@ class SmtpChannel:
         try:
             with self._connected() as connection:
                 for letter in letters:
-                    if found:
-                        _expect(connection.rset(), "RSET")
-                    found[letter.message_id] = self._sent(connection, letter)
+                    with self._in_time([connection]):
+                        if found:
+                            _expect(connection.rset(), "RSET")
+                        found[letter.message_id] = self._sent(connection, letter)
         except _Away as away:
             told = away.told
         except ChannelError as error:
@@ -157,23 +183,29 @@ class SmtpChannel:
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
         """Give a connection that is encrypted and signed in as the setting says; end it politely."""
-        connection = self._open()
+        known: list[smtplib.SMTP] = []
         try:
-            self._prepare(connection)
+            with self._in_time(known):
+                connection = self._open(known)
+                self._prepare(connection)
             yield connection
-            with contextlib.suppress(*_BROKEN):
+            with self._in_time(known), contextlib.suppress(*_BROKEN):
                 connection.quit()
         finally:
-            connection.close()
+            for one in known:
+                one.close()
 
-    def _open(self) -> smtplib.SMTP:
+    def _in_time(self, connections: Sequence[smtplib.SMTP]) -> Deadline:
+        return Deadline(self._deadline, lambda: [one.sock for one in connections])
+
+    def _open(self, known: list[smtplib.SMTP]) -> smtplib.SMTP:
         host, port = self._server.host, self._server.port
         # Strict servers want a name with dots in it, which a pod's own name has not.
         ours = self._sender.domain
         try:
             if self._server.scheme == "smtps":
-                return smtplib.SMTP_SSL(host, port, ours, timeout=self._timeout, context=self._trusted())
-            return smtplib.SMTP(host, port, ours, timeout=self._timeout)
+                return _Encrypted(known, host, port, ours, timeout=self._timeout, context=self._trusted())
+            return _Plain(known, host, port, ours, timeout=self._timeout)
         except ssl.SSLError as failed:
             raise _tls(failed) from None
         except smtplib.SMTPConnectError as refused:

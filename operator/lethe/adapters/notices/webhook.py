@@ -9,17 +9,21 @@ import functools
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from lethe.adapters.notices.deadlines import Deadline
 from lethe.adapters.notices.hosts import is_loopback
 from lethe.adapters.notices.messages import is_message_id
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter
@@ -33,8 +37,38 @@ _PREFIX = "whsec_"
 _SECRET_FORM = f"write {SECRET} as {_PREFIX} and 24 to 64 random bytes in base64"
 _LATER = frozenset({408, 425, 429})
 _PAUSE = frozenset({429, 503})
+# A mistyped URL or secret gets these for every letter; none of them is lost by it.
+_LOOK_AT = {401: SECRET, 403: f"{URL} and {SECRET}", 404: URL}
 # Enough for the next letter to use the same connection; nothing of it is looked at.
 _MOST_OF_AN_ANSWER = 65536
+
+
+class _Plain(HTTPConnection):
+    def __init__(self, *arguments: Any, opened: list[socket.socket], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._opened = opened
+
+    def connect(self) -> None:
+        super().connect()
+        self._opened.append(self.sock)
+
+
+class _Encrypted(HTTPSConnection):
+    def __init__(self, *arguments: Any, opened: list[socket.socket], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._opened = opened
+
+    def connect(self) -> None:
+        super().connect()
+        self._opened.append(self.sock)
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _EncryptedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Encrypted
 
 
 class WebhookChannel:
@@ -42,18 +76,24 @@ class WebhookChannel:
 
     `secret` is `whsec_…`; several with blanks between sign each letter, so that a secret can be changed
     without a gap. `https` only, but for this machine; certificates are verified, against those in `ca_file`
-    only if it is given. `timeout` bounds each wait for the receiver.
+    only if it is given. `timeout` bounds each wait for the receiver, `deadline` the whole of one letter.
 
     Raises `ChannelError`, which names the setting and never what stands in it.
     """
 
     def __init__(
-        self, url: str, secret: str, timeout: timedelta = timedelta(seconds=20), ca_file: Path | None = None
+        self,
+        url: str,
+        secret: str,
+        timeout: timedelta = timedelta(seconds=20),
+        ca_file: Path | None = None,
+        deadline: timedelta = timedelta(minutes=1),
     ) -> None:
+        self._deadline = deadline
         self._target = _target(url)
         self._keys = _keys(secret)
         self._open = functools.partial(_pool, url, timeout.total_seconds(), ca_file)
-        self._open().close()
+        self._open([]).close()
 
     def __repr__(self) -> str:
         return "WebhookChannel(…)"
@@ -67,13 +107,14 @@ class WebhookChannel:
         """
         found: dict[str, Delivery] = {}
         pause: str | None = None
-        with contextlib.closing(self._open()) as pool:
+        opened: list[socket.socket] = []
+        with contextlib.closing(self._open(opened)) as pool:
             for letter in letters:
                 if pause is not None:
                     found[letter.message_id] = Delivery(DeliveryResult.LATER, pause)
                     continue
                 try:
-                    found[letter.message_id], pause = self._sent(pool, letter)
+                    found[letter.message_id], pause = self._sent(pool, opened, letter)
                 except ChannelError as error:
                     if not found:
                         raise
@@ -85,7 +126,9 @@ class WebhookChannel:
     def close(self) -> None:
         """Nothing is kept open between sets: notices are too few for it."""
 
-    def _sent(self, pool: urllib3.HTTPConnectionPool, letter: Letter) -> tuple[Delivery, str | None]:
+    def _sent(
+        self, pool: urllib3.HTTPConnectionPool, opened: Sequence[socket.socket], letter: Letter
+    ) -> tuple[Delivery, str | None]:
         """Return what came of a letter, and why those after it have to wait, if they do."""
         if not is_message_id(letter.message_id):
             return Delivery(
@@ -93,8 +136,11 @@ class WebhookChannel:
                 "the letter can't be sent, its Message-ID is not of the form id@domain",
             ), None
         body = _body(letter)
+        headers = _signed(letter.message_id, int(time.time()), body, self._keys)
+        in_time = Deadline(self._deadline, lambda: [*opened])
         try:
-            status = self._posted(pool, body, _signed(letter.message_id, int(time.time()), body, self._keys))
+            with in_time:
+                status = self._posted(pool, body, headers)
         except SSLError as failed:
             cause = failed.args[0] if failed.args else None
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -107,6 +153,8 @@ class WebhookChannel:
             told = f"the webhook's receiver can't be reached ({type(failed).__name__})"
         else:
             return _judged(status)
+        if in_time.passed:
+            told = "the webhook's receiver did not answer in time"
         return Delivery(DeliveryResult.LATER, told), told
 
     def _posted(self, pool: urllib3.HTTPConnectionPool, body: bytes, headers: Mapping[str, str]) -> int:
@@ -140,6 +188,8 @@ def _judged(status: int) -> tuple[Delivery, str | None]:
         raise ChannelError(
             f"the webhook's receiver answers {told}; no redirect is followed", f"correct {URL}"
         )
+    if status in _LOOK_AT:
+        return Delivery(DeliveryResult.LATER, f"{told}; look at {_LOOK_AT[status]}"), None
     if 400 <= status < 500 and status not in _LATER:
         return Delivery(DeliveryResult.REFUSED, told), pause
     return Delivery(DeliveryResult.LATER, told), pause
@@ -214,7 +264,10 @@ def _target(url: str) -> str:
     return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
 
 
-def _pool(url: str, timeout: float, ca_file: Path | None) -> urllib3.HTTPConnectionPool:
+def _pool(
+    url: str, timeout: float, ca_file: Path | None, opened: list[socket.socket]
+) -> urllib3.HTTPConnectionPool:
+    """Return a pool of connections; each adds its socket to `opened`, for a deadline to reach it."""
     try:
         trusted = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError):
@@ -225,9 +278,9 @@ def _pool(url: str, timeout: float, ca_file: Path | None) -> urllib3.HTTPConnect
     bounded = urllib3.Timeout(connect=timeout, read=timeout)
     try:
         if parts.scheme == "http":
-            return urllib3.HTTPConnectionPool(parts.hostname or "", parts.port, timeout=bounded)
-        return urllib3.HTTPSConnectionPool(
-            parts.hostname or "", parts.port, timeout=bounded, ssl_context=trusted
+            return _PlainPool(parts.hostname or "", parts.port, timeout=bounded, opened=opened)
+        return _EncryptedPool(
+            parts.hostname or "", parts.port, timeout=bounded, ssl_context=trusted, opened=opened
         )
     except (LocationParseError, UnicodeError):
         raise ChannelError(f"{URL} names no host", f"write {URL} as https://host/path") from None
