@@ -78,6 +78,7 @@ from lethe.ports.ledger import (
 )
 from tests.contracts.ledger_backups_contract import BackupsInLedgerContract
 from tests.contracts.ledger_facts import NOW, STORES, Clock, accepted, erased, intended, tombstone
+from tests.contracts.ledger_legal_contract import ONE_OF_EACH_LEGAL, LegalInLedgerContract
 
 OPERATOR = Path(__file__).parents[2] / "operator"
 
@@ -129,11 +130,12 @@ ONE_OF_EACH: list[Fact] = [
     accepted("nobody"),
     Completed("nobody", NOW, Outcome.ERASED),
     CopiesGone(NOW, ("nobody",)),
+    *ONE_OF_EACH_LEGAL,
 ]
 """All but `TombstonesEnded`, which takes others with it."""
 
 
-class LedgerContract(BackupsInLedgerContract):
+class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
     """The port's promises, against the database of the fixture `url`."""
 
     @pytest.fixture

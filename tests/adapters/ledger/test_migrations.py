@@ -20,8 +20,9 @@ from lethe.adapters.ledger.schema import VERSIONS, clearings, metadata, request_
 from lethe.domain.facts import Completed, Confirmed, CopiesGone, NotFound, Outcome, Reerased
 from lethe.domain.journal import Head, KnownHead
 from lethe.ports.ledger import KeysDoNotMatch, MoveSettled
-from tests.contracts.ledger_backups_contract import DECEMBER, HOUR, done
+from tests.contracts.ledger_backups_contract import DECEMBER, HOUR, done, purge
 from tests.contracts.ledger_facts import NOW, Clock, accepted
+from tests.contracts.ledger_legal_contract import registered
 from tests.servers import PostgresServer
 
 
@@ -117,6 +118,34 @@ def test_a_ledger_of_the_first_schema_goes_on_with_all_that_it_knew(url: str, tm
     ledger.take_over()
     ledger.append([CopiesGone(DECEMBER, ("nowhere",))])
     assert ledger.purgeable() == []
+    ledger.close()
+
+
+def test_a_ledger_that_knew_no_legal_requests_goes_on_with_all_that_it_knew(url: str, tmp_path: Path) -> None:
+    keyring, clock = FileKeyring(tmp_path), Clock()
+    old = open_ledger(url, keyring, now=clock)
+    old.take_over()
+    old.append([*done("a", 1), accepted("open")], seal={"open": b"ada"})
+    clock.now = DECEMBER
+    old.append([Reerased("site", None, NOW + 2 * HOUR, 9, (1,))])
+    purge(old, "a", at=DECEMBER)
+    expected, position = _filled(old), old.position()
+    with old._engine.begin() as connection:
+        for statement in _AS_IT_WAS_IN_0002.split(";"):
+            connection.exec_driver_sql(statement)
+    old.close()
+
+    ledger = open_ledger(url, keyring, now=clock)
+    assert _filled(ledger) == expected  # nothing is filled in once more: who was purged stays purged
+    assert ledger.verify() == ledger.position() == position
+    assert ledger.sealed(["open"]) == {"open": b"ada"}
+    assert list(ledger.legal_requests()) == []
+    with ledger._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    ledger.take_over()
+    ledger.append([registered("order")], seal={"order": b"bob"})
+    assert ledger.legal_requests(open_only=True)[0].registered == registered("order")
+    assert ledger.sealed(["order", "open"]) == {"order": b"bob", "open": b"ada"}
     ledger.close()
 
 

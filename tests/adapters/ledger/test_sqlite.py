@@ -15,11 +15,13 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.facts import Completed, Outcome, TombstonesEnded
+from lethe.domain.legal_facts import AddressKept
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
 from tests.contracts.ledger_backups_contract import DECEMBER, done, purge
 from tests.contracts.ledger_contract import OPERATOR, LedgerContract
 from tests.contracts.ledger_facts import NOW, Clock, accepted
+from tests.contracts.ledger_legal_contract import decided, letter, registered
 
 
 class TestSqliteLedger(LedgerContract):
@@ -77,6 +79,24 @@ class TestSqliteLedger(LedgerContract):
         ledger.append([accepted("c")])
         assert wrapped not in _bytes_of(tmp_path)
 
+    def test_when_the_user_is_told_nothing_of_the_address_stays_in_the_files(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        plain = b"ada@example.org " * 1000  # more than a page
+        ledger.append([registered("a"), registered("b")], seal={"a": plain, "b": b"bob"})
+        first = _sealed_for_a(tmp_path)
+        in_files = _bytes_of(tmp_path)
+        assert sum(secret in in_files for secret in first) > len(first) / 2  # so it can be found at all
+        ledger.append([AddressKept("a", NOW)], seal={"a": plain})
+        second = _sealed_for_a(tmp_path)
+        in_files = _bytes_of(tmp_path)
+        assert not [secret for secret in first if secret in in_files]
+        assert sum(secret in in_files for secret in second) > len(second) / 2
+        ledger.append([decided("a"), *letter("a")])
+        in_files = _bytes_of(tmp_path)
+        assert not [secret for secret in (*first, *second, b"ada@") if secret in in_files]
+        assert ledger.sealed(["a", "b"]) == {"b": b"bob"}
+
     def test_when_tombstones_end_neither_their_key_nor_their_ciphertext_stays_in_the_files(
         self, ledger: Ledger, tmp_path: Path, clock: Clock
     ) -> None:
@@ -119,6 +139,15 @@ class TestSqliteLedger(LedgerContract):
         with pytest.raises(LedgerUnavailable, match=r"make room.*SQLITE_FULL"):
             ledger.append([accepted(f"r{number}") for number in range(1_000)])
         assert opened().verify() == before
+
+
+def _sealed_for_a(folder: Path) -> list[bytes]:
+    """Return the wrapped key and the pieces of the ciphertext of what is sealed for a legal request."""
+    behind = sqlite3.connect(folder / "ledger.db")
+    query = "SELECT wrapped_key, ciphertext FROM sealed_legal WHERE legal = 'a'"
+    wrapped, ciphertext = behind.execute(query).fetchone()
+    behind.close()
+    return [wrapped, *(ciphertext[at : at + 64] for at in range(0, len(ciphertext), 64))]
 
 
 def _bytes_of(folder: Path) -> bytes:
