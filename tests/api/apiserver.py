@@ -3,8 +3,9 @@
 import http.client
 import json
 import ssl
+import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,12 @@ class ApiServer:
         path = f"{_folder(current, metadata['namespace'])}/{metadata['name']}/status?fieldValidation=Strict"
         return self.send("PUT", path, {**current, "status": status})
 
-    def apply(self, manifest: Mapping[str, Any], path: str) -> Answer:
-        named = f"{path}/{manifest['metadata']['name']}?fieldManager=tests&force=true"
+    def apply(
+        self, manifest: Mapping[str, Any], path: str, *, manager: str = "tests", dry_run: bool = False
+    ) -> Answer:
+        """Apply server-side as the field manager `manager`."""
+        options = f"fieldManager={manager}&force=true" + ("&dryRun=All" if dry_run else "")
+        named = f"{path}/{manifest['metadata']['name']}?{options}"
         return self.send("PATCH", named, manifest, content="application/apply-patch+yaml")
 
 
@@ -99,3 +104,12 @@ def _folder(manifest: Mapping[str, Any], namespace: str) -> str:
     if manifest["kind"] == "Secret":
         return f"/api/v1/namespaces/{namespace}/secrets"
     return f"{RESOURCES}/namespaces/{namespace}/{PLURALS[manifest['kind']]}"
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait until `holds`; the bound is there to end a run that is broken, it is no claim about speed."""
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"it never came true that {what}")

@@ -1,28 +1,21 @@
 """An API server that serves the generated CRDs."""
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from lethe.api.crd import render
-from tests.api.apiserver import RESOURCES, ApiServer
+from tests.api.apiserver import RESOURCES, ApiServer, eventually
+from tests.api.rights import EDIT, FOLDERS, NOTIFY, READ_SECRETS, allow, documents
+from tests.api.samples import REMOVED, changed, manifest
 
 if TYPE_CHECKING:
     from tests.servers.controlplane import ControlPlane
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait until `holds`; the bound is there to end a run that is broken, it is no claim about speed."""
-    for _ in range(600):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"it never came true that {what}")
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +31,42 @@ def apiserver(control_plane: "ControlPlane") -> ApiServer:
 
 def _await_served(server: ApiServer, plural: str) -> None:
     eventually(lambda: bool(server.send("GET", f"{RESOURCES}/{plural}?limit=1")), f"{plural} are served")
+
+
+@pytest.fixture(scope="module")
+def policies(apiserver: ApiServer) -> Iterator[None]:
+    """The policies in force; other tests of this session are not to meet them."""
+    for document in documents():
+        answer = apiserver.apply(document, FOLDERS[document["kind"]])
+        assert answer, answer.text
+    person, legal = manifest("DeletionRequest", "support-48213"), manifest("LegalRequest", "le-2026-0107")
+    future = changed(person, {"spec.requestedAt": "2999-01-01T00:00:00Z"})
+    undecided = changed(legal, {"spec.review": REMOVED, "spec.courtOrder.documentSecretRef": REMOVED})
+    stranger = allow(apiserver, "default", "stranger-with-all-rights-but-secrets", EDIT)
+    reader = allow(apiserver, "default", "stranger-who-may-read-secrets", EDIT, READ_SECRETS)
+    teller = allow(apiserver, "default", "stranger-who-may-notify", EDIT, NOTIFY, READ_SECRETS)
+    probes = (
+        (apiserver, future, "lies in the future"),
+        (stranger, person, 'lacks the verb "erase"'),
+        (stranger, manifest("DataStore", "site"), "may not read"),
+        (reader, manifest("BackupSource", "site-nightly"), 'lacks the verb "prune"'),
+        (stranger, undecided, 'lacks the verb "notify"'),
+        (teller, legal, 'lacks the verb "review"'),
+        (apiserver, legal, '"reviewer":"admin"'),
+    )
+    for user, asked, words in probes:
+        eventually(partial(_says, user, asked, words), f"a policy says: {words}")
+    yield
+    for document in documents():
+        apiserver.send("DELETE", f"{FOLDERS[document['kind']]}/{document['metadata']['name']}")
+    for user, asked, words in probes:
+        eventually(partial(_is_silent, user, asked, words), f"no policy says any more: {words}")
+
+
+def _says(user: ApiServer, asked: dict[str, Any], words: str) -> bool:
+    # What is quoted in a message stands with backslashes in its JSON.
+    return words in user.create(asked, "default", dry_run=True).text.replace('\\"', '"')
+
+
+def _is_silent(user: ApiServer, asked: dict[str, Any], words: str) -> bool:
+    return not _says(user, asked, words)

@@ -21,7 +21,21 @@ SECOND = str(CHART / "ci" / "second-release-values.yaml")
 Right = tuple[str, str, str]
 """Verb, group, resource with subresource."""
 
-KINDS = ("backupsnapshots", "backupsources", "datastores", "deletionrequests", "restoreevents")
+KINDS = (
+    "backupsnapshots",
+    "backupsources",
+    "datastores",
+    "deletionrequests",
+    "legalrequests",
+    "restoreevents",
+)
+
+
+FOR_LEGAL_REQUESTS = {("patch", "lethe.dev", "legalrequests/status"), ("create", "", "secrets")}
+"""Rights that the story of this module doesn't use: there is no legal request in it."""
+
+SMTP = ("urlSecretRef.name=smtp", "urlSecretRef.key=url", "from=privacy@example.com")
+WEBHOOK = ("secretRef.name=webhook", "secretRef.key=secret", "url=https://mail.example.com")
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +140,46 @@ def test_who_lacks_the_verb_erase_may_not_ask_for_an_erasure(cluster: ControlPla
     eventually(lambda: not refused(), "the right to be in force")
 
 
+def test_counsels_name_is_filled_in_where_the_release_says_so(cluster: ControlPlane) -> None:
+    decided = {
+        "apiVersion": "lethe.dev/v1alpha1",
+        "kind": "LegalRequest",
+        "metadata": {"name": "decided", "namespace": "shop"},
+        "spec": {
+            "type": "Disclosure",
+            "authority": {"name": "County Sheriff's Office", "level": "Local", "country": "US"},
+            "receivedAt": "2026-11-22T10:00:00Z",
+            "subject": {"id": "4711"},
+            "review": {"decision": "Refuse"},
+        },
+    }
+
+    def reviewer() -> str:
+        command = ("apply", "--server-side", "--dry-run=server", "--filename=-", "--output=json")
+        stored = json.loads(cluster.kubectl(*command, input=yaml.safe_dump(decided)))
+        return str(stored["spec"]["review"].get("reviewer"))
+
+    eventually(lambda: reviewer() == "admin", "the policy to be in force")
+
+
+@pytest.mark.parametrize(
+    ("channel", "silent"),
+    [
+        ([], True),
+        ([f"notices.smtp.{one}" for one in SMTP], False),
+        ([f"notices.webhook.{one}" for one in WEBHOOK], False),
+    ],
+    ids=["none", "smtp", "webhook"],
+)
+def test_the_notes_say_if_nobody_is_told_of_legal_requests(
+    helm: Helm, channel: list[str], silent: bool
+) -> None:
+    said = helm("install", "lethe", str(CHART), "--dry-run=client", "--set", ",".join(channel))
+    notes = said.partition("\nNOTES:\n")[2]
+    assert "create role lethe-notify --verb=notify --resource=legalrequests.lethe.dev" in notes
+    assert ("nobody is told of legal requests" in notes) is silent
+
+
 @pytest.mark.parametrize("values", [(), ("--values", SECOND)])
 def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequence[str]) -> None:
     manifests = helm.rendered(*values)
@@ -137,6 +191,7 @@ def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequen
         ("create", "lethe.dev", "backupsnapshots"),
         ("delete", "lethe.dev", "backupsnapshots"),
         ("get", "", "secrets"),
+        ("create", "", "secrets"),
         ("delete", "", "secrets"),
         ("list", "", "pods"),
         ("patch", "", "pods/status"),
@@ -225,7 +280,8 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     used = {_right(call) for call in calls if "objectRef" in call}
     # Who may list may read; `get` adds nothing to it, and is what people expect beside it.
     assert granted(the(helm.rendered(), "ClusterRole")) - used == {
-        ("get", "lethe.dev", kind) for kind in KINDS if kind != "deletionrequests"
+        *(("get", "lethe.dev", kind) for kind in KINDS if kind != "deletionrequests"),
+        *FOR_LEGAL_REQUESTS,
     }
 
 

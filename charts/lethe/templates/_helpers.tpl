@@ -54,21 +54,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s.%s" (include "lethe.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
-{{/* A generated file of files/, whose comments end here, as documents that `helm uninstall` leaves alone. */}}
+{{/*
+A generated file of files/, whose comments end here, as documents that `helm uninstall` leaves alone. A policy that
+fills in what a person left out is missing where Kubernetes is older than it; there the others say what to write.
+*/}}
 {{- define "lethe.kept" -}}
 {{- range $text := regexSplit "(?m)^---$" .text -1 }}
 {{- $document := fromYaml $text }}
+{{- if or (not (hasPrefix "Mutating" $document.kind)) ($.root.Capabilities.APIVersions.Has (printf "%s/%s" $document.apiVersion $document.kind)) }}
 {{- $_ := set $document.metadata "labels" (fromYaml (include "lethe.labels" $.root)) }}
 {{- $_ := set $document.metadata "annotations" (merge (dict "helm.sh/resource-policy" "keep") ($document.metadata.annotations | default dict)) }}
 ---
 {{ toYaml $document }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
 {{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
 {{- define "lethe.rules" -}}
 - apiGroups: [lethe.dev]
-  resources: [backupsnapshots, backupsources, datastores, deletionrequests, restoreevents]
+  resources: [backupsnapshots, backupsources, datastores, deletionrequests, legalrequests, restoreevents]
   verbs: [get, list, watch]
 - apiGroups: [lethe.dev]
   resources:
@@ -76,6 +81,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   - backupsources/status
   - datastores/status
   - deletionrequests/status
+  - legalrequests/status
   - restoreevents/status
   verbs: [patch]
 # A restore that nobody declared is declared by Lethe, and so is each snapshot that it finds.
@@ -86,10 +92,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [lethe.dev]
   resources: [backupsnapshots]
   verbs: [delete]
-# Credentials of stores are read; an identifier's Secret is deleted once the ledger has it.
+# Credentials of stores are read; an identifier's Secret is deleted once the ledger has it; an authority's answer
+# is drafted in one.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, delete]
+  verbs: [get, create, delete]
 # The readiness gate lethe.dev/safe-to-serve.
 - apiGroups: [""]
   resources: [pods]
