@@ -10,6 +10,8 @@ from tests.chart.copies import CHART
 from tests.chart.helm import NAMESPACE, Helm
 from tests.servers import CommandFailed
 
+SMTP = "notices.smtp.urlSecretRef.name=smtp,notices.smtp.urlSecretRef.key=url"
+WEBHOOK = "notices.webhook.secretRef.name=webhook,notices.webhook.secretRef.key=secret"
 WRONG = [
     ("settings.retension=P6M", "at '/settings': additional properties 'retension' not allowed"),
     ("setings.retention=P6M", "at '': additional properties 'setings' not allowed"),
@@ -24,6 +26,40 @@ WRONG = [
         "at '/ledger/urlSecretRef': properties 'key' required, if 'name' exists",
     ),
     ("ledger.url=postgresql://ledger.example/lethe", "at '/ledger': additional properties 'url' not allowed"),
+    (
+        "notices.smtp.from=privacy@example.com",
+        "at '/notices/smtp/urlSecretRef': missing properties 'name', 'key'",
+    ),
+    (
+        SMTP,
+        "at '/notices/smtp/from': minLength: got 0, want 1",
+    ),
+    (
+        f"{SMTP},notices.smtp.from=Example Privacy",
+        "at '/notices/smtp/from': 'Example Privacy' does not match pattern",
+    ),
+    (
+        f"{SMTP},notices.smtp.from=a@example.com,notices.smtp.caSecretRef.name=ca",
+        "at '/notices/smtp/caSecretRef': properties 'key' required, if 'name' exists",
+    ),
+    (
+        "notices.smtp.url=smtps://mail.example.com",
+        "at '/notices/smtp': additional properties 'url' not allowed",
+    ),
+    (
+        "notices.webhook.url=https://mail.example.com/lethe",
+        "at '/notices/webhook/secretRef': missing properties 'name', 'key'",
+    ),
+    (
+        WEBHOOK,
+        "at '/notices/webhook/url': minLength: got 0, want 1",
+    ),
+    (
+        f"{WEBHOOK},notices.webhook.url=http://mail.example.com",
+        "at '/notices/webhook/url': 'http://mail.example.com' does not match pattern",
+    ),
+    ("notices.perHour=0", "at '/notices/perHour': minimum: got 0, want 1"),
+    ("notices.perhour=30", "at '/notices': additional properties 'perhour' not allowed"),
     ("namespaces={Shop}", "at '/namespaces/0': 'Shop' does not match pattern"),
     ("replicas=2", "at '': additional properties 'replicas' not allowed"),
     ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
