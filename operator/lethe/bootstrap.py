@@ -16,6 +16,7 @@ import kopf
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
+from lethe.adapters.notices.opening import message_id_domain, open_channel, open_writer
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.backupsource import BackupSource
@@ -29,9 +30,11 @@ from lethe.ports.backups import Backend, BackendMisconfigured
 from lethe.ports.cluster import Cluster, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Fenced, Ledger
+from lethe.ports.notices import Channel, Writer
 from lethe.ports.stores import Store
 from lethe.settings import Settings
 from lethe.workflows.guarded import GuardedStore, fingerprints_of
+from lethe.workflows.notifying import Post
 
 log = logging.getLogger("lethe")
 
@@ -188,6 +191,24 @@ def _text(secret: SecretContent | None, name: str, key: str) -> str:
     return text
 
 
+def open_post(settings: Settings, writer: Writer, wrap: Callable[[Channel], Channel]) -> Post | None:
+    """Return how letters leave; `None`: no channel is set. Raises `ChannelError`."""
+    channel = open_channel(
+        smtp_url=settings.smtp_url,
+        mail_from=settings.mail_from,
+        smtp_ca_file=settings.smtp_ca_file,
+        webhook_url=settings.webhook_url,
+        webhook_secret=settings.webhook_secret,
+        webhook_ca_file=settings.webhook_ca_file,
+    )
+    domain = message_id_domain(
+        smtp_url=settings.smtp_url, mail_from=settings.mail_from, webhook_url=settings.webhook_url
+    )
+    if channel is None or domain is None:
+        return None
+    return Post(writer, wrap(channel), "smtp" if settings.smtp_url else "webhook", domain)
+
+
 def login(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
     """Return how Kopf reaches the API server: as the pod's ServiceAccount, else by kubeconfig."""
     if kubeconfig:
@@ -207,6 +228,7 @@ async def run_operator(
     wrap_cluster: Callable[[Cluster], Cluster] = lambda cluster: cluster,
     wrap_store: Callable[[Store], Store] = lambda store: store,
     wrap_backend: Callable[[Backend], Backend] = lambda backend: backend,
+    wrap_channel: Callable[[Channel], Channel] = lambda channel: channel,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
     """Run until SIGTERM or SIGINT; return the exit code.
@@ -217,6 +239,8 @@ async def run_operator(
     """
     stop, ready = asyncio.Event(), asyncio.Event()
     _stop_at_signals(stop)
+    writer = open_writer(settings.templates_dir)
+    post = open_post(settings, writer, wrap_channel)
     keyring = FileKeyring(Path(settings.keys_dir))
     ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
     kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
@@ -234,6 +258,9 @@ async def run_operator(
         connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
         retention=settings.retention,
         scan_interval=settings.scan_interval.total_seconds(),
+        writer=writer,
+        post=post,
+        notices_per_hour=settings.notices_per_hour,
         clock=clock,
     )
     probes = await serve_probes(

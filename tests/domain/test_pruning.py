@@ -68,7 +68,9 @@ def test_a_legal_hold_beats_expiry_and_counts_as_a_snapshot_that_is_left() -> No
     held = snapshot("held", NOW - 200 * DAY)
     both = SnapshotRecord("s", "both", ("shop/crm", "shop/site"), NOW, NOW - 300 * DAY, pieces=("v",))
     crm = SnapshotRecord("s", "crm", ("shop/crm",), NOW, NOW - 300 * DAY, pieces=("v",))
-    plan = prune_plan([held, both, crm], PruneRules(SIX_MONTHS), now=NOW, held_stores=["shop/site"])
+    plan = prune_plan(
+        [held, both, crm], PruneRules(SIX_MONTHS), now=NOW, held_stores={"shop/site": Keeps.LEGAL_HOLD}
+    )
     assert plan.held == {"held": Keeps.LEGAL_HOLD, "both": Keeps.LEGAL_HOLD}
     assert refs(plan.go) == ["crm"]
 

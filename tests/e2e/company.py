@@ -146,6 +146,7 @@ class Api:
             "restoreevents": "RestoreEvent",
             "backupsources": "BackupSource",
             "backupsnapshots": "BackupSnapshot",
+            "legalrequests": "LegalRequest",
         }
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
@@ -227,6 +228,18 @@ class Api:
     def request_by_id(self, name: str, key: int | str, **spec: Any) -> None:
         """Ask for the erasure of whom a key in the Primary names."""
         self.create("deletionrequests", name, {"subject": {"id": str(key)}, **spec})
+
+    def legal_request(self, name: str, key: int | str | None, **spec: Any) -> dict[str, Any]:
+        """Ask, as a sheriff without a court order does, for the data of whom a key names."""
+        subject = {"id": str(key)} if key is not None else spec.pop("subject")
+        given = {
+            "type": "Disclosure",
+            "authority": {"name": "County Sheriff's Office", "level": "Local", "country": "US"},
+            "receivedAt": "2026-11-22T10:00:00Z",
+            "reference": "CSO-55-2026",
+            **spec,
+        }
+        return self.create("legalrequests", name, {"subject": subject, **given})
 
     def sql_store(
         self,

@@ -41,6 +41,7 @@ from lethe.domain.trust import Ending
 from lethe.workflows import erasing, intake, visiting
 from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.intake import ErasureOrder, Intake
+from lethe.workflows.intending import PassResult
 from lethe.workflows.replaying import ReplayState, ReplayStep
 from tests.servers.postgres import PostgresServer
 
@@ -157,7 +158,7 @@ class Visit:
 
     opened: bool = False
     step: ReplayStep | None = None
-    served: erasing.PassResult | None = None
+    served: PassResult | None = None
     found: int = 0
     safe: bool = False
     endings: dict[str, Ending] = field(default_factory=dict)
@@ -405,7 +406,7 @@ class Company:
         visit.safe = look and self.episode() is None and store.trouble is None and not visit.found
         return visit
 
-    def serve(self, store: GuardedStore) -> erasing.PassResult:
+    def serve(self, store: GuardedStore) -> PassResult:
         """Take the open requests as far as they go in a store."""
         return erasing.serve(
             store,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,13 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.clocks import Clocks
 from lethe.domain.facts import Accepted, Completed, Fact, Intended, Outcome, Verified
+from lethe.domain.legal_facts import (
+    HoldEnded,
+    HoldPlaced,
+    LegalKind,
+    LegalRegistered,
+    NonDisclosureOrdered,
+)
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.tombstones import Tombstone
 from lethe.workflows import copies
@@ -63,7 +70,7 @@ class Source:
         touch(path, mtime or taken_at)
         return path
 
-    def scan(self, *, declared: Sequence[Declared] = (), held_stores: Collection[str] = ()) -> Scan:
+    def scan(self, *, declared: Sequence[Declared] = ()) -> Scan:
         """Scan once, now."""
         return scan(
             self.known,
@@ -71,7 +78,6 @@ class Source:
             now=lambda: self.world.wall,
             clocks=self.world.clocks,
             declared=declared,
-            held_stores=held_stores,
         )
 
     def record(self, path: Path) -> SnapshotRecord:
@@ -181,6 +187,28 @@ class Backups:
             )
             facts += [Intended(person, store, stones), Verified(person, store, self.wall)]
         self.ledger.append([*facts, Completed(person, self.wall, Outcome.ERASED)])
+
+    def hold(self, *stores: str, name: str = "le-1", secretly: bool = False) -> None:
+        """Let counsel preserve somebody's data in these stores (none named: in all of the namespace)."""
+        registered = LegalRegistered(
+            legal=name,
+            namespace="shop",
+            name=name,
+            spec_digest="ab",
+            at=self.wall,
+            kind=LegalKind.PRESERVATION,
+            authority="County Sheriff's Office",
+            level="Local",
+            country="US",
+            received_at=self.wall,
+            subject_id="7",
+        )
+        order = [NonDisclosureOrdered(name, self.wall, "18 U.S.C. 2705(b)")] if secretly else []
+        self.ledger.append([registered, *order, HoldPlaced(name, self.wall, tuple(stores))])
+
+    def let_go(self, name: str = "le-1") -> None:
+        """End a hold."""
+        self.ledger.append([HoldEnded(name, self.wall, "lifted")])
 
     def coverage(self) -> dict[str, Coverage]:
         """Return how each store's backups are known now, as the engine says it."""

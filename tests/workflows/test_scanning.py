@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from lethe.domain.backup_conditions import standing_of_snapshot
 from lethe.domain.facts import (
     PruneIntended,
     SnapshotsDeleted,
@@ -18,7 +21,7 @@ from lethe.domain.facts import (
 from lethe.domain.periods import Period
 from lethe.domain.pruning import Keeps, Waits
 from lethe.ports.backups import BackendUnavailable, DeletionResult, Listing
-from lethe.workflows.scanning import Declared
+from lethe.workflows.scanning import AT_ONCE, Declared
 from tests.workflows.backed_up import (
     CRM,
     DAY,
@@ -594,10 +597,44 @@ def test_a_legal_hold_of_one_store_keeps_every_snapshot_that_holds_it(backups: B
     both.say(stores=(CRM,))
     only_crm = both.dump(NIGHT + HOUR)
     backups.true = EXPIRY + DAY
-    done = both.scan(held_stores=[SITE])
+    backups.hold(SITE)
+    done = both.scan()
     assert (done.plan.held, done.purged) == ({dump.name: Keeps.LEGAL_HOLD}, [only_crm.name])
-    done = both.scan(held_stores=["other/site"])
-    assert done.purged == [dump.name]
+    backups.let_go()
+    backups.hold("shop/elsewhere", name="le-2")
+    assert both.scan().purged == [dump.name]
+
+
+def test_a_hold_of_which_nobody_may_be_told_keeps_as_well_and_says_nothing(backups: Backups) -> None:
+    nightly = backups.source()
+    dump = nightly.dump(NIGHT)
+    nightly.scan()
+    backups.hold(secretly=True)
+    backups.true = EXPIRY + DAY
+    done = nightly.scan()
+    assert (done.plan.held, done.purged) == ({dump.name: Keeps.UNSAID}, [])
+    told = standing_of_snapshot(
+        nightly.record(dump), Period(6, 0), now=backups.true, held=done.plan.held[dump.name]
+    )
+    assert "hold" not in " ".join(one.message for one in told.conditions)
+
+
+def test_a_hold_that_comes_while_a_source_prunes_keeps_what_is_still_there(backups: Backups) -> None:
+    nightly = backups.source(most_per_run=500)
+    dumps = [nightly.dump(NIGHT + n * MINUTE) for n in range(AT_ONCE + 1)]
+    nightly.scan()
+    backups.true = EXPIRY + DAY
+    delete = nightly.backend.delete
+
+    def deleting(pins: Any) -> Any:
+        backups.hold(SITE)
+        return delete(pins)
+
+    with patch.object(nightly.backend, "delete", deleting):
+        done = nightly.scan()
+    assert len(done.purged) == AT_ONCE
+    assert nightly.names == [dumps[-1].name]
+    assert nightly.scan().purged == []
 
 
 def test_what_goes_next_and_when_is_always_told(backups: Backups, nightly: Source) -> None:

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from lethe.domain.conditions import Condition, Standing, rows_told
+from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
+from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
@@ -234,9 +236,74 @@ def source_status(
     return status
 
 
+def legal_status(
+    record: LegalRecord | None,
+    notice: NoticeSight | None,
+    standing: Standing,
+    previous: Mapping[str, Any],
+    *,
+    generation: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the status of a LegalRequest."""
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+    }
+    if record is None or notice is None:
+        return status
+    if record.decided is not None:
+        decided = record.decided
+        status["decision"] = {
+            "outcome": decided.outcome.value,
+            "reason": decided.reason,
+            "decidedAt": instant(decided.at),
+        }
+    status["notice"] = _notice_entry(notice)
+    answer = answer_of(record)
+    if answer is not None:
+        state, secret, sent_at, message_id = answer
+        told = {
+            "state": state,
+            "secret": secret,
+            "sentAt": instant(sent_at) if sent_at else None,
+            "messageId": f"<{message_id}>" if message_id else None,
+        }
+        status["answer"] = {name: value for name, value in told.items() if value is not None}
+    if record.document is not None:
+        status["document"] = {"digest": record.document}
+    if record.hold is not None and record.hold.active:
+        hold = record.hold
+        status["hold"] = {"stores": [name.rpartition("/")[2] for name in hold.stores]}
+        if hold.effective_at is not None:
+            status["hold"]["since"] = instant(hold.effective_at)
+        if hold.until is not None:
+            status["hold"]["until"] = instant(hold.until)
+    status["ledger"] = {"sequence": record.sequence, "digest": record.digest}
+    return status
+
+
+def _notice_entry(notice: NoticeSight) -> dict[str, Any]:
+    entry: dict[str, Any] = {"state": notice.state.value}
+    if notice.due_at is not None:
+        entry["dueAt"] = instant(notice.due_at)
+    letter = notice.letter
+    if letter is not None and notice.state is not NoticeState.DEFERRED:
+        if letter.intended.message_id:
+            entry["messageId"] = f"<{letter.intended.message_id}>"
+        if letter.settled is not None and letter.settled.delivered:
+            entry["sentAt"] = instant(letter.settled.at)
+    return entry
+
+
 def replacing(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Return a status as a merge patch: what is no longer said is removed by null."""
-    return {**dict.fromkeys(before), **status}
+    patch: dict[str, Any] = dict.fromkeys(before)
+    for name, value in status.items():
+        known = before.get(name)
+        both = isinstance(value, Mapping) and isinstance(known, Mapping)
+        patch[name] = replacing(value, known or {}) if both else value
+    return patch
 
 
 def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

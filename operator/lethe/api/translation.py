@@ -10,7 +10,9 @@ from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
+from lethe.api.v1alpha1.legalrequest import LegalRequest
 from lethe.domain.identifiers import Identifier
+from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import (
     ClearRule,
     ClearTo,
@@ -24,6 +26,7 @@ from lethe.domain.mapping import (
 from lethe.domain.periods import Period, parse_duration
 from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.intake import ErasureOrder
+from lethe.workflows.registering import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
 from lethe.workflows.scanning import SourceDescription
 
 
@@ -115,5 +118,58 @@ def erasure_order(
         reference=spec.reference,
         dry_run=spec.dry_run,
         confirmed=tuple(answer.value for answer in spec.confirmed),
+        secret_problem=secret_problem,
+    )
+
+
+_FIXED = {"type", "authority", "received_at", "reference", "subject"}
+"""What a LegalRequest says once and for all."""
+
+
+def legal_order(
+    request: LegalRequest,
+    *,
+    identifier: Identifier | None,
+    document: str | None,
+    secret_problem: str | None,
+) -> LegalOrder:
+    """Return what a LegalRequest says, with what its Secrets hold; `document` is the order's `sha256:…`."""
+    spec, metadata = request.spec, request.metadata
+    namespace = metadata.namespace or ""
+    fixed = spec.model_dump(mode="json", by_alias=True, include=_FIXED, exclude_none=True)
+    order, gag, preservation, review = spec.court_order, spec.non_disclosure, spec.preservation, spec.review
+    return LegalOrder(
+        namespace=namespace,
+        name=metadata.name or "",
+        uid=metadata.uid or "",
+        spec_text=json.dumps(fixed, sort_keys=True),
+        kind=LegalKind(spec.type.value),
+        authority=spec.authority.name,
+        level=spec.authority.level.value,
+        country=spec.authority.country,
+        received_at=spec.received_at,
+        reference=spec.reference,
+        subject_id=spec.subject.id,
+        identifier=identifier,
+        order=CourtOrder(
+            order.court, order.docket, order.issued_at, documented=order.document_secret_ref is not None
+        )
+        if order
+        else None,
+        document=document,
+        gag=NonDisclosure(
+            gag.legal_basis, gag.until, gag.time_zone, gag.lifted.because if gag.lifted else None
+        )
+        if gag
+        else None,
+        preservation=PreservationWanted(
+            tuple(sorted(f"{namespace}/{name}" for name in preservation.stores)),
+            preservation.until,
+            preservation.lifted.because if preservation.lifted else None,
+        )
+        if preservation
+        else None,
+        review=review.decision.value if review else None,
+        reviewer=review.reviewer if review else None,
         secret_problem=secret_problem,
     )

@@ -11,7 +11,7 @@ from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import Keeps, Waits
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
 
-TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 LOCKED = "ObjectLocked"
 MISMATCH = "IdentityMismatch"
@@ -57,6 +57,16 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
             ),
         )
     not_due = Condition("Purged", FALSE, "NotDue", f"not before {instant(expires)}", record.first_seen_at)
+    if held is Keeps.UNSAID:
+        message = f"its time was over at {instant(expires)}; it is looked at with every scan"
+        return Standing(
+            SnapshotState.PRESENT,
+            (
+                Condition("Ready", TRUE, "Retained", message, record.first_seen_at),
+                Condition("Held", UNKNOWN, "Pending", message, expires),
+                not_due,
+            ),
+        )
     if held is not None:
         message = (
             "a legal hold keeps it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,8 @@ class Keeps(StrEnum):
     """Why a snapshot is kept although its time is over."""
 
     LEGAL_HOLD = "LegalHold"
+    UNSAID = "Unsaid"
+    """A legal hold of which nobody may be told: it shows nowhere."""
     LAST_SNAPSHOT = "LastSnapshot"
 
 
@@ -67,14 +69,15 @@ def prune_plan(
     rules: PruneRules,
     *,
     now: datetime,
-    held_stores: Collection[str] = (),
+    held_stores: Mapping[str, Keeps] | None = None,
     clocks_disagree: str | None = None,
 ) -> PrunePlan:
-    """Decide what is pruned. `held_stores` are under a legal hold: no snapshot of theirs dies.
+    """Decide what is pruned. `held_stores` are under a legal hold of some kind: no snapshot of theirs dies.
 
     A snapshot is due when every evidence of its date is past retention. One that has vanished is looked
     for once it is due. The newest that is there never goes under `hold_last`.
     """
+    held_stores = held_stores or {}
     live = [snapshot for snapshot in snapshots if snapshot.live]
     expiry = {snapshot.ref: snapshot.expires_at(rules.retention) for snapshot in live}
     live.sort(key=lambda snapshot: (expiry[snapshot.ref], snapshot.ref))
@@ -84,10 +87,12 @@ def prune_plan(
     go: list[SnapshotRecord] = []
     upcoming: tuple[SnapshotRecord, datetime] | None = None
     for snapshot in live:
-        if set(snapshot.stores) & set(held_stores):
-            held[snapshot.ref] = Keeps.LEGAL_HOLD
-        elif expiry[snapshot.ref] > now:
-            upcoming = upcoming or (snapshot, expiry[snapshot.ref])
+        kept = {held_stores[store] for store in snapshot.stores if store in held_stores}
+        if expiry[snapshot.ref] > now:
+            if not kept:
+                upcoming = upcoming or (snapshot, expiry[snapshot.ref])
+        elif kept:
+            held[snapshot.ref] = Keeps.LEGAL_HOLD if Keeps.LEGAL_HOLD in kept else Keeps.UNSAID
         elif rules.hold_last and newest is not None and snapshot.ref == newest.ref:
             held[snapshot.ref] = Keeps.LAST_SNAPSHOT
         else:

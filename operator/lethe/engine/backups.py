@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from lethe.api.parse import InvalidManifest, parse
@@ -18,7 +18,7 @@ from lethe.domain.periods import InvalidPeriod, Period
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
 from lethe.engine.source_reporting import SourceReporting
-from lethe.engine.steady import SteadyClock
+from lethe.engine.steady import TwoClocks
 from lethe.engine.threads import in_daemon
 from lethe.engine.world import Place, SourceGuard, World, place_of
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
@@ -67,17 +67,17 @@ class Backups:
         connect: ConnectBackend,
         metrics: Metrics,
         *,
-        steady: SteadyClock,
+        clocks: TwoClocks,
         retention: Period,
         scan_interval: float,
         regrade: Callable[[], None],
     ) -> None:
         self._world, self._ledger, self._cluster, self._connect = world, ledger, cluster, connect
-        self._metrics, self._steady, self._clock, self._retention = metrics, steady, steady.now, retention
+        self._metrics, self._clocks, self._clock, self._retention = metrics, clocks, clocks.now, retention
         self._scan_interval, self._regrade = scan_interval, regrade
         self._locks: dict[Place, asyncio.Lock] = {}
-        self.objects = SnapshotObjects(cluster, metrics, steady.now)
-        self._telling = SourceReporting(world, cluster, metrics, self.objects, steady.now)
+        self.objects = SnapshotObjects(cluster, metrics, clocks.now)
+        self._telling = SourceReporting(world, cluster, metrics, self.objects, clocks.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # sources
@@ -145,7 +145,7 @@ class Backups:
         """Destroy what is kept of persons of whom nothing can be restored any more."""
         while True:
             await asyncio.sleep(FORGET_SCANS * self._scan_interval)
-            disagreement = self._steady.compare(self._others(await self._offset_of_server()))
+            disagreement = await self._clocks.disagreement()
             if disagreement is not None:
                 log.warning("no tombstone is ended: %s", disagreement)
                 continue
@@ -281,17 +281,21 @@ class Backups:
             guard.wake.set()
 
     async def _scan(self, guard: SourceGuard, known: KnownSource) -> None:
-        offset = await self._offset_of_server()
+        offset = await self._clocks.offset_of_server()
 
         def clocks(backend_date: datetime | None) -> str | None:
-            return self._steady.compare(self._others(offset, backend_date))
+            return self._clocks.compare(offset, backend_date)
 
         declared = self.objects.declared(guard.place)
         work = in_daemon(
             f"source {guard.name}",
             lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
         )
-        guard.scan = await self._result(guard, known, work)
+        guard.scanning_since = time.monotonic()
+        try:
+            guard.scan = await self._result(guard, known, work)
+        finally:
+            guard.scanning_since = None
         if guard.scan.changed:
             self._wake_stores(guard.description.stores)
         await self._telling.tell_of(guard, guard.scan)
@@ -312,20 +316,6 @@ class Backups:
             known.abandoned = True
             await asyncio.wait([work], timeout=STOP_SECONDS)
             raise
-
-    def _others(self, offset: timedelta | None, backend_date: datetime | None = None) -> dict[str, datetime]:
-        others = {"the API server": self._steady.wall() + offset} if offset is not None else {}
-        if backend_date is not None:
-            others["the backend"] = backend_date
-        return others
-
-    async def _offset_of_server(self) -> timedelta | None:
-        """Return how far the API server's clock is ahead of this host's; `None` if it does not say."""
-        try:
-            told = await self._cluster.server_time()
-        except (ClusterUnavailable, ClusterRefused):
-            return None
-        return None if told is None else told - self._steady.wall()
 
 
 def _location(guard: SourceGuard) -> str:

@@ -25,17 +25,22 @@ from lethe.engine.backups import Backups, ConnectBackend
 from lethe.engine.copies import Copies
 from lethe.engine.guarding import Guarding
 from lethe.engine.intake import Taking
+from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.engine.schedule import Schedule
-from lethe.engine.steady import SteadyClock
+from lethe.engine.secrets import Secrets
+from lethe.engine.steady import SteadyClock, TwoClocks
+from lethe.engine.telling import Telling
 from lethe.engine.world import Place, StoreGuard, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
+from lethe.ports.notices import Writer
 from lethe.ports.stores import MappingInvalid, StoreError
 from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.notifying import Post
 
 log = logging.getLogger("lethe.engine")
 
@@ -82,11 +87,16 @@ class Engine:
         connect_backend: ConnectBackend,
         retention: Period,
         scan_interval: float,
+        writer: Writer,
+        post: Post | None,
+        notices_per_hour: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # A clock that is set while Lethe runs must not date an erasure before the backups that hold it.
         steady = SteadyClock(clock, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         clock = steady.now
+        clocks = TwoClocks(steady, cluster)
+        secrets = Secrets(cluster, metrics)
         self.world = World()
         self.metrics = metrics
         self._ledger, self._cluster, self._connect = ledger, cluster, connect
@@ -103,7 +113,7 @@ class Engine:
             cluster,
             connect_backend,
             metrics,
-            steady=steady,
+            clocks=clocks,
             retention=retention,
             scan_interval=scan_interval,
             regrade=self.copies.regrade,
@@ -112,6 +122,18 @@ class Engine:
         self.restores = Restores(
             self.world, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
         )
+        telling = Telling(
+            self.world,
+            ledger,
+            keyring,
+            cluster,
+            secrets,
+            clocks,
+            writer=writer,
+            post=post,
+            per_hour=notices_per_hour,
+        )
+        self.legal = Legal(self.world, ledger, keyring, cluster, metrics, secrets, telling, clocks)
         self._guarding = Guarding(
             self.world,
             ledger,
@@ -123,13 +145,14 @@ class Engine:
             clock=clock,
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
+            reached=self.legal.reached,
         )
         self._taking = Taking(
             self.world,
             ledger,
             keyring,
             cluster,
-            metrics,
+            secrets,
             self.reporting,
             clock=clock,
             deadline=deadline,
@@ -169,6 +192,10 @@ class Engine:
         """A BackupSnapshot was seen, or is gone."""
         self._spawn(self.backups.meet_snapshot(manifest, gone=gone))
 
+    def ring_legal(self, manifest: Manifest, *, gone: bool) -> None:
+        """A LegalRequest was seen, or is gone."""
+        self.legal.ring(manifest, gone=gone)
+
     @property
     def heartbeat_age(self) -> float:
         """Return the seconds since the engine's loop last turned."""
@@ -186,6 +213,7 @@ class Engine:
         await self._persevere(self._list_backups)  # first: a store says which sources cover it
         await self._persevere(self._list_stores)
         await self._persevere(self._list_restores)
+        await self._persevere(self._list_legal)
         self.started.set()
         loops: list[asyncio.Future[Any]] = [
             asyncio.create_task(loop, name=name)
@@ -195,6 +223,7 @@ class Engine:
                 ("failed stores", self._failed_stores_loop()),
                 ("resync", self._resync_loop()),
                 ("copies", self.copies.run()),
+                ("legal", self.legal.run()),
                 ("forgetting", self.backups.forget_what_ended()),
                 ("measure", self._measure_loop()),
                 ("stop", _until(stop)),
@@ -326,6 +355,10 @@ class Engine:
         async for manifest in self._cluster.list("restoreevents", self._namespaces):
             await self.restores.meet(manifest)
 
+    async def _list_legal(self) -> None:
+        async for manifest in self._cluster.list("legalrequests", self._namespaces):
+            self.legal.ring(manifest, gone=False)
+
     async def _list_backups(self) -> None:
         await self.backups.take_stock(self._namespaces)
 
@@ -336,6 +369,7 @@ class Engine:
                 await self._list_stores()
                 await self._list_restores()
                 await self._list_backups()
+                await self._list_legal()
                 async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
                     self.ring_request(manifest, listed=True)
             except (ClusterUnavailable, ClusterRefused) as away:

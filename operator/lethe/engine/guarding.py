@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -22,6 +22,7 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import erasing, visiting
 from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.reaching import Reached
 from lethe.workflows.visiting import Errand, Visit
 
 log = logging.getLogger("lethe.guarding")
@@ -49,7 +50,9 @@ class Guarding:
         clock: Callable[[], datetime],
         journal_interval: float,
         sweep_interval: float,
+        reached: Callable[[Mapping[str, Reached]], None],
     ) -> None:
+        self._reached = reached
         self._world, self._ledger, self._keyring = world, ledger, keyring
         self._cluster, self._metrics, self._clock = cluster, metrics, clock
         self._reporting, self._restores = reporting, restores
@@ -121,6 +124,7 @@ class Guarding:
         if began < guard.retry_after and store.trouble is not None:
             return guard.retry_after - began
         primary = self._world.primary_of(guard.description.namespace)
+        guard.visiting_since = began
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
             self._visit,
@@ -136,6 +140,8 @@ class Guarding:
             with suppress(Exception):  # a thread can't be interrupted: let it end, and tell what it did
                 await self._after(guard, store, await work, records)
             raise
+        finally:
+            guard.visiting_since = None
         self._note_moments(guard, visit, began)
         await self._after(guard, store, visit, records)
         if store.trouble is not None:
@@ -184,8 +190,9 @@ class Guarding:
         name = guard.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         release, guard.release = guard.release, None
+        wanted, guard.reach = frozenset(guard.reach), set()
         if not look and release is None:
-            return Errand(look=False)
+            return Errand(look=False, reach=wanted)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return Errand(
             look=True,
@@ -193,6 +200,7 @@ class Guarding:
             tidy=_is_due(self._tidy, name, began),
             manual_release=guard.manual_release,
             release=release,
+            reach=wanted,
         )
 
     def _note_moments(self, guard: StoreGuard, visit: Visit, began: float) -> None:
@@ -222,6 +230,8 @@ class Guarding:
             )
         for episode in visit.episodes:
             await self._restores.follow(guard, episode, visit.step, opened=visit.opened)
+        if visit.resolved or visit.reached:
+            self._reached(visit.reached)
         if store.last_pulse_at is not None:
             safe = guard.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)

@@ -12,12 +12,11 @@ from datetime import datetime
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import erasure_order
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
-from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
 from lethe.domain.periods import Period
-from lethe.domain.trust import Hindrance, Obstacle
-from lethe.engine.metrics import Metrics
+from lethe.domain.trust import Obstacle
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
+from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.engine.world import Place, RequestView, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
@@ -26,19 +25,12 @@ from lethe.workflows.intake import ErasureOrder, Intake, take_in
 
 log = logging.getLogger("lethe.intake")
 
-IDENTIFIER_TYPE = "lethe.dev/identifier"
 BATCH = 500
 GATHER_SECONDS = 0.02
 """How long a burst may gather: a set costs little more than one."""
 RETRY_SECONDS = 5.0
-CALLS_AT_ONCE = 8
-"""How many Secrets are read or deleted at the same time."""
 
 NamedSecret = tuple[str, SecretContent]
-
-
-class UnusableSecret(Exception):
-    """The Secret of a request can't be used; the message names it and the remedy, never its content."""
 
 
 class Taking:
@@ -50,7 +42,7 @@ class Taking:
         ledger: Ledger,
         keyring: Keyring,
         cluster: Cluster,
-        metrics: Metrics,
+        secrets: Secrets,
         reporting: Reporting,
         *,
         clock: Callable[[], datetime],
@@ -58,10 +50,9 @@ class Taking:
         consider: Callable[[Collection[Place]], None],
     ) -> None:
         self._world, self._ledger, self._keyring, self._cluster = world, ledger, keyring, cluster
-        self._metrics, self._reporting, self._clock = metrics, reporting, clock
+        self._secrets, self._reporting, self._clock = secrets, reporting, clock
         self._deadline, self._consider = deadline, consider
         self._doorbell = asyncio.Event()
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._retries: Schedule[Place] = Schedule()
         self.beat = time.monotonic()
 
@@ -172,8 +163,8 @@ class Taking:
         if reference is None:
             return erasure_order(request, None, None), None
         try:
-            secret = await self._secret(place[0], reference.name)
-            identifier = _identifier(secret, reference.name, reference.key)
+            secret = await self._secrets.read(place[0], reference.name)
+            identifier = identifier_in(secret, reference.name, reference.key)
         except UnusableSecret as unusable:
             return erasure_order(request, None, str(unusable)), None
         return erasure_order(request, identifier, None), (reference.name, secret)
@@ -186,36 +177,10 @@ class Taking:
         if intake.record is not None and (view.claimed or intake.record.open):
             self._world.records[place] = intake.record
         if intake.hindrance is None and secret is not None:
-            view.hindrance = await self._delete(place[0], *secret)
+            view.hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
         if view.hindrance is not None and view.claimed:
             self._retries.at(time.monotonic() + RETRY_SECONDS, place)
         self._reporting.want(place)
-
-    async def _secret(self, namespace: str, name: str) -> SecretContent:
-        try:
-            async with self._calls:
-                secret = await self._cluster.secret(namespace, name)
-        except ClusterRefused as refused:
-            raise UnusableSecret(str(refused)) from None
-        if secret is None:
-            raise UnusableSecret(f"Secret {name} does not exist in namespace {namespace}; create it")
-        return secret
-
-    async def _delete(self, namespace: str, name: str, secret: SecretContent) -> Hindrance | None:
-        problem = f"Secret {name} changed after it was read"
-        try:
-            self._metrics.api_writes.labels("secret").inc()
-            async with self._calls:
-                deleted = await self._cluster.delete_secret(
-                    namespace, name, uid=secret.uid, resource_version=secret.resource_version
-                )
-            if deleted:
-                return None
-        except ClusterRefused as refused:
-            problem = f"Secret {name} can't be deleted: {refused}"
-        return Hindrance(
-            Obstacle.SECRET_MISSING, f"{problem}; the erasure goes on, the Secret is tried again"
-        )
 
     def _view(self, manifest: Manifest) -> None:
         place, metadata = place_of(manifest), manifest["metadata"]
@@ -229,17 +194,3 @@ class Taking:
             status=dict(manifest.get("status") or {}),
             first_seen=time.monotonic(),
         )
-
-
-def _identifier(secret: SecretContent, name: str, key: str) -> Identifier:
-    """Return the person whom a Secret names. Raises `UnusableSecret`."""
-    if secret.type != IDENTIFIER_TYPE:
-        raise UnusableSecret(
-            f"Secret {name} must be of type {IDENTIFIER_TYPE}; create it anew with that type"
-        )
-    if key not in secret.content:
-        raise UnusableSecret(f"Secret {name} has no key {key}; add it, or correct the request")
-    try:
-        return email_identifier(secret.content[key].decode())
-    except (NotAnEmailAddress, UnicodeDecodeError):
-        raise UnusableSecret(f"key {key} of Secret {name} is not one e-mail address; correct it") from None

@@ -76,6 +76,21 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.legal_requests = Counter(
+            "lethe_legal_requests", "Decisions on legal requests", ["level", "outcome"], registry=r
+        )
+        self.legal_holds = Gauge("lethe_legal_holds", "Legal requests that hold something", registry=r)
+        self.notices = Gauge("lethe_notices", "Notices to users by state", ["state"], registry=r)
+        self.notices_overdue = Gauge(
+            "lethe_notices_overdue",
+            "Notices that were due over an hour ago and have not gone",
+            registry=r,
+        )
+        self.notices_without_end = Gauge(
+            "lethe_notices_without_end",
+            "Deferred notices that wait for a person, since their order names no day",
+            registry=r,
+        )
         self.ledger_head = Gauge("lethe_ledger_head", "Sequence of the ledger's last entry", registry=r)
         self.ledger_mirrored = Gauge(
             "lethe_ledger_mirrored", "Whether the ledger has a mirror outside", registry=r

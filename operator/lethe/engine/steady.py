@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from lethe.domain.clocks import Clocks
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 
 
 class SteadyClock:
@@ -34,3 +35,30 @@ class SteadyClock:
         if disagreement is None:
             self._agreed = wall, steady
         return disagreement
+
+
+class TwoClocks:
+    """This host's clock and the API server's: what can't be undone because of a date waits for both."""
+
+    def __init__(self, steady: SteadyClock, cluster: Cluster) -> None:
+        self._steady, self._cluster = steady, cluster
+        self.now = steady.now
+
+    async def offset_of_server(self) -> timedelta | None:
+        """Return how far the API server's clock is ahead of this host's; `None` if it does not say."""
+        try:
+            told = await self._cluster.server_time()
+        except (ClusterUnavailable, ClusterRefused):
+            return None
+        return None if told is None else told - self._steady.wall()
+
+    def compare(self, offset: timedelta | None, backend_date: datetime | None = None) -> str | None:
+        """Return why no date can be relied upon, else `None`; a backend may have a clock of its own."""
+        others = {"the API server": self._steady.wall() + offset} if offset is not None else {}
+        if backend_date is not None:
+            others["the backend"] = backend_date
+        return self._steady.compare(others)
+
+    async def disagreement(self) -> str | None:
+        """Ask the API server for its time, and compare."""
+        return self.compare(await self.offset_of_server())

@@ -40,7 +40,8 @@ class RequestView:
 class StoreGuard:
     """A DataStore, the task that looks after it, and what its status last said.
 
-    `release` is a person's word on an open restore: `(episode, because)`.
+    `release` is a person's word on an open restore: `(episode, because)`. `visiting_since` is when the
+    visit began that is under way (monotonic). `reach` are the legal requests whose subjects are to be told.
 
     `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
     """
@@ -65,6 +66,8 @@ class StoreGuard:
     uid: str = ""
     status: dict[str, Any] = field(default_factory=dict)
     status_written: float = 0.0
+    visiting_since: float | None = None
+    reach: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -76,7 +79,8 @@ class StoreGuard:
 class SourceGuard:
     """A BackupSource, the task that looks after it, and what its status last said.
 
-    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended.
+    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended,
+    `scanning_since` when the one began that is under way (monotonic).
     """
 
     manifest: Manifest
@@ -96,6 +100,7 @@ class SourceGuard:
     retries: int = 0
     secret_version: str | None = None
     status_written: float = -1e9
+    scanning_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -109,6 +114,25 @@ class SourceGuard:
 
 
 @dataclass(slots=True)
+class LegalView:
+    """A LegalRequest as the API server last showed it, and what only this process knows of it.
+
+    `contact_secret` is where the authority's address stands. `hindrance` is what registering ran into,
+    `document_problem` why the order's document could not be read, `waits` why its notice is not sent yet.
+    """
+
+    manifest: Manifest
+    uid: str
+    generation: int
+    status: dict[str, Any]
+    contact_secret: tuple[str, str] | None = None
+    hindrance: Hindrance | None = None
+    document_problem: str | None = None
+    waits: str | None = None
+    answer_waits: str | None = None
+
+
+@dataclass(slots=True)
 class World:
     """Everything that the engine knows at the moment."""
 
@@ -118,6 +142,7 @@ class World:
     records: dict[Place, RequestRecord] = field(default_factory=dict)
     events: dict[Place, Manifest] = field(default_factory=dict)
     sources: dict[Place, SourceGuard] = field(default_factory=dict)
+    legal: dict[Place, LegalView] = field(default_factory=dict)
 
     def sources_of(self, store: str) -> list[SourceGuard]:
         """Return the sources that say they hold snapshots of a store (`namespace/name`)."""

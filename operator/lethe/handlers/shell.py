@@ -11,7 +11,14 @@ from typing import Any
 import kopf
 
 from lethe.engine.engine import Engine
-from lethe.handlers import backupsnapshots, backupsources, datastores, deletionrequests, restoreevents
+from lethe.handlers import (
+    backupsnapshots,
+    backupsources,
+    datastores,
+    deletionrequests,
+    legalrequests,
+    restoreevents,
+)
 
 PAGE = 500
 Login = Callable[[kopf.OperatorSettings], kopf.ConnectionInfo]
@@ -86,7 +93,7 @@ def build_registry(engine: Engine, login: Login) -> kopf.OperatorRegistry:
     def _(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
         return login(settings)
 
-    for kind in (datastores, deletionrequests, restoreevents, backupsources, backupsnapshots):
+    for kind in (datastores, deletionrequests, restoreevents, backupsources, backupsnapshots, legalrequests):
         kind.register(registry, engine)
     return registry
 

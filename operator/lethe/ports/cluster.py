@@ -63,6 +63,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
+        """Create a Secret of texts; `False` if one of that name exists."""
+        ...
+
     async def write_status(
         self, plural: str, namespace: str, name: str, *, uid: str, status: Mapping[str, Any]
     ) -> bool:

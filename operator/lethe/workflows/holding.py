@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.domain.identifiers import Identifier, IdentifierKind
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
+from lethe.domain.pruning import Keeps
 from lethe.domain.tombstones import Tombstone
 from lethe.domain.trust import Hindrance, Obstacle
 from lethe.ports.keys import Keyring, record_digest
@@ -87,12 +88,15 @@ def held_hindrance(holds: tuple[LegalRecord, ...], now: datetime) -> Hindrance:
     )
 
 
-def stores_under_hold(ledger: Ledger, stores: Collection[str]) -> frozenset[str]:
-    """Return which of these stores (`namespace/name`) somebody is held in: no snapshot of theirs may die."""
-    found: set[str] = set()
+def stores_under_hold(ledger: Ledger, stores: Collection[str], now: datetime) -> Mapping[str, Keeps]:
+    """Return in which of these stores (`namespace/name`) somebody is held: no snapshot of theirs may die."""
+    found: dict[str, Keeps] = {}
     for namespace in {store.partition("/")[0] for store in stores}:
         mine = [store for store in stores if store.startswith(f"{namespace}/")]
         for hold in _active(ledger, namespace):
             named = hold.hold.stores if hold.hold is not None else ()
-            found.update(store for store in mine if not named or store in named)
-    return frozenset(found)
+            keeps = Keeps.LEGAL_HOLD if may_be_said((hold,), now) else Keeps.UNSAID
+            for store in mine:
+                if (not named or store in named) and found.get(store) is not Keeps.LEGAL_HOLD:
+                    found[store] = keeps
+    return found

@@ -187,7 +187,7 @@ def scan(
             source.snapshots.values(),
             rules,
             now=moment,
-            held_stores=stores_under_hold(ledger, _stores_of(source)),
+            held_stores=stores_under_hold(ledger, _stores_of(source), moment),
             clocks_disagree=disagreement,
         )
 
@@ -195,7 +195,7 @@ def scan(
     done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.go, AT_ONCE):
         _see_that_somebody_waits(source)
-        held = stores_under_hold(ledger, _stores_of(source))  # a hold may have come since
+        held = stores_under_hold(ledger, _stores_of(source), moment).keys()  # a hold may have come since
         _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
     done.next = decide().next if done.plan.go else done.plan.next
     return done

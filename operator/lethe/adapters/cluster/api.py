@@ -102,6 +102,23 @@ class KubernetesCluster:
             raise
         return True
 
+    async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
+        """Create a Secret; `False` if one of that name exists."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "lethe"}},
+            "type": type_,
+            "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
+        }
+        try:
+            await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/secrets", body=body)
+        except ClusterRefused as refused:
+            if refused.code == 409:
+                return False
+            raise
+        return True
+
     async def write_status(
         self, plural: str, namespace: str, name: str, *, uid: str, status: Mapping[str, Any]
     ) -> bool:

@@ -1,0 +1,169 @@
+"""Where a LegalRequest stands: from what is recorded to conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
+from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
+from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
+from lethe.domain.periods import instant
+from lethe.domain.trust import Hindrance, Obstacle
+
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class LegalSight:
+    """What is known of a legal request now.
+
+    `hindrance` is what registering ran into, `document_problem` why the order's document could not be read.
+    `waits` says why a notice that is due is not sent yet, `answer_waits` why the authority has no answer.
+    """
+
+    record: LegalRecord | None
+    notice: NoticeSight | None = None
+    hindrance: Hindrance | None = None
+    document_problem: str | None = None
+    waits: str | None = None
+    answer_waits: str | None = None
+
+
+def standing_of_legal(sight: LegalSight) -> Standing:
+    """Say where a LegalRequest stands."""
+    record = sight.record
+    claimed = sight.hindrance is None or sight.hindrance.obstacle is not Obstacle.NAME_REUSED
+    if record is None or sight.notice is None or not claimed:
+        obstacle = sight.hindrance.obstacle if sight.hindrance else Obstacle.PENDING
+        message = sight.hindrance.message if sight.hindrance else "not registered yet"
+        ready = Condition("Ready", FALSE, obstacle.value, message)
+        stalled = not claimed
+        return Standing(
+            None,
+            (
+                *with_progress(ready, stalled=stalled, working=not stalled),
+                Condition("Decided", UNKNOWN, "Pending", message),
+                Condition("UserInformed", UNKNOWN, "Pending", message),
+                Condition("Holding", UNKNOWN, "Pending", message),
+            ),
+        )
+    return Standing(
+        None,
+        (*_ready(sight, record, sight.notice), _decided(record), _informed(sight, record), _holding(record)),
+    )
+
+
+def _ready(  # noqa: PLR0911 - one return for each way to stand
+    sight: LegalSight, record: LegalRecord, notice: NoticeSight
+) -> tuple[Condition, ...]:
+    at = record.registered.at
+    unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
+    if unknown and not record.told:
+        message = (
+            "the Primary knows nobody of that key or address, so nobody can be told; check for a typing "
+            "error, and apply another LegalRequest if there is one"
+        )
+        return with_progress(Condition("Ready", FALSE, "SubjectUnknown", message))
+    if notice.state is NoticeState.UNDELIVERABLE:
+        message = f"the user could not be told: {_tried(notice)}"
+        return with_progress(Condition("Ready", FALSE, "NoticeUndeliverable", message), stalled=True)
+    if sight.document_problem is not None and record.document is None:
+        message = f"the document of the court order is missing: {sight.document_problem}"
+        return with_progress(Condition("Ready", FALSE, "DocumentMissing", message))
+    if sight.hindrance is not None:
+        ready = Condition("Ready", FALSE, sight.hindrance.obstacle.value, sight.hindrance.message)
+        return with_progress(ready, working=True)
+    if notice.state is NoticeState.PENDING:
+        message = f"the user is not told yet: {sight.waits or 'the notice is about to be sent'}"
+        return with_progress(Condition("Ready", FALSE, "NoticePending", message), working=True)
+    if sight.answer_waits is not None and not record.answered:
+        message = f"the authority has no answer yet: {sight.answer_waits}"
+        return with_progress(Condition("Ready", FALSE, "AnswerPending", message), working=True)
+    told = "the user was told" if notice.state is NoticeState.SENT else _deferred(notice)
+    return (Condition("Ready", TRUE, "Registered", f"recorded; {told}", at),)
+
+
+def _decided(record: LegalRecord) -> Condition:
+    decided = record.decided
+    if decided is None:
+        return Condition("Decided", UNKNOWN, "Pending", "not decided yet")
+    match decided.outcome:
+        case LegalOutcome.REJECTED:
+            message = "no court order: rejected, and nothing is disclosed"
+        case LegalOutcome.AWAITING_REVIEW:
+            message = "counsel decides: set spec.review, which takes the verb review; nothing was disclosed"
+            return Condition("Decided", FALSE, decided.outcome.value, message, decided.at)
+        case LegalOutcome.COMPLIED:
+            message = "counsel decided to comply; software hands nothing over"
+        case LegalOutcome.REFUSED:
+            message = "counsel refused"
+        case _:
+            assert_never(decided.outcome)
+    return Condition("Decided", TRUE, decided.outcome.value, message, decided.at)
+
+
+def _informed(sight: LegalSight, record: LegalRecord) -> Condition:
+    notice = sight.notice or NoticeSight(NoticeState.PENDING, None)
+    settled = notice.letter.settled if notice.letter else None
+    match notice.state:
+        case NoticeState.SENT:
+            since = settled.at if settled else None
+            return Condition("UserInformed", TRUE, "Sent", "the user was told", since)
+        case NoticeState.DEFERRED:
+            return Condition("UserInformed", FALSE, "Deferred", _deferred(notice))
+        case NoticeState.UNDELIVERABLE:
+            told = _tried(notice) if record.told else "the Primary knows nobody of that key or address"
+            return Condition("UserInformed", FALSE, "Undeliverable", told)
+        case NoticeState.PENDING:
+            return Condition(
+                "UserInformed", FALSE, "Pending", sight.waits or "the notice is about to be sent"
+            )
+        case _:
+            assert_never(notice.state)
+
+
+def _deferred(notice: NoticeSight) -> str:
+    if notice.due_at is None:
+        return "the user is told once a person sets spec.nonDisclosure.lifted: the order names no day"
+    return f"the user is told at {instant(notice.due_at)}"
+
+
+def _tried(notice: NoticeSight) -> str:
+    settled = notice.letter.settled if notice.letter else None
+    if settled is None:
+        return "nobody is known to whom a notice could go"
+    return settled.told or "the notice was refused"
+
+
+def _holding(record: LegalRecord) -> Condition:
+    hold = record.hold
+    if hold is None:
+        message = "nothing is preserved"
+        if record.registered.kind is LegalKind.PRESERVATION:
+            message = "the preservation was lifted before it began"
+            return Condition("Holding", FALSE, "Lifted", message)
+        return Condition("Holding", FALSE, "NoPreservation", message)
+    if hold.ended is not None:
+        return Condition("Holding", FALSE, "Lifted", hold.ended.because, hold.ended.at)
+    where = ", ".join(name.rpartition("/")[2] for name in hold.stores) or "all stores"
+    if hold.effective_at is None:
+        message = f"waits for what had begun before in {where}"
+        return Condition("Holding", FALSE, "Placing", message, hold.placed_at)
+    until = f"until {instant(hold.until)}" if hold.until else "until a person lifts it"
+    message = f"nothing of the subject is erased from {where}, and no snapshot of them pruned, {until}"
+    return Condition("Holding", TRUE, "Preserved", message, hold.effective_at)
+
+
+def answer_of(record: LegalRecord) -> tuple[str, str | None, datetime | None, str | None] | None:
+    """Return what the status says of the answer to the authority: state, Secret, instant, Message-ID."""
+    letter = record.letters.get(Addressee.AUTHORITY)
+    if letter is None or letter.settled is None:
+        return None
+    settled, intended = letter.settled, letter.intended
+    if not settled.delivered:
+        return "Undeliverable", None, None, intended.message_id or None
+    if settled.channel == "secret":
+        return "Drafted", settled.told, None, None
+    return "Sent", None, settled.at, intended.message_id

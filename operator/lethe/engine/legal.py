@@ -1,0 +1,310 @@
+"""Legal requests: taken down at once, held before anything else, and told of in a task of its own.
+
+A mail server that hangs holds up no hold. What is due is read from the ledger at each turn, so a turn that
+was cut off is made up for by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.translation import legal_order
+from lethe.api.v1alpha1.legalrequest import LegalRequest
+from lethe.domain.identifiers import Identifier
+from lethe.domain.legal import LegalRecord
+from lethe.domain.legal_facts import (
+    HoldEnded,
+    HoldPlaced,
+    HoldTookEffect,
+    LegalDecided,
+    LegalFact,
+)
+from lethe.domain.trust import Hindrance, Obstacle
+from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
+from lethe.engine.metrics import Metrics
+from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
+from lethe.engine.steady import TwoClocks
+from lethe.engine.telling import Telling
+from lethe.engine.world import LegalView, Place, World, place_of
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger, LedgerError
+from lethe.workflows.reaching import Reached
+from lethe.workflows.registering import LegalOrder, Registration, end_holds, take_down
+
+log = logging.getLogger("lethe.legal")
+
+TURN_SECONDS = 5.0
+"""How often it is looked whether something has become due that nobody rings for."""
+GATHER_SECONDS = 0.05
+RETRY_SECONDS = 5.0
+
+NamedSecret = tuple[str, SecretContent]
+
+
+class Legal:
+    """The queue of LegalRequests, and the loop that sees that each gets what the policy promises."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        keyring: Keyring,
+        cluster: Cluster,
+        metrics: Metrics,
+        secrets: Secrets,
+        telling: Telling,
+        clocks: TwoClocks,
+    ) -> None:
+        self._world, self._ledger, self._keyring = world, ledger, keyring
+        self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
+        self._telling, self._clocks = telling, clocks
+        self._reporting = LegalReporting(world, cluster, metrics, clocks.now)
+        self._dirty: dict[Place, Manifest] = {}
+        self._retry_at: dict[Place, float] = {}
+        self._records: dict[str, LegalRecord] = {}
+        self._placed: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    # doorbells
+
+    def ring(self, manifest: Manifest, *, gone: bool) -> None:
+        """A LegalRequest was seen, or is gone: what was registered goes on all the same."""
+        place = place_of(manifest)
+        if gone:
+            self._world.legal.pop(place, None)
+            self._dirty.pop(place, None)
+            return
+        if not self._is_echo(place, manifest):
+            self._dirty[place] = manifest
+            self._wake.set()
+
+    def _is_echo(self, place: Place, manifest: Manifest) -> bool:
+        """Tell whether a request was taken down as it stands, with nothing left to try again."""
+        view, metadata = self._world.legal.get(place), manifest["metadata"]
+        return (
+            view is not None
+            and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
+            and view.hindrance is None
+            and view.document_problem is None
+        )
+
+    def reached(self, found: Mapping[str, Reached]) -> None:
+        """A visit to a Primary has looked for subjects, and tells how to reach some."""
+        self._telling.reached(found)
+        self._wake.set()
+
+    # the loop
+
+    async def run(self) -> None:
+        """Take down, hold, tell and report, for ever."""
+        for record in await asyncio.to_thread(self._ledger.legal_requests):
+            self._records[record.legal] = record
+        while True:
+            try:
+                await self._turn()
+            except LedgerError:
+                raise
+            except (ClusterUnavailable, ClusterRefused) as away:
+                log.warning("legal requests wait: %s", away)
+            except Exception:
+                log.exception("a turn over the legal requests failed; it is tried again")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TURN_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+
+    async def _turn(self) -> None:
+        now = time.monotonic()
+        for place in [place for place, moment in self._retry_at.items() if moment <= now]:
+            del self._retry_at[place]
+            view = self._world.legal.get(place)
+            if view is not None:
+                self._dirty.setdefault(place, view.manifest)
+        if self._dirty:
+            await self._take_down(list(self._dirty))
+        await self._reread()
+        if any(record.open or self._telling.may_retry(record) for record in self._records.values()):
+            await self._follow_holds()
+            if await self._telling.turn(list(self._records.values()), self._wake.set):
+                await self._reread()
+        self._reporting.measure(self._records.values())
+        await self._reporting.report(self._records.values())
+
+    async def _reread(self) -> None:
+        """Read from the ledger what has become of the open requests, and tell what was sent of them."""
+        before = {legal: record for legal, record in self._records.items() if record.open}
+        current = await asyncio.to_thread(self._ledger.legal_requests, open_only=True)
+        ended = before.keys() - {record.legal for record in current}
+        if ended:
+            places = {before[legal].place for legal in ended}
+            current = [*current, *(await asyncio.to_thread(self._ledger.legal_named, places)).values()]
+        for record in current:
+            known = self._records.get(record.legal)
+            self._records[record.legal] = record
+            if known is not None:
+                await self._reporting.tell(record, letters_settled_since(known, record))
+
+    # taking down
+
+    async def _take_down(self, places: Sequence[Place]) -> None:
+        orders: list[LegalOrder] = []
+        identifiers: dict[Place, NamedSecret] = {}
+        for place in places:
+            manifest = self._dirty.get(place)
+            read = await self._order(place, manifest) if manifest is not None else None
+            if read is not None:
+                order, secret = read
+                orders.append(order)
+                if secret is not None:
+                    identifiers[place] = secret
+        registered = await asyncio.to_thread(
+            take_down, orders, self._ledger, self._keyring, now=self._clocks.now()
+        )
+        for place in places:
+            self._dirty.pop(place, None)
+        for place, registration in registered.items():
+            await self._note(place, registration, identifiers.get(place))
+
+    async def _order(self, place: Place, manifest: Manifest) -> tuple[LegalOrder, NamedSecret | None] | None:
+        view = self._view(place, manifest)
+        try:
+            request = parse(LegalRequest, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return None
+        contact = request.spec.authority.contact_secret_ref
+        view.contact_secret = (contact.name, contact.key) if contact else None
+        identifier: Identifier | None = None
+        secret, problem = None, None
+        reference = request.spec.subject.identifier_secret_ref
+        if reference is not None:
+            try:
+                found = await self._secrets.read(place[0], reference.name)
+                identifier = identifier_in(found, reference.name, reference.key)
+                secret = reference.name, found
+            except UnusableSecret as unusable:
+                problem = str(unusable)
+        document = await self._document(place, request, view)
+        order = legal_order(request, identifier=identifier, document=document, secret_problem=problem)
+        return order, secret
+
+    async def _document(self, place: Place, request: LegalRequest, view: LegalView) -> str | None:
+        """Return the digest of the court order's document; `None`: there is none, or it can't be read."""
+        view.document_problem = None
+        order = request.spec.court_order
+        reference = order.document_secret_ref if order else None
+        if reference is None:
+            return None
+        try:
+            secret = await self._secrets.read(place[0], reference.name)
+            content = content_of(secret, reference.name, reference.key)
+        except UnusableSecret as unusable:
+            view.document_problem = str(unusable)
+            return None
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+    def _view(self, place: Place, manifest: Manifest) -> LegalView:
+        metadata, known = manifest["metadata"], self._world.legal.get(place)
+        status: dict[str, Any] = dict(manifest.get("status") or {})
+        if known is not None and known.uid == metadata.get("uid"):
+            known.manifest, known.generation = manifest, metadata.get("generation", 1)
+            return known
+        view = LegalView(manifest, metadata.get("uid", ""), metadata.get("generation", 1), status)
+        self._world.legal[place] = view
+        return view
+
+    async def _note(self, place: Place, registration: Registration, secret: NamedSecret | None) -> None:
+        view = self._world.legal.get(place)
+        record = registration.record
+        if view is not None:
+            view.hindrance = registration.hindrance
+        if record is not None and registration.hindrance is None:
+            self._records[record.legal] = record
+            await self._tell_news(record, registration.news)
+            if secret is not None:
+                hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the request goes on")
+                if view is not None:
+                    view.hindrance = hindrance
+        reused = registration.hindrance is not None and _is_reused(registration.hindrance)
+        if view is not None and (view.hindrance or view.document_problem) and not reused:
+            self._retry_at[place] = time.monotonic() + RETRY_SECONDS
+
+    async def _tell_news(self, record: LegalRecord, news: Sequence[LegalFact]) -> None:
+        """Let what is new have its effect: stores are visited, sources scanned, decisions counted."""
+        if any(isinstance(fact, HoldPlaced) for fact in news):
+            self._placed[record.legal] = time.monotonic()
+        if any(isinstance(fact, HoldPlaced | HoldEnded) for fact in news):
+            self._wake_stores(record)
+        primary = self._world.primary_of(record.registered.namespace)
+        if primary is not None and record.resolved_at is None:
+            primary.wake.set()
+        for fact in news:
+            if isinstance(fact, LegalDecided):
+                level = record.registered.level
+                self._metrics.legal_requests.labels(level, fact.outcome.value).inc()
+        await self._reporting.tell(record, news)
+
+    def _wake_stores(self, record: LegalRecord) -> None:
+        for guard in self._world.stores_of(record.registered.namespace):
+            guard.wake.set()
+        for source in self._world.sources.values():
+            if source.description.namespace == record.registered.namespace:
+                source.wake.set()
+
+    # holds
+
+    async def _follow_holds(self) -> None:
+        held = [record for record in self._records.values() if record.holding]
+        effective = [record for record in held if self._has_taken_effect(record)]
+        if effective:
+            now = self._clocks.now()
+            await asyncio.to_thread(
+                self._ledger.append, [HoldTookEffect(record.legal, now) for record in effective]
+            )
+            await self._reread()
+        now = self._clocks.now()
+        over = [one for one in held if one.hold and one.hold.until is not None and one.hold.until <= now]
+        if not over:
+            return
+        disagreement = await self._clocks.disagreement()
+        if disagreement is not None:
+            log.warning("no hold is ended: %s", disagreement)
+            return
+        ended = await asyncio.to_thread(end_holds, over, self._ledger, now=self._clocks.now())
+        await self._reread()
+        for record in ended:
+            current = self._records[record.legal]
+            self._wake_stores(current)
+            if current.hold is not None and current.hold.ended is not None:
+                await self._reporting.tell(current, [current.hold.ended])
+
+    def _has_taken_effect(self, record: LegalRecord) -> bool:
+        """Tell whether nothing can erase any more what is held: whatever had begun before has ended.
+
+        What begins later reads the hold. Visits and scans of an earlier process ended with it.
+        """
+        hold, namespace = record.hold, record.registered.namespace
+        if hold is None or hold.effective_at is not None or record.resolved_at is None:
+            return False
+        since = self._placed.get(record.legal, -1e9)
+        guards = self._world.stores_of(namespace)
+        concerned = set(hold.stores) or {guard.name for guard in guards}
+        began = [guard.visiting_since for guard in guards if guard.name in concerned]
+        began += [
+            source.scanning_since
+            for source in self._world.sources.values()
+            if concerned.intersection(source.description.stores)
+        ]
+        return all(moment is None or moment > since for moment in began)
+
+
+def _is_reused(hindrance: Hindrance) -> bool:
+    return hindrance.obstacle is Obstacle.NAME_REUSED

@@ -1,0 +1,150 @@
+"""What is told of legal requests: status, events, metrics. Counsel sees it; the subject does not."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from lethe.api.status import differs, legal_status, replacing
+from lethe.domain.legal import LegalRecord, NoticeState, notice_of
+from lethe.domain.legal_conditions import LegalSight, standing_of_legal
+from lethe.domain.legal_facts import (
+    HoldEnded,
+    HoldPlaced,
+    LegalDecided,
+    LegalFact,
+    LegalOutcome,
+    LetterSettled,
+    Reminded,
+)
+from lethe.domain.trust import Obstacle
+from lethe.engine.metrics import Metrics
+from lethe.engine.world import LegalView, World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+
+log = logging.getLogger("lethe.legal")
+
+OVERDUE = timedelta(hours=1)
+"""How long after its moment a notice that has not gone is overdue."""
+
+
+class LegalReporting:
+    """Tells of legal requests, as seldom as possible."""
+
+    def __init__(
+        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+
+    async def report(self, records: Iterable[LegalRecord]) -> None:
+        """Write the statuses that say something new."""
+        known = {record.place: record for record in records}
+        for place, view in list(self._world.legal.items()):
+            record = known.get(place)
+            if record is not None or view.hindrance is not None:
+                await self._write(place, view, record)
+
+    async def _write(self, place: tuple[str, str], view: LegalView, record: LegalRecord | None) -> None:
+        now = self._clock()
+        reused = view.hindrance is not None and view.hindrance.obstacle is Obstacle.NAME_REUSED
+        shown = None if reused else record
+        notice = notice_of(shown, now) if shown is not None else None
+        sight = LegalSight(
+            shown, notice, view.hindrance, view.document_problem, view.waits, view.answer_waits
+        )
+        standing = standing_of_legal(sight)
+        status = legal_status(shown, notice, standing, view.status, generation=view.generation, now=now)
+        if not differs(status, view.status):
+            return
+        self._metrics.api_writes.labels("status").inc()
+        try:
+            written = await self._cluster.write_status(
+                "legalrequests", *place, uid=view.uid, status=replacing(status, view.status)
+            )
+        except (ClusterUnavailable, ClusterRefused) as away:
+            log.warning("status of a LegalRequest waits: %s", away)
+            return
+        if not written:
+            return
+        before, view.status = view.status, status
+        reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
+        ready = standing.ready
+        if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
+            await self._cluster.tell(Notice(view.manifest, ready.reason, ready.message, warning=True))
+
+    async def tell(self, record: LegalRecord, facts: Sequence[LegalFact]) -> None:
+        """Write events for what a person would want to see."""
+        view = self._world.legal.get(record.place)
+        if view is None:
+            return
+        for fact in facts:
+            told = _told(fact)
+            if told is not None:
+                reason, message, warning = told
+                await self._cluster.tell(Notice(view.manifest, reason, message, warning))
+
+    def measure(self, records: Iterable[LegalRecord]) -> None:
+        """Refresh the gauges."""
+        now = self._clock()
+        states: Counter[NoticeState] = Counter()
+        overdue = endless = holding = 0
+        for record in records:
+            notice = notice_of(record, now)
+            states[notice.state] += 1
+            holding += record.holding
+            endless += notice.state is NoticeState.DEFERRED and notice.due_at is None
+            due = notice.due_at
+            overdue += notice.state is NoticeState.PENDING and due is not None and now - due > OVERDUE
+        for state in NoticeState:
+            self._metrics.notices.labels(state.value).set(states[state])
+        self._metrics.notices_overdue.set(overdue)
+        self._metrics.notices_without_end.set(endless)
+        self._metrics.legal_holds.set(holding)
+
+
+_WORTH_AN_EVENT = frozenset(
+    {"SubjectUnknown", "NoticeUndeliverable", "DocumentMissing", "SecretMissing", "NameReused"}
+)
+
+
+def _told(fact: LegalFact) -> tuple[str, str, bool] | None:
+    """Return the event for a fact: reason, message, and whether it is a warning."""
+    match fact:
+        case LegalDecided(outcome=outcome):
+            return outcome.value, _DECISIONS[outcome], False
+        case HoldPlaced():
+            return "HoldPlaced", "the subject's data is preserved", False
+        case HoldEnded(because=because):
+            return "HoldEnded", because, False
+        case LetterSettled(to=to, delivered=delivered, told=told):
+            return f"{to.value}Told" if delivered else "NoticeUndeliverable", told, not delivered
+        case Reminded():
+            message = (
+                "the order that forbids to tell the user names no day: is it still in force? If not, set "
+                "spec.nonDisclosure.lifted"
+            )
+            return "NoticeStillDeferred", message, True
+        case _:
+            return None
+
+
+_DECISIONS = {
+    LegalOutcome.REJECTED: "no court order: rejected, and nothing is disclosed",
+    LegalOutcome.AWAITING_REVIEW: "counsel decides",
+    LegalOutcome.COMPLIED: "counsel decided to comply; software hands nothing over",
+    LegalOutcome.REFUSED: "counsel refused",
+}
+
+
+def letters_settled_since(before: LegalRecord, record: LegalRecord) -> list[LegalFact]:
+    """Return what came of letters between two looks at a legal request, and whether a person was reminded."""
+    facts: list[LegalFact] = []
+    for to, letter in record.letters.items():
+        known = before.letters.get(to)
+        if letter.settled is not None and (known is None or known.settled != letter.settled):
+            facts.append(letter.settled)
+    if record.reminded_at is not None and record.reminded_at != before.reminded_at:
+        facts.append(Reminded(record.legal, record.reminded_at))
+    return facts

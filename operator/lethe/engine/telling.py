@@ -1,0 +1,289 @@
+"""Telling users of legal requests, and answering authorities: when each letter goes, and why it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from lethe.domain.identifiers import PersonalText
+from lethe.domain.legal import LegalRecord, is_gagged
+from lethe.domain.legal_facts import Addressee, Reminded
+from lethe.domain.periods import Period
+from lethe.engine.secrets import Secrets, UnusableSecret, address_in
+from lethe.engine.steady import TwoClocks
+from lethe.engine.threads import in_daemon
+from lethe.engine.world import Place, World
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
+from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Writer
+from lethe.workflows.guarded import email_digest
+from lethe.workflows.notifying import Post, answer_authorities, facts_of, note_draft, tell_users
+from lethe.workflows.reaching import Reached
+from lethe.workflows.sealing import SealedSubject
+
+log = logging.getLogger("lethe.legal")
+
+ANSWER_TYPE = "lethe.dev/answer"
+LONGEST_PAUSE = 900.0
+"""The longest that a letter waits for its next try, in seconds; a server that greylists asks for minutes."""
+HOUR = timedelta(hours=1)
+RETRIED_FOR = timedelta(days=30)
+"""For how long somebody who could not be reached is tried again, should the Primary have another address."""
+REMIND_EACH = Period(1, 0)
+NO_CHANNEL = (
+    "no way to send it is set: set LETHE_SMTP_URL and LETHE_MAIL_FROM, or LETHE_WEBHOOK_URL and "
+    "LETHE_WEBHOOK_SECRET"
+)
+
+
+class Telling:
+    """Sends what is due, in a task of its own, one at a time."""
+
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        keyring: Keyring,
+        cluster: Cluster,
+        secrets: Secrets,
+        clocks: TwoClocks,
+        *,
+        writer: Writer,
+        post: Post | None,
+        per_hour: int,
+    ) -> None:
+        self._world, self._ledger, self._keyring = world, ledger, keyring
+        self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
+        self._writer, self._post, self._per_hour = writer, post, per_hour
+        self._found: dict[str, Reached] = {}
+        self._places: dict[str, Place] = {}
+        self._attempts: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def reached(self, found: Mapping[str, Reached]) -> None:
+        """Take in how subjects are reached, as a visit to their Primary has found."""
+        self._found.update(found)
+
+    def may_retry(self, record: LegalRecord) -> bool:
+        """Tell whether somebody could not be reached, lately enough to look for another address."""
+        letter = record.letters.get(Addressee.USER)
+        if letter is None or letter.settled is None or letter.settled.delivered or not record.subject_known:
+            return False
+        return self._clocks.now() - letter.intended.at < RETRIED_FOR
+
+    async def turn(self, known: Sequence[LegalRecord], done: Callable[[], None]) -> bool:
+        """Begin to send what is due, if nothing is being sent; `done` is called when that has ended.
+
+        `known` are all legal requests: closed ones count for how many notices went in the last hour.
+
+        Returns whether something was recorded meanwhile. Raises the ledger's errors.
+        """
+        self._places = {one.legal: one.place for one in known}
+        records = [one for one in known if one.open or self.may_retry(one)]
+        recorded = await self._remind(records)
+        if self._task is not None:
+            if not self._task.done():
+                return recorded
+            task, self._task, recorded = self._task, None, True
+            task.result()
+        users = await self._users_due(records, self._sent_lately(known, self._clocks.now()))
+        answers = [one for one in records if not one.answered and self._is_time(one.legal, "answer")]
+        if users or answers:
+            self._task = asyncio.create_task(self._deliver(users, answers), name="letters")
+            self._task.add_done_callback(lambda _: done())
+        return recorded
+
+    async def _remind(self, records: Sequence[LegalRecord]) -> bool:
+        """Ask once a month whether an order that names no day is still in force."""
+        now = self._clocks.now()
+        due = []
+        for record in records:
+            gag = record.gag
+            if gag is None or gag.lifted is not None or gag.until is not None or record.told:
+                continue
+            if REMIND_EACH.after(record.reminded_at or gag.at) <= now:
+                due.append(Reminded(record.legal, now))
+        if due:
+            await asyncio.to_thread(self._ledger.append, due)
+        return bool(due)
+
+    # who is due
+
+    async def _users_due(self, records: Sequence[LegalRecord], lately: Counter[str]) -> dict[str, Reached]:
+        now = self._clocks.now()
+        disagreement: str | None = None
+        asked_clocks = False
+        due: dict[str, Reached] = {}
+        for record in records:
+            view = self._world.legal.get(record.place)
+            again = record.told
+            if record.decided is None or is_gagged(record, now) or (again and not self.may_retry(record)):
+                continue
+            waits: str | None = None
+            lapsed = record.gag is not None and record.gag.lifted is None
+            if lapsed and not asked_clocks:
+                disagreement, asked_clocks = await self._clocks.disagreement(), True
+            if lapsed and disagreement is not None:
+                waits = f"the order has lapsed by this host's clock only: {disagreement}"
+            elif self._post is None:
+                waits = NO_CHANNEL
+            elif not self._is_time(record.legal, "user"):
+                continue
+            elif lately[record.registered.namespace] >= self._per_hour:
+                waits = f"{self._per_hour} notices an hour are sent, and no more (LETHE_NOTICES_PER_HOUR)"
+            else:
+                reached = await self._how_to_reach(record)
+                if isinstance(reached, str):
+                    waits = reached
+                elif not again or self._is_elsewhere(record, reached):
+                    due[record.legal] = reached
+                    lately[record.registered.namespace] += 1
+                else:
+                    self._pause(record.legal, "user", HOUR.total_seconds())
+            if view is not None and not again:
+                view.waits = waits
+        return due
+
+    def _sent_lately(self, records: Sequence[LegalRecord], now: datetime) -> Counter[str]:
+        """Count the notices of the last hour by namespace, from what is recorded: a restart forgets none."""
+        lately: Counter[str] = Counter()
+        for record in records:
+            letter = record.letters.get(Addressee.USER)
+            if letter is not None and now - letter.intended.at < HOUR:
+                lately[record.registered.namespace] += 1
+        return lately
+
+    async def _how_to_reach(self, record: LegalRecord) -> Reached | str:
+        """Return how the subject is reached, or what that waits for; the Primary is asked if need be."""
+        if record.address_kept:
+            sealed = await asyncio.to_thread(self._ledger.sealed, [record.legal])
+            return Reached(SealedSubject.read(sealed.get(record.legal)).contact, "the sealed address is gone")
+        primary = self._world.primary_of(record.registered.namespace)
+        if primary is None:
+            return "this namespace has no DataStore with role Primary, which holds the address; apply one"
+        if record.resolved_at is None:
+            primary.wake.set()
+            return f"DataStore {primary.description.short_name} has not been asked for the address yet"
+        if not record.subject_known:
+            return "the Primary knows nobody of that key or address"
+        found = self._found.pop(record.legal, None)
+        if found is not None:
+            return found
+        if record.legal not in primary.reach:
+            primary.reach.add(record.legal)
+            primary.wake.set()
+        return f"DataStore {primary.description.short_name} is asked for the address"
+
+    def _is_elsewhere(self, record: LegalRecord, reached: Reached) -> bool:
+        """Tell whether somebody who could not be reached has another address by now."""
+        letter = record.letters[Addressee.USER]
+        address = reached.contact.email if reached.contact else None
+        if address is None or letter.settled is None:
+            return False
+        return email_digest(self._keyring, address.reveal()) != letter.settled.address
+
+    def _is_time(self, legal: str, what: str) -> bool:
+        return self._not_before.get(f"{legal} {what}", -1e9) <= time.monotonic()
+
+    def _pause(self, legal: str, what: str, seconds: float | None = None) -> None:
+        key = f"{legal} {what}"
+        self._attempts[key] += 1
+        pause = seconds if seconds is not None else min(LONGEST_PAUSE, 2.0 ** min(self._attempts[key], 12))
+        self._not_before[key] = time.monotonic() + pause
+
+    # sending
+
+    async def _deliver(self, users: Mapping[str, Reached], answers: Sequence[LegalRecord]) -> None:
+        if users and self._post is not None:
+            post = self._post
+            await self._send(
+                list(users),
+                "user",
+                lambda: tell_users(users, self._ledger, self._keyring, post, now=self._clocks.now()),
+            )
+        addresses: dict[str, PersonalText] = {}
+        for record in answers:
+            try:
+                address = await self._address_of_authority(record)
+                if address is None:
+                    await self._draft(record)
+                else:
+                    addresses[record.legal] = address
+            except _Waits as waits:
+                self._note_wait(record.legal, "answer", str(waits))
+            except (ClusterUnavailable, ClusterRefused) as away:
+                self._note_wait(record.legal, "answer", str(away))
+        if addresses and self._post is not None:
+            post = self._post
+            await self._send(
+                list(addresses),
+                "answer",
+                lambda: answer_authorities(
+                    addresses, self._ledger, self._keyring, post, now=self._clocks.now()
+                ),
+            )
+
+    async def _send(
+        self, legals: Sequence[str], what: str, work: Callable[[], Mapping[str, Delivery]]
+    ) -> None:
+        try:
+            deliveries = await in_daemon("letters", work)
+        except ChannelError as unusable:
+            log.error("no letter can be sent: %s", unusable)
+            for legal in legals:
+                self._note_wait(legal, what, str(unusable))
+            return
+        for legal, delivery in deliveries.items():
+            if delivery.result is DeliveryResult.LATER:
+                self._note_wait(legal, what, f"{delivery.told}; it is tried again")
+            else:
+                self._attempts.pop(f"{legal} {what}", None)
+                self._not_before.pop(f"{legal} {what}", None)
+
+    def _note_wait(self, legal: str, what: str, why: str) -> None:
+        self._pause(legal, what)
+        view = self._world.legal.get(self._places[legal])
+        if view is not None and what == "user":
+            view.waits = why
+        elif view is not None:
+            view.answer_waits = why
+
+    async def _address_of_authority(self, record: LegalRecord) -> PersonalText | None:
+        """Return where the answer is sent; `None`: it is laid down as a draft. Raises `_Waits`."""
+        view = self._world.legal.get(record.place)
+        if view is None or view.contact_secret is None:
+            return None
+        if self._post is None:
+            raise _Waits(NO_CHANNEL)
+        name, key = view.contact_secret
+        try:
+            secret = await self._secrets.read(record.registered.namespace, name)
+            return address_in(secret, name, key).value
+        except UnusableSecret as unusable:
+            raise _Waits(str(unusable)) from None
+
+    async def _draft(self, record: LegalRecord) -> None:
+        """Lay the answer down in a Secret. Raises `_Waits` for a name that is taken."""
+        if record.decided is None:
+            return
+        namespace, short_name = record.place
+        number = record.next_number(Addressee.AUTHORITY)
+        name = f"{short_name}-answer" if number == 1 else f"{short_name}-answer-{number}"
+        written = await asyncio.to_thread(self._writer.to_authority, facts_of(record, record.decided.outcome))
+        texts = {"subject": written.subject, "text": written.text}
+        if not await self._cluster.create_secret(namespace, name, ANSWER_TYPE, texts):
+            there = await self._cluster.secret(namespace, name)
+            mine = {key: text.encode() for key, text in texts.items()}
+            if there is None or there.type != ANSWER_TYPE or dict(there.content) != mine:
+                raise _Waits(f"Secret {name} exists and holds something else; rename it")
+        await asyncio.to_thread(note_draft, record, self._ledger, name=name, now=self._clocks.now())
+
+
+class _Waits(Exception):
+    """An answer can't be given yet; the message says why, for a person."""

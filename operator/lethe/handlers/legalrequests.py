@@ -1,0 +1,17 @@
+"""The doorbell of LegalRequests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from lethe.engine.engine import Engine
+
+
+def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
+    """Ring when a LegalRequest is seen or gone."""
+
+    @kopf.on.event("lethe.dev", "v1alpha1", "legalrequests", registry=registry)
+    async def _(event: kopf.RawEvent, **_: Any) -> None:
+        engine.ring_legal(dict(event["object"]), gone=event["type"] == "DELETED")

@@ -1,0 +1,216 @@
+"""Telling of a legal request: each letter is intended before it is sent, and settled after.
+
+A crash between the two repeats the same letter under the same Message-ID, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from lethe.domain import legal
+from lethe.domain.identifiers import PersonalText
+from lethe.domain.legal import LegalRecord, held_back_until, is_gagged
+from lethe.domain.legal_facts import (
+    Addressee,
+    LegalFact,
+    LegalKind,
+    LegalOutcome,
+    LetterIntended,
+    LetterSettled,
+)
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
+from lethe.ports.notices import (
+    Channel,
+    Delivery,
+    DeliveryResult,
+    Letter,
+    NoticeFacts,
+    Reader,
+    Writer,
+    Written,
+)
+from lethe.workflows.guarded import email_digest
+from lethe.workflows.reaching import Reached
+
+SECRET = "secret"  # noqa: S105 - the name of a channel
+"""The channel of a letter that is laid down in a Secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """How letters leave: who writes them, what carries them, its name, and what ends a Message-ID."""
+
+    writer: Writer
+    channel: Channel
+    name: str
+    domain: str
+
+
+def tell_users(
+    reached: Mapping[str, Reached], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
+) -> Mapping[str, Delivery]:
+    """Tell the subjects of legal requests; returns what came of each that was tried.
+
+    What the ledger has recorded since is heeded: nobody is told twice, and nobody whom an order forbids to
+    tell. Whoever can't be reached is settled as undeliverable, with what was tried.
+
+    Raises `ChannelError` for what no letter could ever mend; then all of them wait.
+    """
+    records = [
+        record
+        for record in ledger.legal_requests()
+        if record.legal in reached and _may_be_told(record) and not is_gagged(record, now)
+    ]
+    _intend(records, Addressee.USER, ledger, keyring, post.domain, now)
+    known = {one.legal: one for one in ledger.legal_requests() if one.legal in reached}
+    lost: list[LegalFact] = []
+    letters: dict[str, tuple[LetterIntended, Letter]] = {}
+    for record in (known[one.legal] for one in records):
+        intended, how = record.intended(Addressee.USER), reached[record.legal]
+        if intended is None:
+            continue
+        contact, address = how.contact, how.contact.email if how.contact else None
+        if contact is None or address is None:
+            lost.append(_settled(intended, now, delivered=False, told=how.tried, channel=post.name))
+            continue
+        written = post.writer.to_user(
+            facts_of(record, intended.outcome), Reader(contact.locale, contact.time_zone, contact.name)
+        )
+        letters[record.legal] = intended, _letter(intended, written, address)
+    if lost:
+        ledger.append(lost)
+    return _send(letters, ledger, keyring, post, now)
+
+
+def answer_authorities(
+    addresses: Mapping[str, PersonalText], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
+) -> Mapping[str, Delivery]:
+    """Send their answers to authorities that gave an address, by legal request. Raises `ChannelError`."""
+    records = [
+        one for one in ledger.legal_requests(open_only=True) if one.legal in addresses and not one.answered
+    ]
+    _intend(records, Addressee.AUTHORITY, ledger, keyring, post.domain, now)
+    known = {one.legal: one for one in ledger.legal_requests(open_only=True)}
+    letters: dict[str, tuple[LetterIntended, Letter]] = {}
+    for record in (known[one.legal] for one in records):
+        intended = record.intended(Addressee.AUTHORITY)
+        if intended is not None:
+            written = post.writer.to_authority(facts_of(record, intended.outcome))
+            letters[record.legal] = intended, _letter(intended, written, addresses[record.legal])
+    return _send(letters, ledger, keyring, post, now)
+
+
+def note_draft(record: LegalRecord, ledger: Ledger, *, name: str, now: datetime) -> None:
+    """Record that the answer to an authority lies in a Secret of this name."""
+    if record.decided is None:
+        return
+    number = record.next_number(Addressee.AUTHORITY)
+    intended = LetterIntended(record.legal, now, Addressee.AUTHORITY, number, "", record.decided.outcome)
+    ledger.append([intended, _settled(intended, now, delivered=True, told=name, channel=SECRET)])
+
+
+def facts_of(record: LegalRecord, outcome: LegalOutcome) -> NoticeFacts:
+    """Return what a letter tells that says this became of a request."""
+    registered, order = record.registered, record.order
+    preserved = registered.kind is LegalKind.PRESERVATION and outcome not in (
+        LegalOutcome.REFUSED,
+        LegalOutcome.REJECTED,
+    )
+    return NoticeFacts(
+        kind=registered.kind.value,
+        authority=registered.authority,
+        level=registered.level,
+        country=registered.country,
+        received_at=registered.received_at,
+        outcome="Preserved" if preserved else outcome.value,
+        reason=legal.NO_COURT_ORDER if outcome is LegalOutcome.REJECTED else legal.REVIEWED,
+        reference=registered.reference,
+        court=order.court if order else None,
+        docket=order.docket if order else None,
+        held_back_until=held_back_until(record),
+        legal_basis=record.gag.legal_basis if record.gag else None,
+    )
+
+
+def _may_be_told(record: LegalRecord) -> bool:
+    """Tell whether there is something to tell: also once more to who could not be reached."""
+    letter = record.letters.get(Addressee.USER)
+    undeliverable = letter is not None and letter.settled is not None and not letter.settled.delivered
+    return record.decided is not None and (not record.told or undeliverable)
+
+
+def _intend(
+    records: Sequence[LegalRecord],
+    to: Addressee,
+    ledger: Ledger,
+    keyring: Keyring,
+    domain: str,
+    now: datetime,
+) -> None:
+    intents: list[LegalFact] = []
+    for record in records:
+        if record.intended(to) is not None or record.decided is None:
+            continue
+        number = record.next_number(to)
+        digest = keyring.fingerprint("message-id", record.legal, to.value, str(number)).hex()[:40]
+        intents.append(
+            LetterIntended(record.legal, now, to, number, f"{digest}@{domain}", record.decided.outcome)
+        )
+    if intents:
+        ledger.append(intents)
+
+
+def _letter(intended: LetterIntended, written: Written, to: PersonalText) -> Letter:
+    return Letter(
+        message_id=intended.message_id,
+        to=to,
+        subject=written.subject,
+        text=written.text,
+        at=intended.at,
+        language=written.language,
+        html=written.html,
+    )
+
+
+def _send(
+    letters: Mapping[str, tuple[LetterIntended, Letter]],
+    ledger: Ledger,
+    keyring: Keyring,
+    post: Post,
+    now: datetime,
+) -> Mapping[str, Delivery]:
+    if not letters:
+        return {}
+    told = post.channel.send([letter for _, letter in letters.values()])
+    silent = Delivery(DeliveryResult.LATER, "the channel did not say what became of it")
+    deliveries = {one: told.get(letter.message_id, silent) for one, (_, letter) in letters.items()}
+    facts: list[LegalFact] = []
+    for one, delivery in deliveries.items():
+        intended, letter = letters[one]
+        if delivery.result is DeliveryResult.LATER:
+            continue
+        delivered = delivery.result is DeliveryResult.SENT
+        refused = None if delivered else email_digest(keyring, letter.to.reveal())
+        facts.append(
+            _settled(
+                intended, now, delivered=delivered, told=delivery.told, channel=post.name, address=refused
+            )
+        )
+    if facts:
+        ledger.append(facts)
+    return deliveries
+
+
+def _settled(
+    intended: LetterIntended,
+    now: datetime,
+    *,
+    delivered: bool,
+    told: str,
+    channel: str,
+    address: bytes | None = None,
+) -> LetterSettled:
+    return LetterSettled(intended.legal, now, intended.to, intended.number, delivered, told, channel, address)
