@@ -510,25 +510,27 @@ class LegalInLedgerContract:
 
     # Crashes
 
-    def test_a_killed_process_leaves_the_address_exactly_where_the_user_is_still_to_be_told(
+    def test_a_process_killed_at_any_commit_leaves_the_address_exactly_where_the_user_is_to_be_told(
         self, ledger: Ledger, opened: Callable[[], SqlLedger], url: str, keys: Path
     ) -> None:
-        for acknowledged_before_death in (1, 2, 15):
-            with subprocess.Popen(
-                [sys.executable, "-c", _TELLS_UNTIL_KILLED, url, str(keys), str(acknowledged_before_death)],
+        for commits_before_death in range(4):
+            child = subprocess.run(
+                [sys.executable, "-c", _TELLS_UNTIL_KILLED, url, str(keys), str(commits_before_death)],
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": str(OPERATOR)},
-            ) as child:
-                assert child.stdout is not None
-                lines = [child.stdout.readline().strip() for _ in range(acknowledged_before_death)]
-                os.kill(child.pid, signal.SIGKILL)
-                lines += child.stdout.read().splitlines()
+                check=False,
+            )
+            assert child.returncode == -signal.SIGKILL
+            lines = child.stdout.splitlines()
+            assert len(lines) == commits_before_death  # each append is one of them
             survivor = opened()
             assert survivor.verify() == survivor.position()
             records = {one.legal: one for one in survivor.legal_requests()}
-            assert {line.partition(" ")[2] for line in lines} <= records.keys()
-            assert all(records[line.partition(" ")[2]].told for line in lines if line.startswith("told"))
+            of_this_run = {legal for legal in records if legal.startswith(f"{commits_before_death}-")}
+            assert of_this_run == {line.partition(" ")[2] for line in lines}
+            told = {line.partition(" ")[2] for line in lines if line.startswith("told")}
+            assert {legal for legal in of_this_run if records[legal].told} == told
             to_be_told = {legal for legal, one in records.items() if not one.told}
             assert survivor.sealed(records).keys() == to_be_told
             assert {legal for legal, one in records.items() if one.address_kept} == to_be_told
@@ -537,17 +539,26 @@ class LegalInLedgerContract:
 
 
 _TELLS_UNTIL_KILLED = """
-import sys
+import os, signal, sys
 from datetime import UTC, datetime
+from sqlalchemy import event
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.domain.legal_facts import *
 
-now, run = datetime.now(UTC), sys.argv[3]
+now, run, commits = datetime.now(UTC), sys.argv[3], 0
 rejected, user = LegalOutcome.REJECTED, Addressee.USER
 ledger = open_ledger(sys.argv[1], FileKeyring(sys.argv[2]))
 ledger.take_over()
-for number in range(1, 100_000):
+
+@event.listens_for(ledger._engine, "commit")  # tells before the database is asked
+def die(_connection):
+    global commits
+    if commits == int(run):
+        os.kill(os.getpid(), signal.SIGKILL)
+    commits += 1
+
+for number in range(1, 100):
     one = f"{run}-{number}"
     order = LegalRegistered(
         one, "shop", f"order-{one}", "", now, LegalKind.DISCLOSURE, "Nowhere", "Local", "DE", now
