@@ -164,6 +164,8 @@ def evolve_legal(record: LegalRecord | None, fact: LegalFact) -> LegalRecord:
     Raises `IllegalTransition` for a fact that can't follow, and leaves everything as it was.
     """
     evolved = _evolved(record, fact)
+    if evolved.address_kept and evolved.told:
+        evolved = replace(evolved, address_kept=False)  # what was sealed for the notice is destroyed
     if evolved.open:
         return evolved
     return replace(evolved, emails=(), registered=replace(evolved.registered, emails=()))
@@ -227,9 +229,7 @@ def _settled(record: LegalRecord, fact: LetterSettled) -> LegalRecord:
     letter = record.letters.get(fact.to)
     if letter is None or letter.intended.number != fact.number:
         raise IllegalTransition(f"letter {fact.number} of {fact.legal} is settled and was never intended")
-    letters = {**record.letters, fact.to: replace(letter, settled=fact)}
-    kept = record.address_kept and fact.to is not Addressee.USER  # what was sealed for it is destroyed
-    return replace(record, letters=letters, address_kept=kept)
+    return replace(record, letters={**record.letters, fact.to: replace(letter, settled=fact)})
 
 
 # What is decided, by the policy: pure
