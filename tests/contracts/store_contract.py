@@ -21,7 +21,7 @@ from lethe.domain.identifiers import (
 from lethe.domain.journal import HeadMove
 from lethe.domain.tombstones import Fingerprints, Tombstone, as_it_was_found, who_came_back
 from lethe.ports.keys import Keyring
-from lethe.ports.stores import ErasureOutcome, FoundRecord, Residue, Store, Wanted
+from lethe.ports.stores import Contact, ErasureOutcome, FoundRecord, Residue, Store, Wanted
 
 _names = itertools.count(1)
 
@@ -87,6 +87,10 @@ class World(ABC):
 
     def find_by_email(self, email: str) -> Sequence[FoundRecord]:
         return self.find(email_identifier(email))
+
+    def reach(self, *identifiers: Identifier) -> Sequence[Contact]:
+        """Return how one person is reached."""
+        return self.store.contacts([Wanted("request", identifiers)]).get("request", ())
 
     def tombstones_of(self, *persons: Person) -> list[Tombstone]:
         """Find persons and return the tombstones of all their records."""
@@ -228,3 +232,52 @@ class StoreContract:
             "\0",
         ):
             assert not world.find(Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(text)))
+
+    def test_a_person_is_reached_by_the_address_and_the_name_that_stand_there(self, world: World) -> None:
+        person = somebody()
+        world.enter(person)
+        (found,) = world.find_by_email(person.email)
+        (contact,) = world.reach(email_identifier(person.email.upper()))
+        assert (contact.table, contact.key, contact.cleared) == (found.table, found.key, False)
+        assert contact.email is not None
+        assert contact.email.reveal() == person.email
+        assert contact.name is not None
+        assert contact.name.reveal() == f"{person.first_name} {person.last_name}"
+
+    def test_each_request_gets_its_own_persons_contact_and_nobodys_gets_none(self, world: World) -> None:
+        persons = [somebody() for _ in range(5)]
+        for person in persons:
+            world.enter(person)
+        wanted = [Wanted(one.first_name, (email_identifier(one.email),)) for one in (*persons, somebody())]
+        again = Wanted("again", (email_identifier(persons[0].email.lower()),))
+        contacts = world.store.contacts([*wanted, again])
+        emails = {
+            request: [one.email.reveal() for one in found if one.email is not None]
+            for request, found in contacts.items()
+        }
+        assert emails == {one.first_name: [one.email] for one in persons} | {"again": [persons[0].email]}
+
+    def test_nobody_is_reached_by_what_an_erasure_wrote(self, world: World) -> None:
+        person = somebody()
+        world.enter(person)
+        (tombstone,) = world.tombstones_of(person)
+        world.erase([tombstone])
+        assert not world.reach(email_identifier(person.email))
+        key = Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(tombstone.key))
+        assert all(
+            one == Contact(tombstone.table, tombstone.key, None, cleared=True) for one in world.reach(key)
+        )
+
+    def test_looking_for_contacts_changes_nothing(self, world: World) -> None:
+        person = somebody()
+        world.enter(person)
+        before = world.everything()
+        assert world.reach(email_identifier(person.email))
+        assert world.everything() == before
+
+    def test_a_person_does_not_show_in_a_contacts_repr(self, world: World) -> None:
+        person = somebody()
+        world.enter(person)
+        contacts = world.reach(email_identifier(person.email))
+        assert contacts
+        assert not any(text.lower() in repr(contacts).lower() for text in person.texts)

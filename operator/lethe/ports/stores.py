@@ -126,6 +126,25 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """How a person whom a store holds is reached.
+
+    `email` is `None` where there is no address that could be written to. `locale` and `time_zone` are as
+    they stand there (`de-AT`, `Europe/Vienna`, or whatever the application writes), `name` is first and
+    last name with one blank between. `cleared` says that the record was erased: then all of them are
+    `None`, because what stands there is what the erasure wrote.
+    """
+
+    table: str
+    key: str
+    email: PersonalText | None
+    locale: str | None = None
+    time_zone: str | None = None
+    name: PersonalText | None = None
+    cleared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a store refused one record: its code and what it named (table, column, constraint), no values."""
 
@@ -192,6 +211,16 @@ class Store(Protocol):
 
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """Find every record of the wanted persons, each compared exactly.
+
+        Raises `StoreUnreachable`, `AnswerUntrusted`.
+        """
+        ...
+
+    def contacts(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[Contact, ...]]:
+        """Return how each wanted person is reached, by request, in one read-only transaction.
+
+        They are found as `find` finds them; a person without records is absent. Of a person with more
+        records than are allowed, as many as are allowed are returned.
 
         Raises `StoreUnreachable`, `AnswerUntrusted`.
         """

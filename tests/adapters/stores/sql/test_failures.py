@@ -163,6 +163,7 @@ class TestNothingPersonalIsShown:
         for ask in (
             lambda: site.erase(tombstones),
             lambda: site.find_by_email(person.email),
+            lambda: site.reach(email_identifier(person.email)),
             lambda: site.check(tombstones),
             lambda: site.store.plan(tombstones),
             site.port.prove,
@@ -197,6 +198,7 @@ class TestNothingPersonalIsShown:
                 person = somebody()
                 sql.execute("SET log_statement = 'none'; SET log_min_duration_statement = -1")
                 site.enter(person)
+                assert site.reach(email_identifier(person.email))
                 tombstones = site.tombstones_of(person)
                 site.erase(tombstones)
                 site.check(tombstones)

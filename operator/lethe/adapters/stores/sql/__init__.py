@@ -8,7 +8,7 @@
 | `values` | keys, e-mail candidates and the values that an erasure writes |
 | `proving` | whether a mapping fits the live schema |
 | `journal`, `positions` | head and entries; how far keys and sequences have been given out |
-| `finding`, `staging`, `erasing`, `checking` | one use of the store each |
+| `finding`, `contacting`, `staging`, `erasing`, `checking` | one use of the store each |
 | `store` | `SqlStore`, which puts them together |
 
 Another dialect comes as a second set of `postgres`, `catalog` and the statements, picked in `store`.

@@ -15,7 +15,6 @@ from lethe.domain.identifiers import IdentifierKind, PersonalText, masked_as_per
 from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
 
 ROW_SECURITY_OFF, EMPTY = "row-security-off", "empty"
-_WANTED = name("pg_temp", "lethe_wanted")
 _CANARY = -1
 # One address on many rows stops for a person to look; reading all of a million rows would help nobody.
 _MOST_PROPOSED = 1_000
@@ -27,6 +26,20 @@ class Searched:
 
     kind: IdentifierKind
     column: Column
+
+    @property
+    def staged(self) -> sql.Identifier:
+        """Return the temporary table that holds what is looked for."""
+        return name("pg_temp", f"lethe_wanted_{self.kind}")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A row of the person that is wanted `ix`-th, and what the further columns hold that were asked for."""
+
+    ix: int
+    record: FoundRecord
+    texts: tuple[PersonalText | None, ...] = ()
 
 
 def searchable(shape: Shape, *, primary: bool) -> list[Searched]:
@@ -42,6 +55,16 @@ def searchable(shape: Shape, *, primary: bool) -> list[Searched]:
     return found
 
 
+def _asked(search: Searched, wanted: Sequence[Wanted]) -> list[tuple[int, PersonalText]]:
+    """Return what to search for in a column, each with the index of the person who is wanted by it."""
+    return [
+        (ix, known.value)
+        for ix, one in enumerate(wanted)
+        for known in one.identifiers
+        if known.kind is search.kind
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """A search for a set of persons, in one transaction with one snapshot."""
@@ -55,25 +78,43 @@ class Search:
 
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """Return what there is of each wanted person. Raises `AnswerUntrusted` if a canary is missed."""
-        searches = searchable(self.shape, primary=self.primary)
-        kinds = {search.kind for search in searches}
+        kinds = {search.kind for search in searchable(self.shape, primary=self.primary)}
         unaskable = frozenset(
             one.request for one in wanted if not any(known.kind in kinds for known in one.identifiers)
         )
         found: dict[str, dict[str, FoundRecord]] = {}
-        empty = True
-        for search in searches:
-            canary = self._canary(search)
-            empty = empty and canary is None
-            for ix, record in self._search(search, wanted, canary):
-                of_request = found.setdefault(wanted[ix].request, {})
-                if len(of_request) <= self.max_records:
-                    of_request.setdefault(record.key, record)
+        for match in self.matches(wanted):
+            of_request = found.setdefault(wanted[match.ix].request, {})
+            if len(of_request) <= self.max_records:
+                of_request.setdefault(match.record.key, match.record)
         return Finding(
             {request: tuple(records.values()) for request, records in found.items()},
-            EMPTY if empty and self._is_empty() else ROW_SECURITY_OFF,
+            EMPTY if self._is_empty() else ROW_SECURITY_OFF,
             unaskable,
         )
+
+    def matches(self, wanted: Sequence[Wanted], columns: Sequence[str] = ()) -> Iterator[Match]:
+        """Yield the rows of every wanted person, by each identifier, with what `columns` hold.
+
+        From its first row on the transaction is read-only. Raises `AnswerUntrusted` if a canary is missed.
+        """
+        searches = [
+            (search, asked)
+            for search in searchable(self.shape, primary=self.primary)
+            if (asked := _asked(search, wanted))
+        ]
+        for search, _ in searches:
+            self.cursor.execute(
+                compose(
+                    "CREATE TEMP TABLE {staged} (ask integer, form {type}) ON COMMIT DROP",
+                    staged=search.staged,
+                    type=search.column.staged,
+                )
+            )
+        # Temporary tables can be filled, but not made, by a transaction that is read-only.
+        self.cursor.execute("SET TRANSACTION READ ONLY")
+        for search, asked in searches:
+            yield from self._search(search, asked, columns)
 
     def _is_empty(self) -> bool:
         query = compose("SELECT EXISTS (SELECT FROM {table})", table=self.shape.subjects.sql)
@@ -92,22 +133,17 @@ class Search:
         return None if row is None else masked_as_personal(row[0])
 
     def _search(
-        self, search: Searched, wanted: Sequence[Wanted], canary: PersonalText | None
-    ) -> Iterator[tuple[int, FoundRecord]]:
-        asked: list[tuple[int, PersonalText]] = [
-            (ix, known.value)
-            for ix, one in enumerate(wanted)
-            for known in one.identifiers
-            if known.kind is search.kind
-        ]
-        if not asked:
-            return
+        self, search: Searched, asked: list[tuple[int, PersonalText]], columns: Sequence[str]
+    ) -> Iterator[Match]:
+        canary = self._canary(search)
         if canary is not None:
             asked.append((_CANARY, canary))
         by_email = search.kind is IdentifierKind.EMAIL
         self._stage(search, asked)
         seen_canary = canary is None
-        for ask, value, key, created, email, constant, *differing in self.cursor.execute(self._query(search)):
+        for ask, value, key, created, email, constant, *texts in self.cursor.execute(
+            self._query(search, columns)
+        ):
             ix, asked_for = asked[ask]
             same = same_email(asked_for.reveal(), value) if by_email else asked_for.reveal() == value
             if not same:
@@ -115,15 +151,17 @@ class Search:
             if ix == _CANARY:
                 seen_canary = True
                 continue
-            yield (
+            further = texts[: len(columns)]
+            yield Match(
                 ix,
                 FoundRecord(
                     self.shape.mapping.table,
                     key,
                     created,
                     masked_as_personal(email),
-                    cleared=not constant and self._as_written(key, differing),
+                    cleared=not constant and self._as_written(key, texts[len(columns) :]),
                 ),
+                tuple(masked_as_personal(text) for text in further),
             )
         if not seen_canary:
             raise AnswerUntrusted(
@@ -132,13 +170,6 @@ class Search:
             )
 
     def _stage(self, search: Searched, asked: Sequence[tuple[int, PersonalText]]) -> None:
-        self.cursor.execute("DROP TABLE IF EXISTS pg_temp.lethe_wanted")
-        self.cursor.execute(
-            compose(
-                "CREATE TEMP TABLE lethe_wanted (ask integer, form {type}) ON COMMIT DROP",
-                type=search.column.staged,
-            )
-        )
         canonical = CANONICAL.get(search.column.base)
 
         def forms() -> Iterator[tuple[int, str]]:
@@ -152,11 +183,11 @@ class Search:
                     if encodable(form, self.encoding):
                         yield ask, form
 
-        copy_in(self.cursor, _WANTED, ["ask", "form"], forms())
+        copy_in(self.cursor, search.staged, ["ask", "form"], forms())
         # Not of the column `form`: statistics would keep samples of the addresses in the catalog.
-        self.cursor.execute("ANALYZE pg_temp.lethe_wanted (ask)")
+        self.cursor.execute(compose("ANALYZE {staged} (ask)", staged=search.staged))
 
-    def _query(self, search: Searched) -> sql.Composed:
+    def _query(self, search: Searched, columns: Sequence[str]) -> sql.Composed:
         column = name("u", search.column.name)
         matches = [compose("{column} = w.form", column=column)]
         if search.kind is IdentifierKind.EMAIL:
@@ -170,7 +201,7 @@ class Search:
                 compose(
                     "SELECT w.ask, u.{key} AS key FROM {wanted} AS w JOIN {table} AS u ON {match}",
                     key=name(mapping.key),
-                    wanted=_WANTED,
+                    wanted=search.staged,
                     table=self.shape.subjects.sql,
                     match=match,
                 )
@@ -179,13 +210,14 @@ class Search:
             " UNION ",
         )
         return compose(
-            "SELECT p.ask, {column}::text, {seen}, {constant}{differing} FROM ("
+            "SELECT p.ask, {column}::text, {seen}, {constant}{further}{differing} FROM ("
             "SELECT ask, key, pg_catalog.row_number() OVER (PARTITION BY ask ORDER BY key) AS n"
             " FROM ({proposed}) AS q) AS p JOIN {table} AS u ON u.{key} = p.key"
             " WHERE p.n <= {most} ORDER BY p.ask, p.n",
             column=column,
             seen=seen_columns(self.shape, "u"),
             constant=uncleared(self.shape, mapping.table, constant, "u") if constant else raw("false"),
+            further=listed((compose(", {c}::text", c=name("u", called)) for called in columns), ""),
             differing=listed((compose(", {c}::text", c=name("u", rule.column)) for rule in differing), ""),
             proposed=proposed,
             table=self.shape.subjects.sql,

@@ -10,6 +10,7 @@ from lethe.adapters.stores.sql import looking
 from lethe.adapters.stores.sql import positions as key_positions
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
+from lethe.adapters.stores.sql.contacting import contacts_of
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
 from lethe.adapters.stores.sql.errors import reduced
 from lethe.adapters.stores.sql.finding import Search
@@ -23,6 +24,7 @@ from lethe.domain.mapping import ProvedMapping, SubjectMapping
 from lethe.domain.tombstones import Judge, Tombstone
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
+    Contact,
     ErasureOutcome,
     Finding,
     JournalEntry,
@@ -96,9 +98,13 @@ class SqlStore:
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """See `Store.find`."""
         with self._sessions.transaction(repeatable=True) as cursor:
-            shape = _shape(cursor, self._proved)
-            search = Search(cursor, shape, self._tokens, self._primary, self._max_records, _encoding(cursor))
-            return search.find(wanted)
+            return self._search(cursor).find(wanted)
+
+    @reduced
+    def contacts(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[Contact, ...]]:
+        """See `Store.contacts`."""
+        with self._sessions.transaction(repeatable=True) as cursor:
+            return contacts_of(self._search(cursor), wanted, earlier=self._mappings.values())
 
     @reduced
     def plan(self, tombstones: Sequence[Tombstone]) -> Mapping[int, Mapping[str, int]]:
@@ -254,6 +260,10 @@ class SqlStore:
             named = self._mapping.table.split(".", 1)
             schema = named[0] if len(named) == 2 else str(row[0]) if row else "public"
         return Journal(schema, ledger_id=self._ledger_id, store=self._store, keyring=self._keyring)
+
+    def _search(self, cursor: Cursor) -> Search:
+        shape = _shape(cursor, self._proved)
+        return Search(cursor, shape, self._tokens, self._primary, self._max_records, _encoding(cursor))
 
     def _batches(
         self, cursor: Cursor, tombstones: Sequence[Tombstone], shapes: dict[str, Shape]

@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lethe.adapters.stores.tryton.reading import AT_ONCE, Reader, Row
-from lethe.adapters.stores.tryton.records import PARTY, Family
-from lethe.domain.identifiers import IdentifierKind, normalised_email
+from lethe.adapters.stores.tryton.records import PARTY, Family, Mechanism
+from lethe.domain.identifiers import IdentifierKind, PersonalText, normalised_email
 from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search found: by request the addresses and the parties that carry one, and their families.
+
+    `proof` is how an absence was proved. A party may be without a family: it was deleted meanwhile.
+    """
+
+    addresses: Mapping[str, frozenset[str]]
+    parties: Mapping[str, tuple[int, ...]]
+    families: Mapping[int, Family]
+    proof: str
 
 
 def find(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None, max_records: int) -> Finding:
     """Return every party that carries an address of a wanted person.
 
+    Of a person with more than `max_records` parties, `max_records` + 1 are returned.
+
+    Raises `AnswerUntrusted`, `StoreUnreachable`.
+    """
+    search = search_for(reader, wanted, canary=canary)
+    # One more than may be: the caller stops this person for it, and nobody else.
+    records = {
+        request: tuple(
+            _record(search.families.get(party), search.addresses[request])
+            for party in parties[: max_records + 1]
+        )
+        for request, parties in search.parties.items()
+    }
+    unaskable = frozenset(request for request, asked in search.addresses.items() if not asked)
+    return Finding(records, search.proof, unaskable)
+
+
+def search_for(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None) -> Search:
+    """Return the parties that carry an address of a wanted person.
+
     Each question also asks for the canary, else for an address that is known to be there (`witness`), and
     an address that nobody can have must find nobody;
-    only a database without any e-mail address (`empty`) is believed without. Of a person with more than
-    `max_records` parties, `max_records` + 1 are returned.
+    only a database without any e-mail address (`empty`) is believed without.
 
     Raises `AnswerUntrusted`, `StoreUnreachable`.
     """
@@ -41,16 +74,12 @@ def find(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None, max_re
         for party, address in held:
             if address in parties_of:
                 parties_of[address].add(party)
-    found = reader.families({party for parties in parties_of.values() for party in parties})
-    records: dict[str, tuple[FoundRecord, ...]] = {}
-    for request, addresses in emails.items():
-        parties = sorted({party for address in addresses for party in parties_of[address]})
-        if parties:
-            # One more than may be: the caller stops this person for it, and nobody else.
-            records[request] = tuple(
-                _record(found.get(party), addresses) for party in parties[: max_records + 1]
-            )
-    return Finding(records, proof, frozenset(request for request, asked in emails.items() if not asked))
+    families = reader.families({party for parties in parties_of.values() for party in parties})
+    parties = {
+        request: tuple(sorted({party for address in addresses for party in parties_of[address]}))
+        for request, addresses in emails.items()
+    }
+    return Search(emails, {request: ids for request, ids in parties.items() if ids}, families, proof)
 
 
 def canary_party(reader: Reader, canary: str) -> int:
@@ -80,15 +109,20 @@ def _known(reader: Reader, canary: str | None) -> tuple[str | None, str]:
     return None, "empty"
 
 
-def _record(family: Family | None, addresses: frozenset[str]) -> FoundRecord:
-    """Return a party as it was found; what the party itself holds must be what was searched for.
+def address_of(family: Family | None, addresses: frozenset[str]) -> tuple[Family, Mechanism, PersonalText]:
+    """Return a family, its mechanism that holds what was searched for, and the address as it stands there.
 
-    Raises `AnswerUntrusted`.
+    Raises `AnswerUntrusted` for a party that holds no such address.
     """
-    texts = (text for one in (family.mechanisms if family else ()) for text in (one.value, one.compact))
-    matching = next((one for one in texts if one and normalised_email(one) in addresses), None)
-    if family is None or matching is None:
-        raise AnswerUntrusted("a party was found by an address that it does not hold")
+    for one in family.mechanisms if family else ():
+        for text in (one.value, one.compact):
+            if family is not None and text and normalised_email(text) in addresses:
+                return family, one, text
+    raise AnswerUntrusted("a party was found by an address that it does not hold")
+
+
+def _record(found: Family | None, addresses: frozenset[str]) -> FoundRecord:
+    family, _, matching = address_of(found, addresses)
     return FoundRecord(
         PARTY,
         str(family.root.id),

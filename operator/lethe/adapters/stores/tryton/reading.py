@@ -141,6 +141,24 @@ class Reader:
             found |= self._families(asked[start : start + AT_ONCE], witness)
         return found
 
+    def language_codes(self, parties: Iterable[int]) -> dict[int, str]:
+        """Return the code (`de`, `es_419`) of each party's language, of those that have one.
+
+        It is the language that Tryton shows to a user who is in no company.
+        """
+        asked = sorted(set(parties))
+        codes: dict[int, str] = {}
+        for start in range(0, len(asked), AT_ONCE):
+            chunk = asked[start : start + AT_ONCE]
+            rows = self.rows(PARTY, [["id", "in", chunk]], ("lang",))
+            _require_asked(PARTY, rows, {"id": chunk})
+            spoken = sorted({row["lang"] for row in rows if is_record_id(row["lang"])})
+            named = self.rows("ir.lang", [["id", "in", spoken]], ("code",)) if spoken else []
+            _require_asked("ir.lang", named, {"id": spoken})
+            code_of = {row["id"]: _text(row, "code") for row in named}
+            codes |= {row["id"]: code for row in rows if (code := code_of.get(row["lang"]))}
+        return codes
+
     def _families(self, asked: list[int], witness: int | None) -> dict[int, Family]:
         rows = self._present(asked, witness)
         root_of = {key: key for key in rows}

@@ -65,6 +65,11 @@ class Mechanism:
         )
 
     @property
+    def value_was_erased(self) -> bool:
+        """Tell whether an erasure went over the value, whatever the second copy still holds."""
+        return self.value in _ERASED_TEXTS
+
+    @property
     def emails(self) -> tuple[PersonalText, ...]:
         """Return the addresses that this row holds as e-mail, and those that somebody's earlier use of the
         wizard left in the second copy."""

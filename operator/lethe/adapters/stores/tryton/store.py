@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lethe.adapters.stores.tryton.contacting import contacts_of
 from lethe.adapters.stores.tryton.erasing import erase_family, try_wizard
 from lethe.adapters.stores.tryton.finding import canary_party, find
 from lethe.adapters.stores.tryton.jsonrpc import CallRefused, JsonRpc
@@ -24,6 +25,7 @@ from lethe.domain.tombstones import Identity, Judge, SeenRecord, Tombstone
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
     AnswerUntrusted,
+    Contact,
     ErasureOutcome,
     Finding,
     JournalEntry,
@@ -132,6 +134,13 @@ class TrytonStore:
         Raises `StoreUnreachable`, `AnswerUntrusted`.
         """
         return find(self._reader, wanted, canary=self._canary, max_records=self._max_records)
+
+    def contacts(self, wanted: Sequence[Wanted]) -> Mapping[str, tuple[Contact, ...]]:
+        """Return how each wanted person is reached; Tryton keeps no time zone of a party.
+
+        There is no transaction over several calls. Raises `StoreUnreachable`, `AnswerUntrusted`.
+        """
+        return contacts_of(self._reader, wanted, canary=self._canary, max_records=self._max_records)
 
     def plan(self, tombstones: Sequence[Tombstone]) -> Mapping[int, Mapping[str, int]]:
         """Return the rows by model that erasing each tombstone would change. Changes nothing."""
