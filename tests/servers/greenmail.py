@@ -94,6 +94,8 @@ class GreenMail(Server):
             "imaps.port": self._imap,
             "api.hostname": "127.0.0.1",
             "api.port": free_port(),
+            # By itself it gives up after two seconds, and stays as a process that serves nothing.
+            "startup.timeout": 120_000,
             "tls.keystore.file": pki / "server.p12",
             "tls.keystore.password": _KEYSTORE_PASSWORD,
             "users": ",".join(_user(address, password) for address, password in self._users.items()),
