@@ -27,6 +27,7 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.facts import MappingProved
+from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.replaying import ReplayState, replay
@@ -204,7 +205,7 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
         if episode.re_erased != tombstones:
             raise NotReplayed(f"{episode.re_erased} of {tombstones} were erased again")
         work.lap()
-        swept = sweep(store, ledger, token=token, now=datetime.now(UTC))
+        swept = sweep(store, ledger, Holds(), token=token, now=datetime.now(UTC))
         sweeping = work.lap()
         if swept.re_erased or swept.left_alone or swept.unclear:
             raise NotReplayed(f"the sweep after it found {swept}")
@@ -215,7 +216,7 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
 def _replay(store: GuardedStore, ledger: SqlLedger, token: int) -> None:
     for _ in range(_MOST_PASSES):
         (episode,) = ledger.episodes(store=STORE, open_only=True)
-        step = replay(store, episode, ledger, token=token, now=datetime.now(UTC))
+        step = replay(store, episode, ledger, Holds(), token=token, now=datetime.now(UTC))
         if step.state is ReplayState.SAFE:
             return
         if step.state is not ReplayState.WAITING:

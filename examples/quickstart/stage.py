@@ -11,12 +11,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from examples.quickstart import telling
 from examples.quickstart.bucket import Bucket
 from tests.cluster.build import binaries
-from tests.servers import ControlPlane, PostgresServer
+from tests.servers import ControlPlane, MailServer, PostgresServer
 from tests.servers.children import Child, free_port, wait_until
 from tests.servers.tryton import TrytonServer
 from tests.servers.versitygw import VersityServer
@@ -35,8 +36,10 @@ class Stage:
     postgres: PostgresServer
     tryton: TrytonServer
     bucket: Bucket
+    mail: MailServer
     operator: Child
     operator_log: Path
+    operator_environment: Mapping[str, str]
     ledger: Path
 
     @property
@@ -84,11 +87,17 @@ def set_stage(checkout: Path) -> Iterator[Stage]:
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         }
+        with telling.step("Starting a mail server"):
+            mail = curtain.enter_context(MailServer(directory / "mail"))
+        environment |= {"LETHE_SMTP_URL": mail.url, "LETHE_MAIL_FROM": "Privacy <privacy@site.example>"}
         log = directory / "operator.log"
         operator = Child([Path(sys.executable).parent / "lethe", "run"], log=log, env=environment)
-        curtain.callback(operator.stop)
         ledger = directory / "operator" / "ledger.db"
-        yield Stage(directory, shell, cluster, postgres, tryton, Bucket(s3), operator, log, ledger)
+        stage = Stage(
+            directory, shell, cluster, postgres, tryton, Bucket(s3), mail, operator, log, environment, ledger
+        )
+        curtain.callback(_stop_operator, stage)
+        yield stage
 
 
 def start_operator(stage: Stage) -> None:
@@ -104,6 +113,20 @@ def start_operator(stage: Stage) -> None:
 
     stage.operator.start()
     wait_until(ready, what="the operator to be ready", children=[stage.operator])
+
+
+def _stop_operator(stage: Stage) -> None:
+    stage.operator.stop()  # whichever it is by then
+
+
+def restart_later(stage: Stage, ahead: timedelta) -> None:
+    """Start the operator, which was stopped, in a time to come."""
+    stage.operator = Child(
+        [sys.executable, "-m", "examples.quickstart.later", str(ahead.total_seconds())],
+        log=stage.operator_log,
+        env={**stage.operator_environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    start_operator(stage)
 
 
 def _operators_settings(directory: Path) -> Mapping[str, str]:

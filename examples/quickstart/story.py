@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from examples.quickstart.authorities import GAGGED, REJECTED, authorities_ask
 from examples.quickstart.bucket import NIGHTS
 from examples.quickstart.looking import SiteSight, Watch, holding, parties_with, party_is_erased
 from examples.quickstart.people import Person, fill_site, made_up, sign_up
@@ -90,6 +91,7 @@ def _acts(stage: Stage, schema: str) -> Account:
         _erase(stage, company, account, backup)
         _restore(stage, company, account, backup)
         _next_night(stage, account)
+        authorities_ask(stage, account, company.site(REJECTED), company.site(GAGGED))
         _look_around(stage, company, account)
     except (CommandRefused, CommandFailed, ServerFailed, Failed):
         _show_log(stage)
@@ -401,9 +403,9 @@ def _restore(stage: Stage, company: Company, account: Account, backup: Backup) -
 
 
 def _look_around(stage: Stage, company: Company, account: Account) -> None:
-    heading("7  What is left behind")
+    heading("9  What is left behind")
     erased = [company.site(key).email for key in (BEFORE_THE_BACKUP, BY_ID, BY_EMAIL, SIGNED_UP_SINCE)]
-    erased.append(company.only_in_the_crm.email)
+    erased += [company.only_in_the_crm.email, company.site(GAGGED).email]
     files = [stage.operator_log, *sorted(stage.ledger.parent.glob("ledger.db*"))]
     if stage.cluster is not None:
         etcd = stage.directory / "etcd"
