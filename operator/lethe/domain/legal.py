@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import assert_never
 from zoneinfo import ZoneInfo
@@ -207,6 +207,9 @@ def _evolved(  # noqa: C901, PLR0911, PLR0912 - one case per fact
         case AddressKept():
             return replace(record, address_kept=True)
         case LetterIntended():
+            last = record.letters.get(Addressee.USER)
+            if fact.to is Addressee.USER and record.told and last and last.settled and last.settled.delivered:
+                raise IllegalTransition(f"letter {fact.number} of {fact.legal}, whose subject has been told")
             return replace(record, letters={**record.letters, fact.to: Letter(fact)})
         case LetterSettled():
             return _settled(record, fact)
@@ -258,9 +261,18 @@ def decision_of(
 def day_ends(until: date, time_zone: str) -> datetime:
     """Return the instant at which a day has ended in a time zone, in that zone.
 
-    Where no clock shows that midnight (summer time begins), it is the instant of the change.
+    Where no clock shows that midnight (summer time begins), it is the instant of the change. Where the clock
+    is put back over midnight, the day ends a second time, and that counts. The last day that there is ends
+    never, as far as any clock goes.
     """
-    return datetime.combine(until + timedelta(days=1), time(0), ZoneInfo(time_zone))
+    if until == date.max:  # somebody's way to say: for ever
+        return datetime.max.replace(tzinfo=UTC)
+    zone = ZoneInfo(time_zone)
+    first = datetime.combine(until + timedelta(days=1), time(0), zone)
+    second = first.replace(fold=1)  # the same as the first, but for the midnights that come twice
+    just_before = (second.astimezone(UTC) - timedelta.resolution).astimezone(zone)
+    came_back = second.utcoffset() < first.utcoffset() and just_before.date() <= until  # type: ignore[operator]
+    return second if came_back else first
 
 
 def gag_ends(gag: NonDisclosureOrdered | None) -> datetime | None:

@@ -150,6 +150,8 @@ def _holding(record: LegalRecord) -> Condition:
     where = ", ".join(name.rpartition("/")[2] for name in hold.stores) or "all stores"
     if hold.effective_at is None:
         message = f"waits for what had begun before in {where}"
+        if record.resolved_at is None:
+            message = "waits for the Primary, which has not been asked yet who the subject is"
         return Condition("Holding", FALSE, "Placing", message, hold.placed_at)
     until = f"until {instant(hold.until)}" if hold.until else "until a person lifts it"
     message = f"nothing of the subject is erased from {where}, and no snapshot of them pruned, {until}"

@@ -211,9 +211,9 @@ class Engine:
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.world.records[(record.accepted.namespace, record.accepted.name)] = record
         await self._persevere(self._list_backups)  # first: a store says which sources cover it
+        await self._persevere(self._list_legal)  # before any store: what is held must not be erased
         await self._persevere(self._list_stores)
         await self._persevere(self._list_restores)
-        await self._persevere(self._list_legal)
         self.started.set()
         loops: list[asyncio.Future[Any]] = [
             asyncio.create_task(loop, name=name)
@@ -356,8 +356,7 @@ class Engine:
             await self.restores.meet(manifest)
 
     async def _list_legal(self) -> None:
-        async for manifest in self._cluster.list("legalrequests", self._namespaces):
-            self.legal.ring(manifest, gone=False)
+        await self.legal.take_stock(self._namespaces)
 
     async def _list_backups(self) -> None:
         await self.backups.take_stock(self._namespaces)
@@ -366,10 +365,10 @@ class Engine:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
             try:
+                await self._list_legal()
                 await self._list_stores()
                 await self._list_restores()
                 await self._list_backups()
-                await self._list_legal()
                 async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
                     self.ring_request(manifest, listed=True)
             except (ClusterUnavailable, ClusterRefused) as away:

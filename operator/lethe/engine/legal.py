@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -72,6 +72,7 @@ class Legal:
         self._records: dict[str, LegalRecord] = {}
         self._placed: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._taking = asyncio.Lock()
 
     # doorbells
 
@@ -81,10 +82,17 @@ class Legal:
         if gone:
             self._world.legal.pop(place, None)
             self._dirty.pop(place, None)
-            return
-        if not self._is_echo(place, manifest):
+        elif not self._is_echo(place, manifest):
             self._dirty[place] = manifest
             self._wake.set()
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Take down every LegalRequest that there is, before anything that a hold of theirs forbids."""
+        async for manifest in self._cluster.list("legalrequests", namespaces):
+            self._dirty[place_of(manifest)] = manifest
+        async with self._taking:
+            await self._take_down(list(self._dirty))
+        self._wake.set()
 
     def _is_echo(self, place: Place, manifest: Manifest) -> bool:
         """Tell whether a request was taken down as it stands, with nothing left to try again."""
@@ -129,7 +137,8 @@ class Legal:
             if view is not None:
                 self._dirty.setdefault(place, view.manifest)
         if self._dirty:
-            await self._take_down(list(self._dirty))
+            async with self._taking:
+                await self._take_down(list(self._dirty))
         await self._reread()
         if any(record.open or self._telling.may_retry(record) for record in self._records.values()):
             await self._follow_holds()

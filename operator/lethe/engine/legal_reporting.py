@@ -54,9 +54,13 @@ class LegalReporting:
         sight = LegalSight(
             shown, notice, view.hindrance, view.document_problem, view.waits, view.answer_waits
         )
+        follows_from = (view.generation, sight)
+        if follows_from == view.shown:
+            return
         standing = standing_of_legal(sight)
         status = legal_status(shown, notice, standing, view.status, generation=view.generation, now=now)
         if not differs(status, view.status):
+            view.shown = follows_from
             return
         self._metrics.api_writes.labels("status").inc()
         try:
@@ -68,7 +72,7 @@ class LegalReporting:
             return
         if not written:
             return
-        before, view.status = view.status, status
+        before, view.status, view.shown = view.status, status, follows_from
         reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
         ready = standing.ready
         if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:

@@ -149,7 +149,7 @@ class Reporting:
 
     async def _tell(self, place: Place, view: RequestView, reason: str, message: str) -> None:
         """Write an event for what a person would want to see; waiting for a store is not among that."""
-        if reason in (Obstacle.ERASING.value, Obstacle.STORE_UNREACHABLE.value):
+        if reason in (Obstacle.ERASING.value, Obstacle.STORE_UNREACHABLE.value, Obstacle.PENDING.value):
             return
         regarding = {
             "kind": "DeletionRequest",
@@ -254,7 +254,8 @@ class Reporting:
             by_state[view.status.get("state") or "Pending"] += 1
         for state in ("Pending", "Planned", "Held", "Erasing", "Stalled", "Erased", "Purged"):
             self._metrics.requests.labels(state).set(by_state[state])
-        due = [record.accepted.due_at for record in open_records]
+        held = self._held()  # their clock stands still
+        due = [record.accepted.due_at for record in open_records if record.request not in held]
         self._metrics.overdue.set(sum(moment < now for moment in due))
         nearest = (min(due) - now).total_seconds() if due else math.nan
         self._metrics.nearest_deadline.set(nearest)
@@ -262,6 +263,16 @@ class Reporting:
             g.store.last_sweep_at for g in self._world.guards.values() if g.store and g.store.last_sweep_at
         ]
         self._metrics.sweep_age.set((now - min(swept)).total_seconds() if swept else math.nan)
+
+    def _held(self) -> frozenset[str]:
+        """Return the requests whose persons are held, openly or not."""
+        return frozenset(
+            request
+            for guard in self._world.guards.values()
+            if guard.store is not None
+            for request, hindrance in list(guard.store.hindrances.items())
+            if hindrance.obstacle in (Obstacle.HELD, Obstacle.PENDING)
+        )
 
 
 def _may_have_snapshots(source: SourceGuard) -> bool:

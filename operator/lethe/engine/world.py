@@ -119,6 +119,7 @@ class LegalView:
 
     `contact_secret` is where the authority's address stands. `hindrance` is what registering ran into,
     `document_problem` why the order's document could not be read, `waits` why its notice is not sent yet.
+    `shown` is what the status last written followed from.
     """
 
     manifest: Manifest
@@ -130,6 +131,7 @@ class LegalView:
     document_problem: str | None = None
     waits: str | None = None
     answer_waits: str | None = None
+    shown: object = None
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
 
 LOOK_AGAIN = timedelta(hours=1)
-"""How long somebody whom the Primary does not know is not looked for again."""
+"""How long an address that the Primary does not know is not looked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
 def _is_to_be_asked(record: LegalRecord, now: datetime) -> bool:
     if record.resolved_at is None:
         return True
-    return not record.subject_known and now - record.resolved_at >= LOOK_AGAIN
+    # Who has a key that nobody had when it was asked about signed up later, and is somebody else.
+    by_key = record.registered.subject_id is not None
+    return not by_key and not record.subject_known and now - record.resolved_at >= LOOK_AGAIN
 
 
 def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier, ...]:
