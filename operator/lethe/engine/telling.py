@@ -117,36 +117,36 @@ class Telling:
 
     async def _users_due(self, records: Sequence[LegalRecord], lately: Counter[str]) -> dict[str, Reached]:
         now = self._clocks.now()
-        disagreement: str | None = None
-        asked_clocks = False
+        candidates = [
+            one
+            for one in records
+            if one.decided is not None and not is_gagged(one, now) and (not one.told or self.may_retry(one))
+        ]
+        lapsed = [one for one in candidates if one.gag is not None and one.gag.lifted is None]
+        disagreement = await self._clocks.disagreement() if lapsed else None
         due: dict[str, Reached] = {}
-        for record in records:
-            view = self._world.legal.get(record.place)
-            again = record.told
-            if record.decided is None or is_gagged(record, now) or (again and not self.may_retry(record)):
-                continue
+        for record in candidates:
+            view, namespace = self._world.legal.get(record.place), record.registered.namespace
             waits: str | None = None
-            lapsed = record.gag is not None and record.gag.lifted is None
-            if lapsed and not asked_clocks:
-                disagreement, asked_clocks = await self._clocks.disagreement(), True
-            if lapsed and disagreement is not None:
+            fresh = record.intended(Addressee.USER) is None
+            if disagreement is not None and record in lapsed:
                 waits = f"the order has lapsed by this host's clock only: {disagreement}"
             elif self._post is None:
                 waits = NO_CHANNEL
             elif not self._is_time(record.legal, "user"):
                 continue
-            elif lately[record.registered.namespace] >= self._per_hour:
+            elif fresh and lately[namespace] >= self._per_hour:
                 waits = f"{self._per_hour} notices an hour are sent, and no more (LETHE_NOTICES_PER_HOUR)"
             else:
                 reached = await self._how_to_reach(record)
-                if isinstance(reached, str):
+                if not isinstance(reached, Reached):
                     waits = reached
-                elif not again or self._is_elsewhere(record, reached):
+                elif not record.told or self._is_elsewhere(record, reached):
                     due[record.legal] = reached
-                    lately[record.registered.namespace] += 1
+                    lately[namespace] += fresh
                 else:
                     self._pause(record.legal, "user", HOUR.total_seconds())
-            if view is not None and not again:
+            if view is not None and not record.told:
                 view.waits = waits
         return due
 
@@ -159,26 +159,23 @@ class Telling:
                 lately[record.registered.namespace] += 1
         return lately
 
-    async def _how_to_reach(self, record: LegalRecord) -> Reached | str:
-        """Return how the subject is reached, or what that waits for; the Primary is asked if need be."""
+    async def _how_to_reach(self, record: LegalRecord) -> Reached | str | None:
+        """Return how the subject is reached; else what that waits for, `None`: for the next visit only."""
         if record.address_kept:
             sealed = await asyncio.to_thread(self._ledger.sealed, [record.legal])
             return Reached(SealedSubject.read(sealed.get(record.legal)).contact, "the sealed address is gone")
         primary = self._world.primary_of(record.registered.namespace)
         if primary is None:
             return "this namespace has no DataStore with role Primary, which holds the address; apply one"
-        if record.resolved_at is None:
-            primary.wake.set()
-            return f"DataStore {primary.description.short_name} has not been asked for the address yet"
-        if not record.subject_known:
-            return "the Primary knows nobody of that key or address"
         found = self._found.pop(record.legal, None)
         if found is not None:
             return found
-        if record.legal not in primary.reach:
+        if record.subject_known and record.legal not in primary.reach:
             primary.reach.add(record.legal)
+        if record.resolved_at is None or record.subject_known:
             primary.wake.set()
-        return f"DataStore {primary.description.short_name} is asked for the address"
+        trouble = primary.trouble[1] if primary.trouble else primary.store.trouble if primary.store else None
+        return f"waits for DataStore {primary.description.short_name}: {trouble}" if trouble else None
 
     def _is_elsewhere(self, record: LegalRecord, reached: Reached) -> bool:
         """Tell whether somebody who could not be reached has another address by now."""
