@@ -143,13 +143,20 @@ class Legal:
         if any(record.open or self._telling.may_retry(record) for record in self._records.values()):
             await self._follow_holds()
             if await self._telling.turn(list(self._records.values()), self._wake.set):
-                await self._reread()
+                await self._reread(retried=True)
         self._reporting.measure(self._records.values())
         await self._reporting.report(self._records.values())
 
-    async def _reread(self) -> None:
-        """Read from the ledger what has become of the open requests, and tell what was sent of them."""
-        before = {legal: record for legal, record in self._records.items() if record.open}
+    async def _reread(self, *, retried: bool = False) -> None:
+        """Read from the ledger what has become of the open requests, and tell what was sent of them.
+
+        `retried`: of those as well that had ended with nobody told, and may have been tried again.
+        """
+        before = {
+            legal: record
+            for legal, record in self._records.items()
+            if record.open or (retried and self._telling.may_retry(record))
+        }
         current = await asyncio.to_thread(self._ledger.legal_requests, open_only=True)
         ended = before.keys() - {record.legal for record in current}
         if ended:
