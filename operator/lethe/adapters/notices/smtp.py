@@ -125,9 +125,9 @@ class SmtpChannel:
         except smtplib.SMTPServerDisconnected:
             told = "the mail server ended the connection, or did not answer in time"
         except socket.gaierror:
-            told = "the mail server's name is not known"
+            told = f"the mail server's name is not known (look at {URL})"
         except _BROKEN as broken:
-            told = f"the mail server can't be reached ({type(broken).__name__})"
+            told = f"the mail server can't be reached ({type(broken).__name__}; look at {URL})"
         else:
             told = ""
         return {
