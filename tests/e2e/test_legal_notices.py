@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -231,7 +232,7 @@ def test_whom_nobody_can_reach_is_said_loudly_and_nobody_else_is_told(
     wait_metric(operator, 'lethe_notices{state="Undeliverable"}', 3)
 
 
-def _loud(api: Api) -> list[dict[str, object]]:
+def _loud(api: Api) -> list[dict[str, Any]]:
     return [*events(api, "NoticeUndeliverable"), *events(api, "SubjectUnknown")]
 
 
