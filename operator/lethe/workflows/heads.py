@@ -82,12 +82,19 @@ def see_that_absences_count(
     In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
     comes back later. Raises `HeadMoved`.
     """
-    if all(request in finding.records for request in wanted):
-        return
+    if not all(request in finding.records for request in wanted):
+        see_that_it_is_in_step(store, ledger)
+
+
+def see_that_it_is_in_step(store: GuardedStore, ledger: Ledger) -> None:
+    """See that the store is where the ledger knows it: what was read of it just now is not a restored one's.
+
+    Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.
+    """
     if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
         return
     pulse = store.port.pulse()
     known = ledger.known_head(store.name)
     in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
     if pulse.being_filled or not in_step:
-        raise HeadMoved("the store is being filled, or went back: that somebody is not found proves nothing")
+        raise HeadMoved("the store is being filled, or went back: what was read in it proves nothing")

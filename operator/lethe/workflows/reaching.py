@@ -16,7 +16,7 @@ from lethe.domain.trust import key_in_doubt
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Contact, FoundRecord, Wanted
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.heads import see_that_absences_count
+from lethe.workflows.heads import see_that_it_is_in_step
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
 
@@ -35,7 +35,8 @@ class Reached:
 def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
     """Look in the Primary for the subjects of whom it has not been asked; tell whether there were any.
 
-    Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
+    Whom a key means that may have been given out again is not concluded from it. Raises `StoreUnreachable`,
+    `AnswerUntrusted`, `HeadMoved`.
     """
     namespace = store.description.namespace
     asked = [
@@ -46,12 +47,15 @@ def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
     sealed = ledger.sealed([one.legal for one in asked])
     wanted = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in asked]
     finding = store.port.find(wanted)
-    see_that_absences_count(store, ledger, finding, [one.legal for one in asked])
+    see_that_it_is_in_step(store, ledger)
+    keys = KeysOfPrimary.read(ledger, store.name)
     facts = []
     for one in asked:
         found = finding.records.get(one.legal, ())
         if not found and finding.proof is None:
             continue
+        if one.registered.subject_id is not None or one.subject_known:
+            found = tuple(record for record in found if _is_sure(store, one, record.key, record.email, keys))
         addresses = [record.email for record in found if record.email is not None and not record.cleared]
         facts.append(
             SubjectResolved(
@@ -87,7 +91,7 @@ def reach(store: GuardedStore, ledger: Ledger, wanted: Collection[str]) -> Mappi
 
     A key that a restore may have given to somebody else counts only with an address that is known.
 
-    Raises `StoreUnreachable`, `AnswerUntrusted`.
+    Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
     namespace = store.description.namespace
     records = [one for one in ledger.legal_requests(namespace=namespace) if one.legal in wanted]
@@ -96,6 +100,7 @@ def reach(store: GuardedStore, ledger: Ledger, wanted: Collection[str]) -> Mappi
     sealed = ledger.sealed([one.legal for one in records])
     asked = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in records]
     contacts = store.port.contacts([one for one in asked if one.identifiers])
+    see_that_it_is_in_step(store, ledger)
     keys = KeysOfPrimary.read(ledger, store.name)
     return {one.legal: _reached(store, one, contacts.get(one.legal, ()), keys) for one in records}
 
@@ -109,12 +114,7 @@ def _reached(
     living = [one for one in contacts if not one.cleared]
     if not living:
         return Reached(None, f"the person was erased from DataStore {name} before this request")
-    sure = [
-        one
-        for one in living
-        if not key_in_doubt(one.key, record.registered.at, keys.episodes, table=keys.table or "")[0]
-        or (one.email is not None and store.fingerprints.email(one.email.reveal()) in record.emails)
-    ]
+    sure = [one for one in living if _is_sure(store, record, one.key, one.email, keys)]
     if not sure:
         return Reached(
             None, f"DataStore {name} was restored since, and the key may mean somebody else by now"
@@ -130,7 +130,7 @@ def keep_addresses(
 ) -> tuple[list[AddressKept], dict[str, bytes]]:
     """Return what is to be sealed of those who are about to be erased and are still to be told something.
 
-    Raises `StoreUnreachable`, `AnswerUntrusted`.
+    Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
     namespace = store.description.namespace
     to_tell = [
@@ -141,14 +141,16 @@ def keep_addresses(
     if not to_tell:
         return [], {}
     wanted = []
+    keys = KeysOfPrimary.read(ledger, store.name)
     for one in to_tell:
-        mine = [record.key for of_one in found for record in of_one if _is_subject(store, one, record)]
+        mine = [record.key for of_one in found for record in of_one if _is_subject(store, one, record, keys)]
         if mine:
             identifiers = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in mine]
             wanted.append(Wanted(one.legal, tuple(dict.fromkeys(identifiers))))
     if not wanted:
         return [], {}
     contacts = store.port.contacts(wanted)
+    see_that_it_is_in_step(store, ledger)
     sealed = ledger.sealed([one.request for one in wanted])
     seal = {
         legal: SealedSubject(SealedSubject.read(sealed.get(legal)).identifiers, addressed[0]).text()
@@ -158,7 +160,28 @@ def keep_addresses(
     return [AddressKept(legal, now) for legal in seal], seal
 
 
-def _is_subject(store: GuardedStore, legal: LegalRecord, record: FoundRecord) -> bool:
+def _is_subject(store: GuardedStore, legal: LegalRecord, record: FoundRecord, keys: KeysOfPrimary) -> bool:
     if record.key in legal.keys:
-        return True
-    return record.email is not None and store.fingerprints.email(record.email.reveal()) in legal.emails
+        return _is_sure(store, legal, record.key, record.email, keys)
+    # Whoever has an address that the subject has given up is somebody else, as long as her key tells her.
+    lost = not legal.subject_known or any(_in_doubt(legal, key, keys) for key in legal.keys)
+    return lost and _is_known_address(store, legal, record.email)
+
+
+def _is_sure(
+    store: GuardedStore, legal: LegalRecord, key: str, email: PersonalText | None, keys: KeysOfPrimary
+) -> bool:
+    """Tell whether what stands under a key is the subject's: no restore can have given it to somebody else,
+    or the address is known.
+    """
+    return not _in_doubt(legal, key, keys) or _is_known_address(store, legal, email)
+
+
+def _in_doubt(legal: LegalRecord, key: str, keys: KeysOfPrimary) -> bool:
+    # Whoever asks by id had looked the key up before the request reached the ledger.
+    noted_at = min(legal.registered.received_at, legal.registered.at)
+    return key_in_doubt(key, noted_at, keys.episodes, table=keys.table or "")[0]
+
+
+def _is_known_address(store: GuardedStore, legal: LegalRecord, email: PersonalText | None) -> bool:
+    return email is not None and store.fingerprints.email(email.reveal()) in legal.emails

@@ -1,0 +1,190 @@
+"""Legal requests under attack: ways in which somebody was told, held or erased who must not be."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from lethe.domain.identifiers import email_identifier
+from lethe.domain.legal import LegalRecord
+from lethe.domain.legal_facts import LegalKind
+from lethe.workflows.reaching import Reached
+from lethe.workflows.registering import LegalOrder, NonDisclosure, take_down
+from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.visiting import Errand, visit
+from tests.invariants.company import NAMESPACE, STORE, Company
+from tests.invariants.conftest import company, ledger_directory, make_company
+
+__all__ = ["company", "ledger_directory", "make_company"]
+
+ENDLESS = NonDisclosure("18 U.S.C. 2705(b)")
+
+
+def ask(
+    company: Company, name: str, *, key: int | None = None, email: str | None = None, **more: Any
+) -> LegalRecord:
+    """Apply a LegalRequest about somebody; return what the ledger knows of it."""
+    order = LegalOrder(
+        namespace=NAMESPACE,
+        name=name,
+        uid=f"uid-{name}",
+        spec_text=f"{name} {key}",
+        kind=more.pop("kind", LegalKind.DISCLOSURE),
+        authority="County Sheriff's Office",
+        level="Local",
+        country="US",
+        received_at=more.pop("received_at", company.now),
+        subject_id=None if key is None else str(key),
+        identifier=None if email is None else email_identifier(email),
+        **more,
+    )
+    record = take_down([order], company.ledger, company.keyring, now=company.now)[order.place].record
+    assert record is not None
+    return record
+
+
+def known(company: Company, name: str) -> LegalRecord:
+    """Return what the ledger knows of a legal request."""
+    return company.real_ledger.legal_named([(NAMESPACE, name)])[NAMESPACE, name]
+
+
+def reached(company: Company, name: str, *, look: bool = True) -> Reached | None:
+    """Ask the Primary how to reach a subject, as a visit does."""
+    company.now += timedelta(seconds=1)
+    found = visit(
+        company.store,
+        company.real_ledger.open_requests(),
+        company.ledger,
+        company.keyring,
+        Errand(look=look, reach=frozenset({f"uid-{name}"})),
+        primary=STORE,
+        token=company.token,
+        now=company.now,
+    )
+    return found.reached.get(f"uid-{name}")
+
+
+def address(found: Reached | None) -> str | None:
+    """Return where a notice would go."""
+    contact = found.contact if found else None
+    return contact.email.reveal() if contact and contact.email else None
+
+
+def sealed_address(company: Company, name: str) -> str | None:
+    """Return what is sealed for a deferred notice."""
+    contact = SealedSubject.read(company.real_ledger.sealed([f"uid-{name}"]).get(f"uid-{name}")).contact
+    return contact.email.reveal() if contact and contact.email else None
+
+
+def test_whoever_has_the_key_since_a_restore_before_the_subject_was_looked_for_is_not_told(
+    company: Company,
+) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key = company.key_of(company.sign_up("x@x.example"))
+    company.visit_until_safe()
+    ask(company, "le", key=key)
+    company.restore(before, "volume")
+    assert company.key_of(company.sign_up("y@x.example")) == key
+    company.visit_until_safe()
+    assert address(reached(company, "le")) is None
+
+
+def test_whoever_has_the_key_since_a_restore_between_two_looks_is_not_told(company: Company) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key = company.key_of(company.sign_up("x@x.example"))
+    company.visit_until_safe()
+    ask(company, "le", key=key)
+    company.restore(before, "volume")
+    assert company.key_of(company.sign_up("y@x.example")) == key
+    assert address(reached(company, "le", look=False)) is None
+    company.visit_until_safe()
+    assert address(reached(company, "le")) is None
+
+
+def test_whoever_has_the_key_since_a_restore_after_the_request_was_received_is_not_told(
+    company: Company,
+) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key, received_at = company.key_of(company.sign_up("x@x.example")), company.now
+    company.visit_until_safe()
+    company.restore(before, "volume")
+    assert company.key_of(company.sign_up("y@x.example")) == key
+    company.visit_until_safe()
+    ask(company, "le", key=key, received_at=received_at)
+    company.visit()
+    assert address(reached(company, "le")) is None
+
+
+def test_nobody_elses_address_is_sealed_for_a_subject_whose_key_was_given_out_again(
+    company: Company,
+) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key = company.key_of(company.sign_up("x@x.example"))
+    company.visit_until_safe()
+    ask(company, "le", key=key, gag=ENDLESS)
+    company.visit()
+    assert known(company, "le").subject_known
+    company.restore(before, "volume")
+    y = company.sign_up("y@x.example")
+    assert company.key_of(y) == key
+    company.visit_until_safe()
+    company.request("y", email="y@x.example")
+    company.visit_until_safe()
+    assert company.is_cleared(y)
+    assert sealed_address(company, "le") is None
+
+
+def test_nobody_elses_address_is_sealed_who_has_taken_over_the_subjects_former_one(company: Company) -> None:
+    x = company.sign_up("x@x.example")
+    company.visit_until_safe()
+    ask(company, "le", key=company.key_of(x), gag=ENDLESS)
+    company.visit()
+    company.sql("UPDATE users SET email = 'new-x@x.example' WHERE person = %s", x)
+    z = company.sign_up("x@x.example")
+    company.request("z", key=company.key_of(z))
+    company.visit_until_safe()
+    assert company.is_cleared(z)
+    assert sealed_address(company, "le") is None
+    assert address(reached(company, "le")) == "new-x@x.example"
+
+
+def test_whoever_has_the_key_since_a_restore_that_nobody_has_noticed_yet_is_neither_told_nor_sealed(
+    company: Company,
+) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key = company.key_of(company.sign_up("x@x.example"))
+    company.visit_until_safe()
+    ask(company, "told", key=key)
+    ask(company, "kept", key=key, gag=ENDLESS)
+    company.visit()
+    company.restore(before, "volume")
+    assert company.key_of(company.sign_up("y@x.example")) == key
+    company.request("y", email="y@x.example")
+    assert address(reached(company, "told", look=False)) is None
+    company.visit(look=False)
+    assert sealed_address(company, "kept") is None
+    company.visit_until_safe()
+    assert sealed_address(company, "kept") is None
+
+
+def test_whoever_registered_anew_after_a_restore_is_known_by_the_address_and_told(company: Company) -> None:
+    company.visit_until_safe()
+    before = company.snapshot()
+    key = company.key_of(company.sign_up("x@x.example"))
+    company.visit_until_safe()
+    ask(company, "le", key=key, gag=ENDLESS)
+    company.visit()
+    company.restore(before, "volume")
+    company.sign_up("y@x.example")
+    company.visit_until_safe()
+    again = company.sign_up("x@x.example")
+    assert company.key_of(again) != key
+    company.request("x", email="x@x.example")
+    company.visit_until_safe()
+    assert company.is_cleared(again)
+    assert sealed_address(company, "le") == "x@x.example"
