@@ -51,6 +51,11 @@ class RestoreEpisode:
         return self.safe_at is None and self.superseded_by is None
 
     @property
+    def undeclared(self) -> bool:
+        """Tell whether nobody has given a reason for it yet."""
+        return set(self.events.values()) <= {"Undeclared"}
+
+    @property
     def replayed_once(self) -> bool:
         """Tell whether a pass of the replay has been made, so that the head stands where Lethe left it."""
         return self.unclear is not None or self.re_erased > 0

@@ -99,6 +99,11 @@ class Engine:
         secrets = Secrets(cluster, metrics)
         self.world = World()
         self.metrics = metrics
+        metrics.tell_settings(
+            erasure_deadline=(deadline.after(now := clock()) - now).total_seconds(),
+            scan_interval=scan_interval,
+            sweep_interval=sweep_interval,
+        )
         self._ledger, self._cluster, self._connect = ledger, cluster, connect
         self._namespaces = namespaces
         self._failed_stores: Schedule[Place] = Schedule()
@@ -378,6 +383,7 @@ class Engine:
         while True:
             position = await asyncio.to_thread(self._ledger.position)
             self.metrics.ledger_head.set(position.sequence)
+            await self.restores.measure(position.sequence)
             self.reporting.measure(len(self.world.dirty))
             self.backups.measure()
             await asyncio.sleep(2)

@@ -221,8 +221,9 @@ class Guarding:
         self, guard: StoreGuard, store: GuardedStore, visit: Visit, records: Sequence[RequestRecord]
     ) -> None:
         self._metrics.store_up.labels(store.name).set(store.trouble is None)
+        # Also by none: an alert sees a counter rise only from a sample that was there before.
+        self._metrics.resurrected.labels(store.name).inc(visit.re_erased)
         if visit.re_erased:
-            self._metrics.resurrected.labels(store.name).inc(visit.re_erased)
             log.warning(
                 "store %s: %d erased people had been written back; erased again",
                 store.name,

@@ -43,6 +43,12 @@ class Metrics:
             "lethe_store_resurrected", "Erased people written back, and erased again", ["store"], registry=r
         )
         self.restores = Counter("lethe_restores", "Restores by reason", ["store", "reason"], registry=r)
+        self.restores_without_reason = Gauge(
+            "lethe_restores_without_reason",
+            "Restores that nobody has given a reason for",
+            ["store"],
+            registry=r,
+        )
         self.reerased = Counter(
             "lethe_reerased", "Erasures applied again after a restore", ["store"], registry=r
         )
@@ -100,10 +106,21 @@ class Metrics:
         self.sweep_age = Gauge(
             "lethe_sweep_age_seconds", "Age of the oldest last sweep of any store; NaN before", registry=r
         )
+        self.setting_seconds = Gauge(
+            "lethe_setting_seconds",
+            "Settings that alerts go by: erasure_deadline, scan_interval, sweep_interval",
+            ["setting"],
+            registry=r,
+        )
         self.api_writes = Counter("lethe_api_writes", "Writes to the API server", ["what"], registry=r)
         self.nearest_deadline.set(float("nan"))
         self.sweep_age.set(float("nan"))
         self.ledger_mirrored.set(0)
+
+    def tell_settings(self, **seconds: float) -> None:
+        """Show the settings that alerts go by; a calendar period counts from now."""
+        for name, value in seconds.items():
+            self.setting_seconds.labels(name).set(value)
 
     def forget_source(self, source: str) -> None:
         """Drop the gauges of a source that is gone."""
@@ -115,6 +132,6 @@ class Metrics:
 
     def forget_store(self, store: str) -> None:
         """Drop the gauges of a store that is gone, so that no alert fires for it for ever."""
-        for gauge in (self.store_up, self.missing, self.safe):
+        for gauge in (self.store_up, self.missing, self.safe, self.restores_without_reason):
             with suppress(KeyError):
                 gauge.remove(store)

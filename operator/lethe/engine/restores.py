@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -61,6 +62,8 @@ class Restores:
         self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
         self._counted: set[tuple[str, str, str]] = set()
+        self._undeclared: Counter[str] = Counter()
+        self._read_at = -1
 
     async def meet(self, manifest: Manifest) -> None:
         """Take in a RestoreEvent: which restore it explains, and what a person decided in it."""
@@ -95,8 +98,7 @@ class Restores:
                 return episode
         now = self._clock()
         for episode in reversed(episodes):
-            undeclared = set(episode.events.values()) <= {"Undeclared"}
-            if undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
+            if episode.undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
                 return episode
         store = guard.store
         if store is None or store.proof is None or reason == "Undeclared":
@@ -182,6 +184,15 @@ class Restores:
             "restoreevents", [namespace], f"metadata.name={episode.episode}"
         ):
             self._world.events[(namespace, episode.episode)] = created
+
+    async def measure(self, head: int) -> None:
+        """Count the restores that nobody has given a reason for; `head` is the ledger's last entry."""
+        if head != self._read_at:
+            episodes = await asyncio.to_thread(self._ledger.episodes)
+            self._undeclared = Counter(episode.store for episode in episodes if episode.undeclared)
+            self._read_at = head
+        for guard in self._world.guards.values():
+            self._metrics.restores_without_reason.labels(guard.name).set(self._undeclared[guard.name])
 
     def _count(self, guard: StoreGuard, event: str, reason: str) -> None:
         # Whoever makes an event explains it, and so does its doorbell, which may ring first: one restore.
