@@ -48,14 +48,14 @@ def go() -> Path:
     return next(cached(f"go-{digest}", _install_go).glob("lib/python*/site-packages/go/bin/go"))
 
 
-def build(package: str, program: Path, *, module: Path = MODULE, ldflags: str = "") -> None:
+def build(package: str, program: Path, *, module: Path = MODULE, ldflags: str = "", tags: str = "") -> None:
     """Build one Go package of `module` into the file `program`, without C and without changing go.mod."""
     toolchain = go()
     settings = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     if toolchain != Path(shutil.which("go") or ""):
         settings["GOROOT"] = str(toolchain.parent.parent)
     subprocess.run(
-        [toolchain, "build", "-ldflags", ldflags, "-o", program, package],
+        [toolchain, "build", "-tags", tags, "-ldflags", ldflags, "-o", program, package],
         cwd=module,
         env=os.environ | settings,
         stdin=subprocess.DEVNULL,
@@ -63,12 +63,12 @@ def build(package: str, program: Path, *, module: Path = MODULE, ldflags: str = 
     )
 
 
-def program(package: str, *, of: str, module: Path, version_at: str | None = None) -> Path:
+def program(package: str, *, of: str, module: Path, version_at: str | None = None, tags: str = "") -> Path:
     """Return a program of the Go module `of`, in the version that `module`'s go.mod requires; built once.
 
-    `version_at` is the variable into which the version is linked. Raises `LookupError` where go.mod
-    requires no such module, `subprocess.CalledProcessError` when the build fails; its output has been shown
-    by then.
+    `version_at` is the variable into which the version is linked, `tags` what the module's build constraints
+    go by. Raises `LookupError` where go.mod requires no such module, `subprocess.CalledProcessError` when the
+    build fails; its output has been shown by then.
     """
     # Not all versions are numbers: of a module without tags they are dates and commits.
     required = re.search(rf"^\s*{re.escape(of)} (v\S+)", (module / "go.mod").read_text(), re.MULTILINE)
@@ -79,7 +79,7 @@ def program(package: str, *, of: str, module: Path, version_at: str | None = Non
 
     def make(folder: Path) -> None:
         with progress(f"Building {name} {version} (once per machine)"):
-            build(package, folder / name, module=module, ldflags=f"-s -w{stamp}")
+            build(package, folder / name, module=module, ldflags=f"-s -w{stamp}", tags=tags)
 
     digest = hashlib.sha256((module / "go.sum").read_bytes()).hexdigest()[:12]
     return cached(f"{name}-{version}-{digest}", make) / name
