@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger.ledger import open_ledger
+from lethe.adapters.notices.letters import TemplateWriter
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord
-from lethe.domain.legal_facts import LegalKind
+from lethe.domain.legal_facts import LegalKind, SubjectResolved
+from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.engine.legal import Legal
+from lethe.engine.metrics import Metrics
+from lethe.engine.secrets import Secrets
+from lethe.engine.steady import SteadyClock, TwoClocks
+from lethe.engine.telling import Telling
+from lethe.engine.world import StoreGuard, World
+from lethe.ports.cluster import ClusterUnavailable, SecretContent
+from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.reaching import Reached
 from lethe.workflows.registering import LegalOrder, NonDisclosure, take_down
+from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.visiting import Errand, visit
 from tests.invariants.company import NAMESPACE, STORE, Company
@@ -188,3 +208,244 @@ def test_whoever_registered_anew_after_a_restore_is_known_by_the_address_and_tol
     company.visit_until_safe()
     assert company.is_cleared(again)
     assert sealed_address(company, "le") == "x@x.example"
+
+
+# What counsel relies on: Holding=True
+
+
+class Answers:
+    """Answers for the API server; `down` are the calls that fail, once for each time they stand there."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, SecretContent] = {}
+        self.down: list[str] = []
+        self.time = datetime(2026, 3, 1, tzinfo=UTC)
+        self.statuses: dict[str, Any] = {}
+
+    def _pass(self, call: str) -> None:
+        if call in self.down:
+            self.down.remove(call)
+            raise ClusterUnavailable("the API server is unavailable (HTTP 500)")
+
+    async def list(self, *_: Any) -> AsyncIterator[Any]:
+        for manifest in list[Any]():
+            yield manifest
+
+    async def secret(self, _: str, name: str) -> SecretContent | None:
+        self._pass(f"get {name}")
+        return self.secrets.get(name)
+
+    async def delete_secret(self, _: str, name: str, **__: Any) -> bool:
+        self._pass(f"delete {name}")
+        return self.secrets.pop(name, None) is not None
+
+    async def write_status(self, _: str, __: str, name: str, *, uid: str, status: Any) -> bool:
+        self.statuses[name] = status
+        return bool(uid)
+
+    async def create_secret(self, *_: Any) -> bool:
+        return True
+
+    async def server_time(self) -> datetime:
+        return self.time
+
+    async def tell(self, _: Any) -> None:
+        return
+
+
+class Office:
+    """The engine's loop over legal requests, turned by hand, with a store that nobody really visits."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "keys").mkdir()
+        self.keyring = FileKeyring(directory / "keys")
+        self.ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
+        self.ledger.take_over()
+        self.cluster = Answers()
+        self.world = World()
+        self.now = datetime(2026, 3, 1, tzinfo=UTC)
+        start = self.now
+        steady = SteadyClock(lambda: self.now, lambda: self._since(start))
+        cluster: Any = self.cluster
+        clocks, metrics = TwoClocks(steady, cluster), Metrics()
+        secrets = Secrets(cluster, metrics)
+        telling = Telling(
+            self.world, self.ledger, self.keyring, cluster, secrets, clocks,
+            writer=TemplateWriter(), post=None, per_hour=30,
+        )  # fmt: skip
+        self.legal = Legal(self.world, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
+        self.site = self.store("site")
+
+    def _since(self, start: datetime) -> float:
+        return (self.now - start).total_seconds()
+
+    def store(self, name: str) -> StoreGuard:
+        manifest = {"metadata": {"namespace": NAMESPACE, "name": name}}
+        described = StoreDescription(NAMESPACE, name, StoreRole.PRIMARY, StoreOwner.SELF)
+        guard = self.world.guards[NAMESPACE, name] = StoreGuard(manifest, described)
+        return guard
+
+    def apply(self, name: str, *, secret: str | None = None, generation: int = 1, **spec: Any) -> None:
+        if secret is not None:
+            content = {"email": f"{name}@x.example".encode()}
+            self.cluster.secrets[secret] = SecretContent("lethe.dev/identifier", content, "uid", "1")
+        named = {"identifierSecretRef": {"name": secret, "key": "email"}} if secret else {"id": name}
+        self.legal.ring(
+            {
+                "apiVersion": "lethe.dev/v1alpha1",
+                "kind": "LegalRequest",
+                "metadata": {
+                    "namespace": NAMESPACE,
+                    "name": name,
+                    "uid": f"uid-{name}",
+                    "generation": generation,
+                },
+                "spec": {
+                    "type": "Preservation",
+                    "authority": {"name": "Sheriff", "level": "Local", "country": "US"},
+                    "receivedAt": "2026-02-27T10:00:00Z",
+                    "subject": named,
+                    "preservation": {},
+                    **spec,
+                },
+            },
+            gone=False,
+        )
+
+    def look_up(self, name: str, *keys: str) -> None:
+        """Let the Primary have been asked."""
+        self.ledger.append([SubjectResolved(f"uid-{name}", self.now, keys)])
+
+    def turn(self) -> None:
+        asyncio.run(self.legal._turn())
+
+    def record(self, name: str) -> LegalRecord | None:
+        return self.ledger.legal_named([(NAMESPACE, name)]).get((NAMESPACE, name))
+
+    def is_holding(self, name: str) -> bool:
+        record = self.record(name)
+        return record is not None and record.hold is not None and record.hold.effective_at is not None
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        return next(dict(one) for one in self.cluster.statuses[name]["conditions"] if one["type"] == kind)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    """A loop over legal requests."""
+    made = Office(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_beside_it(
+    office: Office,
+) -> None:
+    office.site.visiting_since = time.monotonic()
+    office.apply("a-first", secret="named")
+    office.apply("le")
+    office.cluster.down = ["delete named"]
+    with suppress(ClusterUnavailable):
+        office.turn()
+    assert office.record("le") is not None
+    office.look_up("le", "le")
+    office.turn()
+    assert not office.is_holding("le")
+    office.site.visiting_since = None
+    office.turn()
+    assert office.is_holding("le")
+
+
+def test_a_hold_waits_for_a_visit_that_began_before_its_subject_was_known(office: Office) -> None:
+    office.apply("le", secret="named")
+    office.turn()
+    office.site.visiting_since = time.monotonic()  # it reads a hold on an address only
+    office.look_up("le", "4711")
+    office.turn()
+    assert not office.is_holding("le")
+    office.site.visiting_since = None
+    office.turn()
+    assert office.is_holding("le")
+
+
+def test_a_hold_waits_for_a_prune_of_a_source_that_is_gone(office: Office) -> None:
+    async def live() -> None:
+        no_backend: Any = None
+        described = SourceDescription(NAMESPACE, "dumps", (STORE,), "P6M")
+        scan: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        source: Any = KnownSource(described, no_backend, abandoned=True)
+        office.world.scans[scan] = source, time.monotonic()
+        office.apply("le")
+        await office.legal._turn()
+        office.look_up("le", "le")
+        await office.legal._turn()
+        assert not office.is_holding("le")
+        office.world.scans.clear()
+        await office.legal._turn()
+        assert office.is_holding("le")
+
+    asyncio.run(live())
+
+
+def test_a_hold_in_a_store_that_does_not_exist_holds_nothing_and_says_so(office: Office) -> None:
+    office.apply("le", preservation={"stores": ["stie"]})
+    office.turn()
+    office.look_up("le", "le")
+    office.turn()
+    assert not office.is_holding("le")
+    held = office.condition("le", "Holding")
+    assert held["status"] == "False"
+    assert "no DataStore stie" in held["message"]
+    office.store("stie")
+    office.turn()
+    assert office.condition("le", "Holding")["status"] == "True"
+
+
+def test_one_unreadable_secret_keeps_no_other_hold_from_being_placed(office: Office) -> None:
+    office.apply("broken", secret="broken")
+    office.apply("le")
+    office.cluster.down = ["get broken"] * 99
+    with suppress(ClusterUnavailable):
+        office.turn()
+    assert office.record("le") is not None
+    office.cluster.down = []
+    office.legal._retry_at.update(dict.fromkeys(office.legal._retry_at, 0.0))
+    office.turn()
+    assert office.record("broken") is not None
+
+
+def test_a_hold_that_was_prolonged_while_its_end_was_being_decided_goes_on(office: Office) -> None:
+    office.apply("le", preservation={"until": "2026-03-02T00:00:00Z"})
+    office.turn()
+    office.now = office.cluster.time = datetime(2026, 3, 2, 1, tzinfo=UTC)
+    record = office.record("le")
+    assert record is not None
+    telling_the_time = office.cluster.server_time
+
+    async def told_late() -> datetime:
+        # The resync has seen the prolongation meanwhile.
+        office.apply("le", generation=2, preservation={"until": "2026-05-01T00:00:00Z"})
+        await office.legal.take_stock([NAMESPACE])
+        return await telling_the_time()
+
+    office.cluster.server_time = told_late  # type: ignore[method-assign]
+    office.turn()
+    current = office.record("le")
+    assert current is not None
+    assert current.holding
+
+
+def test_what_is_changed_while_a_request_is_taken_down_is_taken_down_too(office: Office) -> None:
+    async def changed_meanwhile(_: str, __: str) -> None:
+        if office.record("le") is None:
+            office.apply("le", generation=2, secret=None, preservation={"until": "2026-05-01T00:00:00Z"})
+
+    office.cluster.secret = changed_meanwhile  # type: ignore[assignment, method-assign]
+    order = {"court": "C", "docket": "D", "issuedAt": "2026-02-02"}
+    office.apply("le", courtOrder={**order, "documentSecretRef": {"name": "order", "key": "pdf"}})
+    office.turn()
+    office.turn()
+    record = office.record("le")
+    assert record is not None
+    assert record.hold is not None
+    assert record.hold.until == datetime(2026, 5, 1, tzinfo=UTC)

@@ -21,6 +21,7 @@ class LegalSight:
 
     `hindrance` is what registering ran into, `document_problem` why the order's document could not be read.
     `waits` says why a notice that is due is not sent yet, `answer_waits` why the authority has no answer.
+    `unknown_stores` are those that the hold names and that do not exist.
     """
 
     record: LegalRecord | None
@@ -29,6 +30,7 @@ class LegalSight:
     document_problem: str | None = None
     waits: str | None = None
     answer_waits: str | None = None
+    unknown_stores: tuple[str, ...] = ()
 
 
 def standing_of_legal(sight: LegalSight) -> Standing:
@@ -51,7 +53,12 @@ def standing_of_legal(sight: LegalSight) -> Standing:
         )
     return Standing(
         None,
-        (*_ready(sight, record, sight.notice), _decided(record), _informed(sight, record), _holding(record)),
+        (
+            *_ready(sight, record, sight.notice),
+            _decided(record),
+            _informed(sight, record),
+            _holding(sight, record),
+        ),
     )
 
 
@@ -137,7 +144,7 @@ def _tried(notice: NoticeSight) -> str:
     return settled.told or "the notice was refused"
 
 
-def _holding(record: LegalRecord) -> Condition:
+def _holding(sight: LegalSight, record: LegalRecord) -> Condition:
     hold = record.hold
     if hold is None:
         message = "nothing is preserved"
@@ -152,9 +159,16 @@ def _holding(record: LegalRecord) -> Condition:
         message = f"waits for what had begun before in {where}"
         if record.resolved_at is None:
             message = "waits for the Primary, which has not been asked yet who the subject is"
+        elif sight.unknown_stores:
+            message = (
+                f"there is no DataStore {', '.join(sight.unknown_stores)} in this namespace; apply it, or "
+                "set spec.preservation.stores to [] to hold the subject in all stores"
+            )
         return Condition("Holding", FALSE, "Placing", message, hold.placed_at)
     until = f"until {instant(hold.until)}" if hold.until else "until a person lifts it"
     message = f"nothing of the subject is erased from {where}, and no snapshot of them pruned, {until}"
+    if not record.subject_known and not record.address_kept:
+        message += "; but the Primary knows nobody of that key or address"
     return Condition("Holding", TRUE, "Preserved", message, hold.effective_at)
 
 

@@ -291,11 +291,9 @@ class Backups:
             f"source {guard.name}",
             lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
         )
-        guard.scanning_since = time.monotonic()
-        try:
-            guard.scan = await self._result(guard, known, work)
-        finally:
-            guard.scanning_since = None
+        self._world.scans[work] = known, time.monotonic()
+        work.add_done_callback(self._world.scans.pop)
+        guard.scan = await self._result(guard, known, work)
         if guard.scan.changed:
             self._wake_stores(guard.description.stores)
         await self._telling.tell_of(guard, guard.scan)

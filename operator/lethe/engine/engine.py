@@ -342,9 +342,10 @@ class Engine:
 
     async def _forget_store(self, place: Place) -> None:
         async with self._store_locks.setdefault(place, asyncio.Lock()):
-            guard = self.world.guards.pop(place, None)
+            guard = self.world.guards.get(place)
             if guard is not None:
-                await self._guarding.stop(guard)
+                await self._guarding.stop(guard)  # until its visit has ended, no hold may count on it
+                self.world.guards.pop(place, None)
                 self._guarding.forget(guard)
 
     async def _list_stores(self) -> None:

@@ -70,7 +70,7 @@ class Legal:
         self._dirty: dict[Place, Manifest] = {}
         self._retry_at: dict[Place, float] = {}
         self._records: dict[str, LegalRecord] = {}
-        self._placed: dict[str, float] = {}
+        self._placed: dict[str, tuple[object, float]] = {}
         self._wake = asyncio.Event()
         self._taking = asyncio.Lock()
 
@@ -173,9 +173,8 @@ class Legal:
     async def _take_down(self, places: Sequence[Place]) -> None:
         orders: list[LegalOrder] = []
         identifiers: dict[Place, NamedSecret] = {}
-        for place in places:
-            manifest = self._dirty.get(place)
-            read = await self._order(place, manifest) if manifest is not None else None
+        taken = {place: self._dirty.get(place) for place in places}
+        for place, read in zip(places, await asyncio.gather(*map(self._read, places)), strict=True):
             if read is not None:
                 order, secret = read
                 orders.append(order)
@@ -185,9 +184,26 @@ class Legal:
             take_down, orders, self._ledger, self._keyring, now=self._clocks.now()
         )
         for place in places:
-            self._dirty.pop(place, None)
+            if self._dirty.get(place) is taken[place]:  # else it was changed meanwhile
+                self._dirty.pop(place, None)
         for place, registration in registered.items():
-            await self._note(place, registration, identifiers.get(place))
+            try:
+                await self._note(place, registration, identifiers.get(place))
+            except (ClusterUnavailable, ClusterRefused) as away:
+                self._try_again(place, away)
+
+    async def _read(self, place: Place) -> tuple[LegalOrder, NamedSecret | None] | None:
+        """Read what one request asks. One whose Secrets can't be read keeps none of the others waiting."""
+        manifest = self._dirty.get(place)
+        try:
+            return await self._order(place, manifest) if manifest is not None else None
+        except (ClusterUnavailable, ClusterRefused) as away:
+            self._try_again(place, away)
+            return None
+
+    def _try_again(self, place: Place, away: Exception) -> None:
+        log.warning("LegalRequest %s/%s waits: %s", *place, away)
+        self._retry_at[place] = time.monotonic() + RETRY_SECONDS
 
     async def _order(self, place: Place, manifest: Manifest) -> tuple[LegalOrder, NamedSecret | None] | None:
         view = self._view(place, manifest)
@@ -255,8 +271,6 @@ class Legal:
 
     async def _tell_news(self, record: LegalRecord, news: Sequence[LegalFact]) -> None:
         """Let what is new have its effect: stores are visited, sources scanned, decisions counted."""
-        if any(isinstance(fact, HoldPlaced) for fact in news):
-            self._placed[record.legal] = time.monotonic()
         if any(isinstance(fact, HoldPlaced | HoldEnded) for fact in news):
             self._wake_stores(record)
         primary = self._world.primary_of(record.registered.namespace)
@@ -286,38 +300,53 @@ class Legal:
                 self._ledger.append, [HoldTookEffect(record.legal, now) for record in effective]
             )
             await self._reread()
-        now = self._clocks.now()
-        over = [one for one in held if one.hold and one.hold.until is not None and one.hold.until <= now]
-        if not over:
+        if not self._over():
             return
         disagreement = await self._clocks.disagreement()
         if disagreement is not None:
             log.warning("no hold is ended: %s", disagreement)
             return
-        ended = await asyncio.to_thread(end_holds, over, self._ledger, now=self._clocks.now())
-        await self._reread()
+        async with self._taking:  # a resync may take down a prolongation meanwhile
+            ended = await asyncio.to_thread(end_holds, self._over(), self._ledger, now=self._clocks.now())
+            await self._reread()
         for record in ended:
             current = self._records[record.legal]
             self._wake_stores(current)
             if current.hold is not None and current.hold.ended is not None:
                 await self._reporting.tell(current, [current.hold.ended])
 
+    def _over(self) -> list[LegalRecord]:
+        """Return those whose hold has come to its day, by this host's clock."""
+        now = self._clocks.now()
+        held = [one for one in self._records.values() if one.holding]
+        return [one for one in held if one.hold and one.hold.until is not None and one.hold.until <= now]
+
     def _has_taken_effect(self, record: LegalRecord) -> bool:
         """Tell whether nothing can erase any more what is held: whatever had begun before has ended.
 
-        What begins later reads the hold. Visits and scans of an earlier process ended with it.
+        What begins after the hold was first seen here reads all of it. Visits and scans of an earlier process
+        ended with it.
         """
         hold, namespace = record.hold, record.registered.namespace
         if hold is None or hold.effective_at is not None or record.resolved_at is None:
             return False
-        since = self._placed.get(record.legal, -1e9)
+        held = hold, record.keys, record.emails
+        known, since = self._placed.get(record.legal, (None, 0.0))
+        if known != held:
+            since = time.monotonic()
+            self._placed[record.legal] = held, since
         guards = self._world.stores_of(namespace)
-        concerned = set(hold.stores) or {guard.name for guard in guards}
-        began = [guard.visiting_since for guard in guards if guard.name in concerned]
+        if not {one.name for one in guards}.issuperset(hold.stores):
+            return False
+        began = [one.visiting_since for one in guards if not hold.stores or one.name in hold.stores]
         began += [
-            source.scanning_since
-            for source in self._world.sources.values()
-            if concerned.intersection(source.description.stores)
+            moment
+            for source, moment in self._world.scans.values()
+            if not source.listing  # what follows a listing reads the holds anew
+            and (
+                (not hold.stores and source.description.namespace == namespace)
+                or not source.stores.isdisjoint(hold.stores)
+            )
         ]
         return all(moment is None or moment > since for moment in began)
 

@@ -52,7 +52,13 @@ class LegalReporting:
         shown = None if reused else record
         notice = notice_of(shown, now) if shown is not None else None
         sight = LegalSight(
-            shown, notice, view.hindrance, view.document_problem, view.waits, view.answer_waits
+            shown,
+            notice,
+            view.hindrance,
+            view.document_problem,
+            view.waits,
+            view.answer_waits,
+            self._unknown_stores(shown),
         )
         follows_from = (view.generation, sight)
         if follows_from == view.shown:
@@ -77,6 +83,13 @@ class LegalReporting:
         ready = standing.ready
         if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
             await self._cluster.tell(Notice(view.manifest, ready.reason, ready.message, warning=True))
+
+    def _unknown_stores(self, record: LegalRecord | None) -> tuple[str, ...]:
+        """Return the stores that a hold names and that do not exist."""
+        if record is None or record.hold is None:
+            return ()
+        known = {guard.name for guard in self._world.stores_of(record.registered.namespace)}
+        return tuple(name.rpartition("/")[2] for name in record.hold.stores if name not in known)
 
     async def tell(self, record: LegalRecord, facts: Sequence[LegalFact]) -> None:
         """Write events for what a person would want to see."""

@@ -79,8 +79,7 @@ class StoreGuard:
 class SourceGuard:
     """A BackupSource, the task that looks after it, and what its status last said.
 
-    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended,
-    `scanning_since` when the one began that is under way (monotonic).
+    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended.
     """
 
     manifest: Manifest
@@ -100,7 +99,6 @@ class SourceGuard:
     retries: int = 0
     secret_version: str | None = None
     status_written: float = -1e9
-    scanning_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -136,7 +134,11 @@ class LegalView:
 
 @dataclass(slots=True)
 class World:
-    """Everything that the engine knows at the moment."""
+    """Everything that the engine knows at the moment.
+
+    `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
+    or are gone: a thread that deletes can't be interrupted.
+    """
 
     guards: dict[Place, StoreGuard] = field(default_factory=dict)
     dirty: dict[Place, Manifest] = field(default_factory=dict)
@@ -145,6 +147,7 @@ class World:
     events: dict[Place, Manifest] = field(default_factory=dict)
     sources: dict[Place, SourceGuard] = field(default_factory=dict)
     legal: dict[Place, LegalView] = field(default_factory=dict)
+    scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)
 
     def sources_of(self, store: str) -> list[SourceGuard]:
         """Return the sources that say they hold snapshots of a store (`namespace/name`)."""

@@ -105,6 +105,12 @@ class KnownSource:
         """Return the name under which ledger and metrics know the source."""
         return self.description.name
 
+    @property
+    def stores(self) -> frozenset[str]:
+        """Return every store of which one of its snapshots holds something, by what is known of each."""
+        known = [one.stores for one in list(self.snapshots.values())]
+        return frozenset(self.description.stores).union(*known)
+
 
 @dataclass(frozen=True, slots=True)
 class Declared:
@@ -187,7 +193,7 @@ def scan(
             source.snapshots.values(),
             rules,
             now=moment,
-            held_stores=stores_under_hold(ledger, _stores_of(source), moment),
+            held_stores=stores_under_hold(ledger, source.stores, moment),
             clocks_disagree=disagreement,
         )
 
@@ -195,15 +201,10 @@ def scan(
     done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.go, AT_ONCE):
         _see_that_somebody_waits(source)
-        held = stores_under_hold(ledger, _stores_of(source), moment).keys()  # a hold may have come since
+        held = stores_under_hold(ledger, source.stores, moment).keys()  # a hold may have come since
         _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
     done.next = decide().next if done.plan.go else done.plan.next
     return done
-
-
-def _stores_of(source: KnownSource) -> frozenset[str]:
-    """Return every store of which a snapshot of this source holds something, by what is known of each."""
-    return frozenset(source.description.stores).union(*(one.stores for one in source.snapshots.values()))
 
 
 def _see_that_somebody_waits(source: KnownSource) -> None:
