@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -14,6 +15,7 @@ from tempfile import NamedTemporaryFile
 import kopf
 
 from lethe.adapters.cluster.api import KubernetesCluster, connect
+from lethe.adapters.cluster.schemas import shortfall
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.opening import message_id_domain, open_channel, open_writer
@@ -27,7 +29,7 @@ from lethe.engine.metrics import Metrics
 from lethe.engine.probes import serve_probes
 from lethe.handlers.shell import watch
 from lethe.ports.backups import Backend, BackendMisconfigured
-from lethe.ports.cluster import Cluster, SecretContent
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Fenced, Ledger
 from lethe.ports.notices import Channel, Writer
@@ -37,6 +39,10 @@ from lethe.workflows.guarded import GuardedStore, fingerprints_of
 from lethe.workflows.notifying import Post
 
 log = logging.getLogger("lethe")
+
+LOOK_SECONDS = 1.0
+PATIENCE = 4
+"""How often the CRDs are found wanting before it is said."""
 
 
 class StoreConnector:
@@ -237,7 +243,7 @@ async def run_operator(
 
     Raises what adapters say about a ledger, keys or an API server that can't be used.
     """
-    stop, ready = asyncio.Event(), asyncio.Event()
+    stop, ready, known = asyncio.Event(), asyncio.Event(), asyncio.Event()
     _stop_at_signals(stop)
     writer = open_writer(settings.templates_dir)
     post = open_post(settings, writer, wrap_channel)
@@ -267,18 +273,43 @@ async def run_operator(
         metrics,
         host=settings.metrics_host,
         port=settings.metrics_port,
-        heartbeat_age=lambda: engine.heartbeat_age,
+        # Who waits for CRDs does not hang.
+        heartbeat_age=lambda: engine.heartbeat_age if known.is_set() else 0.0,
         ready=lambda: engine.started.is_set() and ready.is_set() and not stop.is_set(),
     )
     log.info(
         "ledger %s, serving %s", ledger.ledger_id[:8], ", ".join(settings.namespaces) or "all namespaces"
     )
     try:
-        return await _run_together(engine, settings, stop, ready)
+        await _await_kinds(kubernetes, stop)
+        known.set()
+        return 0 if stop.is_set() else await _run_together(engine, settings, stop, ready)
     finally:
         await probes.cleanup()
         await kubernetes.close()
         await asyncio.to_thread(ledger.close)
+
+
+async def _await_kinds(kubernetes: KubernetesCluster, stop: asyncio.Event) -> None:
+    """Wait until the API server knows this version's kinds: older ones drop what is written."""
+    before, times = "", 0
+    while not stop.is_set():
+        try:
+            lacking = await asyncio.to_thread(shortfall, await kubernetes.served_schema())
+        except ClusterRefused as refused:
+            # Where even this is hidden, nothing can be told of the CRDs; what is wrong with them shows later.
+            log.info("the CRDs are taken for this version's: %s", refused)
+            return
+        except ClusterUnavailable as away:
+            lacking = f"start waits: {away}"
+        if lacking is None:
+            return
+        before, times = lacking, times + 1 if lacking == before else 1
+        # CRDs that were applied just now are in this document a second or two later.
+        if times == PATIENCE:
+            log.error("%s", lacking)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
 
 
 def _stop_at_signals(stop: asyncio.Event) -> None:

@@ -175,6 +175,19 @@ class KubernetesCluster:
         except ValueError:
             return None
 
+    async def served_schema(self) -> Manifest | None:
+        """Return the OpenAPI document of Lethe's kinds; `None` where the API server serves none of them.
+
+        Everybody who is logged in may read it (`system:discovery`), unlike the CRDs themselves.
+        """
+        try:
+            served: Manifest = await self._call("GET", f"/openapi/v3{GROUP}")
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return None
+            raise
+        return served
+
     async def tell(self, notice: Notice) -> None:
         """Write an event of `events.k8s.io/v1`."""
         about = notice.regarding
