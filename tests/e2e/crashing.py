@@ -1,8 +1,8 @@
 """An operator that kills itself with SIGKILL right before or right after its Nth side effect.
 
 `python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
-of a store, each call of a backend, and each write to the API server; each has a moment before and one
-after, numbered from 1 in the order in which they come about in this process. N of 0 never kills;
+of a store, each call of a backend, each letter, and each write to the API server; each has a moment before
+and one after, numbered from 1 in the order in which they come about in this process. N of 0 never kills;
 COUNT_FILE then says how many there were.
 """
 
@@ -23,8 +23,9 @@ from lethe.settings import read_settings
 
 LEDGER = {"append", "take_over"}
 STORE = {"erase", "tick", "advance_sequences"}
-CLUSTER = {"delete_secret", "write_status", "create", "delete"}
+CLUSTER = {"create_secret", "delete_secret", "write_status", "create", "delete"}
 BACKEND = {"list", "delete", "gone"}
+CHANNEL = {"send"}
 
 
 class Moments:
@@ -110,6 +111,7 @@ def main(fatal: int, count_file: Path) -> int:
             wrap_cluster=lambda cluster: Fragile(cluster, CLUSTER, moments),
             wrap_store=lambda store: Fragile(store, STORE, moments),
             wrap_backend=lambda backend: Fragile(backend, BACKEND, moments),
+            wrap_channel=lambda channel: Fragile(channel, CHANNEL, moments),
         )
     )
 
