@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 IMAGE ?= lethe:dev
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image clean
+.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image sbom node-e2e kind-e2e clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -67,6 +67,16 @@ cluster-down: install ## stop them
 image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
 	@[[ -n "$(BUILDER)" ]] || { echo "buildah, docker or podman is needed to build an image." >&2; exit 1; }
 	$(BUILDER) build -t $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(IMAGE_ARGS) .
+
+sbom: build/sbom-tool/locked.txt ## the image's bill of materials, as CycloneDX: build/sbom.json
+	build/sbom-tool/bin/python image/sbom.py build/sbom.json
+	@echo build/sbom.json
+
+build/sbom-tool/locked.txt: requirements/sbom.txt | install
+	rm -rf build/sbom-tool
+	$(PYTHON_IN_VENV) -m venv build/sbom-tool
+	build/sbom-tool/bin/python -m pip install --quiet --require-hashes -r requirements/sbom.txt
+	cp requirements/sbom.txt $@
 
 clean: ## remove what was made here; the cache outside the checkout stays
 	@[[ ! -f build/cluster/pid || ! -x $(PYTHON_IN_VENV) ]] || $(MAKE) cluster-down

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.cache import cached
@@ -34,9 +34,11 @@ def binaries() -> Path:
 
     Raises `subprocess.CalledProcessError` when a build fails; its output has been shown by then.
     """
-    version = _kubernetes_version()
     digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
-    return cached(f"cluster-{version}-{digest}", lambda folder: _build(version, folder))
+    return cached(
+        f"cluster-{kubernetes_version(MODULE)}-{digest}",
+        lambda folder: build_kubernetes(PROGRAMS, folder, module=MODULE),
+    )
 
 
 def go() -> Path:
@@ -85,24 +87,27 @@ def program(package: str, *, of: str, module: Path, version_at: str | None = Non
     return cached(f"{name}-{version}-{digest}", make) / name
 
 
-def _build(version: str, folder: Path) -> None:
+def build_kubernetes(packages: Mapping[str, str], folder: Path, *, module: Path) -> None:
+    """Build Go packages, by the programs' names, into `folder`; they tell Kubernetes' version as theirs."""
+    version = kubernetes_version(module)
     stamp = "k8s.io/component-base/version"
     major, minor, _ = version.lstrip("v").split(".")
     ldflags = (
         f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
         f" -X {stamp}.gitTreeState=clean"
     )
-    for number, (program, package) in enumerate(PROGRAMS.items(), start=1):
-        with progress(f"Building {program} {version} ({number} of {len(PROGRAMS)}, once per machine)"):
-            build(package, folder / program, ldflags=ldflags)
+    for number, (program, package) in enumerate(packages.items(), start=1):
+        with progress(f"Building {program} {version} ({number} of {len(packages)}, once per machine)"):
+            build(package, folder / program, module=module, ldflags=ldflags)
 
 
-def _kubernetes_version() -> str:
+def kubernetes_version(module: Path) -> str:
+    """Return the version of Kubernetes that the go.mod in `module` requires; raises `LookupError`."""
     required = re.search(
-        r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE
+        r"^\s*(?:require )?k8s\.io/kubernetes (v\S+)", (module / "go.mod").read_text(), re.MULTILINE
     )
     if required is None:
-        raise LookupError(f"{MODULE / 'go.mod'} requires no k8s.io/kubernetes")
+        raise LookupError(f"{module / 'go.mod'} requires no k8s.io/kubernetes")
     return required[1]
 
 

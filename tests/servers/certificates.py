@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -10,8 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
-def write_certificates(folder: Path) -> None:
-    """Write ca.crt, server.crt and server.key for 127.0.0.1 and localhost, and service-accounts.key."""
+def write_certificates(
+    folder: Path, *, also_for: Sequence[str] = (), administrators: Sequence[str] = ()
+) -> None:
+    """Write ca.crt, server.crt and server.key for 127.0.0.1 and localhost, and service-accounts.key.
+
+    `also_for` are more names and addresses of the server; each of `administrators` gets a certificate as a
+    client, NAME.crt and NAME.key, in the group system:masters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("lethe tests")
@@ -22,7 +29,7 @@ def write_certificates(folder: Path) -> None:
         .sign(authority_key, hashes.SHA256())
     )
     server_key = ec.generate_private_key(ec.SECP256R1())
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [_alternative(name) for name in ("localhost", "127.0.0.1", *also_for)]
     server = (
         _certificate(_name("127.0.0.1"), authority_name, server_key.public_key(), authority_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -35,10 +42,33 @@ def write_certificates(folder: Path) -> None:
     (folder / "server.crt").write_bytes(server.public_bytes(serialization.Encoding.PEM))
     _write_key(folder / "server.key", server_key)
     _write_key(folder / "service-accounts.key", ec.generate_private_key(ec.SECP256R1()))
+    for name in administrators:
+        key = ec.generate_private_key(ec.SECP256R1())
+        client = (
+            _certificate(_name(name, "system:masters"), authority_name, key.public_key(), authority_key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .sign(authority_key, hashes.SHA256())
+        )
+        (folder / f"{name}.crt").write_bytes(client.public_bytes(serialization.Encoding.PEM))
+        _write_key(folder / f"{name}.key", key)
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _name(common_name: str, *groups: str) -> x509.Name:
+    return x509.Name(
+        [
+            *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
 
 
 def _certificate(

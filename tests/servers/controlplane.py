@@ -148,7 +148,7 @@ class ControlPlane(Server):
         ]
         (self.directory / "tokens.csv").write_text("".join(lines))
         (self.directory / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
-        write_certificates(self._certificates)
+        self._write_certificates()
         authority = base64.b64encode((self._certificates / "ca.crt").read_bytes()).decode()
         for user, (token, _) in self._tokens.items():
             kubeconfig = {
@@ -167,6 +167,9 @@ class ControlPlane(Server):
             file = self.kubeconfig_of(user)
             file.touch(mode=0o600)
             file.write_text(json.dumps(kubeconfig, indent=2))
+
+    def _write_certificates(self) -> None:
+        write_certificates(self._certificates)
 
     def _etcd_command(self) -> list[str]:
         peer = f"http://127.0.0.1:{free_port()}"
