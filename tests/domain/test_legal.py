@@ -533,5 +533,10 @@ def test_a_hold_may_show_where_one_of_those_that_name_the_person_is_no_secret() 
     secret = evolve_legal(_held("secret"), replace(GAG, legal="secret"))
     assert not may_be_said((secret,), NOW)
     assert may_be_said((secret, ADA), NOW)
-    assert may_be_said((secret,), day_ends(date(2027, 2, 20), "UTC"))
+    lapsed = day_ends(date(2027, 2, 20), "UTC")
+    assert not may_be_said((secret,), lapsed), "this host's clock alone may be wrong"
+    review = LegalOutcome.AWAITING_REVIEW
+    secret = evolve_legal(secret, replace(intended(outcome=review), legal="secret"))
+    secret = evolve_legal(secret, replace(settled(), legal="secret"))
+    assert may_be_said((secret,), lapsed), "the user was told, for which two clocks agreed"
     assert not may_be_said((), NOW)

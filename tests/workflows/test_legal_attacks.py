@@ -19,6 +19,10 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind, SubjectResolved
 from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.domain.periods import Period
+from lethe.domain.pruning import Keeps, PruneRules, prune_plan
+from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trust import Obstacle
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets
@@ -27,8 +31,10 @@ from lethe.engine.telling import Telling
 from lethe.engine.world import StoreGuard, World
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.workflows.guarded import StoreDescription
+from lethe.workflows.holding import stores_under_hold
 from lethe.workflows.reaching import Reached
-from lethe.workflows.registering import LegalOrder, NonDisclosure, take_down
+from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, take_down
+from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.visiting import Errand, visit
@@ -449,3 +455,59 @@ def test_what_is_changed_while_a_request_is_taken_down_is_taken_down_too(office:
     assert record is not None
     assert record.hold is not None
     assert record.hold.until == datetime(2026, 5, 1, tzinfo=UTC)
+
+
+# What gives an order away that forbids to tell
+
+
+def held_and_back(company: Company, **more: Any) -> str:
+    """Let somebody be erased, held, and come back by a restore; return the `person`."""
+    x = company.sign_up("x@x.example")
+    company.visit_until_safe()
+    before = company.snapshot()
+    company.request("x", key=company.key_of(x))
+    company.visit_until_safe()
+    ask(
+        company,
+        "le",
+        key=company.key_of(x),
+        kind=LegalKind.PRESERVATION,
+        preservation=PreservationWanted(),
+        **more,
+    )
+    company.visit()
+    company.restore(before, "volume")
+    return x
+
+
+def test_no_restore_event_says_that_somebody_is_held_in_secret(company: Company) -> None:
+    x = held_and_back(company, gag=ENDLESS)
+    step = company.visit_until(ReplayState.AWAITING_RELEASE).step
+    assert step is not None
+    assert "preserved" not in step.message
+    assert "hold" not in step.message
+    assert not company.is_cleared(x)
+
+
+def test_a_lapsed_order_is_given_away_by_nothing_before_the_user_was_told(company: Company) -> None:
+    """For which two clocks agree; this host's alone may be wrong by months."""
+    x = company.sign_up("x@x.example")
+    company.visit_until_safe()
+    gag = NonDisclosure("18 U.S.C. 2705(b)", (company.now + timedelta(days=30)).date(), "UTC")
+    wanted = PreservationWanted()
+    ask(company, "le", key=company.key_of(x), kind=LegalKind.PRESERVATION, preservation=wanted, gag=gag)
+    company.now += timedelta(days=60)
+    company.request("x", key=company.key_of(x))
+    company.visit()
+    assert company.store.hindrances["uid-x"].obstacle is Obstacle.PENDING
+    assert stores_under_hold(company.real_ledger, [STORE], company.now) == {STORE: Keeps.UNSAID}
+
+
+def test_a_snapshot_that_is_kept_in_secret_is_announced_like_any_other(company: Company) -> None:
+    at = company.now
+    piece = SnapshotRecord("shop/dumps", "dump", (STORE,), at, at, pieces=("v1",))
+    rules = PruneRules(Period(6, 0), hold_last=False)
+    plain = prune_plan([piece], rules, now=at)
+    secret = prune_plan([piece], rules, now=at, held_stores={STORE: Keeps.UNSAID})
+    assert plain.next is not None
+    assert secret.next == plain.next

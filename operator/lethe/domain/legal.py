@@ -357,6 +357,17 @@ class Holds:
         }
         return Holds(holds, {request: records for request, records in requests.items() if records})
 
+    def only(self, legal: str) -> Holds:
+        """Return one of them alone."""
+        requests = {
+            request: tuple(one for one in records if one.legal == legal)
+            for request, records in self.requests.items()
+        }
+        return Holds(
+            tuple(one for one in self.holds if one.legal == legal),
+            {request: records for request, records in requests.items() if records},
+        )
+
     def of(
         self, keys: frozenset[str], emails: frozenset[bytes], request: str | None = None
     ) -> tuple[LegalRecord, ...]:
@@ -373,5 +384,11 @@ def _names(record: LegalRecord, store: str) -> bool:
 
 
 def may_be_said(holds: tuple[LegalRecord, ...], now: datetime) -> bool:
-    """Tell whether a hold may show where the subject or others look: if one of them is no secret."""
-    return any(not is_gagged(one, now) for one in holds)
+    """Tell whether a hold may show where the subject or others look: if one of them is no secret.
+
+    That the day of an order has come counts once the user was told, for which two clocks must have agreed.
+    """
+    return any(
+        one.gag is None or one.gag.lifted is not None or (one.told and not is_gagged(one, now))
+        for one in holds
+    )

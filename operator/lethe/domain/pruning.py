@@ -89,7 +89,7 @@ def prune_plan(
     for snapshot in live:
         kept = {held_stores[store] for store in snapshot.stores if store in held_stores}
         if expiry[snapshot.ref] > now:
-            if not kept:
+            if Keeps.LEGAL_HOLD not in kept:  # one that is kept in secret is announced like any other
                 upcoming = upcoming or (snapshot, expiry[snapshot.ref])
         elif kept:
             held[snapshot.ref] = Keeps.LEGAL_HOLD if Keeps.LEGAL_HOLD in kept else Keeps.UNSAID

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
 from lethe.domain.journal import Head, HeadFinding, Pulse, compare, is_ahead, remembered_identity
-from lethe.domain.legal import Holds
+from lethe.domain.legal import Holds, may_be_said
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
@@ -106,12 +106,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
                 "decide in spec.identities of the RestoreEvent",
             )
         if residue.uncleared:
-            return ReplayStep(
-                ReplayState.HELD_ROWS_RETURNED,
-                f"{len(residue.uncleared)} erased persons came back whose data must be preserved; they were "
-                "not erased again. Counsel decides: lift what preserves them, or set spec.release of the "
-                "RestoreEvent",
-            )
+            return _held_rows_returned(store, ledger, holds, residue, now)
         if manual_release:
             return ReplayStep(
                 ReplayState.AWAITING_RELEASE,
@@ -121,6 +116,25 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     except HeadMoved:
         store.stable_pulses = 0
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
+
+
+def _held_rows_returned(
+    store: GuardedStore, ledger: Ledger, holds: Holds, residue: Residue, now: datetime
+) -> ReplayStep:
+    """Say for whom the store waits: counsel; of a hold that is a secret nothing is said."""
+    back = {*residue.uncleared}
+    those = [one for chunk in ledger.tombstones(store.name) for one in chunk if one.number in back]
+    theirs = tuple(one for one in holds.holds if held_numbers(store, holds.only(one.legal), those))
+    if not may_be_said(theirs, now):
+        return ReplayStep(
+            ReplayState.AWAITING_RELEASE,
+            "a person decides whether it may be served: set spec.release of the RestoreEvent",
+        )
+    return ReplayStep(
+        ReplayState.HELD_ROWS_RETURNED,
+        f"{len(back)} erased persons came back whose data must be preserved; they were not erased again. "
+        "Counsel decides: lift what preserves them, or set spec.release of the RestoreEvent",
+    )
 
 
 def _settled_pulse(store: GuardedStore, ledger: Ledger, now: datetime) -> Pulse:
