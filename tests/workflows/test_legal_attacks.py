@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
-from lethe.domain.identifiers import email_identifier
+from lethe.domain.identifiers import PersonalText, email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind, SubjectResolved
 from lethe.domain.mapping import StoreOwner, StoreRole
@@ -30,8 +30,11 @@ from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.telling import Telling
 from lethe.engine.world import StoreGuard, World
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
+from lethe.ports.notices import Delivery, DeliveryResult, Letter
+from lethe.ports.stores import Contact
 from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.holding import stores_under_hold
+from lethe.workflows.notifying import Post
 from lethe.workflows.reaching import Reached
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, take_down
 from lethe.workflows.replaying import ReplayState
@@ -259,10 +262,24 @@ class Answers:
         return
 
 
+class Mail:
+    """A channel that takes everything."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, letters: Sequence[Letter]) -> dict[str, Delivery]:
+        self.sent += [one.to.reveal() for one in letters]
+        return {one.message_id: Delivery(DeliveryResult.SENT, "250") for one in letters}
+
+    def close(self) -> None:
+        return
+
+
 class Office:
     """The engine's loop over legal requests, turned by hand, with a store that nobody really visits."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, per_hour: int = 1) -> None:
         (directory / "keys").mkdir()
         self.keyring = FileKeyring(directory / "keys")
         self.ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
@@ -275,9 +292,11 @@ class Office:
         cluster: Any = self.cluster
         clocks, metrics = TwoClocks(steady, cluster), Metrics()
         secrets = Secrets(cluster, metrics)
-        telling = Telling(
+        self.mail = Mail()
+        post = Post(TemplateWriter(), self.mail, "smtp", "site.example")
+        telling = self.telling = Telling(
             self.world, self.ledger, self.keyring, cluster, secrets, clocks,
-            writer=TemplateWriter(), post=None, per_hour=30,
+            writer=post.writer, post=post, per_hour=per_hour,
         )  # fmt: skip
         self.legal = Legal(self.world, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
         self.site = self.store("site")
@@ -323,7 +342,17 @@ class Office:
         self.ledger.append([SubjectResolved(f"uid-{name}", self.now, keys)])
 
     def turn(self) -> None:
-        asyncio.run(self.legal._turn())
+        asyncio.run(self._turned())
+
+    async def _turned(self) -> None:
+        await self.legal._turn()
+        if self.telling._task is not None:
+            await self.telling._task
+
+    def reach(self, name: str, address: str) -> None:
+        """Let the Primary have said how somebody is reached."""
+        found = Reached(Contact("users", name, PersonalText(address)))
+        self.telling.reached({f"uid-{name}": found})
 
     def record(self, name: str) -> LegalRecord | None:
         return self.ledger.legal_named([(NAMESPACE, name)]).get((NAMESPACE, name))
@@ -511,3 +540,27 @@ def test_a_snapshot_that_is_kept_in_secret_is_announced_like_any_other(company: 
     secret = prune_plan([piece], rules, now=at, held_stores={STORE: Keeps.UNSAID})
     assert plain.next is not None
     assert secret.next == plain.next
+
+
+# Telling
+
+
+def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_the_day_that_it_goes(
+    office: Office,
+) -> None:
+    for name in ("first", "le"):
+        office.apply(name, preservation={"until": "2026-02-28T00:00:00Z"})
+        office.turn()
+        office.look_up(name, name)
+    office.turn()
+    office.reach("first", "first@x.example")
+    office.turn()
+    office.reach("le", "old@x.example")
+    office.turn()
+    assert office.mail.sent == ["first@x.example"]
+    office.now = office.cluster.time = office.now + timedelta(hours=2)
+    office.turn()
+    assert office.mail.sent == ["first@x.example"]
+    office.reach("le", "new@x.example")
+    office.turn()
+    assert office.mail.sent == ["first@x.example", "new@x.example"]

@@ -34,6 +34,8 @@ LONGEST_PAUSE = 900.0
 HOUR = timedelta(hours=1)
 RETRIED_FOR = timedelta(days=30)
 """For how long somebody who could not be reached is tried again, should the Primary have another address."""
+FRESH = timedelta(minutes=1)
+"""How long an address that the Primary has shown is used: people change theirs."""
 REMIND_EACH = Period(1, 0)
 NO_CHANNEL = (
     "no way to send it is set: set LETHE_SMTP_URL and LETHE_MAIL_FROM, or LETHE_WEBHOOK_URL and "
@@ -60,7 +62,7 @@ class Telling:
         self._world, self._ledger, self._keyring = world, ledger, keyring
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._writer, self._post, self._per_hour = writer, post, per_hour
-        self._found: dict[str, Reached] = {}
+        self._found: dict[str, tuple[Reached, datetime]] = {}
         self._places: dict[str, Place] = {}
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
@@ -68,7 +70,8 @@ class Telling:
 
     def reached(self, found: Mapping[str, Reached]) -> None:
         """Take in how subjects are reached, as a visit to their Primary has found."""
-        self._found.update(found)
+        now = self._clocks.now()
+        self._found.update({legal: (reached, now) for legal, reached in found.items()})
 
     def may_retry(self, record: LegalRecord) -> bool:
         """Tell whether somebody could not be reached, lately enough to look for another address."""
@@ -167,8 +170,8 @@ class Telling:
         primary = self._world.primary_of(record.registered.namespace)
         if primary is None:
             return "this namespace has no DataStore with role Primary, which holds the address; apply one"
-        found = self._found.pop(record.legal, None)
-        if found is not None:
+        found, at = self._found.pop(record.legal, (None, None))
+        if found is not None and at is not None and self._clocks.now() - at <= FRESH:
             return found
         if record.subject_known and record.legal not in primary.reach:
             primary.reach.add(record.legal)
