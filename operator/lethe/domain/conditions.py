@@ -126,7 +126,9 @@ def standing_of_request(
                 Condition("Purged", ConditionStatus.FALSE, "NotErased", "a dry run erases nothing", since),
             ),
         )
-    worst = gravest(hindrances) or Hindrance(Obstacle.ERASING, "being erased")
+    # Who is held in secret must look like everybody else: that hindrance is passed over.
+    sayable = [hindrance for hindrance in hindrances if hindrance.obstacle is not Obstacle.PENDING]
+    worst = gravest(sayable) or _unhindered(record)
     stalled = worst.obstacle in _STALLING
     ready = Condition("Ready", ConditionStatus.FALSE, worst.obstacle.value, worst.message)
     working = not stalled and worst.obstacle not in (*_ASKS_A_PERSON, Obstacle.HELD)
@@ -139,6 +141,14 @@ def standing_of_request(
             Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
         ),
     )
+
+
+def _unhindered(record: RequestRecord | None) -> Hindrance:
+    """Say how far a request has come that nothing hinders, as far as may be said."""
+    stores = record.stores.values() if record is not None else ()
+    if any(progress.state is not StoreState.PENDING for progress in stores):
+        return Hindrance(Obstacle.ERASING, "being erased")
+    return Hindrance(Obstacle.PENDING, "waits to be carried out")
 
 
 def _state_of_open(record: RequestRecord | None, worst: Obstacle) -> str:
