@@ -316,9 +316,9 @@ def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombsto
 def _was_released(store: GuardedStore, ledger: Ledger, holds: Holds) -> bool:
     """Tell whether a person has let the store be served as it is since the newest hold was placed."""
     last = next(reversed(ledger.episodes(store=store.name)), None)
-    if last is None or last.released_because is None:
+    if last is None or last.released_because is None or last.safe_at is None:
         return False
-    return all(one.hold is None or one.hold.placed_at <= last.detected_at for one in holds.holds)
+    return all(one.hold is None or one.hold.placed_at <= last.safe_at for one in holds.holds)
 
 
 def re_erase(
