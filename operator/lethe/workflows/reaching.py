@@ -133,11 +133,8 @@ def keep_addresses(
     Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
     namespace = store.description.namespace
-    to_tell = [
-        one
-        for one in ledger.legal_requests(namespace=namespace, open_only=True)
-        if not one.told and not one.address_kept
-    ]
+    # Also of whom an address is kept already: an intent that was given up may have left an old one.
+    to_tell = [one for one in ledger.legal_requests(namespace=namespace, open_only=True) if not one.told]
     if not to_tell:
         return [], {}
     wanted = []
