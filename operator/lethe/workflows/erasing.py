@@ -47,9 +47,10 @@ from lethe.workflows.guarded import GuardedStore, StoreDescription, open_episode
 from lethe.workflows.heads import intend_move, settle_move
 from lethe.workflows.holding import (
     held_by_identifiers,
+    held_by_tombstones,
     held_hindrance,
-    holds_tombstone,
     read_holds,
+    rows_of_held,
 )
 from lethe.workflows.intending import PassResult, find_and_intend, summed
 from lethe.workflows.linking import KeysOfPrimary
@@ -66,11 +67,13 @@ def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None
     """
     if record.progress(store.name).state.settled:
         return False
-    if store.is_primary or record.progress(store.name).state is StoreState.INTENDED:
+    if store.is_primary:
         return True
+    primary_has_looked = primary is not None and record.progress(primary).state is not StoreState.PENDING
+    if record.progress(store.name).state is StoreState.INTENDED:
+        return primary is None or primary_has_looked or not holds
     if primary is None:
         return False
-    primary_has_looked = record.progress(primary).state is not StoreState.PENDING
     return primary_has_looked or (
         record.accepted.subject_id is None and not store.description.needs_primary_key and not holds
     )
@@ -116,7 +119,11 @@ def serve(
         find_and_intend(store, free, ledger, keyring, keys, holds, token=token, now=now, result=result)
         # A hold may have come while the store was searched: what is intended is not done yet.
         holds = read_holds(ledger, keyring, store, primary=primary)
-        intended = _reread(ledger, waiting, store, StoreState.INTENDED)
+        intended = [
+            record
+            for record in _reread(ledger, waiting, store, StoreState.INTENDED)
+            if may_be_asked(record, store, primary, holds=bool(holds))
+        ]
         intended = _not_held(store, intended, ledger, keyring, keys, holds, now)
         if intended:
             _erase_and_verify(store, intended, ledger, token=token, now=now, result=result)
@@ -185,13 +192,14 @@ def _not_held(
     if not holds:
         return list(records)
     sealed = ledger.sealed([record.request for record in records])
-    is_held = holds_tombstone(holds, store)
+    intended = any(record.progress(store.name).tombstones for record in records)
+    rows = rows_of_held(store, holds) if intended else {}
     free = []
     for record in records:
         identifiers = keys.identifiers_of(store, record, sealed.get(record.request))
-        held = held_by_identifiers(holds, identifiers, keyring)
-        if not held and any(is_held(one) for one in record.progress(store.name).tombstones):
-            held = holds.holds
+        held = held_by_identifiers(holds, identifiers, keyring) or held_by_tombstones(
+            holds, store, record.progress(store.name).tombstones, rows
+        )
         if held and not record.accepted.dry_run:
             store.hinder([record], held_hindrance(held, now))
         else:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from lethe.domain.identifiers import Identifier, IdentifierKind
+from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
 from lethe.domain.pruning import Keeps
 from lethe.domain.tombstones import Tombstone
 from lethe.domain.trust import Hindrance, Obstacle
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger
-from lethe.ports.stores import FoundRecord
+from lethe.ports.stores import FoundRecord, Wanted
 from lethe.workflows.guarded import GuardedStore, email_digest
 
 
@@ -66,6 +66,48 @@ def held_by_records(
     keys = frozenset(one.key for one in found) if store.is_primary else frozenset[str]()
     emails = frozenset(store.fingerprints.email(one.email.reveal()) for one in found if one.email is not None)
     return holds.of(keys, emails)
+
+
+RowsOfHeld = Mapping[tuple[str, str], tuple[LegalRecord, ...]]
+"""Rows by table and key, with the holds on whoever they belong to."""
+
+
+def rows_of_held(store: GuardedStore, holds: Holds) -> RowsOfHeld:
+    """Return the rows of held persons in a store that is linked by the Primary's key, by table and key.
+
+    Her address there may be an old one, by which somebody else's request, or her own, would find her.
+
+    Raises `StoreUnreachable`, `AnswerUntrusted`.
+    """
+    wanted = [
+        Wanted(
+            one.legal, tuple(Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in one.keys)
+        )
+        for one in holds.holds
+        if one.keys
+    ]
+    if store.is_primary or not store.description.needs_primary_key or not wanted:
+        return {}
+    rows: dict[tuple[str, str], tuple[LegalRecord, ...]] = {}
+    records = store.port.find(wanted).records
+    for hold in holds.holds:
+        for found in records.get(hold.legal, ()):
+            row = found.table, found.key
+            rows[row] = (*rows.get(row, ()), hold)
+    return rows
+
+
+def held_by_tombstones(
+    holds: Holds, store: GuardedStore, tombstones: Sequence[Tombstone], rows: RowsOfHeld
+) -> tuple[LegalRecord, ...]:
+    """Return the holds on whoever is about to be erased by these tombstones."""
+    held: dict[str, LegalRecord] = {}
+    for one in tombstones:
+        keys = frozenset({one.key}) if store.is_primary else frozenset[str]()
+        emails = frozenset({one.email}) if one.email is not None else frozenset[bytes]()
+        named = (*holds.of(keys, emails, one.request), *rows.get((one.table, one.key), ()))
+        held.update({hold.legal: hold for hold in named})
+    return tuple(held.values())
 
 
 def holds_tombstone(holds: Holds, store: GuardedStore) -> Callable[[Tombstone], bool]:

@@ -37,8 +37,10 @@ from lethe.ports.stores import (
 from lethe.workflows.guarded import GuardedStore, email_digest
 from lethe.workflows.heads import last_move, see_that_absences_count
 from lethe.workflows.holding import (
+    RowsOfHeld,
     held_by_records,
     held_hindrance,
+    rows_of_held,
 )
 from lethe.workflows.intake import sealed_identifiers
 from lethe.workflows.linking import KeysOfPrimary
@@ -86,6 +88,7 @@ def find_and_intend(
     finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
     see_that_absences_count(store, ledger, finding, [record.request for record in records])
     before = _erased_before(store, finding, identifiers, ledger, keyring)
+    held_rows = rows_of_held(store, holds)
 
     facts: list[Fact] = []
     seal: dict[str, bytes] = {}
@@ -112,7 +115,7 @@ def find_and_intend(
                 facts.append(absence)
                 result.settled.add(record.request)
             continue
-        hindrance = _hindrance(store, record, found, identifiers[record.request], keys, holds, now)
+        hindrance = _hindrance(store, record, found, identifiers[record.request], keys, holds, held_rows, now)
         if hindrance is not None:
             store.hinder([record], hindrance, now)
             continue
@@ -146,9 +149,11 @@ def _hindrance(
     identifiers: Sequence[Identifier],
     keys: KeysOfPrimary,
     holds: Holds,
+    held_rows: RowsOfHeld,
     now: datetime,
 ) -> Hindrance | None:
     held = held_by_records(holds, store, found)
+    held = held or tuple(hold for one in found for hold in held_rows.get((one.table, one.key), ()))
     if held and not record.accepted.dry_run:
         return held_hindrance(held, now)
     untrusted = hindrance_of_found(
