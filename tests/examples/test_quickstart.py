@@ -10,10 +10,11 @@ import pytest
 from tests.servers.controlplane import ControlPlane
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-MANIFESTS = sorted((CHECKOUT / "examples").rglob("*.yaml"))
+QUICKSTART = CHECKOUT / "examples" / "quickstart"
+MANIFESTS = sorted(QUICKSTART.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda file: str(file.relative_to(CHECKOUT / "examples")))
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda file: str(file.relative_to(QUICKSTART)))
 def test_the_api_server_accepts_every_manifest_of_the_examples(
     control_plane: ControlPlane, manifest: Path
 ) -> None:

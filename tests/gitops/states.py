@@ -1,0 +1,417 @@
+"""Every way in which an object of ours can stand, with what GitOps tools are to make of it.
+
+The statuses are rendered by the operator's own code, from what its domain says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from lethe.api.status import (
+    legal_status,
+    request_status,
+    restore_status,
+    snapshot_status,
+    source_status,
+    store_status,
+    stranger_status,
+)
+from lethe.domain.backup_conditions import (
+    Difficulty,
+    SourceSight,
+    standing_of_snapshot,
+    standing_of_source,
+    standing_of_stranger,
+)
+from lethe.domain.conditions import (
+    BackupsSight,
+    StoreSight,
+    standing_of_request,
+    standing_of_restore,
+    standing_of_store,
+)
+from lethe.domain.facts import Accepted, DetectedBy, Outcome
+from lethe.domain.legal import evolve_legal, notice_of
+from lethe.domain.legal_conditions import LegalSight, standing_of_legal
+from lethe.domain.legal_facts import (
+    Addressee,
+    HoldPlaced,
+    LegalDecided,
+    LegalFact,
+    LegalKind,
+    LegalOutcome,
+    LegalRegistered,
+    LetterIntended,
+    LetterSettled,
+    NonDisclosureOrdered,
+    SubjectResolved,
+)
+from lethe.domain.periods import Period
+from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
+from lethe.domain.restores import RestoreEpisode
+from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trust import Hindrance, Obstacle
+from tests.e2e.company import SUBJECTS
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+GENERATION = 1
+DIGEST = "sha256:" + "0" * 64
+
+
+class Verdict(NamedTuple):
+    """What kstatus and Argo CD say."""
+
+    kstatus: str
+    argo: str
+
+
+DONE = Verdict("Current", "Healthy")
+WORKS = Verdict("InProgress", "Progressing")
+ASKS = Verdict("InProgress", "Suspended")
+STUCK = Verdict("Failed", "Degraded")
+
+
+class State(NamedTuple):
+    """One way to stand. `told` is what Argo CD's message must hold, `flux` what Flux says by the example's
+    expressions where it is not what kstatus says.
+    """
+
+    plural: str
+    label: str
+    reason: str
+    status: Mapping[str, Any]
+    verdict: Verdict
+    flux: str | None = None
+    told: str = "why"
+
+
+SPECS: Mapping[str, Mapping[str, Any]] = {
+    "datastores": {
+        "role": "Primary",
+        "owner": "Self",
+        "sql": {"urlSecretRef": {"name": "site-db", "key": "url"}, "subjects": SUBJECTS},
+    },
+    "deletionrequests": {"subject": {"id": "7"}},
+    "backupsources": {
+        "stores": ["site"],
+        "retention": "P6M",
+        "s3": {
+            "endpoint": "https://s3.internal.example",
+            "bucket": "backups",
+            "credentialsSecretRef": {"name": "backups-s3"},
+            "name": "site-{takenAt:%Y%m%dT%H%M%SZ}.dump",
+        },
+    },
+    "backupsnapshots": {"source": "nightly", "ref": "one.dump", "takenAt": "2026-11-01T03:00:00Z"},
+    "restoreevents": {"store": "site", "reason": "Drill", "justification": "a drill"},
+    "legalrequests": {
+        "type": "Disclosure",
+        "authority": {"name": "County Sheriff's Office", "level": "Local", "country": "US"},
+        "receivedAt": "2026-11-22T10:00:00Z",
+        "reference": "CSO-55-2026",
+        "subject": {"id": "7"},
+    },
+}
+
+
+def every_state() -> Iterator[State]:
+    """Return a state for each reason of each kind, and for what further conditions can say."""
+    yield from _stores()
+    yield from _requests()
+    yield from _sources()
+    yield from _snapshots()
+    yield from _restores()
+    yield from _legal()
+
+
+SIGHT = StoreSight(
+    third_party=False,
+    proved=True,
+    trouble=None,
+    kinds_unmapped=(),
+    lookalikes=(),
+    journal="Kept",
+    journal_message="kept",
+    without_backups=True,
+    looked=True,
+    replay=None,
+)
+
+
+def _stores() -> Iterator[State]:
+    def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
+        standing = standing_of_store(replace(SIGHT, **more))
+        status = store_status(
+            *(standing, {}),
+            generation=GENERATION,
+            now=NOW,
+            seen_at=NOW,
+            swept_at=None,
+            applied=3,
+            missing=0,
+            journal_number=3,
+            lookalikes=(),
+        )
+        return State("datastores", label, reason, status, verdict, told=told)
+
+    yield state("available", "Available", DONE, "its mapping fits")
+    yield state("third party", "ThirdParty", DONE, "third party", third_party=True)
+    yield state("not reached yet", "Pending", WORKS, "not reached yet", proved=False)
+    for reason, verdict in (
+        ("Unreachable", WORKS),
+        ("SecretMissing", WORKS),
+        ("MappingInvalid", STUCK),
+        ("DuplicatePrimary", STUCK),
+        ("LedgerOnSameServer", STUCK),
+        ("LedgerBehind", STUCK),
+    ):
+        yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
+    further: dict[str, Mapping[str, Any]] = {
+        "SafeToServe=False (RestoreDetected): why": {"replay": ("RestoreDetected", "why")},
+        "SafeToServe=False (AwaitingRelease): why": {"replay": ("AwaitingRelease", "why")},
+        "MappingComplete=False (KindsUnmapped)": {"kinds_unmapped": ("Locale",)},
+        "MappingComplete=False (LookalikesUnmapped)": {"lookalikes": ("users.phone",)},
+        "Journaled=False (NotPermitted): kept": {"journal": "NotPermitted"},
+        "Journaled=False (NotSupported): kept": {"journal": "NotSupported"},
+        "BackupsCovered=False (NoSource)": {"without_backups": False},
+        "BackupsCovered=False (NothingSeen)": {"without_backups": False, "sources": ("nightly",)},
+    }
+    for told, more in further.items():
+        yield state(told, "Available", DONE, told, **more)
+
+
+ACCEPTED = RequestRecord(
+    Accepted("r", "ns", "n", "d", NOW, NOW, NOW + timedelta(days=30), subject_id="7"),
+    sequence=1,
+    digest=DIGEST,
+)
+SETTLED = replace(ACCEPTED, stores={"ns/site": StoreProgress(StoreState.VERIFIED, {"users": 1}, NOW)})
+OBSTACLES: Mapping[Obstacle, Verdict] = {
+    Obstacle.PENDING: WORKS,
+    Obstacle.ERASING: WORKS,
+    Obstacle.STORE_UNREACHABLE: WORKS,
+    Obstacle.SECRET_MISSING: WORKS,
+    Obstacle.HELD: ASKS,
+    Obstacle.NOTHING_FOUND: ASKS,
+    Obstacle.FIND_UNTRUSTED: ASKS,
+    Obstacle.SHARED_RECORD: ASKS,
+    Obstacle.KEY_ABOVE_RESTORE: ASKS,
+    Obstacle.VALUE_REFUSED: STUCK,
+    Obstacle.NAME_REUSED: STUCK,
+}
+
+
+def _requests() -> Iterator[State]:
+    def status(
+        record: RequestRecord | None, hindrances: Mapping[str, Hindrance], backups: BackupsSight
+    ) -> dict[str, Any]:
+        standing = standing_of_request(record, tuple(hindrances.values()), backups=backups, now=NOW)
+        return request_status(record, standing, hindrances, {}, {}, generation=GENERATION, now=NOW)
+
+    none = BackupsSight()
+    for obstacle, verdict in OBSTACLES.items():
+        hindrances = {"ns/site": Hindrance(obstacle, "why")}
+        for record, label, flux in ((None, "before it is accepted", None), (ACCEPTED, "accepted", "Current")):
+            yield State(
+                "deletionrequests",
+                f"{obstacle} {label}",
+                obstacle.value,
+                status(record, hindrances, none),
+                verdict,
+                flux=None if verdict is STUCK else flux,
+                told="" if obstacle is Obstacle.PENDING else "why",  # what hinders it may not be said
+            )
+    erased = replace(SETTLED, outcome=Outcome.ERASED, completed_at=NOW)
+    planned = replace(SETTLED, outcome=Outcome.PLANNED, completed_at=NOW)
+    for label, record, backups, told in (
+        ("erased", erased, none, "erased and read back"),
+        ("purged", erased, BackupsSight(without_backups=True), "erased and read back"),
+        ("planned", planned, none, "dry run"),
+    ):
+        yield State(
+            *("deletionrequests", label, "Planned" if record is planned else "Erased"),
+            *(status(record, {}, backups), DONE),
+            told=told,
+        )
+
+
+def _sources() -> Iterator[State]:
+    def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
+        standing = standing_of_source(SourceSight(**{"scanned": True, "longest": "P6M", **more}))
+        status = source_status(
+            *(standing, {}),
+            generation=GENERATION,
+            now=NOW,
+            counts={"present": 3},
+            oldest=NOW,
+            scanned_at=NOW,
+            next_=None,
+            unparsable=(),
+            partial=(),
+        )
+        return State("backupsources", label, reason, status, verdict, told=told)
+
+    yield state("scanned", "Scanned", DONE, "is known")
+    yield state("not listed yet", "Pending", WORKS, "not listed yet", scanned=False)
+    yield state("too long", "RetentionTooLong", STUCK, "LETHE_RETENTION", too_long=True)
+    yield state("unparsable", "NameUnparsable", STUCK, "name pattern", unparsable=("a.dump",))
+    for reason, verdict in (
+        ("Unreachable", WORKS),
+        ("SecretMissing", WORKS),
+        ("Misconfigured", STUCK),
+        ("DuplicateSource", STUCK),
+    ):
+        yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
+    for wait in Waits:
+        told = f"RetentionEffective=False ({wait.value}): why"
+        yield state(f"waits: {wait}", "Scanned", DONE, told, waits=wait, waits_message="why")
+    for reason, shown in (
+        ("ObjectLocked", "ObjectLocked"),
+        ("DeletedUnproven", "VersionsRemain"),
+        ("NotPermitted", "NotPermitted"),
+    ):
+        told = f"RetentionEffective=False ({shown}): why"
+        yield state(shown, "Scanned", DONE, told, difficulties=(Difficulty(reason, "why"),))
+    yield state("last held", "Scanned", DONE, "RetentionEffective=False (LastSnapshotHeld)", held_last=True)
+    yield state("legally held", "Scanned", DONE, "RetentionEffective=False (LegalHold)", held_legally=2)
+
+
+def _snapshots() -> Iterator[State]:
+    retention = Period(6, 0)
+    taken = datetime(2026, 1, 31, 3, tzinfo=UTC)
+    expired = datetime(2026, 7, 31, 3, tzinfo=UTC)
+    known = SnapshotRecord("ns/nightly", "one.dump", ("ns/site",), taken, taken, pieces=("v1",))
+
+    def state(
+        label: str,
+        reason: str,
+        verdict: Verdict,
+        told: str,
+        *,
+        record: SnapshotRecord = known,
+        now: datetime = expired,
+        held: Keeps | None = None,
+        difficulty: Difficulty | None = None,
+    ) -> State:
+        standing = standing_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
+        status = snapshot_status(record, standing, retention, generation=GENERATION)
+        return State("backupsnapshots", label, reason, status, verdict, told=told)
+
+    yield state("retained", "Retained", DONE, "until", now=taken)
+    yield state("the last one", "Retained", DONE, "the only snapshot left", held=Keeps.LAST_SNAPSHOT)
+    yield state("held legally", "Retained", DONE, "legal hold", held=Keeps.LEGAL_HOLD)
+    yield state("held in secret", "Retained", DONE, "looked at with every scan", held=Keeps.UNSAID)
+    yield state("overdue", "Overdue", WORKS, "its time was over")
+    locked = Difficulty("ObjectLocked", "locked until 2027")
+    yield state("locked", "Overdue", WORKS, "locked until 2027", difficulty=locked)
+    deleted = replace(known, deleted_at=expired)
+    yield state("deleted, unproven", "Overdue", WORKS, "looked for", record=deleted)
+    purged = replace(deleted, purged_at=expired)
+    yield state("purged", "Purged", DONE, "no byte of it is left", record=purged)
+    other = Difficulty("IdentityMismatch", "another lies there")
+    yield state("another", "IdentityMismatch", STUCK, "another lies there", difficulty=other)
+    vanished = replace(known, vanished_at=taken)
+    yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
+    for reason in ("NotSeen", "SourceMissing"):
+        status = stranger_status(standing_of_stranger(reason, "why"), generation=GENERATION, since=NOW)
+        yield State("backupsnapshots", reason, reason, status, STUCK)
+
+
+Shown = Literal[
+    "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit", "Waiting"
+]
+
+
+def _restores() -> Iterator[State]:
+    def state(
+        label: str,
+        reason: str,
+        verdict: Verdict,
+        told: str,
+        *,
+        episode: RestoreEpisode | None,
+        replay: tuple[Shown, str] | None = None,
+        given: str = "Drill",
+    ) -> State:
+        standing = standing_of_restore(episode, reason=given, replay=replay)
+        status = restore_status(episode, standing, {}, generation=GENERATION, now=NOW)
+        # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
+        flux = "Failed" if verdict is STUCK else "Current"
+        return State("restoreevents", label, reason, status, verdict, flux=flux, told=told)
+
+    under_way = RestoreEpisode("ns/site", "e", NOW, DetectedBy.JOURNAL, missing=3)
+    shown: Mapping[Shown, tuple[str, Verdict]] = {
+        "Waiting": ("Replaying", WORKS),
+        "Replaying": ("Replaying", WORKS),
+        "IdentityUnclear": ("IdentityUnclear", ASKS),
+        "HeldRowsReturned": ("HeldRowsReturned", ASKS),
+        "AwaitingRelease": ("AwaitingRelease", ASKS),
+        "MappingDoesNotFit": ("MappingDoesNotFit", STUCK),
+    }
+    yield state("declared", "Declared", WORKS, "declared", episode=None)
+    for kind, (reason, verdict) in shown.items():
+        yield state(kind, reason, verdict, "why", episode=under_way, replay=(kind, "why"))
+    safe = replace(under_way, safe_at=NOW, re_erased=3)
+    yield state("safe", "SafeToServe", DONE, "3 erased again", episode=safe)
+    undeclared = "Permitted=False (Undeclared)"
+    yield state("safe, undeclared", "SafeToServe", DONE, undeclared, episode=safe, given="Undeclared")
+    superseded = replace(under_way, superseded_by="site-2")
+    yield state("superseded", "Superseded", DONE, "went back once more", episode=superseded)
+
+
+def _legal() -> Iterator[State]:
+    registered = LegalRegistered(
+        *("le", "ns", "le-1", "digest", NOW, LegalKind.DISCLOSURE, "Sheriff", "Local", "US", NOW),
+        subject_id="7",
+    )
+    known, nobody = SubjectResolved("le", NOW, ("7",), (b"mail",)), SubjectResolved("le", NOW)
+    decided = LegalDecided("le", NOW, LegalOutcome.REJECTED, "NoCourtOrder")
+    review = LegalDecided("le", NOW, LegalOutcome.AWAITING_REVIEW, "CourtOrder")
+    gag = NonDisclosureOrdered("le", NOW, "18 U.S.C. 2705(b)", date(2027, 2, 20), "America/New_York")
+    reused = Hindrance(Obstacle.NAME_REUSED, "why")
+    missing = Hindrance(Obstacle.SECRET_MISSING, "why")
+
+    def letter(*, delivered: bool) -> tuple[LegalFact, ...]:
+        return (
+            LetterIntended("le", NOW, Addressee.USER, 1, "1@x", LegalOutcome.REJECTED),
+            LetterSettled("le", NOW, Addressee.USER, 1, delivered, told="" if delivered else "550 gone"),
+        )
+
+    def state(
+        label: str,
+        reason: str,
+        verdict: Verdict,
+        *facts: LegalFact,
+        told: str = "why",
+        seen: bool = True,
+        **more: Any,
+    ) -> State:
+        record = evolve_legal(None, registered) if seen else None
+        for fact in facts:
+            record = evolve_legal(record, fact)
+        record = replace(record, sequence=1, digest=DIGEST) if record else None
+        notice = notice_of(record, NOW) if record else None
+        standing = standing_of_legal(LegalSight(record, notice, **more))
+        status = legal_status(record, notice, standing, {}, generation=GENERATION, now=NOW)
+        accepted = record is not None and record.decided is not None
+        flux = verdict.kstatus if verdict is STUCK else "Current" if accepted else "InProgress"
+        return State("legalrequests", label, reason, status, verdict, flux=flux, told=told)
+
+    sent, refused = letter(delivered=True), letter(delivered=False)
+    yield state("not registered", "Pending", WORKS, seen=False, told="not registered yet")
+    yield state("its Secret is missing", "SecretMissing", WORKS, seen=False, hindrance=missing)
+    yield state("name reused", "NameReused", STUCK, seen=False, hindrance=reused)
+    yield state("told", "Registered", DONE, known, decided, *sent, told="the user was told")
+    yield state("under a gag", "Registered", DONE, gag, known, decided, told="told at 2027-02-21")
+    yield state("in review", "Registered", DONE, gag, known, review, told="told at 2027-02-21")
+    placed = HoldPlaced("le", NOW, ("ns/site",), NOW + timedelta(days=90))
+    yield state("holding", "Registered", DONE, known, placed, decided, *sent, told="the user was told")
+    yield state("about to be told", "NoticePending", WORKS, known, decided, waits="why")
+    yield state("unanswered", "AnswerPending", WORKS, known, decided, *sent, answer_waits="why")
+    yield state("nobody", "SubjectUnknown", ASKS, nobody, decided, told="knows nobody")
+    yield state("no document", "DocumentMissing", ASKS, known, review, document_problem="why")
+    yield state("undeliverable", "NoticeUndeliverable", STUCK, known, decided, *refused, told="550 gone")
