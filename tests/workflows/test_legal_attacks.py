@@ -35,7 +35,7 @@ from lethe.ports.stores import Contact
 from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.holding import stores_under_hold
 from lethe.workflows.notifying import Post
-from lethe.workflows.reaching import Reached
+from lethe.workflows.reaching import Reached, resolve
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, take_down
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
@@ -330,7 +330,7 @@ class Office:
                     "authority": {"name": "Sheriff", "level": "Local", "country": "US"},
                     "receivedAt": "2026-02-27T10:00:00Z",
                     "subject": named,
-                    "preservation": {},
+                    **({"preservation": {}} if "type" not in spec else {}),
                     **spec,
                 },
             },
@@ -564,3 +564,33 @@ def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_the_day_that_
     office.reach("le", "new@x.example")
     office.turn()
     assert office.mail.sent == ["first@x.example", "new@x.example"]
+
+
+def test_a_typing_error_in_a_subject_does_not_keep_the_ledger_from_forgetting_for_ever(
+    office: Office,
+) -> None:
+    office.apply("typo", type="Disclosure")
+    office.turn()
+    office.look_up("typo")
+    office.turn()
+    record = office.record("typo")
+    assert record is not None
+    assert record.open
+    office.now = office.cluster.time = office.now + timedelta(days=31)
+    for _ in range(3):
+        office.turn()
+    record = office.record("typo")
+    assert record is not None
+    assert not record.open
+    assert office.mail.sent == []
+    assert office.condition("typo", "UserInformed")["reason"] == "Undeliverable"
+
+
+def test_an_address_that_nobody_has_fills_no_ledger(company: Company) -> None:
+    company.visit_until_safe()
+    ask(company, "le", email="nobody@x.example")
+    before = company.real_ledger.position().sequence
+    for _ in range(24 * 3):
+        company.now += timedelta(hours=1)
+        resolve(company.store, company.ledger, now=company.now)
+    assert company.real_ledger.position().sequence - before < 12

@@ -173,6 +173,10 @@ class Telling:
         found, at = self._found.pop(record.legal, (None, None))
         if found is not None and at is not None and self._clocks.now() - at <= FRESH:
             return found
+        looked_for = self._clocks.now() - record.registered.at
+        if record.resolved_at is not None and not record.subject_known and looked_for >= RETRIED_FOR:
+            # Once and for all: what is open keeps the keys of the ledger's months from being destroyed.
+            return Reached(None, "the Primary knew nobody of that key or address for 30 days")
         if record.subject_known and record.legal not in primary.reach:
             primary.reach.add(record.legal)
         if record.resolved_at is None or record.subject_known:

@@ -21,7 +21,8 @@ from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
 
 LOOK_AGAIN = timedelta(hours=1)
-"""How long an address that the Primary does not know is not looked for again."""
+"""How long an address that the Primary does not know is not looked for again, at first; then twice as long."""
+LONGEST_PAUSE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def _is_to_be_asked(record: LegalRecord, now: datetime) -> bool:
         return True
     # Who has a key that nobody had when it was asked about signed up later, and is somebody else.
     by_key = record.registered.subject_id is not None
-    return not by_key and not record.subject_known and now - record.resolved_at >= LOOK_AGAIN
+    pause = min(LONGEST_PAUSE, max(LOOK_AGAIN, record.resolved_at - record.registered.at))
+    return not by_key and not record.subject_known and now - record.resolved_at >= pause
 
 
 def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier, ...]:
