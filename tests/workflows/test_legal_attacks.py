@@ -566,7 +566,7 @@ def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_the_day_that_
     assert office.mail.sent == ["first@x.example", "new@x.example"]
 
 
-def test_a_typing_error_in_a_subject_does_not_keep_the_ledger_from_forgetting_for_ever(
+def test_a_typing_error_in_a_subject_keeps_the_ledger_from_forgetting_for_a_month_only(
     office: Office,
 ) -> None:
     office.apply("typo", type="Disclosure")

@@ -21,7 +21,7 @@ from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
 
 LOOK_AGAIN = timedelta(hours=1)
-"""How long an address that the Primary does not know is not looked for again, at first; then twice as long."""
+"""How long an address that the Primary does not know is not looked for again at first; then twice that."""
 LONGEST_PAUSE = timedelta(days=1)
 
 
