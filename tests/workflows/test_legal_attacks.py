@@ -518,6 +518,24 @@ def test_no_restore_event_says_that_somebody_is_held_in_secret(company: Company)
     assert not company.is_cleared(x)
 
 
+def test_a_store_that_was_released_stays_so_whoever_else_is_held_later(company: Company) -> None:
+    x = held_and_back(company)
+    company.visit_until(ReplayState.HELD_ROWS_RETURNED)
+    company.visit(release="counsel has seen it")
+    company.visit_until_safe()
+    ask(
+        company,
+        "another",
+        key=4711,
+        kind=LegalKind.PRESERVATION,
+        preservation=PreservationWanted(),
+    )
+    company.visit()
+    company.visit()
+    assert company.episode() is None
+    assert not company.is_cleared(x)
+
+
 def test_a_lapsed_order_is_given_away_by_nothing_before_the_user_was_told(company: Company) -> None:
     """For which two clocks agree; this host's alone may be wrong by months."""
     x = company.sign_up("x@x.example")

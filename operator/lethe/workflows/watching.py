@@ -15,7 +15,7 @@ from itertools import count
 
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
 from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
-from lethe.domain.legal import Holds
+from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, Judge, Tombstone, who_came_back
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
@@ -291,7 +291,9 @@ def _answer(
     wanted = set(residue.uncleared)
     unclear = len(residue.unclear)
     held = held_numbers(store, holds, tombstones) & wanted
-    if held and not _was_released(store, ledger, holds):
+    back = [one for one in tombstones if one.number in held]
+    theirs = [one for one in holds.holds if held_numbers(store, holds.only(one.legal), back)] if back else []
+    if held and not _was_released(store, ledger, theirs):
         episode = open_episode(store, ledger, by, now=now)
         return Resurrection(0, residue.left_alone, unclear, episode.episode)
     wanted -= held
@@ -313,12 +315,12 @@ def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombsto
     return {tombstone.number for tombstone in tombstones if is_held(tombstone)}
 
 
-def _was_released(store: GuardedStore, ledger: Ledger, holds: Holds) -> bool:
-    """Tell whether a person has let the store be served as it is since the newest hold was placed."""
+def _was_released(store: GuardedStore, ledger: Ledger, holds: Sequence[LegalRecord]) -> bool:
+    """Tell whether a person has let the store be served as it is since the newest of these was placed."""
     last = next(reversed(ledger.episodes(store=store.name)), None)
     if last is None or last.released_because is None or last.safe_at is None:
         return False
-    return all(one.hold is None or one.hold.placed_at <= last.safe_at for one in holds.holds)
+    return all(one.hold is None or one.hold.placed_at <= last.safe_at for one in holds)
 
 
 def re_erase(
