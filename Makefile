@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON_IN_VENV := .venv/bin/python
 IMAGE ?= lethe:dev
+KIND_VERSION ?= v0.30.0
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image sbom node-e2e kind-e2e clean
+.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 install: ## .venv with the project in it
 	@requirements/install
@@ -67,6 +68,23 @@ cluster-down: install ## stop them
 image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
 	@[[ -n "$(BUILDER)" ]] || { echo "buildah, docker or podman is needed to build an image." >&2; exit 1; }
 	$(BUILDER) build -t $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(IMAGE_ARGS) .
+
+node-e2e: install ## the story in a real node on this machine (root, Debian packages); PYTHON_IMAGE=base
+	@$(PYTHON_IN_VENV) -m tests.node.packages
+	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.node.build >/dev/null
+	PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTHON_IN_VENV) -m pytest tests/node -m node $(PYTEST_ARGS)
+
+node-down: install ## remove what a node left that could not do so itself
+	@$(PYTHON_IN_VENV) -m tests.node.leftovers
+
+kind-e2e: install ## the same story on kind; needs Docker
+	@docker info >/dev/null 2>&1 || { echo "kind-e2e needs Docker, and none answers here; make node-e2e does without." >&2; exit 1; }
+	@$(MAKE) binaries
+	@$(MAKE) image BUILDER=docker
+	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	IMAGE=$(IMAGE) KIND_VERSION=$(KIND_VERSION) $(PYTHON_IN_VENV) -m pytest tests/node -m kind -p pytest_kind.plugin $(PYTEST_ARGS)
 
 sbom: build/sbom-tool/locked.txt ## the image's bill of materials, as CycloneDX: build/sbom.json
 	build/sbom-tool/bin/python image/sbom.py build/sbom.json

@@ -65,9 +65,11 @@ def export(tag: str, file: Path) -> Path:
     return file
 
 
-def size(tag: str) -> int:
-    """Return how many bytes the layers of an image have, unpacked."""
-    return int(json.loads(_buildah("images", "--json", tag))[0]["size"])
+def megabytes(tag: str) -> float:
+    """Return how large an image's layers are, unpacked; buildah tells three digits."""
+    said = json.loads(_buildah("images", "--json", tag))[0]["size"]
+    number, unit = said.split()
+    return float(number) * {"KB": 0.001, "MB": 1, "GB": 1000}[unit]
 
 
 def _base_of_debian_packages() -> str:

@@ -5,6 +5,7 @@ that they were given, mounts by the node's folder.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.cache import cache
 from tests.servers.children import alive, wait_until
 
 CGROUP = "lethe-node"
@@ -137,3 +139,12 @@ def _mounts_below(directory: Path) -> list[str]:
 
 def _sysctl(name: str) -> Path:
     return Path("/proc/sys") / name
+
+
+if __name__ == "__main__":
+    with (cache() / "node.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("A node runs; it is taken down by the tests that started it.") from None
+        remove(cache() / "node")

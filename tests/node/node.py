@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Self, TextIO
@@ -22,6 +23,7 @@ from tests.node.controlplane import API_SERVICE, KUBELET, NODE, PROXY, FullContr
 from tests.servers.children import Child, CommandFailed, Server, free_port, run, wait_until
 
 PODS = "10.88.0.0/24"
+LOGS = images.CHECKOUT / "build" / "node-logs"
 
 
 def obstacles() -> list[str]:
@@ -85,8 +87,8 @@ class Node(Server):
         if self._control_plane is not None:
             self._control_plane.stop()
             self._control_plane = None
-        if not os.environ.get("LETHE_KEEP_NODE_LOGS"):
-            leftovers.remove(self.directory)
+        _keep_logs(self.directory)
+        leftovers.remove(self.directory)
         self._lock.close()
         self._lock = None
 
@@ -250,6 +252,15 @@ state = "{directory}/containerd-state"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
 """
+
+
+def _keep_logs(directory: Path) -> None:
+    """Keep what everybody said last, for whoever wants to know why a run failed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for log in (*directory.glob("*.log"), *directory.glob("control-plane/*.log")):
+        shutil.copyfile(log, LOGS / log.name)
+    for log in directory.glob("pod-logs/*/*/*.log"):
+        shutil.copyfile(log, LOGS / f"{log.parts[-3]}.{log.name}")
 
 
 def _proxied() -> bool:
