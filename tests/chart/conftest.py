@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chart.copies import CHART
 from tests.chart.helm import NAMESPACE, Helm
+from tests.chart.releases import SECOND, install
 from tests.servers.controlplane import ControlPlane
 
 
@@ -27,3 +29,13 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 def cluster_helm(tmp_path_factory: pytest.TempPathFactory, bare_cluster: ControlPlane) -> Helm:
     """Helm as the administrator of the cluster."""
     return Helm(tmp_path_factory.mktemp("cluster-helm"), bare_cluster.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: ControlPlane, cluster_helm: Helm) -> ControlPlane:
+    """A cluster in which `lethe` is installed for all namespaces, and `second` for hrm."""
+    install(cluster_helm)
+    account = ("--set", "serviceAccount.create=true", "--set", "serviceAccount.name=second")
+    cluster_helm("install", "second", str(CHART), "-n", NAMESPACE, "--no-hooks", "--values", SECOND, *account)
+    bare_cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+    return bare_cluster

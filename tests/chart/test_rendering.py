@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.aio.config import incluster_config
 
 from lethe.adapters.keys.files import FileKeyring
 from lethe.settings import read_settings
 from tests.chart.copies import CHART, COPIES, CRDS, texts
 from tests.chart.helm import Helm, Manifest, of_kind, the
-from tests.servers.controlplane import ControlPlane
+from tests.servers import CommandFailed, ControlPlane
 
 CASES: list[Any] = [
     pytest.param((), id="default"),
@@ -91,6 +92,16 @@ def test_the_pod_passes_the_restricted_pod_security_standard(
     bare_cluster.kubectl("create", "--dry-run=server", "--filename=-", input=yaml.safe_dump(pod))
 
 
+def test_a_pod_that_may_do_more_is_refused_by_that_standard(helm: Helm, bare_cluster: ControlPlane) -> None:
+    _restricted(bare_cluster)
+    template = the(helm.rendered(), "Deployment")["spec"]["template"]
+    del template["spec"]["containers"][0]["securityContext"]["capabilities"]
+    metadata = {"name": "operator", "namespace": "restricted"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    with pytest.raises(CommandFailed, match="violates PodSecurity"):
+        bare_cluster.kubectl("create", "--dry-run=server", "--filename=-", input=yaml.safe_dump(pod))
+
+
 def _restricted(cluster: ControlPlane) -> None:
     namespace = {
         "apiVersion": "v1",
@@ -144,6 +155,7 @@ def environment_of(manifests: list[Manifest]) -> dict[str, str]:
     return {
         variable["name"]: variable["value"] if "value" in variable else FROM_SECRETS[variable["name"]]
         for variable in container["env"]
+        if variable["name"] != "SSL_CERT_FILE"  # OpenSSL's and Go's own
     }
 
 
@@ -162,7 +174,7 @@ def test_a_ledger_in_postgresql_needs_no_volume(helm: Helm) -> None:
     assert not of_kind(manifests, "PersistentVolumeClaim")
     assert not of_kind(manifests, "Secret")
     spec = the(manifests, "Deployment")["spec"]["template"]["spec"]
-    assert {volume["name"] for volume in spec["volumes"]} == {"keys", "tmp"}
+    assert {volume["name"] for volume in spec["volumes"]} == {"keys", "token", "tmp"}
 
 
 def test_notices_are_given_as_the_values_say_and_their_files_where_the_settings_point(helm: Helm) -> None:
@@ -194,6 +206,61 @@ def test_notices_are_given_as_the_values_say_and_their_files_where_the_settings_
 
 def _certificate(key: str) -> Manifest:
     return {"secret": {"secretName": "company-ca", "items": [{"key": key, "path": "ca.crt"}]}}
+
+
+@pytest.mark.parametrize(
+    ("values", "source"),
+    [
+        ("everything", {"configMap": {"name": "company-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}),
+        ("network", _certificate("tls-ca.pem")),
+        (None, None),
+    ],
+)
+def test_authorities_of_ones_own_are_where_openssl_is_told_to_look(
+    helm: Helm, values: str | None, source: Manifest | None
+) -> None:
+    given = ("--values", str(CHART / "ci" / f"{values}-values.yaml")) if values else ()
+    pod = the(helm.rendered(*given), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    told = [one["value"] for one in container["env"] if one["name"] == "SSL_CERT_FILE"]
+    mounted = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "ca"]
+    sources = [one for one in pod["volumes"] if one["name"] == "ca"]
+    assert told == [f"{path}/ca.crt" for path in mounted]
+    assert sources == ([{"name": "ca", **source}] if source else [])
+    assert len(mounted) == len(sources)
+
+
+def test_the_token_is_mounted_for_the_operator_alone_where_its_clients_look_for_it(helm: Helm) -> None:
+    manifests = helm.rendered()
+    pod = the(manifests, "Deployment")["spec"]["template"]["spec"]
+    assert the(manifests, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    (folder,) = (Path(one["mountPath"]) for one in container["volumeMounts"] if one["name"] == "token")
+    (volume,) = (one["projected"] for one in pod["volumes"] if one["name"] == "token")
+    token, authority, namespace = volume["sources"]
+    assert str(folder / token["serviceAccountToken"]["path"]) == incluster_config.SERVICE_TOKEN_FILENAME
+    (item,) = authority["configMap"]["items"]
+    assert str(folder / item["path"]) == incluster_config.SERVICE_CERT_FILENAME
+    # Kopf looks for it, too.
+    assert [one["path"] for one in namespace["downwardAPI"]["items"]] == ["namespace"]
+
+
+def test_a_network_policy_lets_in_whoever_scrapes_and_nobody_else(helm: Helm) -> None:
+    assert not of_kind(helm.rendered(), "NetworkPolicy")
+    manifests = helm.rendered("--set", "networkPolicy.enabled=true")
+    spec = the(manifests, "NetworkPolicy")["spec"]
+    assert spec["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
+    assert spec["policyTypes"] == ["Ingress"], "what goes out is not restricted unless it is listed"
+    pod = the(manifests, "Deployment")["spec"]["template"]
+    assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert "http" in {one["name"] for one in pod["spec"]["containers"][0]["ports"]}
+    listed = the(helm.rendered("--values", str(CHART / "ci" / "network-values.yaml")), "NetworkPolicy")[
+        "spec"
+    ]
+    assert listed["policyTypes"] == ["Ingress", "Egress"]
+    assert [list(rule) for rule in listed["ingress"]] == [["ports", "from"]]
+    assert {"ports": [{"port": 5432}], "to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}]} in listed["egress"]
 
 
 @pytest.mark.parametrize("per_hour", [1, 30, 999_999])

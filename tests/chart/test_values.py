@@ -61,6 +61,22 @@ WRONG = [
     ("notices.perHour=0", "at '/notices/perHour': minimum: got 0, want 1"),
     ("notices.perhour=30", "at '/notices': additional properties 'perhour' not allowed"),
     ("namespaces={Shop}", "at '/namespaces/0': 'Shop' does not match pattern"),
+    (
+        "extraCA.configMapRef.name=a,extraCA.configMapRef.key=b,extraCA.secretRef.name=a,extraCA.secretRef.key=b",
+        "at '/extraCA/secretRef': maxProperties: got 2, want 0",
+    ),
+    (
+        "extraCA.configMapRef.name=company-ca",
+        "at '/extraCA/configMapRef': properties 'key' required, if 'name' exists",
+    ),
+    ("networkPolicy.enable=true", "at '/networkPolicy': additional properties 'enable' not allowed"),
+    ("networkPolicy.egress[0].from[0]=x", "at '/networkPolicy/egress/0': additional properties 'from' not"),
+    (
+        "networkPolicy.metricsFrom[0].pods=x",
+        "at '/networkPolicy/metricsFrom/0': additional properties 'pods' n",
+    ),
+    ("terminationGracePeriodSeconds=0", "at '/terminationGracePeriodSeconds': minimum: got 0, want 1"),
+    ("extraEnv.PYTHONPATH=/tmp", "at '': additional properties 'extraEnv' not allowed"),
     ("replicas=2", "at '': additional properties 'replicas' not allowed"),
     ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
     ("crds.enabled=maybe", "at '/crds/enabled': got string, want boolean"),

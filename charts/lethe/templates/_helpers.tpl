@@ -70,11 +70,66 @@ fills in what a person left out is missing where Kubernetes is older than it; th
 {{- end }}
 {{- end -}}
 
+{{/* The volume source of authorities of one's own; empty: there are none. */}}
+{{- define "lethe.extraCA" -}}
+{{- with .Values.extraCA.configMapRef }}
+configMap:
+  name: {{ .name }}
+  items:
+  - {key: {{ .key | quote }}, path: ca.crt}
+{{- end }}
+{{- with .Values.extraCA.secretRef }}
+secret:
+  secretName: {{ .name }}
+  items:
+  - {key: {{ .key | quote }}, path: ca.crt}
+{{- end }}
+{{- end -}}
+
+{{/*
+A line for each Secret, or key of one, that the values name and that is not in the cluster. It fails nothing: what
+brings Secrets later, as GitOps does, finds the pod waiting for them. Without a cluster, lookup knows nothing at all.
+*/}}
+{{- define "lethe.missingSecrets" -}}
+{{- $found := lookup "v1" "Secret" .Release.Namespace "" }}
+{{- if hasKey $found "items" }}
+{{- $known := dict }}
+{{- range $found.items }}{{ $_ := set $known .metadata.name (.data | default dict) }}{{ end }}
+{{- $wanted := list }}
+{{- range $key := list "fingerprint" "seal" "sign" }}
+{{- $wanted = append $wanted (list "keys.existingSecret" $.Values.keys.existingSecret $key) }}
+{{- end }}
+{{- $references := dict "ledger.urlSecretRef" .Values.ledger.urlSecretRef "extraCA.secretRef" .Values.extraCA.secretRef }}
+{{- $_ := set $references "notices.smtp.urlSecretRef" .Values.notices.smtp.urlSecretRef }}
+{{- $_ := set $references "notices.smtp.caSecretRef" .Values.notices.smtp.caSecretRef }}
+{{- $_ := set $references "notices.webhook.secretRef" .Values.notices.webhook.secretRef }}
+{{- $_ := set $references "notices.webhook.caSecretRef" .Values.notices.webhook.caSecretRef }}
+{{- range $field, $reference := $references }}
+{{- with $reference }}{{ $wanted = append $wanted (list $field .name .key) }}{{ end }}
+{{- end }}
+{{- $said := list }}
+{{- range $wanted }}
+{{- $field := index . 0 }}{{ $name := index . 1 }}{{ $key := index . 2 }}
+{{- if not $name }}
+{{- else if not (hasKey $known $name) }}
+{{- $said = append $said (printf "Secret %s/%s is missing, which %s names: create it; the pod does not start before." $.Release.Namespace $name $field) }}
+{{- else if not (hasKey (get $known $name) $key) }}
+{{- $said = append $said (printf "Secret %s/%s has no key %s, which %s needs: add it; the pod does not start before." $.Release.Namespace $name $key $field) }}
+{{- end }}
+{{- end }}
+{{- join "\n" (uniq $said) }}
+{{- end }}
+{{- end -}}
+
 {{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
 {{- define "lethe.rules" -}}
 - apiGroups: [lethe.dev]
   resources: [backupsnapshots, backupsources, datastores, deletionrequests, legalrequests, restoreevents]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
+# Objects that it had stopped watching, or that somebody else had made under the name that it wanted to give.
+- apiGroups: [lethe.dev]
+  resources: [backupsnapshots, deletionrequests]
+  verbs: [get]
 - apiGroups: [lethe.dev]
   resources:
   - backupsnapshots/status
