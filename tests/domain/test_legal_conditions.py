@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def record(*facts: LegalFact, registered: LegalRegistered = REGISTERED) -> Legal
 
 
 def shown(
-    known: LegalRecord | None, *, at: datetime = NOW, hindrance: Hindrance | None = None, **more: str
+    known: LegalRecord | None, *, at: datetime = NOW, hindrance: Hindrance | None = None, **more: Any
 ) -> dict[str, Condition]:
     """Return the conditions of what is known, by type."""
     sight = LegalSight(known, notice_of(known, at) if known else None, hindrance, **more)

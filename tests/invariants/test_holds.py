@@ -607,9 +607,12 @@ def test_a_secret_hold_that_comes_after_the_intent_looks_like_an_erasure_that_go
     assert standing_of_request(company.record("ada"), [hindrance], now=company.now) == ordinary
 
 
-@pytest.mark.parametrize(("days", "obstacle"), [(0, Obstacle.PENDING), (3, Obstacle.HELD)])
-def test_a_hold_shows_once_the_gag_has_lapsed(
-    company: Company, court: Court, days: int, obstacle: Obstacle
+@pytest.mark.parametrize(
+    ("days", "told", "obstacle"),
+    [(0, False, Obstacle.PENDING), (3, False, Obstacle.PENDING), (3, True, Obstacle.HELD)],
+)
+def test_a_hold_shows_once_the_gag_has_lapsed_and_the_user_was_told(
+    company: Company, court: Court, days: int, told: bool, obstacle: Obstacle
 ) -> None:
     ada = company.sign_up(ADA)
     company.visit_until_safe()
@@ -617,6 +620,12 @@ def test_a_hold_shows_once_the_gag_has_lapsed(
     company.request("ada", key=company.key_of(ada))
     company.visit()
     company.now += timedelta(days)
+    if told:
+        review = LegalOutcome.AWAITING_REVIEW
+        user = Addressee.USER
+        company.ledger.append([LetterIntended("legal-le-1", company.now, user, 1, "1@x", review)])
+        company.ledger.append([LetterSettled("legal-le-1", company.now, user, 1, delivered=True)])
+    company.store.not_before.clear()
     company.visit()
     assert company.store.hindrances["uid-ada"].obstacle is obstacle
 
