@@ -45,6 +45,7 @@ test: binaries ## all tests but the second stage's, against real servers; PYTEST
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
