@@ -3,19 +3,23 @@
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.chart.copies import CHART
 from tests.chart.helm import NAMESPACE, Helm
+from tests.chart.monitoring import definitions
 from tests.chart.releases import SECOND, install
 from tests.servers.controlplane import ControlPlane
 
 
 @pytest.fixture(scope="module")
 def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A real API server that has never heard of Lethe, with the namespaces that ci/*.yaml names."""
+    """A real API server that has never heard of Lethe, with namespaces and kinds that ci/*.yaml needs."""
     with ControlPlane(tmp_path_factory.mktemp("bare-cluster")) as running:
         for name in (NAMESPACE, "shop", "crm", "hrm"):
             running.kubectl("create", "namespace", name)
+        running.kubectl("create", "--filename=-", input=yaml.safe_dump_all(definitions()))
+        running.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
         yield running
 
 

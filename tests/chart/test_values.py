@@ -73,7 +73,7 @@ WRONG = [
     ("networkPolicy.egress[0].from[0]=x", "at '/networkPolicy/egress/0': additional properties 'from' not"),
     (
         "networkPolicy.metricsFrom[0].pods=x",
-        "at '/networkPolicy/metricsFrom/0': additional properties 'pods' n",
+        "at '/networkPolicy/metricsFrom/0': additional properties 'pods'",
     ),
     ("terminationGracePeriodSeconds=0", "at '/terminationGracePeriodSeconds': minimum: got 0, want 1"),
     ("extraEnv.PYTHONPATH=/tmp", "at '': additional properties 'extraEnv' not allowed"),

@@ -86,15 +86,19 @@ secret:
 {{- end }}
 {{- end -}}
 
+{{/* Whether lookup sees a cluster; without one it finds nothing, whatever there is. */}}
+{{- define "lethe.seesCluster" -}}
+{{- if hasKey (lookup "v1" "Secret" .Release.Namespace "") "items" }}true{{ end }}
+{{- end -}}
+
 {{/*
 A line for each Secret, or key of one, that the values name and that is not in the cluster. It fails nothing: what
-brings Secrets later, as GitOps does, finds the pod waiting for them. Without a cluster, lookup knows nothing at all.
+brings Secrets later, as GitOps does, finds the pod waiting for them.
 */}}
 {{- define "lethe.missingSecrets" -}}
-{{- $found := lookup "v1" "Secret" .Release.Namespace "" }}
-{{- if hasKey $found "items" }}
+{{- if include "lethe.seesCluster" . }}
 {{- $known := dict }}
-{{- range $found.items }}{{ $_ := set $known .metadata.name (.data | default dict) }}{{ end }}
+{{- range (lookup "v1" "Secret" .Release.Namespace "").items }}{{ $_ := set $known .metadata.name (.data | default dict) }}{{ end }}
 {{- $wanted := list }}
 {{- range $key := list "fingerprint" "seal" "sign" }}
 {{- $wanted = append $wanted (list "keys.existingSecret" $.Values.keys.existingSecret $key) }}
