@@ -1,6 +1,6 @@
 """What a node leaves on the machine, also one that was killed: found by its own marks, and removed.
 
-Nothing here needs the node's programs to run: pods are known by their control group, shims by the socket
+Nothing here needs the node's programs to run: pods are known by their control group, programs by the paths
 that they were given, mounts by the node's folder.
 """
 
@@ -36,7 +36,7 @@ _FORWARDING = "net/ipv4/ip_forward"
 
 def remember_machine(directory: Path) -> None:
     """Write down how the machine was, for `remove`."""
-    settings = {name: _sysctl(name).read_text().strip() for name in SYSCTLS}
+    settings = {name: sysctl(name).read_text().strip() for name in SYSCTLS}
     (directory / "sysctls.json").write_text(json.dumps(settings))
 
 
@@ -46,13 +46,12 @@ def restore_sysctls(directory: Path, *, but_forwarding: bool = False) -> None:
     if file.exists():
         for name, value in json.loads(file.read_text()).items():
             if not (but_forwarding and name == _FORWARDING):
-                _sysctl(name).write_text(value)
+                sysctl(name).write_text(value)
 
 
 def remove(directory: Path) -> None:
     """Remove everything of a node whose own programs have ended, its folder included."""
-    socket = str(directory / "containerd.sock")
-    _kill(lambda: _of_cgroup() | _started_with(socket))
+    _kill(lambda: _of_cgroup() | _started_with(directory))
     for mount in sorted(_mounts_below(directory), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
     subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
@@ -78,7 +77,7 @@ def traces(directory: Path) -> list[str]:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     return [
-        *(f"process {pid}" for pid in (*_of_cgroup(), *_started_with(str(directory)))),
+        *(f"process {pid}" for pid in (*_of_cgroup(), *_started_with(directory))),
         *(f"mount {mount}" for mount in _mounts_below(directory)),
         *(f"control group {cgroup}" for cgroup in _cgroups()),
         *([f"link {BRIDGE}"] if BRIDGE in links else []),
@@ -121,12 +120,12 @@ def _of_cgroup() -> set[int]:
     return {pid for pid in pids if alive(pid)}
 
 
-def _started_with(argument: str) -> set[int]:
-    """Return processes that were given a path of the node's; never this one or those that started it."""
+def _started_with(directory: Path) -> set[int]:
+    """Return processes that were given a path of the node's; never this one or the one that started it."""
     pids = set()
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if any(argument in one for one in file.read_text(errors="replace").split("\0")):
+            if any(f"{directory}/" in one for one in file.read_text(errors="replace").split("\0")):
                 pids.add(int(file.parent.name))
     return {pid for pid in pids - {os.getpid(), os.getppid()} if alive(pid)}
 
@@ -137,7 +136,8 @@ def _mounts_below(directory: Path) -> list[str]:
     return [point for point in points if point.startswith(f"{directory}/")]
 
 
-def _sysctl(name: str) -> Path:
+def sysctl(name: str) -> Path:
+    """Return the file of a setting of the kernel's."""
     return Path("/proc/sys") / name
 
 

@@ -31,7 +31,11 @@ def obstacles() -> list[str]:
     if sys.platform != "linux" or os.geteuid() != 0:
         return ["a node needs Linux and root"]
     lacking = packages.missing()
-    return [f"Debian packages are missing: {' '.join(lacking)}"] if lacking else []
+    if lacking:
+        return [f"Debian packages are missing: {' '.join(lacking)}; make node-e2e installs them"]
+    if not (cache() / "node").exists() and leftovers.traces(cache() / "node"):
+        return ["this machine is somebody else's Kubernetes node already"]
+    return []
 
 
 class Node(Server):
@@ -257,7 +261,7 @@ state = "{directory}/containerd-state"
 def _keep_logs(directory: Path) -> None:
     """Keep what everybody said last, for whoever wants to know why a run failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    for log in (*directory.glob("*.log"), *directory.glob("control-plane/*.log")):
+    for log in (*directory.glob("*.log"), *directory.glob("control-plane/[!a]*.log")):  # not the audit's
         shutil.copyfile(log, LOGS / log.name)
     for log in directory.glob("pod-logs/*/*/*.log"):
         shutil.copyfile(log, LOGS / f"{log.parts[-3]}.{log.name}")
