@@ -188,11 +188,11 @@ class Backups:
             facts += [Intended(person, store, stones), Verified(person, store, self.wall)]
         self.ledger.append([*facts, Completed(person, self.wall, Outcome.ERASED)])
 
-    def hold(self, *stores: str, name: str = "le-1", secretly: bool = False) -> None:
+    def hold(self, *stores: str, name: str = "le-1", secretly: bool = False, namespace: str = "shop") -> None:
         """Let counsel preserve somebody's data in these stores (none named: in all of the namespace)."""
         registered = LegalRegistered(
             legal=name,
-            namespace="shop",
+            namespace=namespace,
             name=name,
             spec_digest="ab",
             at=self.wall,

@@ -637,6 +637,51 @@ def test_a_hold_that_comes_while_a_source_prunes_keeps_what_is_still_there(backu
     assert nightly.scan().purged == []
 
 
+def test_a_hold_of_another_namespace_keeps_nothing_here(backups: Backups, nightly: Source) -> None:
+    dump = nightly.dump(NIGHT)
+    nightly.scan()
+    backups.hold(namespace="shopping")
+    backups.hold("shopping/site", name="le-2", namespace="shopping")
+    backups.true = EXPIRY + DAY
+    done = nightly.scan()
+    assert (done.plan.held, done.purged) == ({}, [dump.name])
+
+
+def test_a_hold_of_a_store_keeps_its_snapshots_in_every_source_that_holds_it(backups: Backups) -> None:
+    sources = [
+        backups.source("nightly", hold_last=False),
+        backups.source("weekly", (CRM, SITE), hold_last=False),
+        backups.source("crm", (CRM,), hold_last=False),
+    ]
+    for one in sources:
+        one.dump(NIGHT)
+        one.scan()
+    backups.true = EXPIRY + DAY
+    backups.hold(SITE)
+    backups.hold(CRM, name="le-2", secretly=True)
+    held = [list(one.scan().plan.held.values()) for one in sources]
+    assert held == [[Keeps.LEGAL_HOLD], [Keeps.LEGAL_HOLD], [Keeps.UNSAID]]
+    backups.let_go()
+    assert [len(one.scan().purged) for one in sources] == [1, 0, 0]
+    assert list(sources[1].scan().plan.held.values()) == [Keeps.UNSAID]
+    backups.let_go("le-2")
+    assert [len(one.scan().purged) for one in sources] == [0, 1, 1]
+
+
+def test_a_hold_outlives_the_loss_of_the_process_and_what_it_kept_goes_once_it_ends(
+    backups: Backups, nightly: Source
+) -> None:
+    dump = nightly.dump(NIGHT)
+    nightly.scan()
+    backups.hold()
+    backups.true = EXPIRY + DAY
+    backups.restart()
+    assert nightly.scan().plan.held == {dump.name: Keeps.LEGAL_HOLD}
+    assert nightly.names == [dump.name]
+    backups.let_go()
+    assert nightly.scan().purged == [dump.name]
+
+
 def test_what_goes_next_and_when_is_always_told(backups: Backups, nightly: Source) -> None:
     dumps = [nightly.dump(NIGHT + n * DAY) for n in range(3)]
     backups.true = EXPIRY
