@@ -223,7 +223,11 @@ class Node(Server):
             "dnsmasq",
             *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
             *("--bind-interfaces", f"--listen-address={self.address}", "--except-interface=lo"),
-            *("--local=/cluster.local/", "--user=root", "--pid-file="),
+            *(
+                "--local=/cluster.local/",
+                "--user=root",
+                f"--pid-file={self.directory}/dnsmasq.pid",
+            ),  # by which it is found
             f"--address=/kubernetes.default.svc.cluster.local/{API_SERVICE}",
         )
         wait_until(_proxied, what="kube-proxy to know the API server", children=[proxy, names])
