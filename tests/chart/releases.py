@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.chart.copies import CHART
@@ -17,16 +18,16 @@ def install(helm: Helm, *arguments: str, chart: Path = CHART) -> str:
     return helm("install", "lethe", str(chart), "--namespace", NAMESPACE, "--no-hooks", *arguments)
 
 
-def keys_of(cluster: ControlPlane) -> dict[str, str]:
+def keys_of(cluster: ControlPlane, name: str = "lethe-keys", namespace: str = NAMESPACE) -> dict[str, str]:
     """Return the content of the keys' Secret, in base64."""
-    secret = json.loads(cluster.kubectl("get", "secret", "lethe-keys", "-n", NAMESPACE, "-o", "json"))
+    secret = json.loads(cluster.kubectl("get", "secret", name, "-n", namespace, "-o", "json"))
     return dict(secret["data"])
 
 
-def mount_keys(cluster: ControlPlane, folder: Path) -> None:
-    """Lay the keys where an operator looks for them, as a kubelet does."""
+def mount_keys(keys: Mapping[str, str], folder: Path) -> None:
+    """Lay the keys of a Secret where an operator looks for them, as a kubelet does."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, encoded in keys_of(cluster).items():
+    for name, encoded in keys.items():
         (folder / name).write_bytes(base64.b64decode(encoded))
 
 

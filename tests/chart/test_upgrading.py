@@ -54,7 +54,7 @@ class Operators:
     def begin(self) -> OperatorProcess:
         """Begin the next one, as the ServiceAccount that there is now."""
         self.stop()
-        mount_keys(self._cluster, self._directory / "keys")
+        mount_keys(keys_of(self._cluster), self._directory / "keys")
         kubeconfig = kubeconfig_of(self._cluster, "lethe", self._directory / "kubeconfig")
         self._running = OperatorProcess(self._directory, kubeconfig, environment={"LETHE_LOG_LEVEL": "INFO"})
         self._running.begin()
@@ -157,7 +157,9 @@ def test_an_operator_without_crds_says_so_in_one_line_and_begins_once_they_are_t
             operator.begin()
             eventually(lambda: bool(complaints(operator)), "a line about the CRDs")
             assert "is missing; upgrade the CRDs" in complaints(operator)[0]
-            assert "lethe crds | kubectl apply --server-side -f -" in complaints(operator)[0]
+            assert (
+                "lethe crds | kubectl apply --server-side --force-conflicts -f -" in complaints(operator)[0]
+            )
             cluster.kubectl("apply", "--server-side", "--filename", str(CRDS))
             eventually(operator.ready, "the operator to begin", 60)
             assert len(complaints(operator)) == 1

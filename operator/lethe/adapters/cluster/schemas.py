@@ -9,7 +9,10 @@ from lethe.api.crd import definition
 from lethe.api.v1alpha1 import KINDS
 
 Schema = Mapping[str, Any]
-REMEDY = "upgrade the CRDs: helm upgrade with crds.enabled, or lethe crds | kubectl apply --server-side -f -"
+REMEDY = (
+    "upgrade the CRDs: helm upgrade with crds.enabled, or "
+    "lethe crds | kubectl apply --server-side --force-conflicts -f -"
+)
 
 
 def shortfall(served: Schema | None) -> str | None:
