@@ -11,7 +11,7 @@ from tests.e2e.company import Api, Site, eventually
 from tests.e2e.conftest import StartOperator, api, site, start_operator
 from tests.e2e.dumps import apply_source, days_ago, leave_dump
 from tests.e2e.process import OperatorProcess
-from tests.servers import CommandFailed
+from tests.servers import CommandFailed, PostgresServer
 
 __all__ = ["api", "site", "start_operator"]  # fixtures
 
@@ -67,3 +67,26 @@ def test_promtool_has_nothing_to_say_and_every_alert_finds_its_samples(busy: Ope
     for setting in ("erasure_deadline", "scan_interval", "sweep_interval"):
         assert f'lethe_setting_seconds{{setting="{setting}"}} ' in page
     assert 'lethe_notices{state="Undeliverable"} 0.0' in page
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_restore_counts_as_one_without_a_reason_until_somebody_gives_one(
+    api: Api, site: Site, start_operator: StartOperator, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    operator = start_operator()
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "SafeToServe", patience=60)
+    eventually(lambda: 'lethe_restores_without_reason{store="' in operator.page("metrics"), "a sample", 60)
+    assert operator.metric("lethe_restores_without_reason") == 0
+    name = site.url.rpartition("/")[2].partition("?")[0]
+    dump = postgres.dump(name, tmp_path / "site.dump")
+    (ada,) = site.sign_up("ada@canary.example")
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased", patience=60)
+    postgres.restore(name, dump, "--clean", "--if-exists")
+    eventually(lambda: operator.metric("lethe_restores_without_reason") == 1, "it to be counted", 60)
+    (restore,) = api.list("restoreevents")
+    reason = {"reason": "Drill", "justification": "a test"}
+    api.patch_spec("restoreevents", restore["metadata"]["name"], reason)
+    eventually(lambda: operator.metric("lethe_restores_without_reason") == 0, "it to be explained", 60)
