@@ -43,6 +43,7 @@ binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outsi
 
 test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
