@@ -113,6 +113,8 @@ def test_who_is_held_is_never_erased_however_she_is_named_and_everybody_else_of_
     company.request("thrice", email="p5@x.example")
     court.visits(3)
     assert [town.state(person) for person in held.values()] == before
+    states = {name: {one.state for one in company.record(name).stores.values()} for name in company.orders}
+    assert not [name for name, found in states.items() if StoreState.INTENDED in found], "nor is it intended"
     erased = [name for name in company.orders if company.erased(name)]
     assert erased == ["bob", "cleo"]
     assert town.cleared(town.bob) == town.cleared(town.cleo) == [True] * 3
@@ -139,6 +141,7 @@ def test_an_old_address_in_a_store_that_is_linked_by_key_is_hers_all_the_same(to
     court.visits(2)
     assert not town.by_key.is_cleared(town.ada)
     assert not company.is_cleared(town.ada)
+    assert company.record("ada").progress(town.by_key.store.name).state is StoreState.PENDING
     court.lift()
     court.visits(2)
     assert town.by_key.is_cleared(town.ada)

@@ -659,7 +659,10 @@ def test_a_hold_of_a_store_keeps_its_snapshots_in_every_source_that_holds_it(bac
     backups.true = EXPIRY + DAY
     backups.hold(SITE)
     backups.hold(CRM, name="le-2", secretly=True)
+    # That somebody else is held there in secret hides nothing, in whatever order they are read.
+    backups.hold(SITE, name="le-3", secretly=True)
     held = [list(one.scan().plan.held.values()) for one in sources]
+    backups.let_go("le-3")
     assert held == [[Keeps.LEGAL_HOLD], [Keeps.LEGAL_HOLD], [Keeps.UNSAID]]
     backups.let_go()
     assert [len(one.scan().purged) for one in sources] == [1, 0, 0]
