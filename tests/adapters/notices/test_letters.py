@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
+from zoneinfo import ZoneInfo
 
 import pytest
+from babel import Locale
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lethe.adapters.notices.letters import TemplateWriter
 from lethe.adapters.notices.markup import BrokenTemplate
+from lethe.adapters.notices.reading import in_words
 from lethe.domain.identifiers import PersonalText
 from lethe.ports.notices import NoticeFacts, Reader, Written
 
@@ -472,3 +475,10 @@ def test_what_was_written_shows_in_no_repr() -> None:
 
     assert "Ada" not in repr(written)
     assert "Ada" not in repr(Reader("en", None, ADA))
+
+
+@pytest.mark.parametrize("language", ["rw", "tn_ZA"])
+def test_a_language_without_a_word_for_unknown_places_tells_the_time_all_the_same(language: str) -> None:
+    told = in_words(datetime(2026, 11, 22, 10, tzinfo=UTC), ZoneInfo("Europe/Zurich"), Locale.parse(language))
+    assert told.zone.endswith("UTC+01:00")
+    assert in_words(datetime(2026, 11, 22, 10, tzinfo=UTC), ZoneInfo("Etc/UTC"), Locale.parse(language)).zone

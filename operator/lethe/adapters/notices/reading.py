@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
@@ -79,8 +80,9 @@ def in_words(at: datetime, zone: tzinfo, locale: Locale) -> Moment:
         local if zone is not UTC else local.replace(tzinfo=ZoneInfo("UTC")), locale=locale
     )
     if name.startswith(("GMT", "UTC")):
-        # CLDR has no name for it: the place says more.
-        name = get_timezone_location(shown, locale=locale, return_city=True)
+        # CLDR has no name for it: the place says more, if the language has a word for places unknown.
+        with suppress(KeyError):
+            name = get_timezone_location(shown, locale=locale, return_city=True)
     return Moment(
         date=format_date(local, "full", locale=locale),
         # CLDR puts a narrow blank before AM that older mail programs show as a box.
