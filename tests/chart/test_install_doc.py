@@ -25,6 +25,8 @@ NOT_HERE = {
     "kubectl -n lethe wait --for=condition=Ready pod/": "nothing runs pods here",
 }
 
+KINDS_LEFT = "crd,validatingadmissionpolicy,mutatingadmissionpolicy,clusterrole"
+
 KUBECTL = """\
 #!{python}
 # kubectl; what it would run in a pod is run here, with the pod's folders.
@@ -144,7 +146,7 @@ def test_every_command_of_the_page_does_what_the_page_says(tmp_path: Path) -> No
         finally:
             if operator is not None:
                 operator.stop()
-        assert "lethe.dev" not in old.kubectl("get", "crd,validatingadmissionpolicy", "-o", "name")
+        assert "lethe.dev" not in old.kubectl("get", KINDS_LEFT, "-o", "name")
         assert "lethe-keys-restored" in new.kubectl("get", "deployment", "lethe", "-n", "lethe", "-o", "yaml")
     assert skipped == set(NOT_HERE), "a reason that is not needed any more"
     assert ran > 20
