@@ -75,8 +75,12 @@ def parse_sender(text: str) -> Address:
     """
     if any(sign in text for sign in "\r\n\x00"):
         raise NotAMailbox("has a line break")
-    name, address = parseaddr(text)
-    mailbox = parse_mailbox(address)
+    before, bracket, rest = text.strip().rpartition("<")
+    if bracket and not rest.endswith(">"):
+        raise NotAMailbox("is not one e-mail address")
+    # Only the name is left to parseaddr: before Python 3.11.4 it spoils domains that are addresses.
+    name = parseaddr(f"{before}<a@b>")[0] if bracket else ""
+    mailbox = parse_mailbox(rest[:-1] if bracket else rest)
     if mailbox.is_international or mailbox.local.startswith('"'):
         raise NotAMailbox("has a local part of other signs than ASCII letters, digits and . - _ +")
     return Address(display_name=name, username=mailbox.local, domain=mailbox.domain)
