@@ -192,9 +192,8 @@ def check(stage: Stage) -> None:
     for name in ("ada", "bob"):
         letters = stage.letters(name)
         assert len(letters) in (1, 2), f"{len(letters)} messages to {name}: a kill repeats one at most"
-        (message_id,) = {str(one.message["Message-ID"]) for one in letters}
-        status = (api.get("legalrequests", f"le-{name}") or {})["status"]
-        assert status["notice"]["messageId"] == message_id
+        told = (api.get("legalrequests", f"le-{name}") or {})["status"]["notice"]
+        assert {str(one.message["Message-ID"]) for one in letters} == {told["messageId"]}
         assert len({one.raw for one in letters}) == 1
     assert stage.letters("cleo") == []
     drafts = [one for one in api.list("secrets") if one["type"] == "lethe.dev/answer"]

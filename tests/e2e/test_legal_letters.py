@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from tests.e2e.notices import (
     wait_messages,
     wait_metric,
 )
+from tests.e2e.set_clocks import ClockedOperator
 from tests.servers import MailServer
+from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 
@@ -185,6 +188,22 @@ def test_a_letter_that_is_tried_again_counts_once_for_the_hour(
     mail.accept("ada@users.example")
     wait_informed(api, "le-ada", "Sent")
     assert [one.recipients for one in mail.messages()] == [("ada@users.example",)]
+
+
+def test_notices_of_a_clock_that_was_ahead_keep_no_others_back_once_it_is_set_right(
+    api: Api, site: Site, mail: MailServer, tmp_path: Path, control_plane: ControlPlane
+) -> None:
+    ada, bob = site.sign_up("ada@users.example", "bob@users.example")
+    api.sql_store("site", site.url)
+    settings = {**by_mail(mail), "LETHE_NOTICES_PER_HOUR": "1"}
+    with ClockedOperator(tmp_path / "operator", control_plane, api.namespace, settings) as operator:
+        operator.set(host=timedelta(days=900), server=timedelta(days=900))
+        operator.start()
+        api.legal_request("le-ada", ada)
+        wait_informed(api, "le-ada", "Sent")
+        operator.restart_in(timedelta(0))
+        api.legal_request("le-bob", bob)
+        wait_informed(api, "le-bob", "Sent")
 
 
 def test_the_authority_gets_its_answer_by_mail_or_finds_a_draft_that_overwrites_nothing(
