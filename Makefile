@@ -43,15 +43,15 @@ binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outsi
 
 test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
 test-all: install ## the same with the second stage: servers whose builds take long
 	@$(PYTHON_IN_VENV) -m tests.cluster.minio.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
 	@$(MAKE) test
 
 demo: binaries ## the story, on real servers

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.alerts.dashboard import FILE, KEPT, WIDTH, text
 from tests.alerts.rules import asked_of_promtool, metrics_in, metrics_there
+
+pytestmark = pytest.mark.stage2
 
 GRAFANAS = {"$__rate_interval": "5m", "$job": "lethe"}
 """What Grafana puts in before it asks."""

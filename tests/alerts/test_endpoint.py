@@ -13,6 +13,8 @@ from tests.e2e.dumps import apply_source, days_ago, leave_dump
 from tests.e2e.process import OperatorProcess
 from tests.servers import CommandFailed, PostgresServer
 
+pytestmark = pytest.mark.stage2
+
 __all__ = ["api", "site", "start_operator"]  # fixtures
 
 WAIVED: Mapping[str, str] = {}

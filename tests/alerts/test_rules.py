@@ -18,6 +18,8 @@ from tests.alerts.rules import (
     names,
 )
 
+pytestmark = pytest.mark.stage2
+
 
 def test_promtool_finds_nothing_to_say_about_the_rules() -> None:
     said = asked_of_promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)

@@ -28,6 +28,7 @@ def test_nothing_of_it_is_there_unless_it_is_asked_for(helm: Helm) -> None:
         assert not of_kind(manifests, kind)
 
 
+@pytest.mark.stage2
 def test_the_rules_are_those_of_the_file_with_links_to_where_the_runbooks_are(
     rendered: list[Manifest], tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_its_keys_are_added_to_the_argocd_cm_that_is_there(control_plane: Contro
     assert kept["data"] == {"url": "x", **settings["data"]}
 
 
+@pytest.mark.stage2
 def test_flux_s_own_kinds_are_decoded_without_an_unknown_field(control_plane: ControlPlane) -> None:
     flux = of_group(control_plane, "toolkit.fluxcd.io")
     assert {one["kind"] for one in flux} == {"GitRepository", "Kustomization", "HelmRelease"}

@@ -16,6 +16,8 @@ from tests.e2e.company import Api
 from tests.gitops.judging import Judgement, judged
 from tests.gitops.states import SPECS, State, every_state
 
+pytestmark = pytest.mark.stage2
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KINDS = {
     "DataStore": "datastores",

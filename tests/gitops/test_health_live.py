@@ -14,7 +14,7 @@ from tests.gitops.judging import judged
 from tests.gitops.states import ASKS, DONE, STUCK, WORKS, Verdict
 from tests.servers import MailServer, PostgresServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.stage2]
 
 GAG = {"legalBasis": "18 U.S.C. 2705(b)", "until": "2099-02-20", "timeZone": "America/New_York"}
 CURRENT, IN_PROGRESS, FAILED = "Current", "InProgress", "Failed"

@@ -16,7 +16,7 @@ from tests.e2e.dumps import PATTERN, days_ago, leave_dump
 from tests.e2e.process import OperatorProcess
 from tests.servers import ControlPlane, MailServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.stage2]
 
 TIMES = 100
 PLURALS = (
