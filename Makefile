@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON_IN_VENV := .venv/bin/python
 IMAGE ?= lethe:dev
+# How many tests run at the same time, each against servers of its own: about a core and a gigabyte each.
+TEST_WORKERS ?= 2
 KIND_VERSION ?= v0.30.0
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
@@ -41,11 +43,11 @@ crds: install ## generate crds/ from the models
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
 	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
 
-test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows
+test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows, TEST_WORKERS=n
 	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
-	$(PYTHON_IN_VENV) -m pytest $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
 test-all: install ## the same with the second stage: servers whose builds take long

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from tempfile import NamedTemporaryFile
 import kopf
 
 from lethe.adapters.cluster.api import KubernetesCluster, connect
+from lethe.adapters.cluster.lease import Candidate
 from lethe.adapters.cluster.schemas import shortfall
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
@@ -34,11 +37,15 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Fenced, Ledger
 from lethe.ports.notices import Channel, Writer
 from lethe.ports.stores import Store
-from lethe.settings import Settings
+from lethe.settings import NO_LEASE, InvalidSetting, Settings
 from lethe.workflows.guarded import GuardedStore, fingerprints_of
 from lethe.workflows.notifying import Post
 
 log = logging.getLogger("lethe")
+
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+FENCED = 3
+"""The exit code of an operator whose work somebody else does by now."""
 
 LOOK_SECONDS = 1.0
 PATIENCE = 4
@@ -243,51 +250,91 @@ async def run_operator(
 
     Raises what adapters say about a ledger, keys or an API server that can't be used.
     """
-    stop, ready, known = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     _stop_at_signals(stop)
     writer = open_writer(settings.templates_dir)
     post = open_post(settings, writer, wrap_channel)
     keyring = FileKeyring(Path(settings.keys_dir))
-    ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
     kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
-    metrics = Metrics()
-    engine = Engine(
-        ledger=ledger,
-        keyring=keyring,
-        cluster=wrap_cluster(kubernetes),
-        connect=StoreConnector(ledger, keyring, wrap_store),
-        metrics=metrics,
-        namespaces=settings.namespaces,
-        deadline=settings.erasure_deadline,
-        journal_interval=settings.journal_interval.total_seconds(),
-        sweep_interval=settings.sweep_interval.total_seconds(),
-        connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
-        retention=settings.retention,
-        scan_interval=settings.scan_interval.total_seconds(),
-        writer=writer,
-        post=post,
-        notices_per_hour=settings.notices_per_hour,
-        clock=clock,
-    )
+    candidate = candidacy(settings, kubernetes)
+    metrics, vitals = Metrics(), _Vitals()
+
+    async def lead() -> int:
+        # Opening a ledger may migrate it: nobody does so who is not the leader.
+        ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
+        try:
+            engine = Engine(
+                ledger=ledger,
+                keyring=keyring,
+                cluster=wrap_cluster(kubernetes),
+                connect=StoreConnector(ledger, keyring, wrap_store),
+                metrics=metrics,
+                namespaces=settings.namespaces,
+                deadline=settings.erasure_deadline,
+                journal_interval=settings.journal_interval.total_seconds(),
+                sweep_interval=settings.sweep_interval.total_seconds(),
+                connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
+                retention=settings.retention,
+                scan_interval=settings.scan_interval.total_seconds(),
+                writer=writer,
+                post=post,
+                notices_per_hour=settings.notices_per_hour,
+                clock=clock,
+            )
+            served = ", ".join(settings.namespaces) or "all namespaces"
+            log.info("ledger %s, serving %s", ledger.ledger_id[:8], served)
+            await _await_kinds(kubernetes, stop)
+            vitals.engine = engine  # who waits for CRDs does not hang
+            return 0 if stop.is_set() else await _run_together(engine, settings, stop, vitals.watching)
+        finally:
+            await asyncio.to_thread(ledger.close)
+
     probes = await serve_probes(
         metrics,
         host=settings.metrics_host,
         port=settings.metrics_port,
-        # Who waits for CRDs does not hang.
-        heartbeat_age=lambda: engine.heartbeat_age if known.is_set() else 0.0,
-        ready=lambda: engine.started.is_set() and ready.is_set() and not stop.is_set(),
-    )
-    log.info(
-        "ledger %s, serving %s", ledger.ledger_id[:8], ", ".join(settings.namespaces) or "all namespaces"
+        heartbeat_age=lambda: vitals.heartbeat_age,
+        ready=lambda: vitals.serves and not stop.is_set(),
+        standing_by=lambda: candidate is not None and not candidate.leads.is_set(),
     )
     try:
-        await _await_kinds(kubernetes, stop)
-        known.set()
-        return 0 if stop.is_set() else await _run_together(engine, settings, stop, ready)
+        return await (lead() if candidate is None else candidate.in_turn(lead, stop, FENCED))
     finally:
         await probes.cleanup()
         await kubernetes.close()
-        await asyncio.to_thread(ledger.close)
+
+
+class _Vitals:
+    """What the probes ask of an engine, which is there only once this operator leads."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.watching = asyncio.Event()
+
+    @property
+    def heartbeat_age(self) -> float:
+        return self.engine.heartbeat_age if self.engine is not None else 0.0
+
+    @property
+    def serves(self) -> bool:
+        return self.engine is not None and self.engine.started.is_set() and self.watching.is_set()
+
+
+def candidacy(settings: Settings, cluster: KubernetesCluster) -> Candidate | None:
+    """Return who asks for the Lease that `LETHE_LEASE` names; `None`: nobody stands by.
+
+    In a pod it is `lethe` in the pod's namespace, unless said otherwise; elsewhere there is none unless
+    said. Raises `InvalidSetting` where the namespace is neither said nor known.
+    """
+    namespace, _, name = (settings.lease or "").rpartition("/")
+    in_pod = POD_NAMESPACE.exists()
+    if name == NO_LEASE or not (name or in_pod):
+        return None
+    if not namespace and not in_pod:
+        raise InvalidSetting(f"LETHE_LEASE needs a namespace outside of a pod, as in lethe/{name}")
+    # A container that is started anew in its pod is the same candidate: it need not wait for itself.
+    identity = socket.gethostname() if in_pod else f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    return Candidate(cluster, namespace or POD_NAMESPACE.read_text().strip(), name or "lethe", identity)
 
 
 async def _await_kinds(kubernetes: KubernetesCluster, stop: asyncio.Event) -> None:
@@ -343,7 +390,7 @@ async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event,
     for result in results:
         if isinstance(result, Fenced):
             log.error("another operator has taken over this ledger; this one ends")
-            return 3
+            return FENCED
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
     return 0

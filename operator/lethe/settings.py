@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,9 +43,14 @@ class Settings:
     metrics_port: int = 8080
     log_level: str = "INFO"
     log_format: str = "json"
+    lease: str | None = None
     kubeconfig: str | None = None
 
 
+NO_LEASE = "none"
+"""`LETHE_LEASE` of an operator that never stands by."""
+
+_LEASE = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LOOKS_LIKE = {
     "LETHE_SMTP_URL": "smtp+starttls://user:password@host:587",
     "LETHE_MAIL_FROM": "privacy@example.com or Example Privacy <privacy@example.com>",
@@ -84,8 +90,16 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         metrics_port=port,
         log_level=_one_of(environment, "LETHE_LOG_LEVEL", _LEVELS, known.log_level),
         log_format=_one_of(environment, "LETHE_LOG_FORMAT", ("json", "text"), known.log_format),
+        lease=_lease(environment),
         kubeconfig=environment.get("LETHE_KUBECONFIG") or None,
     )
+
+
+def _lease(environment: Mapping[str, str]) -> str | None:
+    text = _text(environment, "LETHE_LEASE")
+    if text is not None and not _LEASE.fullmatch(text):
+        raise InvalidSetting(f"LETHE_LEASE must be name, namespace/name or {NO_LEASE}, as in lethe/lethe")
+    return text
 
 
 def _period(environment: Mapping[str, str], name: str, default: Period) -> Period:

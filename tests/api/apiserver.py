@@ -67,8 +67,14 @@ class ApiServer:
     ) -> Answer:
         payload = None if body is None else json.dumps(body).encode()
         headers = {**self._headers, "Content-Type": content, "Accept": accept}
-        self._connection.request(method, path, payload, headers)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, payload, headers)
+            answer = self._connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            # The connection was idle for too long, or the server too busy to greet.
+            self._connection.close()
+            self._connection.request(method, path, payload, headers)
+            answer = self._connection.getresponse()
         return Answer(answer.status, answer.read().decode())
 
     def create(self, manifest: Mapping[str, Any], namespace: str, *, dry_run: bool = False) -> Answer:

@@ -30,8 +30,7 @@ KINDS = (
 @pytest.mark.parametrize("values", [(), ("--values", SECOND)])
 def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequence[str]) -> None:
     manifests = helm.rendered(*values)
-    roles = roles_of(manifests)
-    assert granted(roles[0]) == {
+    assert granted(roles_of(manifests)) == {
         *((verb, "lethe.dev", kind) for kind in KINDS for verb in ("list", "watch")),
         ("get", "lethe.dev", "backupsnapshots"),
         ("get", "lethe.dev", "deletionrequests"),
@@ -45,8 +44,26 @@ def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequen
         ("list", "", "pods"),
         ("patch", "", "pods/status"),
         ("create", "events.k8s.io", "events"),
+        *((verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")),
     }
-    assert [role["metadata"].get("namespace") for role in roles] == (["hrm"] if values else [None])
+
+
+@pytest.mark.parametrize("values", [(), ("--values", SECOND)])
+def test_the_rights_are_of_its_namespaces_only_and_the_lease_is_its_own(
+    helm: Helm, values: Sequence[str]
+) -> None:
+    places = {
+        (role["metadata"].get("namespace"), group)
+        for role in roles_of(helm.rendered(*values))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+    }
+    groups = {"lethe.dev", "", "events.k8s.io"}
+    where = "hrm" if values else None
+    assert places == {*((where, group) for group in groups), (NAMESPACE, "coordination.k8s.io")}
+    rules = [rule for role in of_kind(helm.rendered(*values), "Role") for rule in role["rules"]]
+    named = [rule for rule in rules if "leases" in rule["resources"] and "resourceNames" in rule]
+    assert [(len(rule["resourceNames"]), rule["verbs"]) for rule in named] == [(1, ["get", "update"])]
 
 
 def roles_of(manifests: Sequence[Manifest]) -> list[Manifest]:
@@ -54,10 +71,11 @@ def roles_of(manifests: Sequence[Manifest]) -> list[Manifest]:
     return of_kind(manifests, "ClusterRole") + of_kind(manifests, "Role")
 
 
-def granted(role: Manifest) -> set[Right]:
-    """Return what a role lets do."""
+def granted(roles: Sequence[Manifest]) -> set[Right]:
+    """Return what roles let do."""
     return {
         (verb, group, resource)
+        for role in roles
         for rule in role["rules"]
         for verb in rule["verbs"]
         for group in rule["apiGroups"]
@@ -88,6 +106,7 @@ def operator(
         kubeconfig_of(cluster, release, tmp_path / "kubeconfig"),
         namespaces=["hrm"] if release == "second" else [],
         environment={
+            "LETHE_LEASE": f"{NAMESPACE}/{'second-lethe' if release == 'second' else 'lethe'}",
             "LETHE_SCAN_INTERVAL": "500ms",
             "LETHE_BACKUP_DIRECTORIES": str(tmp_path),
             "LETHE_SMTP_URL": mail.url,
@@ -141,8 +160,8 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     refused = {_right(call) for call in calls if call.get("responseStatus", {}).get("code") == 403}
     assert refused == set()
     used = {_right(call) for call in calls if "objectRef" in call}
-    (role,) = roles_of(helm.rendered(*(("--values", SECOND) if release == "second" else ())))
-    assert granted(role) == used
+    roles = roles_of(helm.rendered(*(("--values", SECOND) if release == "second" else ())))
+    assert granted(roles) == used
 
 
 def _keep_backups(api: Api, directory: Path) -> None:

@@ -77,7 +77,9 @@ WRONG = [
     ),
     ("terminationGracePeriodSeconds=0", "at '/terminationGracePeriodSeconds': minimum: got 0, want 1"),
     ("extraEnv.PYTHONPATH=/tmp", "at '': additional properties 'extraEnv' not allowed"),
-    ("replicas=2", "at '': additional properties 'replicas' not allowed"),
+    ("replicas=2", "at '/ledger/urlSecretRef': missing properties 'name', 'key'"),
+    ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
+    ("replicaCount=2", "at '': additional properties 'replicaCount' not allowed"),
     ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
     ("crds.enabled=maybe", "at '/crds/enabled': got string, want boolean"),
 ]

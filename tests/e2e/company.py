@@ -135,7 +135,13 @@ class Api:
 
     def path(self, plural: str, name: str = "") -> str:
         """Return where objects of a kind live in this namespace."""
-        root = "/api/v1" if plural in ("secrets", "pods") else "/apis/lethe.dev/v1alpha1"
+        roots = {
+            "secrets": "/api/v1",
+            "pods": "/api/v1",
+            "events": "/apis/events.k8s.io/v1",
+            "leases": "/apis/coordination.k8s.io/v1",
+        }
+        root = roots.get(plural, "/apis/lethe.dev/v1alpha1")
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     def create(self, plural: str, name: str, spec: Any, **more: Any) -> dict[str, Any]:

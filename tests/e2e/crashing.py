@@ -3,7 +3,8 @@
 `python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
 of a store, each call of a backend, each letter, and each write to the API server; each has a moment before
 and one after, numbered from 1 in the order in which they come about in this process. N of 0 never kills;
-COUNT_FILE then says how many there were.
+COUNT_FILE then says how many there were. The Nth is not always the same one, since effects run side by side;
+who wants a certain kind of moment gives its name instead (`after send`).
 """
 
 import asyncio
@@ -28,10 +29,14 @@ BACKEND = {"list", "delete", "gone"}
 CHANNEL = {"send"}
 
 
+Fatal = int | str
+"""The number of the moment to die at (0: never), or the name of a kind of which the first one is meant."""
+
+
 class Moments:
     """Counts moments, and kills the process at the one that was asked for."""
 
-    def __init__(self, fatal: int, count_file: Path) -> None:
+    def __init__(self, fatal: Fatal, count_file: Path) -> None:
         self._fatal, self._file, self._count = fatal, count_file, 0
         self._lock = threading.Lock()
 
@@ -41,7 +46,7 @@ class Moments:
             self._count += 1
             with self._file.open("a") as log:
                 log.write(f"{self._count} {what}\n")
-            if self._count == self._fatal:
+            if self._fatal in (self._count, what):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -81,7 +86,7 @@ class Fragile:
         return guarded
 
 
-def run_forked(environment: Mapping[str, str], fatal: int, count_file: Path, log: Path) -> None:
+def run_forked(environment: Mapping[str, str], fatal: Fatal, count_file: Path, log: Path) -> None:
     """Run the fragile operator in a process that was forked from one that has imported everything."""
     # Nobody else ends it, should the tests be killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -99,7 +104,7 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(fatal: int, count_file: Path) -> int:
+def main(fatal: Fatal, count_file: Path) -> int:
     """Run the fragile operator."""
     settings = read_settings(os.environ)
     set_up_logs(settings.log_level, settings.log_format)

@@ -91,7 +91,7 @@ def run_until_death_or_end(stage: Stage, fatal: int) -> bool:
     fragile = stage.operator(fatal)
     fragile.begin()
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while fragile.running and time.monotonic() < until:
             states = [(item.get("status") or {}).get("state") for item in stage.api.list("deletionrequests")]
             if states == ["Erased", "Erased"]:

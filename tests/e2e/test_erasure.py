@@ -1,6 +1,7 @@
 """One DeletionRequest after the other, as support and GitOps apply them."""
 
 import json
+from typing import Any
 
 from tests.e2e.company import Api, Site, eventually, store_states
 from tests.e2e.process import OperatorProcess
@@ -33,6 +34,43 @@ def test_a_person_named_by_a_secret_is_erased_and_the_secret_is_gone(
     api.wait("deletionrequests", "r1", "Erased")
     assert site.is_cleared(ada)
     assert api.get("secrets", "r1") is None
+
+
+def test_a_secret_that_comes_back_is_deleted_again_with_a_warning(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.sql_store("crm", postgres.url("not_there_yet_either"), role="CRM")  # it keeps the request open
+    api.request_by_email("r1", "ada@canary.example")
+    api.wait_reason("deletionrequests", "r1", "StoreUnreachable")
+    eventually(lambda: api.get("secrets", "r1") is None, "the Secret to be deleted")
+    assert _returned(api) == []
+    request = api.get("deletionrequests", "r1") or {}
+
+    api.secret("r1", {"email": "ada@canary.example"}, "lethe.dev/identifier")
+    # As a GitOps tool does it: the request is applied again with its Secret. Else the next list sees it.
+    api.delete("deletionrequests", "r1")
+    api.create("deletionrequests", "r1", request["spec"])
+    eventually(lambda: api.get("secrets", "r1") is None, "the Secret to be deleted again")
+    eventually(lambda: len(_returned(api)) == 1, "a warning")
+    (warned,) = _returned(api)
+    assert warned["type"] == "Warning"
+    assert "Secret r1 came back" in warned["note"]
+    assert "canary" not in warned["note"]
+    Site(postgres.create_database("not_there_yet_either"))
+    api.wait("deletionrequests", "r1", "Erased", patience=60)
+    assert site.is_cleared(ada)
+
+    api.secret("r1", {"email": "ada@canary.example"}, "lethe.dev/identifier")
+    api.delete("deletionrequests", "r1")
+    api.create("deletionrequests", "r1", request["spec"])
+    eventually(lambda: api.get("secrets", "r1") is None, "the Secret of an ended request to be deleted")
+    eventually(lambda: len(_returned(api)) == 2, "one more warning")
+
+
+def _returned(api: Api) -> list[dict[str, Any]]:
+    return [event for event in api.list("events") if event["reason"] == "SecretReturned"]
 
 
 def test_a_dry_run_says_what_would_be_erased_and_changes_nothing(

@@ -1,17 +1,21 @@
 """Server processes that outlive neither their context nor the process that started them."""
 
 import contextlib
+import fcntl
+import functools
 import os
+import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 StrPath = str | Path
 
@@ -200,14 +204,28 @@ def wait_until(
 
 
 def free_port() -> int:
-    """Return a TCP port on which nothing listens and that this process has not been given before."""
+    """Return a TCP port on which nothing listens, and which is this process's until it ends.
+
+    It lies below the ports that Linux gives to outgoing connections, and no other process of the project's
+    is given it meanwhile: what is free now is free still when the server listens.
+    """
     while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-        if port not in _given_ports:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError):
+            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            if port in _given_ports:
+                continue
             _given_ports.add(port)
+            with socket.socket() as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def _claims() -> BinaryIO:
+    """Return the file of which each byte is a port: who has locked it has the port. It is never closed."""
+    return (Path(tempfile.gettempdir()) / f"lethe-ports-{os.getuid()}").open("ab")
 
 
 def _identity(run_as: int | None) -> list[str]:

@@ -18,7 +18,7 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.engine.world import Place, RequestView, World, place_of
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.workflows.intake import ErasureOrder, Intake, take_in
@@ -177,10 +177,27 @@ class Taking:
         if intake.record is not None and (view.claimed or intake.record.open):
             self._world.records[place] = intake.record
         if intake.hindrance is None and secret is not None:
+            ended = intake.record is not None and not intake.record.open
             view.hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
+            if view.hindrance is None and (ended or place in self._world.without_secret):
+                await self._warn(place, view, secret[0])
+        if view.hindrance is None and place in self._world.records:
+            self._world.without_secret.add(place)
         if view.hindrance is not None and view.claimed:
             self._retries.at(time.monotonic() + RETRY_SECONDS, place)
         self._reporting.want(place)
+
+    async def _warn(self, place: Place, view: RequestView, secret: str) -> None:
+        """Say that somebody's tool brings a person's identifier back, which Lethe deletes again and again."""
+        message = (
+            f"Secret {secret} came back, and was deleted again; take it out of what applies it, such as Git"
+        )
+        log.warning("DeletionRequest %s/%s: %s", *place, message)
+        regarding = {
+            "kind": "DeletionRequest",
+            "metadata": {"namespace": place[0], "name": place[1], "uid": view.uid},
+        }
+        await self._cluster.tell(Notice(regarding, "SecretReturned", message, warning=True))
 
     def _view(self, manifest: Manifest) -> None:
         place, metadata = place_of(manifest), manifest["metadata"]

@@ -14,9 +14,18 @@ STALE_SECONDS = 60.0
 
 
 async def serve_probes(
-    metrics: Metrics, *, host: str, port: int, heartbeat_age: Callable[[], float], ready: Callable[[], bool]
+    metrics: Metrics,
+    *,
+    host: str,
+    port: int,
+    heartbeat_age: Callable[[], float],
+    ready: Callable[[], bool],
+    standing_by: Callable[[], bool],
 ) -> web.AppRunner:
-    """Serve until the returned runner is cleaned up. Raises `OSError` where the address is taken."""
+    """Serve until the returned runner is cleaned up. Raises `OSError` where the address is taken.
+
+    Who stands by is ready, too: a rolling update ends the leader only when another pod is.
+    """
 
     async def metrics_page(_: web.Request) -> web.Response:
         return web.Response(
@@ -28,7 +37,8 @@ async def serve_probes(
         return web.Response(text=f"last turn {age:.1f} s ago\n", status=200 if age < STALE_SECONDS else 503)
 
     async def is_ready(_: web.Request) -> web.Response:
-        return web.Response(text="ready\n" if ready() else "starting\n", status=200 if ready() else 503)
+        text = "ready" if ready() else "standing by" if standing_by() else "starting"
+        return web.Response(text=f"{text}\n", status=503 if text == "starting" else 200)
 
     app = web.Application()
     app.add_routes(

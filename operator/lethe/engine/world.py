@@ -137,13 +137,15 @@ class World:
     """Everything that the engine knows at the moment.
 
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
-    or are gone: a thread that deletes can't be interrupted.
+    or are gone: a thread that deletes can't be interrupted. `without_secret` are open requests whose
+    Secret was seen to be gone: one that is there later has come back.
     """
 
     guards: dict[Place, StoreGuard] = field(default_factory=dict)
     dirty: dict[Place, Manifest] = field(default_factory=dict)
     views: dict[Place, RequestView] = field(default_factory=dict)
     records: dict[Place, RequestRecord] = field(default_factory=dict)
+    without_secret: set[Place] = field(default_factory=set)
     events: dict[Place, Manifest] = field(default_factory=dict)
     sources: dict[Place, SourceGuard] = field(default_factory=dict)
     legal: dict[Place, LegalView] = field(default_factory=dict)

@@ -111,8 +111,29 @@ class KubernetesCluster:
             "type": type_,
             "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
         }
+        return await self._unless_conflict("POST", f"/api/v1/namespaces/{quote(namespace)}/secrets", body)
+
+    async def lease(self, namespace: str, name: str) -> Manifest | None:
+        """Return a Lease, or `None` where there is none."""
         try:
-            await self._call("POST", f"/api/v1/namespaces/{quote(namespace)}/secrets", body=body)
+            found: Manifest = await self._call("GET", _lease_path(namespace, name))
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return None
+            raise
+        return found
+
+    async def create_lease(self, namespace: str, lease: Manifest) -> bool:
+        """Create a Lease; `False` if one of that name exists."""
+        return await self._unless_conflict("POST", _lease_path(namespace), lease)
+
+    async def replace_lease(self, namespace: str, name: str, lease: Manifest) -> bool:
+        """Write a Lease that was read; `False` if it has changed since."""
+        return await self._unless_conflict("PUT", _lease_path(namespace, name), lease)
+
+    async def _unless_conflict(self, verb: str, path: str, body: Manifest) -> bool:
+        try:
+            await self._call(verb, path, body=body)
         except ClusterRefused as refused:
             if refused.code == 409:
                 return False
@@ -307,6 +328,11 @@ def _path(plural: str, namespace: str) -> str:
 
 def _secret_path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{quote(namespace)}/secrets/{quote(name)}"
+
+
+def _lease_path(namespace: str, name: str = "") -> str:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+    return f"{path}/{quote(name)}" if name else path
 
 
 def label_selector(selector: Manifest) -> str:

@@ -1,0 +1,128 @@
+"""One operator works, others stand by: `LETHE_LEASE` on a real API server, with a ledger in PostgreSQL."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.company import Api, Site, eventually
+from tests.e2e.process import OperatorProcess
+from tests.servers import ControlPlane, PostgresServer
+
+pytestmark = pytest.mark.slow
+
+StandBy = Callable[[str], OperatorProcess]
+"""Starts an operator of a name and waits until it leads or stands by."""
+
+
+@pytest.fixture
+def ledgers(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A database server beside the one of the stores: a ledger on theirs would be refused."""
+    with PostgresServer(tmp_path / "ledgers", fsync=False) as running:
+        yield running
+
+
+@pytest.fixture
+def stand_by(
+    tmp_path: Path, control_plane: ControlPlane, namespace: str, ledgers: PostgresServer
+) -> Iterator[StandBy]:
+    """Operators that share a ledger, keys and a Lease."""
+    shared = {
+        "LETHE_LEDGER_URL": ledgers.create_database("ledger"),
+        "LETHE_KEYS_DIR": str(tmp_path / "keys"),
+        "LETHE_LEASE": f"{namespace}/lethe",
+    }
+    (tmp_path / "keys").mkdir()
+    kubeconfig = control_plane.kubeconfig_of("operator")
+    started: list[OperatorProcess] = []
+
+    def start(name: str) -> OperatorProcess:
+        operator = OperatorProcess(tmp_path / name, kubeconfig, namespaces=[namespace], environment=shared)
+        started.append(operator)
+        operator.begin()
+        eventually(lambda: ready(operator) in {"ready", "standing by"}, f"{name} to be ready", 60)
+        return operator
+
+    yield start
+    for operator in started:
+        operator.kill9()
+
+
+def ready(operator: OperatorProcess) -> str:
+    """Return what an operator says of itself."""
+    try:
+        return operator.page("readyz").strip()
+    except OSError:
+        return "silent, or starting"
+
+
+def holder(api: Api) -> str:
+    """Return who has the Lease."""
+    lease = api.get("leases", "lethe")
+    return str(lease["spec"].get("holderIdentity", "")) if lease else ""
+
+
+def test_who_stands_by_takes_over_from_who_ends_and_from_who_was_killed(
+    api: Api, site: Site, stand_by: StandBy
+) -> None:
+    ada, bob, eve = site.sign_up("ada@canary.example", "bob@canary.example", "eve@canary.example")
+    api.sql_store("site", site.url)
+    one, two = stand_by("one"), stand_by("two")
+    assert (ready(one), ready(two)) == ("ready", "standing by")
+    assert (one.metric("lethe_leader"), two.metric("lethe_leader")) == (1, 0)
+    api.request_by_id("r1", ada)
+    api.wait("deletionrequests", "r1", "Erased", patience=60)
+
+    before = holder(api)
+    assert one.stop() == 0
+    eventually(lambda: ready(two) == "ready", "the second to lead", 10)
+    assert holder(api) not in {"", before}
+    api.request_by_id("r2", bob)
+    api.wait("deletionrequests", "r2", "Erased", patience=60)
+
+    three = stand_by("three")
+    assert ready(three) == "standing by"
+    two.kill9()
+    eventually(lambda: ready(three) == "ready", "the third to lead", 60)
+    api.request_by_id("r3", eve)
+    api.wait("deletionrequests", "r3", "Erased", patience=60)
+    assert site.is_cleared(ada)
+    assert site.is_cleared(bob)
+    assert site.is_cleared(eve)
+    lease = api.get("leases", "lethe")
+    assert lease is not None
+    assert lease["spec"]["leaseTransitions"] >= 2
+    assert lease["spec"]["acquireTime"] <= lease["spec"]["renewTime"]
+
+
+def test_a_leader_whose_lease_is_anothers_ends(api: Api, site: Site, stand_by: StandBy) -> None:
+    api.sql_store("site", site.url)
+    operator = stand_by("one")
+    taken = {"spec": {"holderIdentity": "somebody"}}
+    api.call("PATCH", api.path("leases", "lethe"), taken, "application/merge-patch+json")
+    eventually(lambda: not operator.running, "the operator to end", 30)
+    assert operator.stop() == 3
+    assert f"Lease {api.namespace}/lethe is held by somebody; this one ends" in operator.log.read_text()
+    assert holder(api) == "somebody"
+
+
+def test_without_the_right_to_the_lease_it_says_so_and_does_nothing(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    kubeconfig = json.loads(control_plane.kubeconfig.read_text())
+    control_plane.kubectl("create", "serviceaccount", "powerless", "-n", namespace)
+    token = control_plane.kubectl("create", "token", "powerless", "-n", namespace)
+    kubeconfig["users"][0]["user"] = {"token": token.strip()}
+    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
+    lease = {"LETHE_LEASE": f"{namespace}/lethe"}
+    operator = OperatorProcess(tmp_path / "operator", tmp_path / "kubeconfig", environment=lease)
+    operator.begin()
+    try:
+        said = f"the API server refused GET /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/lethe"
+        eventually(lambda: said in operator.log.read_text(), "the refusal to be said", 30)
+        assert "check the operator's RBAC" in operator.log.read_text()
+        assert ready(operator) == "standing by"
+        assert not operator.ledger.exists()
+    finally:
+        operator.stop()
