@@ -11,7 +11,7 @@ TEST_WORKERS ?= 2
 KIND_VERSION ?= v0.30.0
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test test-all demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
+.PHONY: help install lock upgrade check format crds test test-all test-rules demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -55,6 +55,12 @@ test-all: install ## the same with the second stage: servers whose builds take l
 	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
 	@$(MAKE) test
+
+test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, health rules by Argo CD's Lua and Flux's kstatus
+	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
 	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null

@@ -3,6 +3,7 @@
 Where no registry is at hand, the base that the Dockerfile asks for is made of Debian packages.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,13 @@ from pathlib import Path
 from tests.cache import cache, cached
 from tests.cluster.build import build as build_go
 from tests.cluster.build import progress
-from tests.servers.children import run
+from tests.servers.children import CommandFailed, run
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
+LAYERS_KEPT = 60
+"""How many unnamed layers stay: each line of the Dockerfile leaves one, and two builds are worth keeping."""
+
 PAUSE = "localhost/lethe-node/pause:1"
 
 BASE = """
@@ -44,7 +48,17 @@ def operator_image(tag: str) -> str:
     base = python_image()
     with progress(f"Building the image {tag} on {base}"):
         _build(tag, CHECKOUT, "--layers", "--build-arg", f"PYTHON_IMAGE={base}")
+    _forget_old_layers()
     return tag
+
+
+def _forget_old_layers() -> None:
+    """Remove what builds before the last two left for the next ones: half a gigabyte for each."""
+    unnamed = [one for one in json.loads(_buildah("images", "--all", "--json")) if not one["names"]]
+    unnamed.sort(key=lambda one: one["created"], reverse=True)
+    for one in unnamed[LAYERS_KEPT:]:
+        with contextlib.suppress(CommandFailed):  # one that a newer one stands on stays
+            _buildah("rmi", one["id"])
 
 
 def pause_image() -> str:

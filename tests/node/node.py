@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Self, TextIO
@@ -33,6 +34,10 @@ def obstacles() -> list[str]:
     lacking = packages.missing()
     if lacking:
         return [f"Debian packages are missing: {' '.join(lacking)}; make node-e2e installs them"]
+    if not os.access(leftovers.CGROUPS, os.W_OK):
+        return [f"{leftovers.CGROUPS} can't be written: pods need control groups"]
+    if subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False).returncode:
+        return ["this root may make no mounts or networks of its own, as pods need them"]
     if not (cache() / "node").exists() and leftovers.traces(cache() / "node"):
         return ["this machine is somebody else's Kubernetes node already"]
     return []

@@ -104,6 +104,21 @@ def test_the_image_has_a_user_with_a_name_and_neither_pip_nor_a_compiler(outside
     assert outside.in_operator("restic", "version").startswith("restic 0.")
 
 
+def test_authorities_of_the_company_come_beside_those_of_the_system(outside: Outside) -> None:
+    """The chart's extraCA sets SSL_CERT_FILE; the system's authorities are found by the folder then."""
+    code = (
+        "import os, ssl; folder = ssl.get_default_verify_paths().capath;"
+        "print(sum(name.endswith('.0') for name in os.listdir(folder)))"
+    )
+    found = outside.in_operator("env", "SSL_CERT_FILE=/nowhere", "/opt/lethe/bin/python", "-c", code)
+    assert int(found) > 100
+
+
+def test_the_pod_has_the_lease(outside: Outside) -> None:
+    lease = outside.read("lease", "lethe", f"--namespace={NAMESPACE}")
+    assert lease["spec"]["holderIdentity"] == outside.operator_pod()["metadata"]["name"]
+
+
 @pytest.mark.node
 def test_the_image_adds_at_most_150_megabytes_to_its_base(bare: Outside) -> None:
     if not bare.image.startswith("localhost/"):
