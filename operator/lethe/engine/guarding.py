@@ -119,6 +119,7 @@ class Guarding:
             return self._journal_interval
         store = guard.store
         if store is None or self._refused_as_second_primary(guard):
+            self._metrics.store_up.labels(guard.name).set(0)
             await self._reporting.write_store(guard)
             return self._journal_interval
         if began < guard.retry_after and store.trouble is not None:

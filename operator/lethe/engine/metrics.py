@@ -30,8 +30,15 @@ class Metrics:
             registry=r,
         )
         self.erasures = Counter("lethe_erasures", "Erasures by result", ["store", "result"], registry=r)
+        self.stores = Gauge("lethe_stores", "DataStores by owner", ["owner"], registry=r)
         self.store_up = Gauge(
             "lethe_store_up", "Whether the store answered at the last look", ["store"], registry=r
+        )
+        self.mapping_complete = Gauge(
+            "lethe_store_mapping_complete",
+            "Whether every kind of personal data is mapped, as its condition MappingComplete",
+            ["store"],
+            registry=r,
         )
         self.missing = Gauge(
             "lethe_store_missing_erasures", "Erasures that a restore took away", ["store"], registry=r
@@ -104,7 +111,10 @@ class Metrics:
         self.leader = Gauge("lethe_leader", "Whether this replica acts", registry=r)
         self.queue_depth = Gauge("lethe_queue_depth", "Requests that wait to be taken in", registry=r)
         self.sweep_age = Gauge(
-            "lethe_sweep_age_seconds", "Age of the oldest last sweep of any store; NaN before", registry=r
+            "lethe_sweep_age_seconds",
+            "Time since the last sweep that ended, or since the store was met",
+            ["store"],
+            registry=r,
         )
         self.setting_seconds = Gauge(
             "lethe_setting_seconds",
@@ -114,7 +124,6 @@ class Metrics:
         )
         self.api_writes = Counter("lethe_api_writes", "Writes to the API server", ["what"], registry=r)
         self.nearest_deadline.set(float("nan"))
-        self.sweep_age.set(float("nan"))
         self.ledger_mirrored.set(0)
 
     def tell_settings(self, **seconds: float) -> None:
@@ -132,6 +141,13 @@ class Metrics:
 
     def forget_store(self, store: str) -> None:
         """Drop the gauges of a store that is gone, so that no alert fires for it for ever."""
-        for gauge in (self.store_up, self.missing, self.safe, self.restores_without_reason):
+        for gauge in (
+            self.store_up,
+            self.mapping_complete,
+            self.missing,
+            self.safe,
+            self.restores_without_reason,
+            self.sweep_age,
+        ):
             with suppress(KeyError):
                 gauge.remove(store)

@@ -12,13 +12,22 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
-from lethe.domain.conditions import BackupsSight, StoreSight, standing_of_request, standing_of_store
+from lethe.domain.conditions import (
+    BackupsSight,
+    ConditionStatus,
+    Standing,
+    StoreSight,
+    standing_of_request,
+    standing_of_store,
+)
 from lethe.domain.facts import Outcome
+from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Hindrance, Obstacle
 from lethe.engine.copies import Copies, last_copy_gone_at
@@ -54,6 +63,7 @@ class Reporting:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
         self._ended: Counter[str] = Counter()
+        self._swept: dict[str, datetime] = {}
         self._writing: set[Place] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -214,8 +224,10 @@ class Reporting:
         )
         now = self._clock()
         generation = guard.manifest["metadata"].get("generation", 1)
+        standing = standing_of_store(sight)
+        self._measure_mapping(guard.name, standing)
         status = store_status(
-            standing_of_store(sight),
+            standing,
             guard.status,
             generation=generation,
             now=now,
@@ -260,10 +272,35 @@ class Reporting:
         self._metrics.overdue.set(sum(moment < now for moment in due))
         nearest = (min(due) - now).total_seconds() if due else math.nan
         self._metrics.nearest_deadline.set(nearest)
-        swept = [
-            g.store.last_sweep_at for g in self._world.guards.values() if g.store and g.store.last_sweep_at
-        ]
-        self._metrics.sweep_age.set((now - min(swept)).total_seconds() if swept else math.nan)
+        self._measure_stores(now)
+
+    def _measure_stores(self, now: datetime) -> None:
+        """Refresh who owns the stores, and how long ago each was swept: since it was met, if it never was.
+
+        By store and not by guard: a guard is made anew each time that a store can't be connected.
+        """
+        guards = self._world.guards.values()
+        owners = Counter(guard.description.owner for guard in guards)
+        for owner in StoreOwner:
+            self._metrics.stores.labels(owner.value).set(owners[owner])
+        before, self._swept = self._swept, {}
+        for guard in guards:
+            if guard.description.owner is StoreOwner.THIRD_PARTY:
+                if guard.name in before:  # it was the company's own until now
+                    self._metrics.forget_store(guard.name)
+                continue
+            swept = guard.store.last_sweep_at if guard.store else None
+            self._swept[guard.name] = since = swept or before.get(guard.name, now)
+            self._metrics.sweep_age.labels(guard.name).set((now - since).total_seconds())
+
+    def _measure_mapping(self, store: str, standing: Standing) -> None:
+        """Show a store's MappingComplete; while it is not proved there is none, and no sample."""
+        told = [c.status for c in standing.conditions if c.type == "MappingComplete"]
+        if told:
+            self._metrics.mapping_complete.labels(store).set(told == [ConditionStatus.TRUE])
+        else:
+            with suppress(KeyError):
+                self._metrics.mapping_complete.remove(store)
 
     def _held(self) -> frozenset[str]:
         """Return the requests whose persons are held, openly or not."""
