@@ -1,4 +1,4 @@
-"""The GitOps examples: they build, the API server accepts what is ours, the rest has no unknown field."""
+"""The GitOps examples: they build, are accepted and permitted; what is not ours has no unknown field."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ import yaml
 
 from lethe.api.v1alpha1 import KINDS
 from lethe.engine.secrets import IDENTIFIER_TYPE
+from tests.chart.helm import Helm, of_kind
 from tests.cluster.kstatus.build import kstatus
-from tests.servers.children import CommandFailed, run
+from tests.servers.children import CommandFailed, run, wait_until
 from tests.servers.controlplane import ControlPlane
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GITOPS = CHECKOUT / "examples" / "gitops"
 FOLDERS = sorted(file.parent for file in GITOPS.rglob("kustomization.yaml"))
 LONE = [GITOPS / "secrets" / "external-secret.yaml"]
-OURS = {"lethe.dev/v1alpha1", "v1"}
+OURS = {"lethe.dev/v1alpha1", "v1", "rbac.authorization.k8s.io/v1"}
+ACCOUNTS = ["system:serviceaccount:flux-system:lethe-gitops", "system:serviceaccount:privacy:lethe-gitops"]
 
 # What these may hold (Argo CD 3, External Secrets 2), as far as the examples use it. Else: a typing error.
 ANY = object()
 APPLICATION: Any = {
     "project": ANY,
-    "source": {"repoURL": ANY, "targetRevision": ANY, "path": ANY, "helm": {"releaseName": ANY}},
+    "source": {
+        "repoURL": ANY,
+        "targetRevision": ANY,
+        "path": ANY,
+        "helm": {"releaseName": ANY, "valuesObject": ANY},
+    },
     "destination": {"server": ANY, "namespace": ANY},
     "syncPolicy": {
         "automated": {"prune": ANY, "selfHeal": ANY},
@@ -99,12 +106,13 @@ def test_no_file_of_the_examples_is_left_out() -> None:
     used = {file for folder in FOLDERS for file in _resources(folder)} | set(LONE)
     used |= {folder / "kustomization.yaml" for folder in FOLDERS}
     assert set(GITOPS.rglob("*.yaml")) == used
-    assert len(FOLDERS) == 5
+    assert len(FOLDERS) == 6
 
 
 def _resources(folder: Path) -> Iterator[Path]:
     for name in yaml.safe_load((folder / "kustomization.yaml").read_text()).get("resources", ()):
-        yield folder / name
+        if (folder / name).is_file():  # else a folder, with a kustomization of its own
+            yield folder / name
 
 
 def test_argo_cd_is_given_the_same_script_for_each_of_our_kinds(control_plane: ControlPlane) -> None:
@@ -143,7 +151,7 @@ def test_flux_s_own_kinds_are_decoded_without_an_unknown_field(control_plane: Co
 
 def test_applications_and_the_external_secret_have_no_unknown_field(control_plane: ControlPlane) -> None:
     applications = of_group(control_plane, "argoproj.io")
-    assert len(applications) == 3
+    assert len(applications) == 4
     for one in applications:
         assert (one["apiVersion"], one["kind"]) == ("argoproj.io/v1alpha1", "Application")
         assert list(unknown(one["spec"], APPLICATION, "spec")) == []
@@ -161,9 +169,12 @@ def test_what_they_point_at_is_there(control_plane: ControlPlane) -> None:
     paths += [
         one["spec"]["chart"]["spec"]["chart"] for one in of_group(control_plane, "helm.toolkit.fluxcd.io")
     ]
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path in paths:
         assert (CHECKOUT / path).is_dir(), path
+    account = next(one for one in built(control_plane, GITOPS / "flux") if one["kind"] == "ServiceAccount")
+    applied_as = {one["spec"].get("serviceAccountName") for one in syncs}
+    assert applied_as == {None, account["metadata"]["name"]}  # None: who brings the namespaces, and the CRDs
     named = {one["metadata"]["name"] for one in syncs}
     awaited = {one["name"] for sync in syncs for one in sync["spec"].get("dependsOn", ())}
     assert awaited == {"lethe", "privacy-stores"}
@@ -174,7 +185,8 @@ def test_nothing_of_ours_is_ever_pruned_replaced_or_waited_for_in_a_wave(control
     for one in everything(control_plane):
         annotations: Mapping[str, str] = one["metadata"].get("annotations", {})
         assert "argocd.argoproj.io/sync-wave" not in annotations
-        if one["apiVersion"] == "lethe.dev/v1alpha1":
+        of_privacy = one["kind"] == "Namespace" and one["metadata"]["name"] == "privacy"
+        if one["apiVersion"] == "lethe.dev/v1alpha1" or of_privacy:
             assert annotations["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
             assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false"
         if "kustomize.toolkit" in one["apiVersion"]:
@@ -182,6 +194,96 @@ def test_nothing_of_ours_is_ever_pruned_replaced_or_waited_for_in_a_wave(control
             assert not one["spec"].get("force")
         if one["kind"] == "Application":
             assert one["spec"]["syncPolicy"]["automated"]["prune"] is False
+
+
+def values_of_lethe(control_plane: ControlPlane) -> list[dict[str, Any]]:
+    """Return the chart's values as Argo CD has them, and as Flux has them."""
+    (argo,) = [one for one in of_group(control_plane, "argoproj.io") if one["metadata"]["name"] == "lethe"]
+    (flux,) = of_group(control_plane, "helm.toolkit.fluxcd.io")
+    return [argo["spec"]["source"]["helm"]["valuesObject"], flux["spec"]["values"]]
+
+
+def test_both_render_the_chart_without_keys_a_ledger_or_rights_elsewhere(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    argo, flux = values_of_lethe(control_plane)
+    assert argo == flux
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(argo))
+    helm = Helm(tmp_path)
+    found = helm.rendered("--values", str(values))
+    kinds = {one["kind"] for one in found}
+    # Keys that a rendering makes up are other ones each time; a second ledger has forgotten all of the first.
+    assert not kinds & {"Secret", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding"}
+    assert {one["metadata"]["namespace"] for one in of_kind(found, "Role")} == {"lethe-system", "privacy"}
+    assert found == helm.rendered("--values", str(values))
+    # Both tools make the namespace before: Flux in the folder of the release, Argo CD by another Application.
+    beforehand = {
+        one["metadata"]["name"]
+        for one in built(control_plane, GITOPS / "flux" / "lethe")
+        if one["kind"] == "Namespace"
+    }
+    assert beforehand >= set(argo["namespaces"])
+
+
+def test_no_failed_upgrade_is_rolled_back_for_the_ledger_goes_forward_only(
+    control_plane: ControlPlane,
+) -> None:
+    (release,) = of_group(control_plane, "helm.toolkit.fluxcd.io")
+    for action in ("install", "upgrade"):
+        assert release["spec"][action]["strategy"]["name"] == "RetryOnFailure"
+        assert "remediation" not in release["spec"][action]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server of its own with the admission policies and the Role of the examples."""
+    with ControlPlane(tmp_path_factory.mktemp("guarded")) as running:
+        for folder in (CHECKOUT / "crds", CHECKOUT / "crds" / "policies"):
+            running.kubectl("apply", "--server-side", "--filename", str(folder))
+        running.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        running.kubectl("apply", "--server-side", "-k", str(GITOPS / "privacy" / "namespace"))
+        running.kubectl("create", "namespace", "flux-system")
+        yield running
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_the_account_may_apply_stores_and_requests_and_needs_each_of_its_rights(
+    guarded: ControlPlane, account: str
+) -> None:
+    folders = [str(GITOPS / "privacy" / name) for name in ("stores", "requests")]
+
+    def applied() -> None:
+        for folder in folders:
+            guarded.kubectl(
+                *("apply", "--server-side", "--dry-run=server", "--field-manager=gitops"),
+                *(f"--as={account}", "-k", folder),
+            )
+
+    def refuses() -> bool:
+        try:
+            applied()
+        except CommandFailed as refused:
+            return "lacks the verb" in refused.stderr or "may not" in refused.stderr
+        return False
+
+    role = json.loads(guarded.kubectl("get", "role", "lethe-gitops", "-n", "privacy", "-o", "json"))
+    # Policies are in force a moment after they are there: only then does it mean something that they allow.
+    without = {**role, "rules": role["rules"][:1]}
+    guarded.kubectl("replace", "--filename=-", input=_anew(without))
+    wait_until(refuses, what="the policies to be in force")
+    for left_out in range(1, len(role["rules"])):
+        lacking = [rule for number, rule in enumerate(role["rules"]) if number != left_out]
+        guarded.kubectl("replace", "--filename=-", input=_anew({**role, "rules": lacking}))
+        wait_until(refuses, what=f"a refusal without {role['rules'][left_out]}")
+    guarded.kubectl("replace", "--filename=-", input=_anew(role))
+    wait_until(lambda: not refuses(), what="the rights to be known")
+    applied()
+
+
+def _anew(manifest: Mapping[str, Any]) -> str:
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
+    return json.dumps({**manifest, "metadata": metadata})
 
 
 def test_requests_hold_no_address_and_the_secret_with_one_does_not_come_back(
