@@ -23,6 +23,12 @@ _RULE = _fields(
     labels=TEXTS,
     annotations=TEXTS,
 )
+_RELABELING = _fields(
+    "",
+    **dict.fromkeys(("separator", "targetLabel", "regex", "replacement", "action"), TEXT),
+    sourceLabels=_list_of(TEXT),
+    modulus={"type": "integer"},
+)
 _KINDS = {
     "PrometheusRule": _fields(
         "", groups=_list_of(_fields("name", name=TEXT, interval=TEXT, rules=_list_of(_RULE)))
@@ -31,7 +37,13 @@ _KINDS = {
         "endpoints selector",
         selector=_fields("", matchLabels=TEXTS),
         namespaceSelector=_fields("", any={"type": "boolean"}, matchNames=_list_of(TEXT)),
-        endpoints=_list_of(_fields("", port=TEXT, path=TEXT, interval=TEXT)),
+        endpoints=_list_of(
+            _fields(
+                "",
+                **dict.fromkeys(("port", "path", "interval", "scrapeTimeout"), TEXT),
+                relabelings=_list_of(_RELABELING),
+            )
+        ),
     ),
 }
 

@@ -156,7 +156,7 @@ def environment_of(manifests: list[Manifest]) -> dict[str, str]:
     return {
         variable["name"]: variable["value"] if "value" in variable else FROM_SECRETS[variable["name"]]
         for variable in container["env"]
-        if variable["name"] != "SSL_CERT_FILE"  # OpenSSL's and Go's own
+        if variable["name"] not in {"SSL_CERT_FILE", "USER"}  # OpenSSL's and Go's own, and Python's
     }
 
 

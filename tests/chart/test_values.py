@@ -2,87 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from lethe.settings import InvalidSetting, read_settings
 from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm
+from tests.chart.helm import NAMESPACE, Helm, the
+from tests.chart.wrong import DIRECTORY, MOUNTED, WRONG
 from tests.servers import CommandFailed
 
-SMTP = "notices.smtp.urlSecretRef.name=smtp,notices.smtp.urlSecretRef.key=url"
-WEBHOOK = "notices.webhook.secretRef.name=webhook,notices.webhook.secretRef.key=secret"
-WRONG = [
-    ("settings.retension=P6M", "at '/settings': additional properties 'retension' not allowed"),
-    ("setings.retention=P6M", "at '': additional properties 'setings' not allowed"),
-    ("settings.retention=6 months", "at '/settings/retention': '6 months' does not match pattern"),
-    ("settings.retention=P", "at '/settings/retention': 'P' does not match pattern"),
-    ("settings.erasureDeadline=30d", "at '/settings/erasureDeadline': '30d' does not match pattern"),
-    ("settings.journalInterval=10 s", "at '/settings/journalInterval': '10 s' does not match pattern"),
-    ("settings.sweepInterval=PT1H", "at '/settings/sweepInterval': 'PT1H' does not match pattern"),
-    ("settings.logLevel=debug", "at '/settings/logLevel': value must be one of 'DEBUG', 'INFO'"),
-    (
-        "ledger.urlSecretRef.name=lethe-ledger",
-        "at '/ledger/urlSecretRef': properties 'key' required, if 'name' exists",
-    ),
-    ("ledger.url=postgresql://ledger.example/lethe", "at '/ledger': additional properties 'url' not allowed"),
-    (
-        "notices.smtp.from=privacy@example.com",
-        "at '/notices/smtp/urlSecretRef': missing properties 'name', 'key'",
-    ),
-    (
-        SMTP,
-        "at '/notices/smtp/from': minLength: got 0, want 1",
-    ),
-    (
-        f"{SMTP},notices.smtp.from=Example Privacy",
-        "at '/notices/smtp/from': 'Example Privacy' does not match pattern",
-    ),
-    (
-        f"{SMTP},notices.smtp.from=a@example.com,notices.smtp.caSecretRef.name=ca",
-        "at '/notices/smtp/caSecretRef': properties 'key' required, if 'name' exists",
-    ),
-    (
-        "notices.smtp.url=smtps://mail.example.com",
-        "at '/notices/smtp': additional properties 'url' not allowed",
-    ),
-    (
-        "notices.webhook.url=https://mail.example.com/lethe",
-        "at '/notices/webhook/secretRef': missing properties 'name', 'key'",
-    ),
-    (
-        WEBHOOK,
-        "at '/notices/webhook/url': minLength: got 0, want 1",
-    ),
-    (
-        f"{WEBHOOK},notices.webhook.url=http://mail.example.com",
-        "at '/notices/webhook/url': 'http://mail.example.com' does not match pattern",
-    ),
-    ("notices.perHour=0", "at '/notices/perHour': minimum: got 0, want 1"),
-    ("notices.perhour=30", "at '/notices': additional properties 'perhour' not allowed"),
-    ("namespaces={Shop}", "at '/namespaces/0': 'Shop' does not match pattern"),
-    (
-        "extraCA.configMapRef.name=a,extraCA.configMapRef.key=b,extraCA.secretRef.name=a,extraCA.secretRef.key=b",
-        "at '/extraCA/secretRef': maxProperties: got 2, want 0",
-    ),
-    (
-        "extraCA.configMapRef.name=company-ca",
-        "at '/extraCA/configMapRef': properties 'key' required, if 'name' exists",
-    ),
-    ("networkPolicy.enable=true", "at '/networkPolicy': additional properties 'enable' not allowed"),
-    ("networkPolicy.egress[0].from[0]=x", "at '/networkPolicy/egress/0': additional properties 'from' not"),
-    (
-        "networkPolicy.metricsFrom[0].pods=x",
-        "at '/networkPolicy/metricsFrom/0': additional properties 'pods'",
-    ),
-    ("terminationGracePeriodSeconds=0", "at '/terminationGracePeriodSeconds': minimum: got 0, want 1"),
-    ("extraEnv.PYTHONPATH=/tmp", "at '': additional properties 'extraEnv' not allowed"),
-    ("replicas=2", "at '/ledger/urlSecretRef': missing properties 'name', 'key'"),
-    ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
-    ("replicaCount=2", "at '': additional properties 'replicaCount' not allowed"),
-    ("image.digest=latest", "at '/image/digest': 'latest' does not match pattern"),
-    ("crds.enabled=maybe", "at '/crds/enabled': got string, want boolean"),
-]
+Rule = dict[str, Any]
+SCHEMA: Rule = json.loads((CHART / "values.schema.json").read_text())
 
 
 @pytest.mark.parametrize(("setting", "complaint"), WRONG, ids=[setting for setting, _ in WRONG])
@@ -127,7 +59,7 @@ def test_a_duration_that_the_chart_takes_is_one_that_the_operator_takes(text: st
 
 
 def _agree(kind: str, variable: str, text: str) -> None:
-    rule = json.loads((CHART / "values.schema.json").read_text())["$defs"][kind]
+    rule = SCHEMA["$defs"][kind]
     taken = re.fullmatch(rule["pattern"], text) is not None
     try:
         read_settings({variable: text})
@@ -135,3 +67,119 @@ def _agree(kind: str, variable: str, text: str) -> None:
         assert not taken
     else:
         assert taken or text == "1000000d"  # the chart bounds the numbers; nobody waits that long
+
+
+def rules(rule: Rule, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Rule]]:
+    """Yield each value that the schema knows, with what it says of it; `*` stands for any item or key."""
+    while reference := rule.get("$ref"):
+        own = {key: said for key, said in rule.items() if key != "$ref"}
+        rule = {**SCHEMA["$defs"][reference.rpartition("/")[2]], **own}
+    yield path, rule
+    for name, inner in rule.get("properties", {}).items():
+        if inner != {"type": "null"}:  # a key that must not be there
+            yield from rules(inner, (*path, name))
+    further = [
+        rule.get("additionalProperties"),
+        rule.get("items"),
+        *rule.get("patternProperties", {}).values(),
+    ]
+    for inner in further:
+        if inner:
+            yield from rules(inner, (*path, "*"))
+
+
+RULES = list(rules(SCHEMA))
+LEAVES = [path for path, _ in RULES if not any(other[:-1] == path for other, _ in RULES if other)]
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids="/".join)
+def test_every_value_that_the_schema_knows_has_a_wrong_one_among_those_above(leaf: tuple[str, ...]) -> None:
+    found = [re.match(r"at '/([^']*)'", complaint) for _, complaint in WRONG]
+    places = [tuple(one[1].split("/")) for one in found if one]
+    assert any(
+        len(place) == len(leaf) and all(asked in {key, "*"} for key, asked in zip(place, leaf, strict=True))
+        for place in places
+    )
+
+
+def test_no_key_is_taken_that_nobody_reads() -> None:
+    """What Kubernetes alone defines is left to it."""
+    opened = {
+        "/".join(path)
+        for path, rule in RULES
+        if rule.get("type") == "object" and "additionalProperties" not in rule
+    }
+    assert opened == {
+        "global",
+        *(f"backups/directories/*/volume/{kind}" for kind in ("persistentVolumeClaim", "csi", "ephemeral")),
+        *(f"networkPolicy/metricsFrom/*/{kind}" for kind in ("podSelector", "namespaceSelector", "ipBlock")),
+        "affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution",
+        "affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution/*",
+        *(
+            f"affinity/{kind}/{when}DuringSchedulingIgnoredDuringExecution/*"
+            for kind in ("podAffinity", "podAntiAffinity")
+            for when in ("required", "preferred")
+        ),
+    }
+
+
+@pytest.mark.parametrize("text", ["30s", "1m30s", "15s", "9999s", "0s", "30", "1h", "1m0s", ""])
+def test_a_scrape_timeout_is_an_interval_or_nothing(text: str) -> None:
+    interval, timeout = (
+        SCHEMA["$defs"][name]["pattern"] for name in ("scrapeInterval", "scrapeIntervalOrEmpty")
+    )
+    assert bool(re.search(timeout, text)) == (bool(re.search(interval, text)) or text == "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "examples"),
+    [
+        ("settings.retention=6 months", "P6M|P1Y6M|P10D"),
+        ("settings.erasureDeadline=30d", "P6M|P1Y6M|P10D"),
+        ("settings.journalInterval=10 s", "10s|1h30m"),
+        ("serviceMonitor.interval=30 s", "30s|1m30s"),
+    ],
+)
+def test_a_wrong_duration_is_told_right_ones_first(helm: Helm, setting: str, examples: str) -> None:
+    with pytest.raises(CommandFailed, match=re.escape(f"does not match pattern '^({examples})$|")):
+        helm.rendered("--set", setting)
+
+
+TAKEN = ["/bin", "/etc/lethe", "/etc/ssl/certs", "/lib64", "/opt", "/opt/lethe/bin", "/home/lethe", "/run/x"]
+TAKEN += ["/tmp", "/usr/local/lib", "/var", "/var/lib", "/var/lib/lethe", "/var/run/secrets/x", "/proc/1"]
+
+
+@pytest.mark.parametrize("path", TAKEN)
+def test_backups_are_not_mounted_over_the_operator_or_its_system(helm: Helm, path: str) -> None:
+    with pytest.raises(CommandFailed) as refused:
+        helm.rendered("--set", f"{MOUNTED},{DIRECTORY}.mountPath={path},{DIRECTORY}.volume.csi.driver=nfs")
+    wrong = f"backups.directories: {path} is the system's or the operator's own; mount it below /backups"
+    assert wrong in refused.value.stderr
+
+
+@pytest.mark.parametrize(
+    "path", ["/backups", "/library", "/var/lib/dumps", "/opt/dumps", "/tmpfs", "/.snapshots"]
+)
+def test_backups_may_be_anywhere_else(helm: Helm, path: str) -> None:
+    said = helm.rendered("--set", f"{MOUNTED},{DIRECTORY}.mountPath={path},{DIRECTORY}.volume.csi.driver=nfs")
+    (container,) = the(said, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert path in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize("release", ["1lethe", "lethe.eu"])
+def test_a_release_that_no_service_can_be_called_after_is_told_what_to_set(helm: Helm, release: str) -> None:
+    with pytest.raises(
+        CommandFailed, match=f"{release} can't be the name of a Service: set fullnameOverride"
+    ):
+        helm("template", release, str(CHART))
+    helm("template", release, str(CHART), "--set", "fullnameOverride=lethe")
+
+
+EMPTIED = ["commonLabels", "podLabels", "podAnnotations", "podSecurityContext", "serviceMonitor.labels"]
+EMPTIED += ["prometheusRule.ruleLabels", "ledger.volume.annotations", "deploymentAnnotations"]
+
+
+@pytest.mark.parametrize("value", EMPTIED)
+def test_a_value_may_be_emptied(helm: Helm, value: str) -> None:
+    asked = "serviceMonitor.enabled=true,prometheusRule.enabled=true"
+    helm.rendered("--set", f"{asked},{value}=null")

@@ -4,13 +4,18 @@
 
 {{- define "lethe.fullname" -}}
 {{- $name := include "lethe.name" . -}}
+{{- $fullname := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- $fullname = .Values.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- $fullname = .Release.Name -}}
 {{- end -}}
+{{- $fullname = $fullname | trunc 50 | trimSuffix "-" -}}
+{{- /* Helm takes 1lethe and a.b for releases; Kubernetes takes neither for a Service. */}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $fullname) -}}
+{{- fail (printf "%s can't be the name of a Service: set fullnameOverride, lethe for example" $fullname) -}}
+{{- end -}}
+{{- $fullname -}}
 {{- end -}}
 
 {{- define "lethe.selectorLabels" -}}
@@ -18,18 +23,27 @@ app.kubernetes.io/name: {{ include "lethe.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "lethe.labels" -}}
+{{- define "lethe.ownLabels" -}}
 {{ include "lethe.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* The labels of an object with some of its own, which win over commonLabels; the chart's win over both. */}}
+{{- define "lethe.labelsWith" -}}
+{{- merge (fromYaml (include "lethe.ownLabels" .root)) (.labels | default dict) (.root.Values.commonLabels | default dict) | toYaml -}}
+{{- end -}}
+
+{{- define "lethe.labels" -}}
+{{- include "lethe.labelsWith" (dict "root" . "labels" dict) -}}
+{{- end -}}
+
 {{- define "lethe.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "lethe.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- default "default" .Values.serviceAccount.name -}}
+{{- .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -47,6 +61,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "lethe.ledgerClaimName" -}}
 {{- default (printf "%s-ledger" (include "lethe.fullname" .)) .Values.ledger.volume.existingClaim -}}
+{{- end -}}
+
+{{/*
+Nothing that is, or holds, a folder of the system, of the operator, or one that it is given: a volume there could
+bring code that runs with the right to read Secrets.
+*/}}
+{{- define "lethe.directory" -}}
+{{- if regexMatch "^/((bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|tmp|usr)(/.*)?|(home|home/lethe|opt|opt/lethe|var|var/lib|var/lib/lethe|var/run)|(home/lethe|opt/lethe|var/lib/lethe|var/run)/.*)$" . -}}
+{{- fail (printf "backups.directories: %s is the system's or the operator's own; mount it below /backups" .) -}}
+{{- end -}}
+{{- . -}}
+{{- end -}}
+
+{{/*
+How large /tmp may get, where the ledger is copied for a backup (docs/install.md): as large as the ledger, and 256Mi.
+Nothing if nobody says how large that is. What is in M is taken for Mi, which is more.
+*/}}
+{{- define "lethe.tmpSize" -}}
+{{- $volume := .Values.ledger.volume -}}
+{{- if .Values.ledger.urlSecretRef.name -}}
+256Mi
+{{- else if not $volume.existingClaim -}}
+{{- $mebibytes := dict "M" 1 "G" 1024 "T" 1048576 -}}
+{{- $unit := regexFind "[MGT]" $volume.size -}}
+{{- add 256 (mul (regexFind "^[0-9]+" $volume.size | int64) (get $mebibytes $unit)) -}}Mi
+{{- end -}}
 {{- end -}}
 
 {{/* What is cluster-wide and belongs to one release carries the namespace too: another release may have its name. */}}
