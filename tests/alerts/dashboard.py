@@ -1,6 +1,7 @@
 """The dashboard as code: `python -m tests.alerts.dashboard` writes charts/lethe/files/dashboard.json.
 
-Its first row answers whether the policy is kept; then there is a row for each promise that can be measured. A
+Its first row answers whether the policy is kept; then there is a row for each promise, in their order. What
+this version does not do for a promise stands there in words: nobody is to take silence for a promise kept. A
 panel that has no samples says so: an operator that is away must not look like one that has nothing to tell.
 """
 
@@ -100,6 +101,15 @@ def states(title: str, about: str, expressions: Mapping[str, str], *, yes: str, 
     }
 
 
+def note(title: str, *paragraphs: str) -> Panel:
+    """Return words (Markdown), for what no metric can tell."""
+    return {
+        "type": "text",
+        "title": title,
+        "options": {"mode": "markdown", "content": "\n\n".join(paragraphs)},
+    }
+
+
 def quantiles(metric: str, *parts: float) -> dict[str, str]:
     """Return the quantiles of a histogram, by legend."""
     rate = rise(f"{metric}_bucket", "le")
@@ -163,6 +173,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             steps=IS_GOOD,
         ),
     ],
+    "P1 · What personal data is, and where": [
+        states(
+            "Mappings",
+            "Whether the Primary maps every kind of personal data, and no store leaves out what looks "
+            "like it. Of a store whose mapping is not proved nothing is shown.",
+            {"{{store}}": f"max by (store) (lethe_store_mapping_complete{{{OURS}}})"},
+            yes="complete",
+            no="incomplete",
+        ),
+        stat(
+            "Mappings incomplete",
+            f"sum(1 - lethe_store_mapping_complete{{{OURS}}})",
+            "Stores with personal data that no erasure clears; the condition MappingComplete says which.",
+        ),
+    ],
     "P2 · Cleared of personal data on request": [
         graph(
             "Requests by state",
@@ -188,9 +213,9 @@ ROWS: Mapping[str, Sequence[Panel]] = {
         graph(
             "Since the last sweep",
             "s",
-            "How long ago all that was erased was looked at, in the store where that is longest ago.",
+            "How long ago all that was erased was looked at; if it never was, how long the store is known.",
             {
-                "age": f"max(lethe_sweep_age_seconds{{{OURS}}})",
+                "{{store}}": f"max by (store) (lethe_sweep_age_seconds{{{OURS}}})",
                 "interval": f'max(lethe_setting_seconds{{setting="sweep_interval", {OURS}}})',
             },
         ),
@@ -199,6 +224,26 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "none",
             "Within a day. Not by a restore: an import, a synchronisation, a person.",
             {"{{store}}": rise("lethe_store_resurrected_total", "store")},
+        ),
+    ],
+    "P4 · Nothing to third parties": [
+        graph(
+            "Stores by owner",
+            "none",
+            "ThirdParty: never connected to, never asked. They are in no other panel.",
+            {"{{owner}}": f"sum by (owner) (lethe_stores{{{OURS}}})"},
+        ),
+        note(
+            "Not in this version",
+            "Lethe hands an identifier to no store whose `spec.owner` is `ThirdParty`.",
+            "Whose name is used in **marketing** without permission is **not audited** by this version.",
+        ),
+    ],
+    "P5 · No personal data in cookies": [
+        note(
+            "Not in this version",
+            "This version has **no audit of cookies**: nothing here says whether the site's cookies hold "
+            "personal data. Look at them yourself, signed in as a test user, after each change of the site.",
         ),
     ],
     "P6 · Nothing without a court order, and the user is told": [
@@ -242,6 +287,12 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "none",
             "Requests that wait to be taken in.",
             {"waiting": f"sum(lethe_queue_depth{{{OURS}}})"},
+        ),
+        note(
+            "Not in this version",
+            "What is shown are erasures of persons (`spec.subject`).",
+            "The deletion of records, tables or whole databases (`DeletionRequest.spec.data`) is accepted by "
+            "the API server and **not served** by this version: such a request deletes nothing.",
         ),
     ],
     "P8 · Backups end in time": [

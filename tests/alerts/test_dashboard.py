@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.alerts.dashboard import FILE, KEPT, WIDTH, text
-from tests.alerts.rules import asked_of_promtool, metrics_in, metrics_there
+from tests.alerts.rules import CHECKOUT, asked_of_promtool, metrics_in, metrics_there
 
 pytestmark = pytest.mark.stage2
 
@@ -20,6 +20,29 @@ GRAFANAS = {"$__rate_interval": "5m", "$job": "lethe"}
 def panels() -> list[dict[str, Any]]:
     """Return the rows and panels of the file."""
     return list(json.loads(FILE.read_text())["panels"])
+
+
+def rows() -> dict[str, list[dict[str, Any]]]:
+    """Return the panels of each row, by its title."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    title = ""
+    for panel in panels():
+        if panel["type"] == "row":
+            title = panel["title"]
+            found[title] = []
+        else:
+            found[title].append(panel)
+    return found
+
+
+def promise(title: str) -> str:
+    """Return the promise that a row is about."""
+    return title.partition(" · ")[0]
+
+
+def unserved(panels: list[dict[str, Any]]) -> str:
+    """Return what the panels say that this version does not do."""
+    return "\n".join(panel["options"]["content"] for panel in panels if panel["type"] == "text")
 
 
 def expressions() -> Iterator[str]:
@@ -67,6 +90,28 @@ def test_whether_the_policy_is_kept_stands_at_the_top() -> None:
         "lethe_snapshots_overdue",
         "lethe_notices_overdue",
     }
+
+
+def test_there_is_a_row_for_each_promise_in_their_order() -> None:
+    first, *promises, last = rows()
+    assert (first, last) == (KEPT, "The operator")
+    assert [promise(title) for title in promises] == [f"P{n}" for n in range(1, 10)]
+    assert all(rows().values()), "a row without a panel says nothing"
+
+
+def test_a_promise_of_which_nothing_is_measured_says_so_in_words() -> None:
+    measured = {
+        promise(title) for title, below in rows().items() if any("targets" in panel for panel in below)
+    }
+    said = {promise(title): text for title, below in rows().items() if (text := unserved(below))}
+    assert {f"P{n}" for n in range(1, 10)} - measured == {"P5"}
+    assert said.keys() == {"P4", "P5", "P7"}
+    assert "no audit of cookies" in said["P5"]
+    assert "not audited" in said["P4"]
+    data, readme = "`DeletionRequest.spec.data`", (CHECKOUT / "README.md").read_text()
+    limits = readme.partition("## Limits of this version")[2].partition("\n## ")[0]
+    assert data in said["P7"]
+    assert data in limits, "it is served by now: so say it in the dashboard"
 
 
 def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
