@@ -281,6 +281,38 @@ def test_the_account_may_apply_stores_and_requests_and_needs_each_of_its_rights(
     applied()
 
 
+def test_the_role_of_support_in_the_documentation_is_enough_to_ask_for_erasures_and_reads_no_secret(
+    guarded: ControlPlane,
+) -> None:
+    page = (CHECKOUT / "docs" / "install.md").read_text()
+    role = page.partition("```yaml\n# support.yaml\n")[2].partition("```")[0]
+    guarded.kubectl("apply", "--server-side", "--filename=-", input=role)
+    support = ("--as=somebody", "--as-group=support", "--namespace=privacy")
+    requests = [
+        (GITOPS / "privacy" / "requests" / f"{name}.yaml").read_text()
+        for name in ("support-48213", "support-48214")
+    ]
+
+    def asked() -> bool:
+        try:
+            guarded.kubectl(
+                *("apply", "--server-side", "--dry-run=server", "--filename=-", *support),
+                input="".join(requests),
+            )
+        except CommandFailed:
+            return False
+        return True
+
+    wait_until(asked, what="the rights to be known")
+    secret = ("create", "secret", "generic", "support-48214", f"--type={IDENTIFIER_TYPE}")
+    guarded.kubectl(*secret, "--from-literal=email=x", "--dry-run=server", *support)
+    with pytest.raises(CommandFailed, match="forbidden"):
+        guarded.kubectl("get", "secrets", *support)
+    legal = str(GITOPS / "privacy" / "requests" / "le-2026-0106.yaml")
+    with pytest.raises(CommandFailed, match="legalrequests"):
+        guarded.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={legal}", *support)
+
+
 def _anew(manifest: Mapping[str, Any]) -> str:
     metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
     return json.dumps({**manifest, "metadata": metadata})
