@@ -60,6 +60,36 @@ def test_the_service_that_is_scraped_is_the_release_s_own(rendered: list[Manifes
     assert endpoint == {"port": service["spec"]["ports"][0]["name"], "path": "/metrics", "interval": "15s"}
 
 
+def test_the_scrape_is_as_the_values_say(helm: Helm) -> None:
+    monitor = the(helm.rendered("--values", str(CHART / "ci" / "everything-values.yaml")), "ServiceMonitor")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint == {
+        "port": "metrics",
+        "path": "/metrics",
+        "interval": "1m",
+        "scrapeTimeout": "20s",
+        "relabelings": [
+            {"targetLabel": "cluster", "replacement": "eu-1"},
+            {
+                "sourceLabels": ["__meta_kubernetes_pod_node_name"],
+                "regex": "(.+)",
+                "targetLabel": "node",
+                "action": "replace",
+            },
+        ],
+    }
+
+
+def test_every_alert_has_the_labels_of_the_values_beside_its_own(helm: Helm) -> None:
+    asked = ("--set", "prometheusRule.enabled=true,prometheusRule.ruleLabels.team=privacy")
+    given = the(helm.rendered(*asked), "PrometheusRule")["spec"]
+    expected = yaml.safe_load(RULES.read_text())
+    for group in expected["groups"]:
+        for rule in group["rules"]:
+            rule["labels"]["team"] = "privacy"
+    assert given == expected
+
+
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PrometheusRule"])
 def test_a_prometheus_that_chooses_by_label_finds_it(rendered: list[Manifest], kind: str) -> None:
     labels = the(rendered, kind)["metadata"]["labels"]

@@ -66,6 +66,45 @@ def test_the_rights_are_of_its_namespaces_only_and_the_lease_is_its_own(
     assert [(len(rule["resourceNames"]), rule["verbs"]) for rule in named] == [(1, ["get", "update"])]
 
 
+POLICY = f"lethe-only-its-own-pod-condition.lethe.{NAMESPACE}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "roles", "policies"),
+    [
+        ("rbac.create=true", True, [POLICY]),
+        ("rbac.create=false", False, [POLICY]),
+        ("policies.enabled=false", True, [POLICY]),
+        ("podStatusPolicy.enabled=false", True, []),
+    ],
+)
+def test_who_brings_roles_of_their_own_still_gets_the_policy_on_pods(
+    helm: Helm, setting: str, *, roles: bool, policies: list[str]
+) -> None:
+    manifests = helm.rendered("--set", setting)
+    assert bool(roles_of(manifests)) is roles
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        names = {one["metadata"]["name"] for one in of_kind(manifests, kind)}
+        assert sorted(name for name in names if name.startswith("lethe-only-its-own")) == policies
+
+
+def test_a_namespace_s_own_administrator_can_install_without_what_is_the_cluster_s(helm: Helm) -> None:
+    switches = "crds.enabled=false,policies.enabled=false,podStatusPolicy.enabled=false,namespaces={hrm}"
+    kinds = {one["kind"] for one in helm.rendered("--set", switches)}
+    of_a_namespace = {"Deployment", "PersistentVolumeClaim", "Role", "RoleBinding", "Secret", "Service"}
+    assert kinds == {*of_a_namespace, "ServiceAccount"}
+
+
+def test_the_rights_are_an_account_s_that_is_named_and_never_the_default_one(helm: Helm) -> None:
+    manifests = helm.rendered("--set", "serviceAccount.create=false,serviceAccount.name=privacy")
+    bindings = of_kind(manifests, "ClusterRoleBinding") + of_kind(manifests, "RoleBinding")
+    assert {subject["name"] for one in bindings for subject in one["subjects"]} == {"privacy"}
+    assert not of_kind(manifests, "ServiceAccount")
+    policies = of_kind(manifests, "ValidatingAdmissionPolicy")
+    (policy,) = (one for one in policies if one["metadata"]["name"] == POLICY)
+    assert f":{NAMESPACE}:privacy'" in policy["spec"]["matchConditions"][0]["expression"]
+
+
 def roles_of(manifests: Sequence[Manifest]) -> list[Manifest]:
     """Return the roles, be they of the cluster or of namespaces."""
     return of_kind(manifests, "ClusterRole") + of_kind(manifests, "Role")
