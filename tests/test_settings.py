@@ -44,8 +44,9 @@ def test_the_settings_of_notices_are_read() -> None:
 
 
 def test_a_line_break_at_the_end_of_a_secret_is_none_of_it() -> None:
-    found = read_settings({name: f"{text}\n" for name, text in {**SMTP, **WEBHOOK}.items()})
-    assert found == read_settings({**SMTP, **WEBHOOK})
+    said = {**SMTP, **WEBHOOK, "LETHE_LEDGER_URL": "postgresql://lethe:canary@db.example/lethe"}
+    found = read_settings({name: f"{text}\n" for name, text in said.items()})
+    assert found == read_settings(said)
 
 
 def test_what_may_hold_a_password_is_not_shown() -> None:
@@ -53,6 +54,19 @@ def test_what_may_hold_a_password_is_not_shown() -> None:
         {**SMTP, **WEBHOOK, "LETHE_LEDGER_URL": "postgresql+psycopg://lethe:canary@db.example/lethe"}
     )
     assert "canary" not in repr(found)
+
+
+@pytest.mark.parametrize("text", ["lethe", "privacy/lethe", "none", "a" * 253, "lethe.privacy"])
+def test_a_lease_is_a_name_with_or_without_its_namespace(text: str) -> None:
+    assert read_settings({"LETHE_LEASE": text}).lease == text
+
+
+@pytest.mark.parametrize(
+    "text", ["Lethe", "a/b/c", "/lethe", "privacy/", "pri.vacy/lethe", "lethe-", "a" * 254]
+)
+def test_what_is_no_name_of_a_lease_is_told_with_an_example(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"LETHE_LEASE must be .* as in lethe/lethe"):
+        read_settings({"LETHE_LEASE": text})
 
 
 @pytest.mark.parametrize(

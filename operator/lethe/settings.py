@@ -70,7 +70,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         namespaces=tuple(
             part.strip() for part in environment.get("LETHE_NAMESPACES", "").split(",") if part.strip()
         ),
-        ledger_url=environment.get("LETHE_LEDGER_URL") or known.ledger_url,
+        ledger_url=_text(environment, "LETHE_LEDGER_URL") or known.ledger_url,
         keys_dir=Path(environment.get("LETHE_KEYS_DIR") or known.keys_dir),
         retention=_period(environment, "LETHE_RETENTION", known.retention),
         erasure_deadline=_period(environment, "LETHE_ERASURE_DEADLINE", known.erasure_deadline),

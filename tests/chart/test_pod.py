@@ -165,6 +165,17 @@ def test_two_pods_never_have_a_ledger_on_a_volume(helm: Helm, setting: str, stra
     assert has_volume is (strategy == "Recreate")
 
 
+def test_one_pod_with_volumes_of_dumps_ends_before_another_mounts_them(helm: Helm) -> None:
+    """Many a volume can be mounted by one node only: a rolling update would wait for ever on another."""
+    volume = "backups.directories[0].volume.persistentVolumeClaim.claimName=dumps"
+    dumps = f"backups.directories[0].name=dumps,backups.directories[0].mountPath=/backups/dumps,{volume}"
+    strategies = [
+        the(helm.rendered("--set", f"{POSTGRESQL},{dumps},replicas={n}"), "Deployment")["spec"]["strategy"]
+        for n in (1, 2)
+    ]
+    assert strategies == [{"type": "Recreate"}, {"type": "RollingUpdate"}]
+
+
 def test_several_pods_are_on_several_nodes_if_there_are_any(helm: Helm) -> None:
     assert "affinity" not in pod_of(helm.rendered())
     manifests = helm.rendered("--set", f"{POSTGRESQL},replicas=2")

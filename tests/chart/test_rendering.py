@@ -12,7 +12,7 @@ from kubernetes.aio.config import incluster_config
 from lethe.adapters.keys.files import FileKeyring
 from lethe.settings import read_settings
 from tests.chart.copies import CHART, COPIES, CRDS, texts
-from tests.chart.helm import Helm, Manifest, of_kind, the
+from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 from tests.servers import CommandFailed, ControlPlane
 
 CASES: list[Any] = [
@@ -146,7 +146,7 @@ def test_the_chart_can_give_every_setting_that_the_operator_reads(helm: Helm) ->
 
 
 def test_the_default_values_are_the_operators_own_defaults(helm: Helm) -> None:
-    in_a_pod = {"LETHE_LEASE": "lethe"}  # as bootstrap.candidacy says
+    in_a_pod = {"LETHE_LEASE": f"{NAMESPACE}/lethe"}  # as bootstrap.candidacy says
     assert read_settings(environment_of(helm.rendered())) == read_settings(in_a_pod)
 
 

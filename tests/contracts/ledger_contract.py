@@ -215,6 +215,9 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
             ledger.append([accepted("a")])
         with pytest.raises(Fenced):
             ledger.append(moves=[MoveLost("site")])
+        with pytest.raises(Fenced):
+            ledger.confirm()
+        successor.confirm()
         assert successor.position() == before
         successor.append([accepted("a")])
         assert ledger.take_over() == token + 1

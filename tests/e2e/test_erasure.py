@@ -1,6 +1,7 @@
 """One DeletionRequest after the other, as support and GitOps apply them."""
 
 import json
+import time
 from typing import Any
 
 from tests.e2e.company import Api, Site, eventually, store_states
@@ -48,6 +49,7 @@ def test_a_secret_that_comes_back_is_deleted_again_with_a_warning(
     assert _returned(api) == []
     request = api.get("deletionrequests", "r1") or {}
 
+    time.sleep(1.1)  # the API server dates objects by whole seconds
     api.secret("r1", {"email": "ada@canary.example"}, "lethe.dev/identifier")
     # As a GitOps tool does it: the request is applied again with its Secret. Else the next list sees it.
     api.delete("deletionrequests", "r1")
@@ -67,6 +69,19 @@ def test_a_secret_that_comes_back_is_deleted_again_with_a_warning(
     api.create("deletionrequests", "r1", request["spec"])
     eventually(lambda: api.get("secrets", "r1") is None, "the Secret of an ended request to be deleted")
     eventually(lambda: len(_returned(api)) == 2, "one more warning")
+
+
+def test_requests_that_are_deleted_as_soon_as_they_are_made_end_nothing(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    api.sql_store("site", site.url)
+    (ada,) = site.sign_up("ada@canary.example")
+    for number in range(60):
+        api.request_by_id(f"r{number}", 1_000_000 + number)
+        api.delete("deletionrequests", f"r{number}")
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased", patience=60)
+    assert operator.running
 
 
 def _returned(api: Api) -> list[dict[str, Any]]:

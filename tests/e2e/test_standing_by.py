@@ -107,6 +107,20 @@ def test_a_leader_whose_lease_is_anothers_ends(api: Api, site: Site, stand_by: S
     assert holder(api) == "somebody"
 
 
+def test_who_could_not_open_the_ledger_does_not_stand_by(
+    api: Api, stand_by: StandBy, ledgers: PostgresServer, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    stand_by("one")
+    nowhere = ledgers.url("not_there")
+    settings = {"LETHE_LEDGER_URL": nowhere, "LETHE_LEASE": f"{api.namespace}/lethe"}
+    settings["LETHE_KEYS_DIR"] = str(tmp_path / "keys")
+    wrong = OperatorProcess(tmp_path / "wrong", control_plane.kubeconfig_of("operator"), environment=settings)
+    wrong.begin()
+    eventually(lambda: not wrong.running, "it to end", 60)
+    assert wrong.stop() == 2
+    assert "not_there does not exist; create the database and its user" in wrong.log.read_text()
+
+
 def test_without_the_right_to_the_lease_it_says_so_and_does_nothing(
     control_plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
@@ -122,7 +136,7 @@ def test_without_the_right_to_the_lease_it_says_so_and_does_nothing(
         said = f"the API server refused GET /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/lethe"
         eventually(lambda: said in operator.log.read_text(), "the refusal to be said", 30)
         assert "check the operator's RBAC" in operator.log.read_text()
-        assert ready(operator) == "standing by"
+        assert ready(operator) == "silent, or starting"
         assert not operator.ledger.exists()
     finally:
         operator.stop()

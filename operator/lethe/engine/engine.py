@@ -51,6 +51,8 @@ Leaving it arrives as DELETED: never read that as gone.
 """
 
 RESYNC_SECONDS = 300
+WIND_DOWN_SECONDS = 20
+"""How long the end waits for what can't be interrupted; less than Kubernetes waits for a pod."""
 SECRET_SECONDS = 10
 """How often the Secret of a store in trouble is read again."""
 
@@ -110,6 +112,8 @@ class Engine:
         self._store_locks: dict[Place, asyncio.Lock] = {}
         self._token = 0
         self.started = asyncio.Event()
+        self.quiet = True
+        """Whether, once `run` has ended, nothing goes on that it had begun."""
         self._background: set[asyncio.Task[Any]] = set()
         self.copies = Copies(self.world, ledger, cluster, metrics, clock)
         self.backups = Backups(
@@ -127,7 +131,7 @@ class Engine:
         self.restores = Restores(
             self.world, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
         )
-        telling = Telling(
+        self._telling = telling = Telling(
             self.world,
             ledger,
             keyring,
@@ -210,6 +214,35 @@ class Engine:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take over the ledger, meet the stores, and keep going. Raises `Fenced`."""
+        loops: list[asyncio.Future[Any]] = []
+        try:
+            await self._begin()
+            loops += [
+                asyncio.create_task(loop, name=name)
+                for name, loop in (
+                    ("intake", self._taking.run()),
+                    ("reporting", self.reporting.run()),
+                    ("failed stores", self._failed_stores_loop()),
+                    ("resync", self._resync_loop()),
+                    ("copies", self.copies.run()),
+                    ("legal", self.legal.run()),
+                    ("forgetting", self.backups.forget_what_ended()),
+                    ("measure", self._measure_loop()),
+                    ("stop", _until(stop)),
+                )
+            ]
+            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed, self.backups.failed]
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.metrics.leader.set(0)
+            for task in loops:
+                task.cancel()
+            await self._wind_down()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _begin(self) -> None:
         self._token = await asyncio.to_thread(self._ledger.take_over)
         self._guarding.token = self._token
         self.metrics.leader.set(1)
@@ -220,34 +253,25 @@ class Engine:
         await self._persevere(self._list_stores)
         await self._persevere(self._list_restores)
         self.started.set()
-        loops: list[asyncio.Future[Any]] = [
-            asyncio.create_task(loop, name=name)
-            for name, loop in (
-                ("intake", self._taking.run()),
-                ("reporting", self.reporting.run()),
-                ("failed stores", self._failed_stores_loop()),
-                ("resync", self._resync_loop()),
-                ("copies", self.copies.run()),
-                ("legal", self.legal.run()),
-                ("forgetting", self.backups.forget_what_ended()),
-                ("measure", self._measure_loop()),
-                ("stop", _until(stop)),
-            )
-        ]
-        try:
-            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed, self.backups.failed]
-            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            self.metrics.leader.set(0)
-            for task in loops:
-                task.cancel()
-            for guard in self.world.guards.values():
-                if guard.task:
-                    guard.task.cancel()
-            await self.backups.close()
-            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _wind_down(self) -> None:
+        """Let end what has begun and can't be interrupted: visits, deletions of snapshots, letters."""
+        begun: list[asyncio.Future[Any]] = []
+        for guard in self.world.guards.values():
+            if guard.task is not None:
+                guard.task.cancel()
+                begun.append(guard.task)
+        for work, (source, _) in self.world.scans.items():
+            source.abandoned = True  # one that lists only lists
+            if not source.listing:
+                begun.append(work)
+        await self.backups.close()
+        if self._telling.under_way is not None:
+            begun.append(self._telling.under_way)
+        if begun:
+            ended, going_on = await asyncio.wait(begun, timeout=WIND_DOWN_SECONDS)
+            await asyncio.gather(*ended, return_exceptions=True)
+            self.quiet = not going_on
 
     # stores
 
@@ -382,6 +406,8 @@ class Engine:
 
     async def _measure_loop(self) -> None:
         while True:
+            # One that has nothing to write must notice, too, that somebody has taken over.
+            await asyncio.to_thread(self._ledger.confirm)
             position = await asyncio.to_thread(self._ledger.position)
             self.metrics.ledger_head.set(position.sequence)
             await self.restores.measure(position.sequence)

@@ -150,7 +150,7 @@ class Guarding:
             pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(guard.retries, 10))
             guard.retry_after = time.monotonic() + pause
             return pause
-        guard.retries, guard.retry_after = 0, 0.0
+        guard.retries, guard.retry_after, guard.visited = 0, 0.0, True
         return self._next_pause(guard, visit)
 
     def _next_pause(self, guard: StoreGuard, visit: Visit) -> float:
@@ -333,7 +333,12 @@ class Guarding:
         reason, message = guard.replay or ("Verified", "every erasure is in place")
         try:
             changed = await self._cluster.set_gate(
-                guard.description.namespace, guard.gate, open_=safe, reason=reason, message=message
+                guard.description.namespace,
+                guard.gate,
+                open_=safe,
+                reason=reason,
+                message=message,
+                confirm=lambda: asyncio.to_thread(self._ledger.confirm),
             )
         except (ClusterUnavailable, ClusterRefused) as refused:
             log.warning("gate of store %s can't be set: %s", guard.name, refused)

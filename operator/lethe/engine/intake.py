@@ -129,17 +129,18 @@ class Taking:
         if not orders:
             return
         namespaces = {order.namespace for order in orders}
+        now = self._clock()
         intakes = await asyncio.to_thread(
             take_in,
             orders,
             self._ledger,
             self._keyring,
-            now=self._clock(),
+            now=now,
             deadline=self._deadline,
             stores={ns: [guard.name for guard in self._world.stores_of(ns)] for ns in namespaces},
         )
         await asyncio.gather(
-            *(self._note(place, intake, secrets.get(place)) for place, intake in intakes.items())
+            *(self._note(place, intake, secrets.get(place), now) for place, intake in intakes.items())
         )
         for namespace in namespaces:
             for guard in self._world.stores_of(namespace):
@@ -169,33 +170,35 @@ class Taking:
             return erasure_order(request, None, str(unusable)), None
         return erasure_order(request, identifier, None), (reference.name, secret)
 
-    async def _note(self, place: Place, intake: Intake, secret: NamedSecret | None) -> None:
+    async def _note(self, place: Place, intake: Intake, secret: NamedSecret | None, now: datetime) -> None:
         """Keep in memory what became of a request, and delete its Secret once the ledger has its content."""
-        view = self._world.views[place]
+        view = self._world.views.get(place)
+        if view is None:  # deleted meanwhile: nobody waits for its status, and what was accepted goes on
+            view = RequestView(uid="", generation=1, status={})
         view.hindrance = intake.hindrance
         view.claimed = intake.hindrance is None or intake.hindrance.obstacle is not Obstacle.NAME_REUSED
         if intake.record is not None and (view.claimed or intake.record.open):
             self._world.records[place] = intake.record
         if intake.hindrance is None and secret is not None:
-            ended = intake.record is not None and not intake.record.open
             view.hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
-            if view.hindrance is None and (ended or place in self._world.without_secret):
-                await self._warn(place, view, secret[0])
-        if view.hindrance is None and place in self._world.records:
-            self._world.without_secret.add(place)
+            accepted = intake.record.accepted.accepted_at if intake.record is not None else now
+            made = secret[1].created_at
+            # One from before the request is the one whose deletion was cut off.
+            if view.hindrance is None and made is not None and accepted < min(made, now):
+                await self._warn_of_returned(place, view.uid, secret[0])
         if view.hindrance is not None and view.claimed:
             self._retries.at(time.monotonic() + RETRY_SECONDS, place)
         self._reporting.want(place)
 
-    async def _warn(self, place: Place, view: RequestView, secret: str) -> None:
+    async def _warn_of_returned(self, place: Place, uid: str, name: str) -> None:
         """Say that somebody's tool brings a person's identifier back, which Lethe deletes again and again."""
         message = (
-            f"Secret {secret} came back, and was deleted again; take it out of what applies it, such as Git"
+            f"Secret {name} came back, and was deleted again; take it out of what applies it, such as Git"
         )
         log.warning("DeletionRequest %s/%s: %s", *place, message)
         regarding = {
             "kind": "DeletionRequest",
-            "metadata": {"namespace": place[0], "name": place[1], "uid": view.uid},
+            "metadata": {"namespace": place[0], "name": place[1], "uid": uid},
         }
         await self._cluster.tell(Notice(regarding, "SecretReturned", message, warning=True))
 

@@ -324,8 +324,8 @@ class Legal:
     def _has_taken_effect(self, record: LegalRecord) -> bool:
         """Tell whether nothing can erase any more what is held: whatever had begun before has ended.
 
-        What begins after the hold was first seen here reads all of it. Visits and scans of an earlier process
-        ended with it.
+        What begins after the hold was first seen here reads all of it. What an earlier process had begun has
+        ended in a store, or is refused there, once this one has visited it.
         """
         hold, namespace = record.hold, record.registered.namespace
         if hold is None or hold.effective_at is not None or record.resolved_at is None:
@@ -338,7 +338,10 @@ class Legal:
         guards = self._world.stores_of(namespace)
         if not {one.name for one in guards}.issuperset(hold.stores):
             return False
-        began = [one.visiting_since for one in guards if not hold.stores or one.name in hold.stores]
+        concerned = [one for one in guards if not hold.stores or one.name in hold.stores]
+        if not all(one.visited for one in concerned if one.store is not None):
+            return False
+        began = [one.visiting_since for one in concerned]
         began += [
             moment
             for source, moment in self._world.scans.values()

@@ -173,7 +173,6 @@ class Reporting:
         if record is not None and not record.open and view.hindrance is None and view.claimed:
             self._world.views.pop(place, None)
             self._world.records.pop(place, None)
-            self._world.without_secret.discard(place)
             self._ended[view.status.get("state", "Erased")] += 1
 
     def _hindrances(self, record: RequestRecord | None) -> tuple[dict[str, Hindrance], dict[str, int]]:

@@ -67,6 +67,7 @@ class Telling:
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+        """The letters under way, or what came of the last ones."""
 
     def reached(self, found: Mapping[str, Reached]) -> None:
         """Take in how subjects are reached, as a visit to their Primary has found."""
@@ -79,6 +80,11 @@ class Telling:
         if letter is None or letter.settled is None or letter.settled.delivered or not record.subject_known:
             return False
         return self._clocks.now() - letter.intended.at < RETRIED_FOR
+
+    @property
+    def under_way(self) -> asyncio.Task[None] | None:
+        """Return the task that sends letters, if one does."""
+        return self._task if self._task is not None and not self._task.done() else None
 
     async def turn(self, known: Sequence[LegalRecord], done: Callable[[], None]) -> bool:
         """Begin to send what is due, if nothing is being sent; `done` is called when that has ended.

@@ -41,7 +41,8 @@ class StoreGuard:
     """A DataStore, the task that looks after it, and what its status last said.
 
     `release` is a person's word on an open restore: `(episode, because)`. `visiting_since` is when the
-    visit began that is under way (monotonic). `reach` are the legal requests whose subjects are to be told.
+    visit began that is under way (monotonic), `visited` whether one has ended well: no earlier operator can
+    erase there since. `reach` are the legal requests whose subjects are to be told.
 
     `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
     """
@@ -62,6 +63,7 @@ class StoreGuard:
     task: asyncio.Task[None] | None = None
     retries: int = 0
     retry_after: float = 0.0
+    visited: bool = False
     secret_version: str | None = None
     uid: str = ""
     status: dict[str, Any] = field(default_factory=dict)
@@ -137,15 +139,13 @@ class World:
     """Everything that the engine knows at the moment.
 
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
-    or are gone: a thread that deletes can't be interrupted. `without_secret` are open requests whose
-    Secret was seen to be gone: one that is there later has come back.
+    or are gone: a thread that deletes can't be interrupted.
     """
 
     guards: dict[Place, StoreGuard] = field(default_factory=dict)
     dirty: dict[Place, Manifest] = field(default_factory=dict)
     views: dict[Place, RequestView] = field(default_factory=dict)
     records: dict[Place, RequestRecord] = field(default_factory=dict)
-    without_secret: set[Place] = field(default_factory=set)
     events: dict[Place, Manifest] = field(default_factory=dict)
     sources: dict[Place, SourceGuard] = field(default_factory=dict)
     legal: dict[Place, LegalView] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ class SecretContent:
     content: Mapping[str, bytes]
     uid: str
     resource_version: str
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,18 @@ class Cluster(Protocol):
         ...
 
     async def set_gate(
-        self, namespace: str, selector: Manifest, *, open_: bool, reason: str, message: str
+        self,
+        namespace: str,
+        selector: Manifest,
+        *,
+        open_: bool,
+        reason: str,
+        message: str,
+        confirm: Callable[[], Awaitable[None]],
     ) -> Sequence[str]:
         """Set the condition `lethe.dev/safe-to-serve` on the pods that a label selector takes in.
+
+        Before pods are opened that were read as closed, `confirm` is awaited: what it raises ends it.
 
         Returns the names of the pods that were changed.
         """

@@ -113,6 +113,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def confirm(self) -> None:
+        """See that nobody has taken over: to be asked before what can't be undone and no `append` precedes.
+
+        Raises `Fenced`, `LedgerUnavailable`.
+        """
+        ...
+
     def position(self) -> LedgerPosition:
         """Return where the chain ends."""
         ...

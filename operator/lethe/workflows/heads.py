@@ -39,6 +39,7 @@ def intend_move(
             known = ledger.known_head(store.name)
             unused = HeadMove(None, known.head.move if known.head else 0, GENESIS, token)
             ledger.append(moves=[MoveIntended(store.name, unused, reserve), MoveLost(store.name)])
+        ledger.confirm()  # no head there refuses who has been fenced
         return None
     known = ledger.known_head(store.name)
     before = expected if adopt else known.head

@@ -184,6 +184,7 @@ def _send(
 ) -> Mapping[str, Delivery]:
     if not letters:
         return {}
+    ledger.confirm()
     told = post.channel.send([letter for _, letter in letters.values()])
     silent = Delivery(DeliveryResult.LATER, "the channel did not say what became of it")
     deliveries = {one: told.get(letter.message_id, silent) for one, (_, letter) in letters.items()}

@@ -347,6 +347,7 @@ def _prune(
     if not snapshots:
         return
     name = source.name
+    ledger.confirm()
     deletions = source.backend.delete([Pin(s.ref, s.pieces) for s in snapshots])
     accepted = [s for s in snapshots if _was_accepted(deletions, s.ref)]
     # One that had vanished was deleted by somebody else: Lethe only proves it gone.

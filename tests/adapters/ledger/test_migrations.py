@@ -19,7 +19,7 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.ledger.schema import VERSIONS, clearings, metadata, request_months, requests
 from lethe.domain.facts import Completed, Confirmed, CopiesGone, NotFound, Outcome, Reerased
 from lethe.domain.journal import Head, KnownHead
-from lethe.ports.ledger import KeysDoNotMatch, MoveSettled
+from lethe.ports.ledger import Fenced, KeysDoNotMatch, MoveSettled
 from tests.contracts.ledger_backups_contract import DECEMBER, HOUR, done, purge
 from tests.contracts.ledger_facts import NOW, Clock, accepted
 from tests.contracts.ledger_legal_contract import registered
@@ -147,6 +147,25 @@ def test_a_ledger_that_knew_no_legal_requests_goes_on_with_all_that_it_knew(url:
     assert ledger.legal_requests(open_only=True)[0].registered == registered("order")
     assert ledger.sealed(["order", "open"]) == {"order": b"bob", "open": b"ada"}
     ledger.close()
+
+
+def test_who_works_with_the_version_before_is_fenced_by_the_migration(url: str, tmp_path: Path) -> None:
+    keyring = FileKeyring(tmp_path)
+    old = open_ledger(url, keyring)
+    old.take_over()
+    open_ledger(url, keyring).close()
+    old.confirm()  # of the same version: nothing has changed
+    with old._engine.begin() as connection:
+        for statement in _AS_IT_WAS_IN_0002.split(";"):
+            connection.exec_driver_sql(statement)
+    ledger = open_ledger(url, keyring)
+    with pytest.raises(Fenced):
+        old.append([accepted("a")])
+    ledger.take_over()
+    ledger.append([accepted("a")])
+    assert ledger.verify() == ledger.position()
+    ledger.close()
+    old.close()
 
 
 def test_a_migration_under_other_keys_leaves_the_ledger_as_it_was(url: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -87,6 +87,7 @@ class KubernetesCluster:
             content={key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()},
             uid=found["metadata"]["uid"],
             resource_version=found["metadata"]["resourceVersion"],
+            created_at=datetime.fromisoformat(found["metadata"]["creationTimestamp"]),
         )
 
     async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> bool:
@@ -241,18 +242,27 @@ class KubernetesCluster:
             return
 
     async def set_gate(
-        self, namespace: str, selector: Manifest, *, open_: bool, reason: str, message: str
+        self,
+        namespace: str,
+        selector: Manifest,
+        *,
+        open_: bool,
+        reason: str,
+        message: str,
+        confirm: Callable[[], Awaitable[None]],
     ) -> Sequence[str]:
         """Set the readiness gate's condition on the pods that a label selector takes in."""
         path = f"/api/v1/namespaces/{quote(namespace)}/pods"
         pods = await self._call("GET", path, query={"labelSelector": label_selector(selector)})
         wanted = "True" if open_ else "False"
-        changed = []
+        changed: list[str] = []
         for pod in pods.get("items", ()):
             conditions = pod.get("status", {}).get("conditions") or ()
             now = next((c["status"] for c in conditions if c["type"] == GATE), None)
             if now == wanted or pod["metadata"].get("deletionTimestamp"):
                 continue
+            if open_ and not changed:
+                await confirm()
             condition = {
                 "type": GATE,
                 "status": wanted,
@@ -260,7 +270,9 @@ class KubernetesCluster:
                 "message": message[:1024],
                 "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
-            body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}}
+            # Only as it was read: whoever was slow must not open what somebody else has closed meanwhile.
+            as_read = {key: pod["metadata"][key] for key in ("uid", "resourceVersion")}
+            body = {"metadata": as_read, "status": {"conditions": [condition]}}
             name = pod["metadata"]["name"]
             try:
                 await self._call(

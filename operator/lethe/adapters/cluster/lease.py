@@ -33,6 +33,10 @@ LEASE_SECONDS = 15
 
 RENEW_SECONDS = 5
 TRY_SECONDS = 2
+CALL_SECONDS = 4
+"""How long one try may take: a connection into nowhere must not use up the Lease."""
+
+_UNKNOWN = "2000-01-01T00:00:00Z"
 
 
 class Candidate:
@@ -49,11 +53,19 @@ class Candidate:
         self.leads = asyncio.Event()
         self._said = ""
 
-    async def in_turn(self, lead: Callable[[], Awaitable[int]], stop: asyncio.Event, lost: int) -> int:
+    async def in_turn(
+        self,
+        lead: Callable[[], Awaitable[int]],
+        stop: asyncio.Event,
+        lost: int,
+        *,
+        quiet: Callable[[], bool] = lambda: True,
+    ) -> int:
         """Stand by, then `lead`, and return its exit code; 0 if `stop` is set before.
 
         When the Lease becomes somebody else's, `stop` is set, and `lost` returned once `lead` has ended. In
-        the end the Lease is given back, so that who stands by need not wait until it runs out.
+        the end the Lease is given back, so that who stands by need not wait until it runs out; unless
+        `quiet` says that something which `lead` had begun goes on.
         """
         keeping = asyncio.create_task(self._keep())
         awaited = [keeping, asyncio.create_task(self.leads.wait()), asyncio.create_task(stop.wait())]
@@ -61,6 +73,8 @@ class Candidate:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
                 return 0
+            if not self.leads.is_set():
+                keeping.result()  # raises what the election failed by
             keeping.add_done_callback(lambda _: stop.set())
             code = await lead()
             if keeping.done():
@@ -71,12 +85,14 @@ class Candidate:
             for task in awaited:
                 task.cancel()
             await asyncio.gather(*awaited, return_exceptions=True)
-            await self._release()
+            if quiet():
+                await self._release()
 
     async def _keep(self) -> None:
         """Ask for the Lease, set `leads`, and renew it; return when it is somebody else's."""
         while True:
-            if await self._election.try_acquire_or_renew():
+            held = await self._try()
+            if held:
                 if not self.leads.is_set():
                     log.info("Lease %s is this operator's; it leads", self._place)
                 self.leads.set()
@@ -85,12 +101,34 @@ class Candidate:
                 return
             else:
                 self._say_why_not()
-            await asyncio.sleep(RENEW_SECONDS if self.leads.is_set() else TRY_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS if held else TRY_SECONDS)
+
+    async def _try(self) -> bool:
+        """Acquire or renew; whatever goes wrong is a try that failed."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                held: bool = await self._election.try_acquire_or_renew()
+        except TimeoutError:
+            self._lock.trouble = "the API server takes too long"
+        except Exception as unexpected:  # noqa: BLE001 - a Lease or an answer that nobody can read
+            self._lock.trouble = f"the API server's answer can't be used ({type(unexpected).__name__})"
+        else:
+            return held
+        return False
 
     async def _release(self) -> None:
-        if self.leads.is_set():
-            with suppress(ClusterUnavailable, ClusterRefused):
+        with suppress(ClusterUnavailable, ClusterRefused, TimeoutError):
+            async with asyncio.timeout(CALL_SECONDS):
                 await self._lock.release()
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether somebody else has the Lease, by what was last read: not known while it can't be read."""
+        return not self.leads.is_set() and self._lock.trouble is None and self._is_anothers
+
+    @property
+    def _is_anothers(self) -> bool:
+        return self._holder is not None and self._holder != self._identity
 
     @property
     def _holder(self) -> str | None:
@@ -99,7 +137,7 @@ class Candidate:
 
     def _say_why_not(self) -> None:
         trouble = self._lock.trouble
-        if trouble is None and self._holder is not None and self._holder != self._identity:
+        if trouble is None and self._is_anothers:
             text = f"standing by: Lease {self._place} is held by {self._holder}"
         else:
             text = f"no Lease yet: {trouble}" if trouble else ""
@@ -115,6 +153,7 @@ class _LeaseLock(BaseLock):
         super().__init__(name, namespace, identity)
         self._cluster = cluster
         self._found: dict[str, Any] = {}
+        self._wrote = False
         self.trouble: str | None = None
 
     async def get(
@@ -135,9 +174,10 @@ class _LeaseLock(BaseLock):
         seconds = spec.get("leaseDurationSeconds")
         return True, LeaderElectionRecord(
             spec.get("holderIdentity") or None,
-            str(seconds) if seconds else None,
-            spec.get("acquireTime"),
-            spec.get("renewTime"),
+            # The library takes whatever lacks one of these for nobody's.
+            str(seconds or LEASE_SECONDS),
+            spec.get("acquireTime") or _UNKNOWN,
+            spec.get("renewTime") or _UNKNOWN,
         )
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
@@ -158,12 +198,18 @@ class _LeaseLock(BaseLock):
         )
 
     async def release(self) -> None:
-        found, _ = await self.get(self.name, self.namespace)
-        spec = dict(self._found.get("spec") or {})
-        if found and spec.pop("holderIdentity", None) == self.identity:
-            await self._cluster.replace_lease(self.namespace, self.name, {**self._found, "spec": spec})
+        """Give the Lease back if it is this one's; twice, as a renewal may have been cut off on its way."""
+        for _ in range(2 if self._wrote else 0):
+            found, _record = await self.get(self.name, self.namespace)
+            spec = dict(self._found.get("spec") or {})
+            if not found or spec.pop("holderIdentity", None) != self.identity:
+                return
+            body = {**self._found, "spec": spec}
+            if await self._cluster.replace_lease(self.namespace, self.name, body):
+                return
 
     async def _written(self, writing: Awaitable[bool]) -> bool:
+        self._wrote = True
         try:
             return await writing
         except (ClusterRefused, ClusterUnavailable) as hindered:

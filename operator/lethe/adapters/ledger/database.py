@@ -42,10 +42,7 @@ def connect(url: str) -> Engine:
 
     Raises `LedgerUnavailable` for a URL of another form and for a file that can't be made.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise LedgerUnavailable(f"LETHE_LEDGER_URL is not a URL; write {_FORMS}.") from None
+    parsed = _parsed(url)
     if parsed.drivername == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise LedgerUnavailable(f"LETHE_LEDGER_URL names no file; write {_FORMS}.")
@@ -68,6 +65,13 @@ def connect(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
     raise LedgerUnavailable(f"LETHE_LEDGER_URL is for a database that Lethe doesn't know; write {_FORMS}.")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise LedgerUnavailable(f"LETHE_LEDGER_URL is not a URL; write {_FORMS}.") from None
 
 
 def _make_private(path: Path) -> None:
@@ -116,6 +120,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     connection.execute("SET synchronous_commit = on")
+    # A node that is gone without a word must not keep its lock on the ledger for the two hours of TCP's own.
+    for setting, seconds in (("idle", 10), ("interval", 5), ("count", 3)):
+        connection.execute(f"SET tcp_keepalives_{setting} = {seconds}")
     connection.commit()
 
 
@@ -178,6 +185,29 @@ def _what_to_do(url: URL, error: DBAPIError) -> str:
     )
 
 
+def look_into(url: str) -> None:
+    """See that a ledger in PostgreSQL answers and that no newer Lethe has made it; change nothing.
+
+    A file is not looked at: to open one makes it. Raises `LedgerUnavailable`, `LedgerError`.
+    """
+    if _parsed(url).drivername == "sqlite":
+        return
+    engine = connect(url)
+    try:
+        with told_without_values(engine.url), engine.connect() as connection:
+            _refuse_unknown(_version(connection))
+    finally:
+        engine.dispose()
+
+
+def _refuse_unknown(version: str | None) -> None:
+    if version is not None and version not in VERSIONS:
+        raise LedgerError(
+            f"The ledger at LETHE_LEDGER_URL has schema {version}, and this Lethe knows none after "
+            f"{VERSIONS[-1]}: run the newer version of Lethe that has written it."
+        )
+
+
 def migrate(connection: Connection) -> str | None:
     """Bring the schema to the newest version; within the caller's transaction, under a lock.
 
@@ -191,11 +221,7 @@ def migrate(connection: Connection) -> str | None:
     version = _version(connection)
     if version == VERSIONS[-1]:
         return VERSIONS[-1]
-    if version is not None and version not in VERSIONS:
-        raise LedgerError(
-            f"The ledger at LETHE_LEDGER_URL has schema {version}, and this Lethe knows none after "
-            f"{VERSIONS[-1]}: run the newer version of Lethe that has written it."
-        )
+    _refuse_unknown(version)
     # Half a second and ten megabytes, paid only by the start that needs them.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415

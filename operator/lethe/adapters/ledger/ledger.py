@@ -43,6 +43,7 @@ from lethe.adapters.ledger.projections import (
 )
 from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
+    VERSIONS,
     entries,
     episodes,
     ledger,
@@ -90,6 +91,9 @@ def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc
                 ledger_id = _ledger_of_these_keys(connection, keyring, now)
                 if found == "0001":
                     fill(connection, keyring)
+                if found not in (None, VERSIONS[-1]):
+                    # Who still works with the version before must not write into this one's tables.
+                    connection.execute(update(ledger).values(token=ledger.c.token + 1))
             return SqlLedger(engine, keyring, now, ledger_id, server_identity(engine))
     except BaseException:
         engine.dispose()
@@ -222,6 +226,11 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
             self._refuse_unless_mine(token)
             self._next_end = self._expected_end(connection)
             yield connection
+
+    def confirm(self) -> None:
+        """See that nobody has taken over; see the port."""
+        with self._reading() as connection:
+            self._refuse_unless_mine(connection.execute(select(ledger.c.token)).scalar_one())
 
     def _refuse_unless_mine(self, token: int) -> None:
         if token != self._token:
