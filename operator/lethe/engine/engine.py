@@ -15,11 +15,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from lethe.api.parse import InvalidManifest, parse
-from lethe.api.translation import store_description
-from lethe.api.v1alpha1.datastore import DataStore
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
 from lethe.engine.copies import Copies
@@ -29,17 +26,15 @@ from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
-from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets
 from lethe.engine.steady import SteadyClock, TwoClocks
+from lethe.engine.stores import ConnectStore, Stores
 from lethe.engine.telling import Telling
-from lethe.engine.world import Place, StoreGuard, World, place_of
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.engine.world import World, place_of
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import Writer
-from lethe.ports.stores import MappingInvalid, StoreError
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.notifying import Post
 
 log = logging.getLogger("lethe.engine")
@@ -53,20 +48,6 @@ Leaving it arrives as DELETED: never read that as gone.
 RESYNC_SECONDS = 300
 WIND_DOWN_SECONDS = 20
 """How long the end waits for what can't be interrupted; less than Kubernetes waits for a pod."""
-SECRET_SECONDS = 10
-"""How often the Secret of a store in trouble is read again."""
-
-
-class ConnectStore(Protocol):
-    """Makes the port to a store from its manifest and the Secret that holds its credentials."""
-
-    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
-        """Raises `ValueError` with a printable message where manifest or Secret can't be used."""
-        ...
-
-    def secret_name(self, store: DataStore) -> str | None:
-        """Return the name of the Secret that the manifest names; `None` if it names none."""
-        ...
 
 
 class Engine:
@@ -106,10 +87,8 @@ class Engine:
             scan_interval=scan_interval,
             sweep_interval=sweep_interval,
         )
-        self._ledger, self._cluster, self._connect = ledger, cluster, connect
+        self._ledger, self._cluster = ledger, cluster
         self._namespaces = namespaces
-        self._failed_stores: Schedule[Place] = Schedule()
-        self._store_locks: dict[Place, asyncio.Lock] = {}
         self._token = 0
         self.started = asyncio.Event()
         self.quiet = True
@@ -156,6 +135,9 @@ class Engine:
             sweep_interval=sweep_interval,
             reached=self.legal.reached,
         )
+        self._stores = Stores(
+            self.world, cluster, connect, self._guarding, regrade=self.copies.regrade, spawn=self._spawn
+        )
         self._taking = Taking(
             self.world,
             ledger,
@@ -183,7 +165,8 @@ class Engine:
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
-        self._spawn(self._forget_store(place_of(manifest)) if gone else self._meet_store(manifest))
+        place = place_of(manifest)
+        self._spawn(self._stores.forget(place) if gone else self._stores.meet(manifest))
 
     def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
         """A RestoreEvent was seen, or is gone."""
@@ -222,7 +205,7 @@ class Engine:
                 for name, loop in (
                     ("intake", self._taking.run()),
                     ("reporting", self.reporting.run()),
-                    ("failed stores", self._failed_stores_loop()),
+                    ("failed stores", self._stores.run()),
                     ("resync", self._resync_loop()),
                     ("copies", self.copies.run()),
                     ("legal", self.legal.run()),
@@ -273,113 +256,8 @@ class Engine:
             await asyncio.gather(*ended, return_exceptions=True)
             self.quiet = not going_on
 
-    # stores
-
-    async def _meet_store(self, manifest: Manifest, *, again: bool = False) -> None:
-        """Guard a store as its newest manifest says; one at a time for each place."""
-        async with self._store_locks.setdefault(place_of(manifest), asyncio.Lock()):
-            await self._meet_store_alone(manifest, again=again)
-
-    async def _meet_store_alone(self, manifest: Manifest, *, again: bool) -> None:
-        place = place_of(manifest)
-        known = self.world.guards.get(place)
-        if known is not None and _version(manifest) < _version(known.manifest):
-            return  # a list or an event that was overtaken
-        same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
-        same_object = known is not None and known.uid == manifest["metadata"].get("uid")
-        if known is not None and same_spec and same_object and not again:
-            return
-        guard = await self._new_guard(manifest, known)
-        if guard is None:
-            return
-        if known is not None:
-            await self._guarding.stop(known)
-        self.world.guards[place] = guard
-        self.copies.regrade()  # what it says of its backups may be new
-        if guard.trouble is not None:
-            self._failed_stores.at(time.monotonic() + 5, place)
-        self._guarding.start(guard)
-
-    async def _new_guard(self, manifest: Manifest, known: StoreGuard | None) -> StoreGuard | None:
-        try:
-            store = parse(DataStore, manifest)
-        except InvalidManifest as invalid:
-            log.warning("%s", invalid)
-            return None
-        gate = (manifest.get("spec") or {}).get("gate")
-        guard = StoreGuard(
-            manifest=manifest,
-            description=store_description(store),
-            without_backups=store.spec.backups.value == "None",
-            manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
-            gate=gate.get("podSelector") if gate else None,
-            uid=manifest["metadata"].get("uid", ""),
-            status=known.status if known else dict(manifest.get("status") or {}),
-        )
-        if store.spec.owner.value == "ThirdParty":
-            return guard
-        secret = None
-        wanted = self._connect.secret_name(store)
-        try:
-            if wanted is not None:
-                secret = await self._cluster.secret(guard.description.namespace, wanted)
-                if secret is None:
-                    guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
-                    return guard
-                guard.secret_version = secret.resource_version
-            guard.store = await asyncio.to_thread(self._connect, store, secret)
-        except ValueError as unusable:
-            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
-        except MappingInvalid as invalid:
-            guard.trouble = ("MappingInvalid", str(invalid))
-        except StoreError as unusable:
-            guard.trouble = ("Unreachable", str(unusable))
-        except (ClusterRefused, ClusterUnavailable) as refused:
-            guard.trouble = ("SecretMissing", str(refused))
-        return guard
-
-    async def _failed_stores_loop(self) -> None:
-        """Try stores again whose Secret was missing or wrong: nobody tells when a Secret changes."""
-        looked = time.monotonic()
-        while True:
-            await asyncio.sleep(1)
-            for place in self._failed_stores.pop_due(time.monotonic()):
-                guard = self.world.guards.get(place)
-                if guard is not None:
-                    self._spawn(self._meet_store(guard.manifest, again=True))
-            if time.monotonic() - looked < SECRET_SECONDS:
-                continue
-            looked = time.monotonic()
-            for guard in list(self.world.guards.values()):
-                if guard.store is not None and guard.store.trouble is not None:
-                    self._spawn(self._meet_rotated(guard))
-
-    async def _meet_rotated(self, guard: StoreGuard) -> None:
-        """Connect anew where the Secret of a store in trouble is another one by now: a rotated password."""
-        store = parse(DataStore, guard.manifest)
-        wanted = self._connect.secret_name(store)
-        if wanted is None:
-            return
-        secret = await self._cluster.secret(guard.description.namespace, wanted)
-        if secret is not None and secret.resource_version != guard.secret_version:
-            await self._meet_store(guard.manifest, again=True)
-
-    async def _forget_store(self, place: Place) -> None:
-        async with self._store_locks.setdefault(place, asyncio.Lock()):
-            guard = self.world.guards.get(place)
-            if guard is not None:
-                await self._guarding.stop(guard)  # until its visit has ended, no hold may count on it
-                self.world.guards.pop(place, None)
-                self._guarding.forget(guard)
-
     async def _list_stores(self) -> None:
-        before = set(self.world.guards)
-        seen = set()
-        async for manifest in self._cluster.list("datastores", self._namespaces):
-            seen.add(place_of(manifest))
-            await self._meet_store(manifest)
-        for place in before - seen:
-            await self._forget_store(place)
+        await self._stores.take_stock(self._namespaces)
 
     async def _list_restores(self) -> None:
         async for manifest in self._cluster.list("restoreevents", self._namespaces):
@@ -434,12 +312,6 @@ class Engine:
         self._background.discard(task)
         if not task.cancelled():
             self._guarding.note_failure(task.exception())
-
-
-def _version(manifest: Manifest) -> int:
-    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
-    version = manifest["metadata"].get("resourceVersion", "")
-    return int(version) if version.isdecimal() else 0
 
 
 async def _until(stop: asyncio.Event) -> None:

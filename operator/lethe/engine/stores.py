@@ -1,0 +1,169 @@
+"""Meeting stores: each that is declared gets a guard that is connected as its newest manifest says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Protocol
+
+from lethe.api.parse import InvalidManifest, parse
+from lethe.api.translation import store_description
+from lethe.api.v1alpha1.datastore import DataStore
+from lethe.engine.guarding import Guarding
+from lethe.engine.schedule import Schedule
+from lethe.engine.world import Place, StoreGuard, World, place_of
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
+from lethe.ports.stores import MappingInvalid, StoreError
+from lethe.workflows.guarded import GuardedStore
+
+log = logging.getLogger("lethe.engine")
+
+SECRET_SECONDS = 10
+"""How often the Secret of a store in trouble is read again."""
+
+
+class ConnectStore(Protocol):
+    """Makes the port to a store from its manifest and the Secret that holds its credentials."""
+
+    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
+        """Raises `ValueError` with a printable message where manifest or Secret can't be used."""
+        ...
+
+    def secret_name(self, store: DataStore) -> str | None:
+        """Return the name of the Secret that the manifest names; `None` if it names none."""
+        ...
+
+
+class Stores:
+    """The stores of the world, and those among them that could not be connected yet."""
+
+    def __init__(
+        self,
+        world: World,
+        cluster: Cluster,
+        connect: ConnectStore,
+        guarding: Guarding,
+        *,
+        regrade: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        self._world, self._cluster, self._connect, self._guarding = world, cluster, connect, guarding
+        self._regrade, self._spawn = regrade, spawn
+        self._failed: Schedule[Place] = Schedule()
+        self._locks: dict[Place, asyncio.Lock] = {}
+
+    async def meet(self, manifest: Manifest, *, again: bool = False) -> None:
+        """Guard a store as its newest manifest says; one at a time for each place."""
+        async with self._locks.setdefault(place_of(manifest), asyncio.Lock()):
+            await self._meet_alone(manifest, again=again)
+
+    async def _meet_alone(self, manifest: Manifest, *, again: bool) -> None:
+        place = place_of(manifest)
+        known = self._world.guards.get(place)
+        if known is not None and _version(manifest) < _version(known.manifest):
+            return  # a list or an event that was overtaken
+        same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
+        same_object = known is not None and known.uid == manifest["metadata"].get("uid")
+        if known is not None and same_spec and same_object and not again:
+            return
+        guard = await self._new_guard(manifest, known)
+        if guard is None:
+            return
+        if known is not None:
+            await self._guarding.stop(known)
+        self._world.guards[place] = guard
+        self._regrade()  # what it says of its backups may be new
+        if guard.trouble is not None:
+            self._failed.at(time.monotonic() + 5, place)
+        self._guarding.start(guard)
+
+    async def _new_guard(self, manifest: Manifest, known: StoreGuard | None) -> StoreGuard | None:
+        try:
+            store = parse(DataStore, manifest)
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return None
+        gate = (manifest.get("spec") or {}).get("gate")
+        guard = StoreGuard(
+            manifest=manifest,
+            description=store_description(store),
+            without_backups=store.spec.backups.value == "None",
+            manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
+            gate=gate.get("podSelector") if gate else None,
+            uid=manifest["metadata"].get("uid", ""),
+            status=known.status if known else dict(manifest.get("status") or {}),
+        )
+        if store.spec.owner.value == "ThirdParty":
+            return guard
+        secret = None
+        wanted = self._connect.secret_name(store)
+        try:
+            if wanted is not None:
+                secret = await self._cluster.secret(guard.description.namespace, wanted)
+                if secret is None:
+                    guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                    return guard
+                guard.secret_version = secret.resource_version
+            guard.store = await asyncio.to_thread(self._connect, store, secret)
+        except ValueError as unusable:
+            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
+        except MappingInvalid as invalid:
+            guard.trouble = ("MappingInvalid", str(invalid))
+        except StoreError as unusable:
+            guard.trouble = ("Unreachable", str(unusable))
+        except (ClusterRefused, ClusterUnavailable) as refused:
+            guard.trouble = ("SecretMissing", str(refused))
+        return guard
+
+    async def run(self) -> None:
+        """Try stores again whose Secret was missing or wrong: nobody tells when a Secret changes."""
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(1)
+            for place in self._failed.pop_due(time.monotonic()):
+                guard = self._world.guards.get(place)
+                if guard is not None:
+                    self._spawn(self.meet(guard.manifest, again=True))
+            if time.monotonic() - looked < SECRET_SECONDS:
+                continue
+            looked = time.monotonic()
+            for guard in list(self._world.guards.values()):
+                if guard.store is not None and guard.store.trouble is not None:
+                    self._spawn(self._meet_rotated(guard))
+
+    async def _meet_rotated(self, guard: StoreGuard) -> None:
+        """Connect anew where the Secret of a store in trouble is another one by now: a rotated password."""
+        store = parse(DataStore, guard.manifest)
+        wanted = self._connect.secret_name(store)
+        if wanted is None:
+            return
+        secret = await self._cluster.secret(guard.description.namespace, wanted)
+        if secret is not None and secret.resource_version != guard.secret_version:
+            await self.meet(guard.manifest, again=True)
+
+    async def forget(self, place: Place) -> None:
+        """Guard a store no more; returns when its last visit has ended."""
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            guard = self._world.guards.get(place)
+            if guard is not None:
+                await self._guarding.stop(guard)  # until its visit has ended, no hold may count on it
+                self._world.guards.pop(place, None)
+                self._guarding.forget(guard)
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Meet every store that there is, and forget those that are gone."""
+        before = set(self._world.guards)
+        seen = set()
+        async for manifest in self._cluster.list("datastores", namespaces):
+            seen.add(place_of(manifest))
+            await self.meet(manifest)
+        for place in before - seen:
+            await self.forget(place)
+
+
+def _version(manifest: Manifest) -> int:
+    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
+    version = manifest["metadata"].get("resourceVersion", "")
+    return int(version) if version.isdecimal() else 0
