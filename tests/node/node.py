@@ -190,9 +190,12 @@ class Node(Server):
                 "x509": {"clientCAFile": str(self.control_plane.authority)},
             },
             "authorization": {"mode": "AlwaysAllow"},
-            # A disk that others fill is no reason to evict.
-            "evictionHard": {"memory.available": "100Mi"}
-            | dict.fromkeys(("nodefs.available", "imagefs.available"), "1%"),
+            # A disk that others fill is no reason to evict, or to throw images away: nobody could pull them again.
+            "evictionHard": dict.fromkeys(
+                ("memory.available", "nodefs.available", "imagefs.available"), "100Mi"
+            ),
+            "imageGCHighThresholdPercent": 100,
+            "imageGCLowThresholdPercent": 99,
             "clusterDomain": "cluster.local",
             "clusterDNS": [self.address],
         }
