@@ -190,7 +190,7 @@ class Node(Server):
                 "x509": {"clientCAFile": str(self.control_plane.authority)},
             },
             "authorization": {"mode": "AlwaysAllow"},
-            # A disk that others fill is no reason to evict, or to throw away images that nobody can pull again.
+            # A disk that others fill is no reason to evict, or to throw away what nobody can pull again.
             "evictionHard": dict.fromkeys(
                 ("memory.available", "nodefs.available", "imagefs.available"), "100Mi"
             ),
