@@ -12,8 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import yaml
 
@@ -107,6 +108,14 @@ class Node(Server):
         self._ctr("images", "import", str(file))
         file.unlink()
 
+    def apply(self, manifest: Mapping[str, Any]) -> None:
+        """Apply an object as the administrator."""
+        self.control_plane.kubectl("apply", "--filename=-", input=json.dumps(manifest))
+
+    def phase(self, pod: str) -> str:
+        """Return the phase of a pod in the namespace `default`."""
+        return self.control_plane.kubectl("get", "pod", pod, "--output=jsonpath={.status.phase}")
+
     def add_volume(self, name: str) -> None:
         """Offer a volume of the node's disk to the first claim that asks for no StorageClass."""
         folder = self.directory / "volumes" / name
@@ -123,7 +132,7 @@ class Node(Server):
                 "hostPath": {"path": str(folder), "type": "Directory"},
             },
         }
-        self.control_plane.kubectl("apply", "--filename=-", input=json.dumps(volume))
+        self.apply(volume)
 
     def _start_containerd(self) -> None:
         cni = self.directory / "cni"
