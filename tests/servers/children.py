@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+
+from tests.cache import cache
 
 StrPath = str | Path
 
@@ -225,7 +226,7 @@ def free_port() -> int:
 @functools.cache
 def _claims() -> BinaryIO:
     """Return the file of which each byte is a port: who has locked it has the port. It is never closed."""
-    return (Path(tempfile.gettempdir()) / f"lethe-ports-{os.getuid()}").open("ab")
+    return (cache() / "ports").open("ab")
 
 
 def _identity(run_as: int | None) -> list[str]:
