@@ -115,7 +115,7 @@ def _mirror() -> str:
         text = file.read_text() if file.exists() else ""
         for found in re.finditer(r"^(?:URIs:|deb) *(https?://\S+)", text, re.MULTILINE):
             return found[1]
-    return "http://deb.debian.org/debian"
+    raise LookupError("/etc/apt names no mirror to make a base image from: set PYTHON_IMAGE")
 
 
 def _build(tag: str, context: Path, *options: str) -> None:
