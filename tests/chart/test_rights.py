@@ -17,6 +17,9 @@ from tests.servers import ControlPlane, MailServer, PostgresServer
 Right = tuple[str, str, str]
 """Verb, group, resource with subresource."""
 
+LEASES = {"lethe": "lethe", "second": "second-lethe"}
+"""The Lease of each release."""
+
 KINDS = (
     "backupsnapshots",
     "backupsources",
@@ -145,7 +148,7 @@ def operator(
         kubeconfig_of(cluster, release, tmp_path / "kubeconfig"),
         namespaces=["hrm"] if release == "second" else [],
         environment={
-            "LETHE_LEASE": f"{NAMESPACE}/{'second-lethe' if release == 'second' else 'lethe'}",
+            "LETHE_LEASE": f"{NAMESPACE}/{LEASES[release]}",
             "LETHE_SCAN_INTERVAL": "500ms",
             "LETHE_BACKUP_DIRECTORIES": str(tmp_path),
             "LETHE_SMTP_URL": mail.url,
@@ -194,6 +197,8 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     _answer_authorities(api, bob, mail)
     assert operator.metric("lethe_legal_requests_total") == 2
 
+    eventually(lambda: _is_renewed(cluster, LEASES[release]), "the Lease to be renewed")
+
     user = f"system:serviceaccount:{NAMESPACE}:{release}"
     calls = [event for event in cluster.audit_events() if event["user"]["username"] == user]
     refused = {_right(call) for call in calls if call.get("responseStatus", {}).get("code") == 403}
@@ -201,6 +206,11 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     used = {_right(call) for call in calls if "objectRef" in call}
     roles = roles_of(helm.rendered(*(("--values", SECOND) if release == "second" else ())))
     assert granted(roles) == used
+
+
+def _is_renewed(cluster: ControlPlane, name: str) -> bool:
+    spec = json.loads(cluster.kubectl("get", "lease", name, "-n", NAMESPACE, "-o", "json"))["spec"]
+    return bool(spec["renewTime"] > spec["acquireTime"])
 
 
 def _keep_backups(api: Api, directory: Path) -> None:
