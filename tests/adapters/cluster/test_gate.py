@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from unittest.mock import patch
 
 import pytest
 
@@ -80,3 +81,20 @@ async def test_a_pod_that_somebody_else_has_closed_meanwhile_stays_closed(
     assert await set_to(cluster, namespace, open_=True, confirm=meanwhile) == []
     assert gate(control_plane, namespace, pod) == "False"
     assert await set_to(cluster, namespace, open_=True) == [pod]
+
+
+async def test_a_pod_that_changes_while_it_is_closed_is_closed(
+    cluster: KubernetesCluster, control_plane: ControlPlane, namespace: str, pod: str
+) -> None:
+    """As a kubelet does, which writes a pod's status whenever a probe says something else."""
+    assert await set_to(cluster, namespace, open_=True) == [pod]
+    call = cluster._call
+
+    async def with_a_kubelet(verb: str, *args: object, **more: object) -> object:
+        if verb == "PATCH":
+            control_plane.kubectl("label", "pod", pod, "-n", namespace, "written=meanwhile")
+        return await call(verb, *args, **more)  # type: ignore[arg-type]
+
+    with patch.object(cluster, "_call", with_a_kubelet):
+        assert await set_to(cluster, namespace, open_=False) == [pod]
+    assert gate(control_plane, namespace, pod) == "False"

@@ -76,12 +76,9 @@ class KubernetesCluster:
 
     async def secret(self, namespace: str, name: str) -> SecretContent | None:
         """Return a Secret, or `None` where there is none."""
-        try:
-            found = await self._call("GET", _secret_path(namespace, name))
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return None
-            raise
+        found = await self._read(_secret_path(namespace, name))
+        if found is None:
+            return None
         return SecretContent(
             type=found.get("type", "Opaque"),
             content={key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()},
@@ -116,13 +113,7 @@ class KubernetesCluster:
 
     async def lease(self, namespace: str, name: str) -> Manifest | None:
         """Return a Lease, or `None` where there is none."""
-        try:
-            found: Manifest = await self._call("GET", _lease_path(namespace, name))
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return None
-            raise
-        return found
+        return await self._read(_lease_path(namespace, name))
 
     async def create_lease(self, namespace: str, lease: Manifest) -> bool:
         """Create a Lease; `False` if one of that name exists."""
@@ -131,6 +122,15 @@ class KubernetesCluster:
     async def replace_lease(self, namespace: str, name: str, lease: Manifest) -> bool:
         """Write a Lease that was read; `False` if it has changed since."""
         return await self._unless_conflict("PUT", _lease_path(namespace, name), lease)
+
+    async def _read(self, path: str) -> Manifest | None:
+        try:
+            found: Manifest = await self._call("GET", path)
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return None
+            raise
+        return found
 
     async def _unless_conflict(self, verb: str, path: str, body: Manifest) -> bool:
         try:
@@ -167,13 +167,7 @@ class KubernetesCluster:
 
     async def get(self, plural: str, namespace: str, name: str) -> Manifest | None:
         """Return an object, or `None` where there is none."""
-        try:
-            found: Manifest = await self._call("GET", f"{_path(plural, namespace)}/{quote(name)}")
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return None
-            raise
-        return found
+        return await self._read(f"{_path(plural, namespace)}/{quote(name)}")
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
         """Delete exactly this object, if it is still the same."""
@@ -202,13 +196,7 @@ class KubernetesCluster:
 
         Everybody who is logged in may read it (`system:discovery`), unlike the CRDs themselves.
         """
-        try:
-            served: Manifest = await self._call("GET", f"/openapi/v3{GROUP}")
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return None
-            raise
-        return served
+        return await self._read(f"/openapi/v3{GROUP}")
 
     async def tell(self, notice: Notice) -> None:
         """Write an event of `events.k8s.io/v1`."""
@@ -270,8 +258,10 @@ class KubernetesCluster:
                 "message": message[:1024],
                 "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
-            # Only as it was read: whoever was slow must not open what somebody else has closed meanwhile.
-            as_read = {key: pod["metadata"][key] for key in ("uid", "resourceVersion")}
+            # Opened only as it was read: who was slow must not open what somebody else has closed meanwhile.
+            # Closed in any case: a kubelet that writes at the same moment must not keep a gate open.
+            exactly = ("uid", "resourceVersion") if open_ else ("uid",)
+            as_read = {key: pod["metadata"][key] for key in exactly}
             body = {"metadata": as_read, "status": {"conditions": [condition]}}
             name = pod["metadata"]["name"]
             try:
