@@ -17,7 +17,7 @@ from lethe.domain.trust import Obstacle
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
-from lethe.engine.world import Place, RequestView, World, place_of
+from lethe.engine.world import Place, RequestView, World, place_of, request_at
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
@@ -196,11 +196,7 @@ class Taking:
             f"Secret {name} came back, and was deleted again; take it out of what applies it, such as Git"
         )
         log.warning("DeletionRequest %s/%s: %s", *place, message)
-        regarding = {
-            "kind": "DeletionRequest",
-            "metadata": {"namespace": place[0], "name": place[1], "uid": uid},
-        }
-        await self._cluster.tell(Notice(regarding, "SecretReturned", message, warning=True))
+        await self._cluster.tell(Notice(request_at(place, uid), "SecretReturned", message, warning=True))
 
     def _view(self, manifest: Manifest) -> None:
         place, metadata = place_of(manifest), manifest["metadata"]

@@ -33,7 +33,7 @@ from lethe.domain.trust import Hindrance, Obstacle
 from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
-from lethe.engine.world import Place, RequestView, SourceGuard, StoreGuard, World
+from lethe.engine.world import Place, RequestView, SourceGuard, StoreGuard, World, request_at
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
 
 log = logging.getLogger("lethe.reporting")
@@ -161,12 +161,8 @@ class Reporting:
         """Write an event for what a person would want to see; waiting for a store is not among that."""
         if reason in (Obstacle.ERASING.value, Obstacle.STORE_UNREACHABLE.value, Obstacle.PENDING.value):
             return
-        regarding = {
-            "kind": "DeletionRequest",
-            "metadata": {"namespace": place[0], "name": place[1], "uid": view.uid},
-        }
         warning = reason not in ("Erased", "Planned")
-        await self._cluster.tell(Notice(regarding, reason, message, warning))
+        await self._cluster.tell(Notice(request_at(place, view.uid), reason, message, warning))
 
     def _let_go(self, place: Place, record: RequestRecord | None, view: RequestView) -> None:
         """Forget a request that has ended and says so; the field selector keeps it away from now on."""

@@ -174,6 +174,11 @@ def _age(guard: StoreGuard) -> str:
     return str(guard.manifest.get("metadata", {}).get("creationTimestamp", ""))
 
 
+def request_at(place: Place, uid: str) -> Manifest:
+    """Return what names a DeletionRequest in an event about it."""
+    return {"kind": "DeletionRequest", "metadata": {"namespace": place[0], "name": place[1], "uid": uid}}
+
+
 def place_of(manifest: Manifest) -> Place:
     """Return where an object is."""
     metadata = manifest["metadata"]
