@@ -32,9 +32,9 @@ from lethe.domain.facts import (
     CopiesGone,
     DetectedBy,
     Fact,
-    Forsaken,
     IdentitiesDecided,
     Intended,
+    IntentAbandoned,
     MappingProved,
     NotAsked,
     NotFound,
@@ -101,7 +101,7 @@ ONE_OF_EACH: list[Fact] = [
     accepted("a"),
     Confirmed("a", ("NothingFound",)),
     intended("a", 3, 4),
-    Forsaken("a", "site", "Refused"),
+    IntentAbandoned("a", "site", "Refused"),
     intended("a", 5, 6),
     Verified("a", "site", NOW, {"public.users": 2}),
     NotFound("a", "crm", NOW, "canary"),
@@ -520,7 +520,9 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         assert (ledger.tombstone_count("site"), ledger.tombstone_count("crm")) == (2, 0)
 
     def test_a_forsaken_intent_never_counts(self, ledger: Ledger) -> None:
-        ledger.append([accepted("a"), intended("a", 1), Forsaken("a", "site", "Refused"), intended("a", 2)])
+        ledger.append(
+            [accepted("a"), intended("a", 1), IntentAbandoned("a", "site", "Refused"), intended("a", 2)]
+        )
         ledger.append([intended("a", 3), Verified("a", "site", NOW)])
         assert list(ledger.tombstones("site")) == [[tombstone(3, "a")]]
 
@@ -793,7 +795,7 @@ _FACTS: st.SearchStrategy[Fact] = st.one_of(
         _STORES,
         st.integers(0, 3),
     ),
-    st.builds(Forsaken, _REQUESTS, _STORES, st.just("Refused")),
+    st.builds(IntentAbandoned, _REQUESTS, _STORES, st.just("Refused")),
     st.builds(Verified, _REQUESTS, _STORES, st.just(NOW), _COUNTS),
     st.builds(NotFound, _REQUESTS, _STORES, st.just(NOW), st.just("canary")),
     st.builds(NotAsked, _REQUESTS, _STORES),

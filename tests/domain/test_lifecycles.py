@@ -13,9 +13,9 @@ from lethe.domain.facts import (
     Completed,
     Confirmed,
     DetectedBy,
-    Forsaken,
     IdentitiesDecided,
     Intended,
+    IntentAbandoned,
     NotAsked,
     NotFound,
     Outcome,
@@ -40,7 +40,7 @@ REQUEST_FACTS = st.one_of(
     st.just(ACCEPTED),
     st.builds(Confirmed, st.just("r"), st.just(("NothingFound",))),
     st.builds(Intended, st.just("r"), STORE, st.just((TOMBSTONE,))),
-    st.builds(Forsaken, st.just("r"), STORE, st.just("changed")),
+    st.builds(IntentAbandoned, st.just("r"), STORE, st.just("changed")),
     st.builds(Verified, st.just("r"), STORE, st.just(NOW), st.just({"users": 1})),
     st.builds(NotFound, st.just("r"), STORE, st.just(NOW), st.just("canary")),
     st.builds(NotAsked, st.just("r"), STORE),
@@ -76,7 +76,7 @@ def test_whatever_comes_a_request_keeps_what_it_settled(facts: list[RequestFact]
 @pytest.mark.parametrize(
     ("state", "fact"),
     [
-        (None, Forsaken("r", "ns/a", "x")),
+        (None, IntentAbandoned("r", "ns/a", "x")),
         (None, Verified("r", "ns/a", NOW)),
         (Intended("r", "ns/a", (TOMBSTONE,)), NotFound("r", "ns/a", NOW, "canary")),
         (Intended("r", "ns/a", (TOMBSTONE,)), NotAsked("r", "ns/a")),

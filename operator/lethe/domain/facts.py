@@ -89,7 +89,7 @@ class Intended:
 
 
 @dataclass(frozen=True, slots=True)
-class Forsaken:
+class IntentAbandoned:
     """An intent that the store did not carry out: refused, or the record turned out not to be the
     person's.
     """
@@ -357,7 +357,7 @@ class TombstonesEnded:
 
 
 RequestFact = (
-    Accepted | Confirmed | Intended | Forsaken | Verified | NotFound | NotAsked | Planned | Completed
+    Accepted | Confirmed | Intended | IntentAbandoned | Verified | NotFound | NotAsked | Planned | Completed
 )
 RestoreFact = (
     RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | Superseded | RestoreExplained
@@ -379,7 +379,17 @@ Fact = (
     | LegalFact
 )
 
-REQUEST_FACTS = (Accepted, Confirmed, Intended, Forsaken, Verified, NotFound, NotAsked, Planned, Completed)
+REQUEST_FACTS = (
+    Accepted,
+    Confirmed,
+    Intended,
+    IntentAbandoned,
+    Verified,
+    NotFound,
+    NotAsked,
+    Planned,
+    Completed,
+)
 RESTORE_FACTS = (
     RestoreDetected,
     Replayed,

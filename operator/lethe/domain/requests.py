@@ -12,8 +12,8 @@ from lethe.domain.facts import (
     Accepted,
     Completed,
     Confirmed,
-    Forsaken,
     Intended,
+    IntentAbandoned,
     NotAsked,
     NotFound,
     Outcome,
@@ -90,7 +90,7 @@ class RequestRecord:
 
 _MAY_FOLLOW: Mapping[type[RequestFact], frozenset[StoreState]] = {
     Intended: frozenset({StoreState.PENDING, StoreState.INTENDED}),
-    Forsaken: frozenset({StoreState.INTENDED}),
+    IntentAbandoned: frozenset({StoreState.INTENDED}),
     Verified: frozenset({StoreState.INTENDED, StoreState.VERIFIED}),
     NotFound: frozenset({StoreState.PENDING, StoreState.NOT_FOUND}),
     NotAsked: frozenset({StoreState.PENDING, StoreState.THIRD_PARTY}),
@@ -124,12 +124,12 @@ def evolve(record: RequestRecord | None, fact: RequestFact) -> RequestRecord:
 
 
 def _progressed(
-    before: StoreProgress, fact: Intended | Forsaken | Verified | NotFound | NotAsked | Planned
+    before: StoreProgress, fact: Intended | IntentAbandoned | Verified | NotFound | NotAsked | Planned
 ) -> StoreProgress:
     match fact:
         case Intended(tombstones=tombstones):
             return StoreProgress(StoreState.INTENDED, tombstones=tombstones)
-        case Forsaken():
+        case IntentAbandoned():
             return StoreProgress(StoreState.PENDING)
         case Verified(counts=counts, at=at):
             return replace(before, state=StoreState.VERIFIED, counts=counts, at=at)

@@ -19,7 +19,7 @@ from datetime import datetime
 from lethe.domain.facts import (
     Completed,
     Fact,
-    Forsaken,
+    IntentAbandoned,
     NotAsked,
     Outcome,
     Verified,
@@ -275,7 +275,7 @@ def _unfinished(
     if any(t.number in outcome.unclear or t.number in outcome.left_alone for t in mine):
         message = f"{name}: the record changed between finding and erasing it; it is looked for again"
         store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
-        return [Forsaken(record.request, store.name, "changed-since-found")]
+        return [IntentAbandoned(record.request, store.name, "changed-since-found")]
     if dirty & {t.number for t in mine}:
         message = f"{name}: a write came in between erasing and reading back; it is erased again"
         store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
