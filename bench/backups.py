@@ -27,7 +27,7 @@ from lethe.adapters.backups.directory import DirectoryBackend
 from lethe.adapters.backups.s3 import S3Backend
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
-from lethe.domain.facts import Accepted, Completed, Fact, NotFound, Outcome, Sighting, SnapshotsSeen
+from lethe.domain.facts import Accepted, Completed, Fact, ListedSnapshot, NotFound, Outcome, SnapshotsSeen
 from lethe.domain.periods import Period
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Backend
@@ -279,8 +279,8 @@ def _record_erasures(ledger: Ledger, count: int, now: datetime) -> None:
 
 
 def _see(ledger: Ledger, nights: list[datetime]) -> None:
-    sightings = tuple(Sighting(dump_name(night), (f"{night}",), night, (night,), 1) for night in nights)
-    ledger.append([SnapshotsSeen(f"{NAMESPACE}/nightly", nights[-1], (STORE,), sightings)])
+    listed = tuple(ListedSnapshot(dump_name(night), (f"{night}",), night, (night,), 1) for night in nights)
+    ledger.append([SnapshotsSeen(f"{NAMESPACE}/nightly", nights[-1], (STORE,), listed)])
 
 
 def _bare_update(folder: Path, rows: int) -> float:

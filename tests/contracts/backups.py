@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.ports.backups import (
     Backend,
     BackendError,
@@ -112,7 +112,7 @@ class World(ABC):
         """Take a snapshot in each of `count` nights; return their refs."""
         return [self.put(FIRST_NIGHT + timedelta(days=night)) for night in range(count)]
 
-    def seen(self) -> dict[str, Sighting]:
+    def seen(self) -> dict[str, ListedSnapshot]:
         """Return what a listing shows, by ref."""
         return {one.ref: one for one in self.backend.list().snapshots}
 

@@ -15,6 +15,7 @@ from lethe.domain.facts import (
     CopiesGone,
     DetectedBy,
     Fact,
+    ListedSnapshot,
     NotAsked,
     NotFound,
     Outcome,
@@ -22,7 +23,6 @@ from lethe.domain.facts import (
     PrunesConfirmed,
     Reerased,
     RestoreDetected,
-    Sighting,
     SnapshotDeclared,
     SnapshotFact,
     SnapshotsDeleted,
@@ -65,7 +65,7 @@ def done(
 
 
 def seen(ref: str, *, at: datetime = NOW, source: str = "shop/nightly", pieces: str = "v1") -> SnapshotsSeen:
-    return SnapshotsSeen(source, at, ("site",), (Sighting(ref, (pieces,), at - DAY, (at - HOUR,), 12),))
+    return SnapshotsSeen(source, at, ("site",), (ListedSnapshot(ref, (pieces,), at - DAY, (at - HOUR,), 12),))
 
 
 def purge(ledger: Ledger, *requests: str, at: datetime = NOW) -> None:
@@ -122,9 +122,9 @@ class BackupsInLedgerContract:
         assert list(ledger.snapshots("shop/unknown")) == []
 
     def test_ten_thousand_snapshots_of_one_listing_are_one_fact(self, ledger: Ledger) -> None:
-        sightings = tuple(Sighting(f"dump-{n}", (f"v{n}",), NOW - n * HOUR) for n in range(10_001))
-        ledger.append([SnapshotsSeen("shop/nightly", NOW, ("site",), sightings)])
-        ledger.append([PruneIntended("shop/nightly", NOW, tuple(one.ref for one in sightings[:6_000]))])
+        listed = tuple(ListedSnapshot(f"dump-{n}", (f"v{n}",), NOW - n * HOUR) for n in range(10_001))
+        ledger.append([SnapshotsSeen("shop/nightly", NOW, ("site",), listed)])
+        ledger.append([PruneIntended("shop/nightly", NOW, tuple(one.ref for one in listed[:6_000]))])
         known = {one.ref: one for one in ledger.snapshots("shop/nightly")}
         assert len(known) == 10_001
         assert sum(one.intended_at == NOW for one in known.values()) == 6_000
@@ -180,7 +180,7 @@ class BackupsInLedgerContract:
             [*done("a", 1, store=site, stores=[site]), *done("b", 2, at=NOW + DAY, store=site, stores=[site])]
         )
         purge(ledger, "a", "b", at=NOW + 2 * DAY)
-        found = Sighting("old", ("v1",), NOW + 12 * HOUR, (), 1)
+        found = ListedSnapshot("old", ("v1",), NOW + 12 * HOUR, (), 1)
         ledger.append([SnapshotsSeen("shop/nightly", NOW + 3 * DAY, ("shop/site", "shop/crm"), (found,))])
         known = ledger.requests_by_id("ab")
         assert (known["a"].purged_at, known["b"].purged_at) == (NOW + 2 * DAY, None)

@@ -13,9 +13,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lethe.domain.facts import (
+    ListedSnapshot,
     PruneIntended,
     PrunesConfirmed,
-    Sighting,
     SnapshotDeclared,
     SnapshotFact,
     SnapshotsDeleted,
@@ -89,7 +89,7 @@ def seen(
     store: str = "site",
 ) -> SnapshotsSeen:
     return SnapshotsSeen(
-        SOURCE, at, (store,), (Sighting("one", pieces or ("v1",), taken_at, tuple(evidence)),)
+        SOURCE, at, (store,), (ListedSnapshot("one", pieces or ("v1",), taken_at, tuple(evidence)),)
     )
 
 
@@ -204,8 +204,8 @@ def test_a_snapshot_of_many_dates_is_as_old_as_the_latest_and_began_with_the_ear
 
 
 def test_a_listing_makes_a_snapshot_known_with_everything_that_it_shows() -> None:
-    sighting = Sighting("one", ("v1", "v2"), NOW - DAY, (NOW - HOUR,), 12)
-    record = evolve_snapshots({}, SnapshotsSeen(SOURCE, NOW, ("site",), (sighting,)))["one"]
+    listed = ListedSnapshot("one", ("v1", "v2"), NOW - DAY, (NOW - HOUR,), 12)
+    record = evolve_snapshots({}, SnapshotsSeen(SOURCE, NOW, ("site",), (listed,)))["one"]
     assert record == SnapshotRecord(SOURCE, "one", ("site",), NOW, NOW - DAY, (NOW - HOUR,), ("v1", "v2"), 12)
     assert record.present
 
@@ -233,7 +233,7 @@ def test_of_two_declared_dates_the_later_counts_in_either_order() -> None:
 def test_what_a_listing_does_not_show_any_more_is_live_until_its_bytes_are_proven_gone() -> None:
     vanished = after(seen(NOW - DAY), SnapshotsVanished(SOURCE, NOW + DAY, ("one",)))
     assert (vanished.live, vanished.present, vanished.vanished_at) == (True, False, NOW + DAY)
-    assert needs_recording(vanished, Sighting("one", ("v1",), NOW - DAY), ["site"])
+    assert needs_recording(vanished, ListedSnapshot("one", ("v1",), NOW - DAY), ["site"])
     back = after(
         seen(NOW - DAY), SnapshotsVanished(SOURCE, NOW + DAY, ("one",)), seen(NOW - DAY, at=NOW + 2 * DAY)
     )
@@ -298,19 +298,19 @@ def test_versions_that_are_gone_make_no_other_snapshot_and_new_ones_do() -> None
 
 
 def test_the_same_sighting_says_nothing_new_and_every_other_one_does() -> None:
-    sighting = Sighting("one", ("v1",), NOW - DAY, (NOW - HOUR,), 12)
-    record = evolve_snapshots({}, SnapshotsSeen(SOURCE, NOW, ("site",), (sighting,)))["one"]
-    assert not needs_recording(record, sighting, ["site"])
-    assert not needs_recording(record, replace(sighting, evidence=()), ["site"])
+    listed = ListedSnapshot("one", ("v1",), NOW - DAY, (NOW - HOUR,), 12)
+    record = evolve_snapshots({}, SnapshotsSeen(SOURCE, NOW, ("site",), (listed,)))["one"]
+    assert not needs_recording(record, listed, ["site"])
+    assert not needs_recording(record, replace(listed, evidence=()), ["site"])
     for other in (
-        replace(sighting, pieces=("v2",)),
-        replace(sighting, taken_at=NOW),
-        replace(sighting, evidence=(NOW,)),
+        replace(listed, pieces=("v2",)),
+        replace(listed, taken_at=NOW),
+        replace(listed, evidence=(NOW,)),
     ):
         assert needs_recording(record, other, ["site"])
-    assert needs_recording(record, sighting, ["site", "crm"])
-    assert needs_recording(None, sighting, ["site"])
-    assert needs_recording(replace(record, purged_at=NOW), sighting, ["site"])
+    assert needs_recording(record, listed, ["site", "crm"])
+    assert needs_recording(None, listed, ["site"])
+    assert needs_recording(replace(record, purged_at=NOW), listed, ["site"])
 
 
 @given(RECORDS, MOMENTS, st.lists(MOMENTS, max_size=2), st.sampled_from(["v1", "v2", "v3"]))
@@ -319,7 +319,7 @@ def test_what_was_recorded_needs_no_recording(
 ) -> None:
     fact = seen(taken_at, piece, evidence=evidence)
     recorded = evolve_snapshots({"one": record}, fact)["one"]
-    assert not needs_recording(recorded, fact.sightings[0], fact.stores)
+    assert not needs_recording(recorded, fact.listed[0], fact.stores)
 
 
 def test_a_source_keeps_its_spent_consents_when_it_is_described_anew() -> None:

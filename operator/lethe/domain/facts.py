@@ -245,7 +245,7 @@ class RestoreExplained:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ListedSnapshot:
     """A snapshot as a listing of its backend showed it. `ref` is what the source calls it.
 
     `pieces` are what makes it itself: a restic id; a file's size and modification time; every version of
@@ -277,7 +277,7 @@ class SnapshotsSeen:
     source: str
     at: datetime
     stores: tuple[str, ...]
-    sightings: tuple[Sighting, ...]
+    listed: tuple[ListedSnapshot, ...]
 
 
 @dataclass(frozen=True, slots=True)

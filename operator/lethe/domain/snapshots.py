@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import assert_never
 
 from lethe.domain.facts import (
+    ListedSnapshot,
     PruneIntended,
     PrunesConfirmed,
-    Sighting,
     SnapshotDeclared,
     SnapshotFact,
     SnapshotsDeleted,
@@ -151,7 +151,7 @@ def evolve_snapshots(
         case SnapshotsSeen():
             return {
                 seen.ref: _seen(records.get(seen.ref), seen, fact.source, fact.stores, fact.at)
-                for seen in fact.sightings
+                for seen in fact.listed
             }
         case SnapshotDeclared():
             return {fact.ref: _declared(records.get(fact.ref), fact)}
@@ -168,7 +168,7 @@ def evolve_snapshots(
 
 
 def _seen(
-    before: SnapshotRecord | None, seen: Sighting, source: str, stores: tuple[str, ...], at: datetime
+    before: SnapshotRecord | None, seen: ListedSnapshot, source: str, stores: tuple[str, ...], at: datetime
 ) -> SnapshotRecord:
     fresh = SnapshotRecord(source, seen.ref, stores, at, seen.taken_at, seen.evidence, seen.pieces, seen.size)
     if before is None or not before.live:
@@ -223,7 +223,7 @@ def is_same(pinned: Iterable[str], found: Iterable[str]) -> bool:
     return set(found) <= set(pinned)
 
 
-def needs_recording(record: SnapshotRecord | None, seen: Sighting, stores: Sequence[str]) -> bool:
+def needs_recording(record: SnapshotRecord | None, seen: ListedSnapshot, stores: Sequence[str]) -> bool:
     """Tell whether a sighting says anything that the ledger does not know yet."""
     if record is None or not record.live or record.vanished_at is not None:
         return True

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 
 
 class BackendError(Exception):
@@ -41,7 +41,7 @@ class Listing:
     clock (`None`: it has none).
     """
 
-    snapshots: Sequence[Sighting]
+    snapshots: Sequence[ListedSnapshot]
     unparsable: Sequence[str] = ()
     partial: Sequence[str] = ()
     date: datetime | None = None

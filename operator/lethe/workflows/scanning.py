@@ -20,9 +20,9 @@ from typing import TypeVar
 
 from lethe.domain.facts import (
     Fact,
+    ListedSnapshot,
     PruneIntended,
     PrunesConfirmed,
-    Sighting,
     SnapshotDeclared,
     SnapshotFact,
     SnapshotsDeleted,
@@ -277,10 +277,10 @@ def _record(
     facts: list[Fact] = [
         SnapshotsSeen(source.name, now, stores, tuple(some)) for some in portions(fresh, IN_ONE_FACT)
     ]
-    shown = {sighting.ref for sighting in listing.snapshots}
+    shown = {listed.ref for listed in listing.snapshots}
     vanished = [s.ref for s in known.values() if s.present and s.intended_at is None and s.ref not in shown]
     facts += [SnapshotsVanished(source.name, now, tuple(some)) for some in portions(vanished, IN_ONE_FACT)]
-    new = {sighting.ref: sighting for sighting in fresh}
+    new = {listed.ref: listed for listed in fresh}
     facts += [
         SnapshotDeclared(source.name, one.ref, now, one.taken_at, stores)
         for one in declared
@@ -291,7 +291,7 @@ def _record(
     return bool(facts)
 
 
-def _says_more(record: SnapshotRecord | None, seen: Sighting | None, taken_at: datetime) -> bool:
+def _says_more(record: SnapshotRecord | None, seen: ListedSnapshot | None, taken_at: datetime) -> bool:
     """Tell whether a declared date says anything: it can only let a snapshot live longer.
 
     Of one that no listing has ever shown it says nothing, whatever somebody has applied; nor of a purged one

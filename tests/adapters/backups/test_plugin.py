@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lethe.adapters.backups.plugin import load_backend
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.ports.backups import (
     BackendMisconfigured,
     BackendUnavailable,
@@ -22,12 +22,12 @@ from lethe.ports.backups import (
 
 MODULE = """
 import datetime
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.ports.backups import BackendMisconfigured, BackendUnavailable, Deletion, DeletionResult, Listing
 
 NAIVE = datetime.datetime(2026, 1, 1)
 NOON = NAIVE.replace(tzinfo=datetime.timezone.utc)
-SEEN = Sighting("tape-1", ("serial 7",), NOON)
+SEEN = ListedSnapshot("tape-1", ("serial 7",), NOON)
 
 
 class Tape:
@@ -109,7 +109,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_an_installed_plugin_is_a_backend() -> None:
     backend = load_backend("tape", {"drive": "1"}, {})
     (seen,) = backend.list().snapshots
-    assert seen == Sighting("tape-1", ("serial 7",), datetime(2026, 1, 1, tzinfo=UTC))
+    assert seen == ListedSnapshot("tape-1", ("serial 7",), datetime(2026, 1, 1, tzinfo=UTC))
     assert isinstance(backend.list(), Listing)
     assert backend.delete([Pin("tape-1", seen.pieces)]) == {"tape-1": Deletion(DeletionResult.ACCEPTED)}
     assert backend.gone(["tape-1"]) == {}
@@ -154,11 +154,11 @@ def test_a_plugins_own_word_on_its_settings_is_passed_on() -> None:
         ("list", "Listing(None)"),
         ("list", "Listing([None])"),
         ("list", "Listing([SEEN, SEEN])"),
-        ("list", "Listing([Sighting('', ('x',), NOON)])"),
-        ("list", "Listing([Sighting('x', (), NOON)])"),
-        ("list", "Listing([Sighting('x', ('x',), NAIVE)])"),
-        ("list", "Listing([Sighting('x', ('x',), '2026-01-01')])"),
-        ("list", "Listing([Sighting('x', ('x',), NOON, (NAIVE,))])"),
+        ("list", "Listing([ListedSnapshot('', ('x',), NOON)])"),
+        ("list", "Listing([ListedSnapshot('x', (), NOON)])"),
+        ("list", "Listing([ListedSnapshot('x', ('x',), NAIVE)])"),
+        ("list", "Listing([ListedSnapshot('x', ('x',), '2026-01-01')])"),
+        ("list", "Listing([ListedSnapshot('x', ('x',), NOON, (NAIVE,))])"),
         ("list", "RuntimeError('canary-secret-000374q')"),
         ("delete", "None"),
         ("delete", "{}"),

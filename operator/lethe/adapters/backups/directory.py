@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import InvalidName, NamePattern
 from lethe.domain.snapshots import is_same
 from lethe.ports.backups import (
@@ -83,7 +83,7 @@ class DirectoryBackend:
                 file = self._file(name, status)
                 if file is not None:
                     snapshots.append(
-                        Sighting(name, (file.piece,), file.taken_at, (file.changed_at,), file.size)
+                        ListedSnapshot(name, (file.piece,), file.taken_at, (file.changed_at,), file.size)
                     )
                 elif stat.S_ISREG(status.st_mode) and _is_partial(name):
                     partial.append(shown)

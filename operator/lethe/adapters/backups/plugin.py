@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.ports.backups import (
     Backend,
     BackendError,
@@ -149,7 +149,7 @@ def _is_understood(listing: Listing) -> bool:
 
 def _is_sighting(one: object) -> bool:
     return (
-        isinstance(one, Sighting)
+        isinstance(one, ListedSnapshot)
         and _are_texts((one.ref,))
         and _are_tuples(one.pieces, one.evidence)
         and bool(one.pieces)

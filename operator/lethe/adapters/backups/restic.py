@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshots import is_same
 from lethe.ports.backups import (
     BackendError,
@@ -88,7 +88,7 @@ class _Failed(Exception):
 class _Found:
     """What lies in the repository: snapshots of the source by id, those of others, those nobody can read."""
 
-    ours: Mapping[str, Sighting]
+    ours: Mapping[str, ListedSnapshot]
     others: frozenset[str]
     unreadable: frozenset[str]
 
@@ -188,7 +188,7 @@ class ResticBackend:
         readable = self._snapshots()
         ours, others = {}, set()
         for one in readable:
-            seen = _sighting(one)
+            seen = _listed(one)
             held = one.get("paths")
             paths = held if isinstance(held, list) else []
             if self._host in {None, one.get("hostname")} and self._paths <= set(paths):
@@ -383,7 +383,7 @@ def _not_understood() -> BackendUnavailable:
     )
 
 
-def _sighting(described: Mapping[str, object]) -> Sighting:
+def _listed(described: Mapping[str, object]) -> ListedSnapshot:
     """Return what restic's JSON says of a snapshot.
 
     Its time is the start of the backup, unless somebody stated another one (`--time`); the summary that
@@ -397,7 +397,7 @@ def _sighting(described: Mapping[str, object]) -> Sighting:
         identity, tree = str(described["id"]), str(described["tree"])
         if not _ID.fullmatch(identity):
             raise ValueError(identity)
-        return Sighting(
+        return ListedSnapshot(
             identity,
             (f"{identity}:{tree}",),
             _instant(described["time"]),

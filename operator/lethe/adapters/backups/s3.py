@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lethe.adapters.backups.s3_bucket import NULL, Bucket, Declined, Version
-from lethe.domain.facts import Sighting
+from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import NamePattern
 from lethe.domain.snapshots import is_same
 from lethe.ports.backups import Deletion, DeletionResult, Listing, Pin
@@ -102,7 +102,7 @@ class S3Backend:
                     continue
                 taken_at[ref], found[ref] = moment, _Found()
             found[ref].add(version)
-        snapshots = [_sighting(ref, taken_at[ref], one) for ref, one in found.items()]
+        snapshots = [_listed(ref, taken_at[ref], one) for ref, one in found.items()]
         return Listing(snapshots, tuple(unparsable), self._unfinished(), self._bucket.date)
 
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
@@ -264,8 +264,8 @@ def _not_done(declined: Declined, hint: str = "") -> Deletion:
     return Deletion(result, f"{declined}{hint}")
 
 
-def _sighting(ref: str, taken_at: datetime, found: _Found) -> Sighting:
-    return Sighting(
+def _listed(ref: str, taken_at: datetime, found: _Found) -> ListedSnapshot:
+    return ListedSnapshot(
         ref,
         found.pieces,
         taken_at,

@@ -108,7 +108,7 @@ class SnapshotProjection:
 
 def _refs_of(fact: SnapshotFact) -> list[str]:
     if isinstance(fact, SnapshotsSeen):
-        return [seen.ref for seen in fact.sightings]
+        return [seen.ref for seen in fact.listed]
     return [fact.ref] if isinstance(fact, SnapshotDeclared) else list(fact.refs)
 
 
