@@ -30,7 +30,7 @@ from lethe.domain.facts import (
     SnapshotsSeen,
     SnapshotsVanished,
     SourceDescribed,
-    TombstonesEnded,
+    TombstonesExpired,
     Verified,
 )
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState
@@ -364,31 +364,31 @@ class BackupsInLedgerContract:
         ledger.append([*done("a", 1), *done("b", 2)])
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
-        assert ledger.ended_periods(AUGUST) == {}
+        assert ledger.expired_periods(AUGUST) == {}
         purge(ledger, "b", at=JUNE + DAY)
         clock.now = AUGUST
-        assert ledger.ended_periods(JUNE + DAY) == {}
-        (month, requests), *others = ledger.ended_periods(JUNE + 2 * DAY).items()
+        assert ledger.expired_periods(JUNE + DAY) == {}
+        (month, requests), *others = ledger.expired_periods(JUNE + 2 * DAY).items()
         assert (month, sorted(requests), others) == ("2026-11", ["a", "b"], [])
 
     def test_the_month_of_now_never_ends(self, ledger: Ledger, clock: Clock) -> None:
         ledger.append([accepted("a"), Completed("a", NOW, Outcome.PLANNED)])
-        assert ledger.ended_periods(AUGUST) == {}
+        assert ledger.expired_periods(AUGUST) == {}
         with pytest.raises(IllegalTransition, match="2026-11"):
-            ledger.append([TombstonesEnded(NOW, "2026-11", ("a",))])
+            ledger.append([TombstonesExpired(NOW, "2026-11", ("a",))])
         clock.now = DECEMBER
-        assert ledger.ended_periods(NOW) == {}
-        assert ledger.ended_periods(NOW + DAY) == {"2026-11": ["a"]}
+        assert ledger.expired_periods(NOW) == {}
+        assert ledger.expired_periods(NOW + DAY) == {"2026-11": ["a"]}
 
     def test_a_month_of_nothing_but_ticks_and_scans_ends_by_its_age(
         self, ledger: Ledger, clock: Clock
     ) -> None:
         ledger.append([seen("a")])
         clock.now = AUGUST
-        assert ledger.ended_periods(NOW + DAY) == {}
-        assert ledger.ended_periods(DECEMBER) == {"2026-11": []}
-        ledger.append([TombstonesEnded(AUGUST, "2026-11", ())])
-        assert ledger.ended_periods(DECEMBER) == {}
+        assert ledger.expired_periods(NOW + DAY) == {}
+        assert ledger.expired_periods(DECEMBER) == {"2026-11": []}
+        ledger.append([TombstonesExpired(AUGUST, "2026-11", ())])
+        assert ledger.expired_periods(DECEMBER) == {}
         assert [one.ref for one in ledger.snapshots()] == ["a"]
 
     def test_a_request_ends_with_the_last_of_its_months(self, ledger: Ledger, clock: Clock) -> None:
@@ -400,11 +400,11 @@ class BackupsInLedgerContract:
         purge(ledger, "a", "b", "c", at=JUNE)
         clock.now = AUGUST
         # November waits for a request that is still open, and with it a, which has entries in both.
-        assert ledger.ended_periods(JUNE + DAY) == {"2026-12": ["c"]}
-        ledger.append([TombstonesEnded(AUGUST, "2026-12", ("c",))])
+        assert ledger.expired_periods(JUNE + DAY) == {"2026-12": ["c"]}
+        ledger.append([TombstonesExpired(AUGUST, "2026-12", ("c",))])
         ledger.append([Completed("held", AUGUST, Outcome.PLANNED)])
         clock.now = AUGUST + 60 * DAY
-        ended = ledger.ended_periods(clock.now)
+        ended = ledger.expired_periods(clock.now)
         assert {month: sorted(requests) for month, requests in ended.items()} == {
             "2026-11": ["a", "b"],
             "2027-06": [],
@@ -421,11 +421,11 @@ class BackupsInLedgerContract:
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
         clock.now = AUGUST
-        ended = ledger.ended_periods(JUNE + DAY)
+        ended = ledger.expired_periods(JUNE + DAY)
         assert list(ended.items()) == [("2026-11", []), ("2026-12", ["a"])]
         for month, requests in ended.items():
-            ledger.append([TombstonesEnded(AUGUST, month, tuple(requests))])
-        assert ledger.requests_by_id("a")["a"].forgotten
+            ledger.append([TombstonesExpired(AUGUST, month, tuple(requests))])
+        assert ledger.requests_by_id("a")["a"].shredded
         assert ledger.verify() == ledger.position()
 
     def test_what_ends_leaves_that_it_was_asked_and_done(
@@ -439,7 +439,7 @@ class BackupsInLedgerContract:
         before = ledger.requests_by_id("a")["a"]
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
-        ledger.append([TombstonesEnded(AUGUST, "2026-11", ("a",))])
+        ledger.append([TombstonesExpired(AUGUST, "2026-11", ("a",))])
         for known in (ledger, opened()):
             record = known.requests_named([("shop", "forget-a")])["shop", "forget-a"]
             assert record == _stripped(before, purged_at=JUNE)
@@ -473,7 +473,7 @@ class BackupsInLedgerContract:
         ledger.append([facts[0], replace(intended("b", 2), tombstones=(again,)), *facts[2:]])
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
-        ledger.append([TombstonesEnded(JUNE, "2026-11", ("a",))])
+        ledger.append([TombstonesExpired(JUNE, "2026-11", ("a",))])
         address = again.email or b""
         assert ledger.erased_before([address]) == {address}
 
@@ -486,10 +486,10 @@ class BackupsInLedgerContract:
         before = ledger.position()
         for month in ("2026-11", "2026-10", "2027-01"):
             with pytest.raises(IllegalTransition, match=month):
-                ledger.append([TombstonesEnded(DECEMBER, month, ("a",))])
+                ledger.append([TombstonesExpired(DECEMBER, month, ("a",))])
         assert ledger.verify() == ledger.position() == before
         assert ledger.tombstone_count("site") == 2
-        assert not ledger.requests_by_id("a")["a"].forgotten
+        assert not ledger.requests_by_id("a")["a"].shredded
 
     def test_a_walk_over_a_month_that_ends_meanwhile_goes_on(self, ledger: SqlLedger, clock: Clock) -> None:
         ledger.append([accepted(f"r{n}") for n in range(3_000)])
@@ -498,7 +498,7 @@ class BackupsInLedgerContract:
         ledger.append(erased("b", 1))
         walk = ledger.facts()
         next(walk)
-        ledger.append([TombstonesEnded(DECEMBER, "2026-11", tuple(f"r{n}" for n in range(3_000)))])
+        ledger.append([TombstonesExpired(DECEMBER, "2026-11", tuple(f"r{n}" for n in range(3_000)))])
         facts = [fact for _, _, fact in walk]
         assert facts[-3:] == erased("b", 1)
         assert facts[-4] in (None, Completed("r2999", NOW, Outcome.PLANNED))  # SQLite shows what was
@@ -509,5 +509,5 @@ def _stripped(record: RequestRecord, *, purged_at: datetime) -> RequestRecord:
         record,
         accepted=replace(record.accepted, subject_id=None, identifier_digest=None, reference=None),
         purged_at=purged_at,
-        forgotten=True,
+        shredded=True,
     )

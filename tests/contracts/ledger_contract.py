@@ -132,7 +132,7 @@ ONE_OF_EACH: list[Fact] = [
     CopiesGone(NOW, ("nobody",)),
     *ONE_OF_EACH_LEGAL,
 ]
-"""All but `TombstonesEnded`, which takes others with it."""
+"""All but `TombstonesExpired`, which takes others with it."""
 
 
 class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
@@ -249,7 +249,7 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
     # Facts and chain
 
     def test_every_kind_of_fact_comes_back_as_it_was_recorded(self, ledger: SqlLedger) -> None:
-        assert {type(fact).__name__ for fact in ONE_OF_EACH} == set(FACT_KINDS) - {"TombstonesEnded"}
+        assert {type(fact).__name__ for fact in ONE_OF_EACH} == set(FACT_KINDS) - {"TombstonesExpired"}
         assert set(FACT_KINDS.values()) == set(get_args(Fact))
         ledger.append(ONE_OF_EACH)
         assert [fact for _, _, fact in ledger.facts()] == [TookOver(1), *ONE_OF_EACH]

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, event, text
 
 from lethe.adapters.ledger.docs import context
 from lethe.adapters.ledger.ledger import SqlLedger
-from lethe.domain.facts import Completed, Fact, Outcome, TombstonesEnded, Verified
+from lethe.domain.facts import Completed, Fact, Outcome, TombstonesExpired, Verified
 from lethe.domain.legal import LegalRecord, evolve_legal
 from lethe.domain.legal_facts import (
     LEGAL_FACTS,
@@ -428,18 +428,18 @@ class LegalInLedgerContract:
         ledger.append([*done("c", 3), registered("second")])
         purge(ledger, "a", "b", "c", at=JUNE)
         clock.now = AUGUST
-        assert ledger.ended_periods(JULY) == opened().ended_periods(JULY) == {"2026-11": ["a"]}
+        assert ledger.expired_periods(JULY) == opened().expired_periods(JULY) == {"2026-11": ["a"]}
         before = ledger.position()
         for month, request in (("2026-12", "b"), ("2027-06", "c")):
             with pytest.raises(IllegalTransition, match=f"{month}.*legal"):
-                ledger.append([TombstonesEnded(AUGUST, month, (request,))])
+                ledger.append([TombstonesExpired(AUGUST, month, (request,))])
         assert ledger.verify() == ledger.position() == before
-        ledger.append([TombstonesEnded(AUGUST, "2026-11", ("a",))])
+        ledger.append([TombstonesExpired(AUGUST, "2026-11", ("a",))])
         assert ledger.tombstone_count("site") == 2
         ledger.append(closed("first")[1:])
-        assert ledger.ended_periods(JULY) == {"2026-12": ["b"]}
-        ledger.append([*closed("second")[1:], TombstonesEnded(AUGUST, "2027-06", ("c",))])  # closed with it
-        assert ledger.ended_periods(JULY) == {"2026-12": ["b"]}
+        assert ledger.expired_periods(JULY) == {"2026-12": ["b"]}
+        ledger.append([*closed("second")[1:], TombstonesExpired(AUGUST, "2027-06", ("c",))])  # closed with it
+        assert ledger.expired_periods(JULY) == {"2026-12": ["b"]}
         assert [one.legal for one in opened().legal_requests()] == ["closed", "first", "second"]
         assert ledger.verify() == ledger.position()
 
@@ -450,12 +450,12 @@ class LegalInLedgerContract:
         clock.now = JUNE
         purge(ledger, "r", at=JUNE)
         clock.now = AUGUST
-        assert ledger.ended_periods(JULY) == {"2026-11": ["r"], "2027-06": []}
+        assert ledger.expired_periods(JULY) == {"2026-11": ["r"], "2027-06": []}
         ledger.append([HoldPlaced("a", AUGUST)])
-        assert ledger.ended_periods(JULY) == {}
+        assert ledger.expired_periods(JULY) == {}
         with pytest.raises(IllegalTransition, match="legal"):
-            ledger.append([TombstonesEnded(AUGUST, "2026-11", ("r",))])
-        ledger.append([HoldEnded("a", AUGUST, "lifted"), TombstonesEnded(AUGUST, "2026-11", ("r",))])
+            ledger.append([TombstonesExpired(AUGUST, "2026-11", ("r",))])
+        ledger.append([HoldEnded("a", AUGUST, "lifted"), TombstonesExpired(AUGUST, "2026-11", ("r",))])
         assert ledger.verify() == ledger.position()
 
     def test_a_month_that_was_to_end_waits_for_what_is_registered_in_the_same_append(
@@ -466,7 +466,7 @@ class LegalInLedgerContract:
         purge(ledger, "r", at=DECEMBER)
         before = ledger.position()
         with pytest.raises(IllegalTransition, match="legal"):
-            ledger.append([HoldPlaced("a", DECEMBER), TombstonesEnded(DECEMBER, "2026-11", ("r",))])
+            ledger.append([HoldPlaced("a", DECEMBER), TombstonesExpired(DECEMBER, "2026-11", ("r",))])
         assert ledger.verify() == ledger.position() == before
 
     def test_a_closed_legal_request_is_known_after_its_month_has_ended(
@@ -476,7 +476,7 @@ class LegalInLedgerContract:
         record = ledger.legal_requests()[0]
         clock.now = DECEMBER
         purge(ledger, "r", at=DECEMBER)
-        ledger.append([TombstonesEnded(DECEMBER, "2026-11", ("r",))])
+        ledger.append([TombstonesExpired(DECEMBER, "2026-11", ("r",))])
         assert list(opened().legal_requests()) == [record]
         ledger.append([HoldPlaced("a", DECEMBER)])
         assert opened().legal_requests(open_only=True)[0].holding
@@ -500,7 +500,7 @@ class LegalInLedgerContract:
         ledger.append(done("a", 1))
         clock.now = DECEMBER
         purge(ledger, "a", at=DECEMBER)
-        ledger.append([TombstonesEnded(DECEMBER, "2026-11", ("a",))])
+        ledger.append([TombstonesExpired(DECEMBER, "2026-11", ("a",))])
         assert ledger.who_erased([tombstone(1, "a").email or b""]) == {}
 
     def test_six_thousand_addresses_are_looked_up_at_once(self, ledger: Ledger) -> None:

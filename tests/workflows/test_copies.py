@@ -637,7 +637,7 @@ def test_tombstones_end_thirty_days_after_the_last_copy_is_gone_and_leave_nothin
     after(backups, DAY)
     nightly.scan()
     backups.grade()
-    assert copies.end_tombstones(backups.ledger, now=EXPIRY) == []
+    assert copies.expire_tombstones(backups.ledger, now=EXPIRY) == []
 
     backups.true = gone = EXPIRY + HOUR
     dump_now(backups, nightly)
@@ -654,10 +654,10 @@ def test_tombstones_end_thirty_days_after_the_last_copy_is_gone_and_leave_nothin
     assert sum(one in in_files for one in secrets) > len(secrets) - 2  # so they can be found at all
 
     backups.true = gone + 30 * DAY
-    assert "2026-08" not in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
     assert backups.ledger.tombstone_count(SITE) == 2
     backups.true += timedelta(microseconds=1)
-    assert "2026-08" in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" in copies.expire_tombstones(backups.ledger, now=backups.true)
 
     assert backups.ledger.verify() == backups.ledger.position()
     assert backups.ledger.tombstone_count(SITE) == 0
@@ -675,12 +675,12 @@ def test_tombstones_end_thirty_days_after_the_last_copy_is_gone_and_leave_nothin
     again = tombs.apply()
     assert [one.hindrance for one in again] == [None, None]
     records = [one.record for one in again]
-    assert all(one is not None and one.forgotten and one.purged_at == gone for one in records)
+    assert all(one is not None and one.shredded and one.purged_at == gone for one in records)
     assert backups.ledger.open_requests() == []
     backups.restart()
     assert backups.ledger.verify() == backups.ledger.position()
     assert [one.record for one in tombs.apply()] == records
-    assert copies.end_tombstones(backups.ledger, now=backups.true) == []
+    assert copies.expire_tombstones(backups.ledger, now=backups.true) == []
 
 
 def everything_that_opens(backups: Backups) -> bytes:
@@ -709,7 +709,7 @@ def test_tombstones_do_not_end_while_a_single_copy_of_their_month_is_left(
     nightly.scan()
     backups.grade()
     backups.true = datetime(2028, 1, 1, tzinfo=UTC)  # nobody has looked since
-    assert "2026-08" not in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
     assert backups.ledger.tombstone_count(SITE) == 2
 
 
@@ -718,11 +718,11 @@ def test_a_write_back_puts_off_the_end_of_tombstones(backups: Backups, nightly: 
     after(backups, 20 * DAY)
     backups.ledger.append([Reerased(SITE, None, backups.true, 9, (1,))])
     after(backups, 40 * DAY)
-    assert "2026-08" not in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
     dump_now(backups, nightly)
     nightly.scan()
     backups.grade()
     after(backups, 29 * DAY)
-    assert "2026-08" not in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
     after(backups, 2 * DAY)
-    assert "2026-08" in copies.end_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" in copies.expire_tombstones(backups.ledger, now=backups.true)

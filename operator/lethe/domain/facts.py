@@ -345,7 +345,7 @@ class CopiesGone:
 
 
 @dataclass(frozen=True, slots=True)
-class TombstonesEnded:
+class TombstonesExpired:
     """Nothing can be restored any more that these requests of a month erased: their keys were destroyed.
 
     `period` is the month, as `2026-11`, whose payloads can't be read any more.
@@ -371,7 +371,7 @@ Fact = (
     | MappingProved
     | Reerased
     | CopiesGone
-    | TombstonesEnded
+    | TombstonesExpired
     | RequestFact
     | RestoreFact
     | SnapshotFact
@@ -415,7 +415,7 @@ FACT_KINDS: Mapping[str, type[Fact]] = {
         MappingProved,
         Reerased,
         CopiesGone,
-        TombstonesEnded,
+        TombstonesExpired,
         *REQUEST_FACTS,
         *RESTORE_FACTS,
         *SNAPSHOT_FACTS,

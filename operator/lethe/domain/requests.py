@@ -59,7 +59,7 @@ class IllegalTransition(Exception):
 class RequestRecord:
     """What the ledger's facts say of one request. Rebuilt from them at any time (`evolve`).
 
-    `purged_at` is when it was recorded that no backup holds the person any more. `forgotten` says that its
+    `purged_at` is when it was recorded that no backup holds the person any more. `shredded` says that its
     tombstones have ended: nothing tells any more who it was, only that it was asked and done.
     """
 
@@ -71,7 +71,7 @@ class RequestRecord:
     completed_at: datetime | None = None
     outcome: Outcome | None = None
     purged_at: datetime | None = None
-    forgotten: bool = False
+    shredded: bool = False
 
     @property
     def request(self) -> str:
@@ -154,11 +154,11 @@ def erased_again(record: RequestRecord, store: str, at: datetime) -> RequestReco
     return replace(record, stores={**record.stores, store: replace(progress, at=at)})
 
 
-def forgotten(record: RequestRecord) -> RequestRecord:
+def shred(record: RequestRecord) -> RequestRecord:
     """Return what is left of an ended request when its tombstones end: that it was made, and what came of it.
 
     Name and digest of its spec stay, so that the same manifest is recognised when it is applied again.
     """
     accepted = replace(record.accepted, subject_id=None, identifier_digest=None, reference=None)
     stores = {name: replace(progress, tombstones=()) for name, progress in record.stores.items()}
-    return replace(record, accepted=accepted, stores=stores, forgotten=True)
+    return replace(record, accepted=accepted, stores=stores, shredded=True)

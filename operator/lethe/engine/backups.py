@@ -141,7 +141,7 @@ class Backups:
             else:
                 await self.objects.disown(self._world.sources)
 
-    async def forget_what_ended(self) -> None:
+    async def expire_tombstones(self) -> None:
         """Destroy what is kept of persons of whom nothing can be restored any more."""
         while True:
             await asyncio.sleep(FORGET_SCANS * self._scan_interval)
@@ -150,7 +150,7 @@ class Backups:
                 log.warning("no tombstone is ended: %s", disagreement)
                 continue
             now = self._clock()
-            ended = await asyncio.to_thread(copies.end_tombstones, self._ledger, now=now)
+            ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
             if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
                 for guard in self._world.sources.values():
                     if guard.known is not None:

@@ -126,7 +126,7 @@ class Copies:
             for name in asked
             for source in self._world.sources_of(name)
         )
-        return BackupsSight(left or self._left(record, asked), without and not record.forgotten, held)
+        return BackupsSight(left or self._left(record, asked), without and not record.shredded, held)
 
     def _left(self, record: RequestRecord, asked: Sequence[str]) -> CopiesLeft:
         dates, unproven = [], []
@@ -194,7 +194,7 @@ class Copies:
             now=now,
             last_copy_gone_at=last_copy_gone_at(record, sight),
         )
-        if record.forgotten and "stores" in before:
+        if record.shredded and "stores" in before:
             status["stores"] = before["stores"]
         return status
 

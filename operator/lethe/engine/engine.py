@@ -209,7 +209,7 @@ class Engine:
                     ("resync", self._resync_loop()),
                     ("copies", self.copies.run()),
                     ("legal", self.legal.run()),
-                    ("forgetting", self.backups.forget_what_ended()),
+                    ("forgetting", self.backups.expire_tombstones()),
                     ("measure", self._measure_loop()),
                     ("stop", _until(stop)),
                 )

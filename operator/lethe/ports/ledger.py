@@ -106,7 +106,7 @@ class Ledger(Protocol):
         Texts are sealed by request, or by legal request, and replace an earlier one. A `Completed` fact
         destroys what was sealed for its request, a `LetterSettled` to the user what was sealed for its legal
         request, unless a further letter is due. A `Verified` fact makes the
-        request's tombstones count. A `TombstonesEnded` fact destroys the key of its month, and of its
+        request's tombstones count. A `TombstonesExpired` fact destroys the key of its month, and of its
         requests all but what tells that they were made and ended.
 
         Raises `Fenced`, `LedgerUnavailable`, `IllegalTransition` (domain).
@@ -232,7 +232,7 @@ class Ledger(Protocol):
         """Return requests by the ledger's own id, as far as they are known."""
         ...
 
-    def ended_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
+    def expired_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
         """Return the months all of whose requests were purged before an instant, or never erased anybody
         and ended before it, with these requests. The month of `now` is never among them, nor is any since
         the oldest legal request was registered that is open.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lethe.domain.facts import CopiesGone, TombstonesEnded
+from lethe.domain.facts import CopiesGone, TombstonesExpired
 from lethe.domain.requests import IllegalTransition
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import (
@@ -120,12 +120,12 @@ def dirty_windows(episodes: Sequence[RestoreEpisode]) -> list[DirtyWindow]:
     ]
 
 
-def end_tombstones(ledger: Ledger, *, now: datetime) -> list[str]:
+def expire_tombstones(ledger: Ledger, *, now: datetime) -> list[str]:
     """Destroy the keys of months in which nothing can be restored any more; return these months.
 
     To be called only while two clocks agree: it can't be undone.
     """
-    ended = ledger.ended_periods(now - MARGIN)
+    ended = ledger.expired_periods(now - MARGIN)
     for period, requests in ended.items():
-        ledger.append([TombstonesEnded(now, period, tuple(requests))])
+        ledger.append([TombstonesExpired(now, period, tuple(requests))])
     return list(ended)

@@ -141,7 +141,7 @@ def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str
     if not other_spec and not other_person:
         return None
     what = "another spec" if other_spec else "another person in its Secret"
-    if record.forgotten and not other_spec:
+    if record.shredded and not other_spec:
         what = "a Secret of which nothing is remembered any more"
     return Hindrance(
         Obstacle.NAME_REUSED,

@@ -14,7 +14,7 @@ import pytest
 
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
-from lethe.domain.facts import Completed, Outcome, TombstonesEnded
+from lethe.domain.facts import Completed, Outcome, TombstonesExpired
 from lethe.domain.legal_facts import AddressKept
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
@@ -110,7 +110,7 @@ class TestSqliteLedger(LedgerContract):
         assert sum(secret in _bytes_of(tmp_path) for secret in secrets) > len(secrets) / 2
         clock.now = DECEMBER
         purge(ledger, "a", "b")
-        ledger.append([TombstonesEnded(DECEMBER, "2026-11", ("a", "b"))])
+        ledger.append([TombstonesExpired(DECEMBER, "2026-11", ("a", "b"))])
         in_files = _bytes_of(tmp_path)
         assert not [secret for secret in secrets if secret in in_files]
         assert ledger.verify() == ledger.position()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, select
 
-from lethe.adapters.ledger import clearings, endings
+from lethe.adapters.ledger import clearings, tombstone_expiry
 from lethe.adapters.ledger.docs import number_of, portions
 from lethe.adapters.ledger.part import PartOfLedger
 from lethe.adapters.ledger.schema import requests as request_rows
@@ -45,8 +45,8 @@ class BackupsInLedger(PartOfLedger):
     def forget_purged(self, before: datetime) -> int:
         """Drop from memory what was purged before an instant (its facts stay); return how many."""
         with self._noting() as connection:
-            forgotten = delete(snapshots).where(snapshots.c.purged_at < number_of(before))
-            return connection.execute(forgotten).rowcount
+            shredded = delete(snapshots).where(snapshots.c.purged_at < number_of(before))
+            return connection.execute(shredded).rowcount
 
     def requests_by_id(self, requests: Collection[str]) -> Mapping[str, RequestRecord]:
         """Return requests by the ledger's own id, as far as they are known."""
@@ -89,7 +89,7 @@ class BackupsInLedger(PartOfLedger):
         with self._reading() as connection:
             return clearings.purgeable(connection, limit)
 
-    def ended_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
+    def expired_periods(self, before: datetime) -> Mapping[str, Sequence[str]]:
         """Return the months that nothing needs any more, oldest first, with the requests that end with it."""
         with self._reading() as connection:
-            return endings.ended_periods(connection, before, self._now())
+            return tombstone_expiry.expired_periods(connection, before, self._now())

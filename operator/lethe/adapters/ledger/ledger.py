@@ -264,7 +264,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
         for entry, fact in zip(rows, facts, strict=True):
             projections.take(entry, fact)
         projections.write()
-        for period in projections.ended_periods:
+        for period in projections.expired_periods:
             self._keys.forget(period)
             self._ciphertext_lingers = True
         # Until the commit is known to have succeeded or failed, the chain may end at either.

@@ -26,7 +26,6 @@ from lethe.adapters.ledger.clearings import (
 )
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import context, encode, portions, unsealed
-from lethe.adapters.ledger.endings import end
 from lethe.adapters.ledger.legal_projection import LegalProjection
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
@@ -39,6 +38,7 @@ from lethe.adapters.ledger.schema import (
     tombstones,
 )
 from lethe.adapters.ledger.snapshots import SnapshotProjection
+from lethe.adapters.ledger.tombstone_expiry import end
 from lethe.domain.facts import (
     REQUEST_FACTS,
     RESTORE_FACTS,
@@ -53,7 +53,7 @@ from lethe.domain.facts import (
     RequestFact,
     RestoreFact,
     SnapshotsSeen,
-    TombstonesEnded,
+    TombstonesExpired,
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
@@ -194,7 +194,7 @@ class Projections:
         self._snapshots = SnapshotProjection(connection, keyring)
         self.completed: list[str] = []
         """The requests that have ended in this append."""
-        self.ended_periods: list[str] = []
+        self.expired_periods: list[str] = []
         """The months whose tombstones have ended in this append."""
         changed = {fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)}
         self._load_requests(changed | {*sealing})
@@ -231,16 +231,16 @@ class Projections:
                 doubt_purged(self._connection, fact.stores, began)
         elif isinstance(fact, SOURCE_FACTS):
             self._snapshots.take_source(fact)
-        elif isinstance(fact, Reerased | CopiesGone | TombstonesEnded):
+        elif isinstance(fact, Reerased | CopiesGone | TombstonesExpired):
             self.write()  # these change sets of rows, and what was taken before them is among these
             self._take_fact_of_many(entry, fact)
 
-    def _take_fact_of_many(self, entry: Entry, fact: Reerased | CopiesGone | TombstonesEnded) -> None:
+    def _take_fact_of_many(self, entry: Entry, fact: Reerased | CopiesGone | TombstonesExpired) -> None:
         if isinstance(fact, CopiesGone):
             record_gone(self._connection, fact)
-        elif isinstance(fact, TombstonesEnded):
+        elif isinstance(fact, TombstonesExpired):
             end(self._connection, self._keyring, fact, now=entry.period)
-            self.ended_periods.append(fact.period)
+            self.expired_periods.append(fact.period)
         else:
             put_back(self._connection, fact)
             if fact.episode is None:

@@ -32,15 +32,15 @@ from lethe.adapters.ledger.schema import (
     requests,
     tombstones,
 )
-from lethe.domain.facts import Intended, Outcome, TombstonesEnded
-from lethe.domain.requests import IllegalTransition, forgotten
+from lethe.domain.facts import Intended, Outcome, TombstonesExpired
+from lethe.domain.requests import IllegalTransition, shred
 from lethe.ports.keys import Keyring
 
 _of_month = request_months.c.request == requests.c.request
 _never_erased = requests.c.outcome == Outcome.PLANNED.value
 
 
-def ended_periods(connection: Connection, before: datetime, now: datetime) -> Mapping[str, Sequence[str]]:
+def expired_periods(connection: Connection, before: datetime, now: datetime) -> Mapping[str, Sequence[str]]:
     """Return the months that can end, oldest first, each with the requests that end with it.
 
     A month waits for every request that has an entry in it. A request ends with the last of its months, so
@@ -82,7 +82,7 @@ def ended_periods(connection: Connection, before: datetime, now: datetime) -> Ma
     return ending
 
 
-def end(connection: Connection, keyring: Keyring, fact: TombstonesEnded, *, now: str) -> None:
+def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, now: str) -> None:
     """Destroy a month's key, payloads and tombstones, and of its requests what tells who they were.
 
     `now` is the month in which the fact was recorded. Raises `IllegalTransition` where a month is named that
@@ -91,16 +91,18 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesEnded, *, now:
     """
     oldest = oldest_open_period(connection)
     if oldest is not None and fact.period >= oldest:
-        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which an open legal request still needs")
+        raise IllegalTransition(
+            f"TombstonesExpired for {fact.period}, which an open legal request still needs"
+        )
     of_period = request_months.c.period == fact.period
     needed = or_(requests.c.open.is_(True), and_(~_never_erased, requests.c.purged_at.is_(None)))
     if connection.execute(select(literal(1)).where(of_period, _of_month, needed).limit(1)).first():
-        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which a request still needs")
+        raise IllegalTransition(f"TombstonesExpired for {fact.period}, which a request still needs")
     key = period_keys.c.wrapped_key.is_not(None)
     destroyed = update(period_keys).where(period_keys.c.period == fact.period, key)
     when = {"wrapped_key": None, "destroyed_at": fact.at.isoformat()}
     if fact.period >= now or not connection.execute(destroyed.values(when)).rowcount:
-        raise IllegalTransition(f"TombstonesEnded for {fact.period}, which has no key or has not ended")
+        raise IllegalTransition(f"TombstonesExpired for {fact.period}, which has no key or has not ended")
     in_period = entries.c.period == fact.period
     intents = select(entries.c.sequence).where(in_period, entries.c.kind == Intended.__name__)
     connection.execute(delete(tombstones).where(tombstones.c.sequence.in_(intents)))
@@ -111,7 +113,7 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesEnded, *, now:
     for some in portions(fact.requests):
         query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(some))
         rows = connection.execute(query).all()
-        stripped = [(forgotten(request_doc(keyring, *row).record), row.request) for row in rows]
+        stripped = [(shred(request_doc(keyring, *row).record), row.request) for row in rows]
         execute_many(
             connection,
             _UPDATE_DOC,
