@@ -86,7 +86,7 @@ def letter(
     """Return the facts of a letter that was delivered."""
     return [
         LetterIntended(legal, NOW, to, number, f"{legal}.{number}@lethe.test", outcome),
-        LetterSettled(legal, NOW, to, number, delivered=True, told="250 taken", channel="smtp"),
+        LetterSettled(legal, NOW, to, number, delivered=True, answer="250 taken", channel="smtp"),
     ]
 
 
@@ -114,7 +114,7 @@ ONE_OF_EACH_LEGAL: list[Fact] = [
     AddressKept("one", NOW),
     Reminded("one", NOW),
     LetterIntended("one", NOW, Addressee.USER, 1, "one.1@lethe.test", LegalOutcome.COMPLIED),
-    LetterSettled("one", NOW, Addressee.USER, 1, delivered=False, told="550 no such user", address=EMAIL),
+    LetterSettled("one", NOW, Addressee.USER, 1, delivered=False, answer="550 no such user", address=EMAIL),
 ]
 
 HISTORIES: dict[str, list[Sequence[LegalFact]]] = {
@@ -148,7 +148,7 @@ HISTORIES: dict[str, list[Sequence[LegalFact]]] = {
         [registered("a"), decided("a"), *letter("a")[:1]],
         [
             LetterSettled(
-                "a", NOW, Addressee.USER, 1, delivered=False, told="550", channel="smtp", address=EMAIL
+                "a", NOW, Addressee.USER, 1, delivered=False, answer="550", channel="smtp", address=EMAIL
             )
         ],
     ],
@@ -329,7 +329,7 @@ class LegalInLedgerContract:
     ) -> None:
         ledger.append([*closed("a"), decided("a", LegalOutcome.AWAITING_REVIEW)], seal={"a": ADDRESS})
         ledger.append([AddressKept("a", NOW), decided("a")])
-        assert ledger.legal_requests()[0].told
+        assert ledger.legal_requests()[0].notified
         assert ledger.sealed(["a"]) == {}
 
     def test_nothing_is_sealed_that_no_letter_would_ever_destroy(self, ledger: Ledger) -> None:
@@ -530,8 +530,8 @@ class LegalInLedgerContract:
             of_this_run = {legal for legal in records if legal.startswith(f"{commits_before_death}-")}
             assert of_this_run == {line.partition(" ")[2] for line in lines}
             told = {line.partition(" ")[2] for line in lines if line.startswith("told")}
-            assert {legal for legal in of_this_run if records[legal].told} == told
-            to_be_told = {legal for legal, one in records.items() if not one.told}
+            assert {legal for legal in of_this_run if records[legal].notified} == told
+            to_be_told = {legal for legal, one in records.items() if not one.notified}
             assert survivor.sealed(records).keys() == to_be_told
             assert {legal for legal, one in records.items() if one.address_kept} == to_be_told
             kept = [fact.legal for _, _, fact in survivor.facts() if isinstance(fact, AddressKept)]

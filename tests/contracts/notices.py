@@ -154,17 +154,17 @@ class ChannelContract:
         world.refuse("gone@people.example")
         (delivery,) = world.channel.send([letter(1, "gone@people.example")]).values()
 
-        assert delivery.told[:1] in {"4", "5"}
-        assert delivery.told[:3].isdecimal()
-        assert "people.example" not in delivery.told
-        assert "not taken" not in delivery.told
+        assert delivery.answer[:1] in {"4", "5"}
+        assert delivery.answer[:3].isdecimal()
+        assert "people.example" not in delivery.answer
+        assert "not taken" not in delivery.answer
 
     def test_who_is_away_gets_every_letter_later(self, world: World) -> None:
         with world.away():
             found = world.channel.send([letter(1), letter(2)])
 
             assert [one.result.value for one in found.values()] == ["Later", "Later"]
-            assert all(one.told for one in found.values())
+            assert all(one.answer for one in found.values())
         assert world.channel.send([letter(1)])[message_id(1)].result is DeliveryResult.SENT
 
     def test_a_connection_that_breaks_after_a_letter_leaves_it_and_the_rest_for_later(

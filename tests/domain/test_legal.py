@@ -429,7 +429,7 @@ class AnyFacts(RuleBasedStateMachine):
             assert after.holding != isinstance(fact, HoldEnded), (
                 "a hold ends by HoldEnded, and by nothing else"
             )
-        if before.told and not after.told:
+        if before.notified and not after.notified:
             self._was_not_the_last_word(before, after, fact)
         self.record = after
 
@@ -470,12 +470,12 @@ class AnyFacts(RuleBasedStateMachine):
 
     @invariant()
     def no_address_is_kept_for_who_was_told(self) -> None:
-        assert not (self.record.told and self.record.address_kept)
+        assert not (self.record.notified and self.record.address_kept)
 
     @invariant()
     def what_is_to_be_decided_told_or_held_is_open(self) -> None:
         undecided = self.record.decided is None or self.record.decided.outcome is LegalOutcome.AWAITING_REVIEW
-        if undecided or self.record.holding or not self.record.told:
+        if undecided or self.record.holding or not self.record.notified:
             assert self.record.open
 
 
@@ -485,13 +485,13 @@ TestAnyFacts = AnyFacts.TestCase
 
 def test_a_rejection_that_is_told_is_no_longer_the_last_word_once_an_order_comes_and_is_again_after() -> None:
     told = legal(REJECTED, intended(), settled())
-    assert told.told
+    assert told.notified
     up_again = evolve_legal(told, decided(LegalOutcome.AWAITING_REVIEW))
-    assert not up_again.told
+    assert not up_again.notified
     final = intended(2, outcome=LegalOutcome.COMPLIED)
     record = legal(REJECTED, intended(), settled(), decided(LegalOutcome.COMPLIED), final, settled(2))
-    assert record.told
-    assert evolve_legal(record, decided(LegalOutcome.REFUSED)).told
+    assert record.notified
+    assert evolve_legal(record, decided(LegalOutcome.REFUSED)).notified
 
 
 # Who is held

@@ -50,7 +50,7 @@ def decided(outcome: LegalOutcome = LegalOutcome.REJECTED) -> LegalDecided:
 def told(*, delivered: bool = True, by: str = "", to: Addressee = Addressee.USER) -> list[LegalFact]:
     return [
         LetterIntended("le", NOW, to, 1, "1@x", LegalOutcome.REJECTED),
-        LetterSettled("le", NOW, to, 1, delivered, told=by),
+        LetterSettled("le", NOW, to, 1, delivered, answer=by),
     ]
 
 
@@ -236,7 +236,7 @@ def test_what_is_said_of_the_answer() -> None:
         return record(
             decided(),
             LetterIntended("le", NOW, to, 1, "1@x", LegalOutcome.REJECTED),
-            LetterSettled("le", NOW, to, 1, delivered, told="le-1-answer", channel=channel),
+            LetterSettled("le", NOW, to, 1, delivered, answer="le-1-answer", channel=channel),
         )
 
     assert answer_of(record(decided())) is None

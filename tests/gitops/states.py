@@ -378,7 +378,7 @@ def _legal() -> Iterator[State]:
     def letter(*, delivered: bool) -> tuple[LegalFact, ...]:
         return (
             LetterIntended("le", NOW, Addressee.USER, 1, "1@x", LegalOutcome.REJECTED),
-            LetterSettled("le", NOW, Addressee.USER, 1, delivered, told="" if delivered else "550 gone"),
+            LetterSettled("le", NOW, Addressee.USER, 1, delivered, answer="" if delivered else "550 gone"),
         )
 
     def state(

@@ -112,7 +112,7 @@ class LegalRecord:
         return self.hold is not None and self.hold.active
 
     @property
-    def told(self) -> bool:
+    def notified(self) -> bool:
         """Tell whether the user has been told what there is to tell, or never will be.
 
         Who was told of a rejection is told once more when the request is taken up again after all.
@@ -138,7 +138,7 @@ class LegalRecord:
     def open(self) -> bool:
         """Tell whether anything is left to do: to decide, to hold, to tell, to answer."""
         decided = self.decided is not None and self.decided.outcome is not LegalOutcome.AWAITING_REVIEW
-        return not (decided and self.told and self.answered) or self.holding
+        return not (decided and self.notified and self.answered) or self.holding
 
     def next_number(self, to: Addressee) -> int:
         """Return the number of the letter that is to be sent now: that of an intent, else a new one."""
@@ -164,7 +164,7 @@ def evolve_legal(record: LegalRecord | None, fact: LegalFact) -> LegalRecord:
     Raises `IllegalTransition` for a fact that can't follow, and leaves everything as it was.
     """
     evolved = _evolved(record, fact)
-    if evolved.address_kept and evolved.told:
+    if evolved.address_kept and evolved.notified:
         evolved = replace(evolved, address_kept=False)  # what was sealed for the notice is destroyed
     if evolved.open:
         return evolved
@@ -208,7 +208,13 @@ def _evolved(  # noqa: C901, PLR0911, PLR0912 - one case per fact
             return replace(record, address_kept=True)
         case LetterIntended():
             last = record.letters.get(Addressee.USER)
-            if fact.to is Addressee.USER and record.told and last and last.settled and last.settled.delivered:
+            if (
+                fact.to is Addressee.USER
+                and record.notified
+                and last
+                and last.settled
+                and last.settled.delivered
+            ):
                 raise IllegalTransition(f"letter {fact.number} of {fact.legal}, whose subject has been told")
             return replace(record, letters={**record.letters, fact.to: Letter(fact)})
         case LetterSettled():
@@ -315,7 +321,7 @@ def notice_of(record: LegalRecord, now: datetime) -> NoticeSight:
     """Return where the notice to the user stands."""
     letter = record.letters.get(Addressee.USER)
     due_at = held_back_until(record) or record.registered.at
-    if record.told and letter is not None and letter.settled is not None:
+    if record.notified and letter is not None and letter.settled is not None:
         state = NoticeState.SENT if letter.settled.delivered else NoticeState.UNDELIVERABLE
         return NoticeSight(state, due_at, letter)
     if is_gagged(record, now):
@@ -389,6 +395,6 @@ def may_be_said(holds: tuple[LegalRecord, ...], now: datetime) -> bool:
     That the day of an order has come counts once the user was told, for which two clocks must have agreed.
     """
     return any(
-        one.gag is None or one.gag.lifted is not None or (one.told and not is_gagged(one, now))
+        one.gag is None or one.gag.lifted is not None or (one.notified and not is_gagged(one, now))
         for one in holds
     )

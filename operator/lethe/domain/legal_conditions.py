@@ -67,7 +67,7 @@ def _ready(  # noqa: PLR0911 - one return for each way to stand
 ) -> tuple[Condition, ...]:
     at = record.registered.at
     unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
-    if unknown and not record.told:
+    if unknown and not record.notified:
         message = (
             "the Primary knows nobody of that key or address, so nobody can be told; check for a typing "
             "error, and apply another LegalRequest if there is one"
@@ -121,7 +121,7 @@ def _informed(sight: LegalSight, record: LegalRecord) -> Condition:
         case NoticeState.DEFERRED:
             return Condition("UserInformed", FALSE, "Deferred", _deferred(notice))
         case NoticeState.UNDELIVERABLE:
-            told = _tried(notice) if record.told else "the Primary knows nobody of that key or address"
+            told = _tried(notice) if record.notified else "the Primary knows nobody of that key or address"
             return Condition("UserInformed", FALSE, "Undeliverable", told)
         case NoticeState.PENDING:
             return Condition(
@@ -141,7 +141,7 @@ def _tried(notice: NoticeSight) -> str:
     settled = notice.letter.settled if notice.letter else None
     if settled is None:
         return "nobody is known to whom a notice could go"
-    return settled.told or "the notice was refused"
+    return settled.answer or "the notice was refused"
 
 
 def _holding(sight: LegalSight, record: LegalRecord) -> Condition:
@@ -181,5 +181,5 @@ def answer_of(record: LegalRecord) -> tuple[str, str | None, datetime | None, st
     if not settled.delivered:
         return "Undeliverable", None, None, intended.message_id or None
     if settled.channel == "secret":
-        return "Drafted", settled.told, None, None
+        return "Drafted", settled.answer, None, None
     return "Sent", None, settled.at, intended.message_id

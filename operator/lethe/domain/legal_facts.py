@@ -176,7 +176,7 @@ class LetterIntended:
 class LetterSettled:
     """A letter was taken by the next server, laid down as a draft, or will never be delivered.
 
-    `told` is the server's code and what it means, or what was tried. `channel` is `smtp`, `webhook` or
+    `answer` is the server's code and what it means, or what was tried. `channel` is `smtp`, `webhook` or
     `secret`. `address` is the keyed fingerprint of where it could not be delivered to.
     """
 
@@ -185,7 +185,7 @@ class LetterSettled:
     to: Addressee
     number: int
     delivered: bool
-    told: str = ""
+    answer: str = ""
     channel: str = ""
     address: bytes | None = None
 

@@ -97,7 +97,7 @@ class LegalReporting:
         if view is None:
             return
         for fact in facts:
-            told = _told(fact)
+            told = _event_of(fact)
             if told is not None:
                 reason, message, warning = told
                 await self._cluster.tell(Notice(view.manifest, reason, message, warning))
@@ -126,7 +126,7 @@ _WORTH_AN_EVENT = frozenset(
 )
 
 
-def _told(fact: LegalFact) -> tuple[str, str, bool] | None:
+def _event_of(fact: LegalFact) -> tuple[str, str, bool] | None:
     """Return the event for a fact: reason, message, and whether it is a warning."""
     match fact:
         case LegalDecided(outcome=outcome):
@@ -135,8 +135,8 @@ def _told(fact: LegalFact) -> tuple[str, str, bool] | None:
             return "HoldPlaced", "the subject's data is preserved", False
         case HoldEnded(because=because):
             return "HoldEnded", because, False
-        case LetterSettled(to=to, delivered=delivered, told=told):
-            return f"{to.value}Told" if delivered else "NoticeUndeliverable", told, not delivered
+        case LetterSettled(to=to, delivered=delivered, answer=answer):
+            return f"{to.value}Notified" if delivered else "NoticeUndeliverable", answer, not delivered
         case Reminded():
             message = (
                 "the order that forbids to tell the user names no day: is it still in force? If not, set "

@@ -114,7 +114,7 @@ class Telling:
         due = []
         for record in records:
             gag = record.gag
-            if gag is None or gag.lifted is not None or gag.until is not None or record.told:
+            if gag is None or gag.lifted is not None or gag.until is not None or record.notified:
                 continue
             if REMIND_EACH.after(record.reminded_at or gag.at) <= now:
                 due.append(Reminded(record.legal, now))
@@ -129,7 +129,9 @@ class Telling:
         candidates = [
             one
             for one in records
-            if one.decided is not None and not is_gagged(one, now) and (not one.told or self.may_retry(one))
+            if one.decided is not None
+            and not is_gagged(one, now)
+            and (not one.notified or self.may_retry(one))
         ]
         lapsed = [one for one in candidates if one.gag is not None and one.gag.lifted is None]
         disagreement = await self._clocks.disagreement() if lapsed else None
@@ -150,12 +152,12 @@ class Telling:
                 reached = await self._how_to_reach(record)
                 if not isinstance(reached, Reached):
                     waits = reached
-                elif not record.told or self._is_elsewhere(record, reached):
+                elif not record.notified or self._is_elsewhere(record, reached):
                     due[record.legal] = reached
                     lately[namespace] += fresh
                 else:
                     self._pause(record.legal, "user", HOUR.total_seconds())
-            if view is not None and not record.told:
+            if view is not None and not record.notified:
                 view.waits = waits
         return due
 
@@ -252,7 +254,7 @@ class Telling:
             return
         for legal, delivery in deliveries.items():
             if delivery.result is DeliveryResult.LATER:
-                self._note_wait(legal, what, f"{delivery.told}; it is tried again")
+                self._note_wait(legal, what, f"{delivery.answer}; it is tried again")
             else:
                 self._attempts.pop(f"{legal} {what}", None)
                 self._not_before.pop(f"{legal} {what}", None)

@@ -53,10 +53,10 @@ class DeliveryResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of one letter; `told` is the server's code with what it means, without its own text."""
+    """What came of one letter; `answer` is the server's code with what it means, without its own text."""
 
     result: DeliveryResult
-    told: str = ""
+    answer: str = ""
 
 
 class Channel(Protocol):

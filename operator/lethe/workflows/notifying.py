@@ -62,7 +62,7 @@ def tell_users(
     records = [
         record
         for record in ledger.legal_requests()
-        if record.legal in reached and _may_be_told(record) and not is_gagged(record, now)
+        if record.legal in reached and _may_be_notified(record) and not is_gagged(record, now)
     ]
     _intend(records, Addressee.USER, ledger, keyring, post.domain, now)
     known = {one.legal: one for one in ledger.legal_requests() if one.legal in reached}
@@ -74,7 +74,7 @@ def tell_users(
             continue
         contact, address = how.contact, how.contact.email if how.contact else None
         if contact is None or address is None:
-            lost.append(_settled(intended, now, delivered=False, told=how.tried, channel=post.name))
+            lost.append(_settled(intended, now, delivered=False, answer=how.tried, channel=post.name))
             continue
         written = post.writer.to_user(
             facts_of(record, intended.outcome), Reader(contact.locale, contact.time_zone, contact.name)
@@ -109,7 +109,7 @@ def note_draft(record: LegalRecord, ledger: Ledger, *, name: str, now: datetime)
         return
     number = record.next_number(Addressee.AUTHORITY)
     intended = LetterIntended(record.legal, now, Addressee.AUTHORITY, number, "", record.decided.outcome)
-    ledger.append([intended, _settled(intended, now, delivered=True, told=name, channel=SECRET)])
+    ledger.append([intended, _settled(intended, now, delivered=True, answer=name, channel=SECRET)])
 
 
 def facts_of(record: LegalRecord, outcome: LegalOutcome) -> NoticeFacts:
@@ -135,11 +135,11 @@ def facts_of(record: LegalRecord, outcome: LegalOutcome) -> NoticeFacts:
     )
 
 
-def _may_be_told(record: LegalRecord) -> bool:
+def _may_be_notified(record: LegalRecord) -> bool:
     """Tell whether there is something to tell: also once more to who could not be reached."""
     letter = record.letters.get(Addressee.USER)
     undeliverable = letter is not None and letter.settled is not None and not letter.settled.delivered
-    return record.decided is not None and (not record.told or undeliverable)
+    return record.decided is not None and (not record.notified or undeliverable)
 
 
 def _intend(
@@ -185,9 +185,9 @@ def _send(
     if not letters:
         return {}
     ledger.confirm()
-    told = post.channel.send([letter for _, letter in letters.values()])
+    answer = post.channel.send([letter for _, letter in letters.values()])
     silent = Delivery(DeliveryResult.LATER, "the channel did not say what became of it")
-    deliveries = {one: told.get(letter.message_id, silent) for one, (_, letter) in letters.items()}
+    deliveries = {one: answer.get(letter.message_id, silent) for one, (_, letter) in letters.items()}
     facts: list[LegalFact] = []
     for one, delivery in deliveries.items():
         intended, letter = letters[one]
@@ -197,7 +197,7 @@ def _send(
         refused = None if delivered else email_digest(keyring, letter.to.reveal())
         facts.append(
             _settled(
-                intended, now, delivered=delivered, told=delivery.told, channel=post.name, address=refused
+                intended, now, delivered=delivered, answer=delivery.answer, channel=post.name, address=refused
             )
         )
     if facts:
@@ -210,8 +210,10 @@ def _settled(
     now: datetime,
     *,
     delivered: bool,
-    told: str,
+    answer: str,
     channel: str,
     address: bytes | None = None,
 ) -> LetterSettled:
-    return LetterSettled(intended.legal, now, intended.to, intended.number, delivered, told, channel, address)
+    return LetterSettled(
+        intended.legal, now, intended.to, intended.number, delivered, answer, channel, address
+    )

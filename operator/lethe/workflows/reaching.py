@@ -136,7 +136,7 @@ def keep_addresses(
     """
     namespace = store.description.namespace
     # Also of whom an address is kept already: an intent that was given up may have left an old one.
-    to_tell = [one for one in ledger.legal_requests(namespace=namespace, open_only=True) if not one.told]
+    to_tell = [one for one in ledger.legal_requests(namespace=namespace, open_only=True) if not one.notified]
     if not to_tell:
         return [], {}
     wanted = []

@@ -185,8 +185,8 @@ def test_what_is_no_address_is_refused_without_a_word_to_the_server(server: Mail
     delivery = told(server, address)
 
     assert delivery.result is DeliveryResult.REFUSED
-    assert delivery.told.startswith("the address ")
-    assert "people" not in delivery.told
+    assert delivery.answer.startswith("the address ")
+    assert "people" not in delivery.answer
     assert server.messages() == []
 
 
@@ -196,7 +196,7 @@ def test_without_smtputf8_only_the_domain_can_be_foreign(tmp_path: Path) -> None
         refused = told(server, "ädä@bücher.example")
 
         assert refused.result is DeliveryResult.REFUSED
-        assert "SMTPUTF8" in refused.told
+        assert "SMTPUTF8" in refused.answer
         assert [one.recipients for one in server.messages()] == [("ada@xn--bcher-kva.example",)]
 
 

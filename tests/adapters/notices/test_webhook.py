@@ -103,8 +103,8 @@ def test_a_status_decides(receiver: Receiver, status: int, result: str) -> None:
     (delivery,) = WebhookChannel(receiver.url, SECRET).send([letter(1, "ada@people.example")]).values()
 
     assert delivery.result == result
-    assert delivery.told.startswith(str(status)) or result == "Sent"
-    assert "people" not in delivery.told
+    assert delivery.answer.startswith(str(status)) or result == "Sent"
+    assert "people" not in delivery.answer
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
             seal_texts(connection, self._keyring, sealed, of_requests),
             seal_texts(connection, self._keyring, sealed_legal, of_legal),
             destroy(connection, sealed, projections.completed),
-            destroy(connection, sealed_legal, projections.legal.told),
+            destroy(connection, sealed_legal, projections.legal.notified),
         ]
         self._ciphertext_lingers |= any(gone)
 

@@ -60,12 +60,12 @@ class LegalProjection:
 
     def is_to_be_told(self, legal: str) -> bool:
         """Tell whether the user has still to be told of a known legal request."""
-        return not self._known[legal].record.told
+        return not self._known[legal].record.notified
 
     @property
-    def told(self) -> list[str]:
+    def notified(self) -> list[str]:
         """Return the legal requests of this append of which nothing is left to be told."""
-        return [legal for legal in self._changed if self._known[legal].record.told]
+        return [legal for legal in self._changed if self._known[legal].record.notified]
 
     def take(self, entry: Entry, fact: LegalFact) -> None:
         """Let one entry have its effect. Raises `IllegalTransition`."""

@@ -46,11 +46,11 @@ class _Server:
 
 
 class _Away(Exception):
-    """The server can't be used now. `told` is fit to print."""
+    """The server can't be used now. `answer` is fit to print."""
 
-    def __init__(self, told: str) -> None:
-        self.told = told
-        super().__init__(told)
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        super().__init__(answer)
 
 
 class _Known:
@@ -117,21 +117,21 @@ class SmtpChannel:
                             _expect(connection.rset(), "RSET")
                         found[letter.message_id] = self._sent(connection, letter)
         except _Away as away:
-            told = away.told
+            answer = away.answer
         except ChannelError as error:
             if not found:
                 raise
-            told = error.problem  # what was sent is said, and the rest meets the error next time
+            answer = error.problem  # what was sent is said, and the rest meets the error next time
         except smtplib.SMTPServerDisconnected:
-            told = "the mail server ended the connection, or did not answer in time"
+            answer = "the mail server ended the connection, or did not answer in time"
         except socket.gaierror:
-            told = f"the mail server's name is not known (look at {URL})"
+            answer = f"the mail server's name is not known (look at {URL})"
         except _BROKEN as broken:
-            told = f"the mail server can't be reached ({type(broken).__name__}; look at {URL})"
+            answer = f"the mail server can't be reached ({type(broken).__name__}; look at {URL})"
         else:
-            told = ""
+            answer = ""
         return {
-            letter.message_id: found.get(letter.message_id, Delivery(DeliveryResult.LATER, told))
+            letter.message_id: found.get(letter.message_id, Delivery(DeliveryResult.LATER, answer))
             for letter in letters
         }
 
@@ -299,12 +299,12 @@ def _expect(reply: tuple[int, bytes], command: str) -> None:
 
 def _refused(reply: tuple[int, bytes], command: str, remedy: str = "correct") -> Exception:
     """Return what a refusal of the connection itself means: later (4xx), or never (5xx)."""
-    told = meaning(*reply, command)
-    return _unmendable(told, remedy) if reply[0] >= 500 else _Away(told)
+    answer = meaning(*reply, command)
+    return _unmendable(answer, remedy) if reply[0] >= 500 else _Away(answer)
 
 
-def _unmendable(told: str, remedy: str) -> ChannelError:
-    return ChannelError(f"notices can't be sent: {told}", f"{remedy} {URL}")
+def _unmendable(answer: str, remedy: str) -> ChannelError:
+    return ChannelError(f"notices can't be sent: {answer}", f"{remedy} {URL}")
 
 
 def _tls(failed: ssl.SSLError) -> Exception:

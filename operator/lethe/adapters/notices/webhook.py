@@ -148,14 +148,14 @@ class WebhookChannel:
                     f"the webhook's certificate can't be verified: {cause.verify_message}",
                     f"correct the host in {URL}, or name its authority's certificate in {CA_FILE}",
                 ) from None
-            told = "TLS with the webhook's receiver failed"
+            answer = "TLS with the webhook's receiver failed"
         except (HTTPError, OSError) as failed:
-            told = f"the webhook's receiver can't be reached ({type(failed).__name__})"
+            answer = f"the webhook's receiver can't be reached ({type(failed).__name__})"
         else:
             return _judged(status)
         if in_time.passed:
-            told = "the webhook's receiver did not answer in time"
-        return Delivery(DeliveryResult.LATER, told), told
+            answer = "the webhook's receiver did not answer in time"
+        return Delivery(DeliveryResult.LATER, answer), answer
 
     def _posted(self, pool: urllib3.HTTPConnectionPool, body: bytes, headers: Mapping[str, str]) -> int:
         answer = pool.urlopen(
@@ -180,22 +180,22 @@ class WebhookChannel:
 
 
 def _judged(status: int) -> tuple[Delivery, str | None]:
-    told = _told(status)
-    pause = told if status in _PAUSE else None
+    answer = _answer(status)
+    pause = answer if status in _PAUSE else None
     if 200 <= status < 300:
         return Delivery(DeliveryResult.SENT), None
     if 300 <= status < 400:
         raise ChannelError(
-            f"the webhook's receiver answers {told}; no redirect is followed", f"correct {URL}"
+            f"the webhook's receiver answers {answer}; no redirect is followed", f"correct {URL}"
         )
     if status in _LOOK_AT:
-        return Delivery(DeliveryResult.LATER, f"{told}; look at {_LOOK_AT[status]}"), None
+        return Delivery(DeliveryResult.LATER, f"{answer}; look at {_LOOK_AT[status]}"), None
     if 400 <= status < 500 and status not in _LATER:
-        return Delivery(DeliveryResult.REFUSED, told), pause
-    return Delivery(DeliveryResult.LATER, told), pause
+        return Delivery(DeliveryResult.REFUSED, answer), pause
+    return Delivery(DeliveryResult.LATER, answer), pause
 
 
-def _told(status: int) -> str:
+def _answer(status: int) -> str:
     """Return a status with what it means in the standard, without the receiver's own words."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
