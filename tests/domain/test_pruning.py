@@ -97,7 +97,7 @@ def test_what_was_let_go_before_and_what_only_has_to_be_proven_gone_needs_no_con
 
 
 def test_the_number_that_is_asked_for_was_not_used_up_before() -> None:
-    rules = PruneRules(SIX_MONTHS, False, most_per_run=1, spent=frozenset({4, 5, 7}))
+    rules = PruneRules(SIX_MONTHS, False, most_per_run=1, used_confirmations=frozenset({4, 5, 7}))
     plan = prune_plan(OLD, rules, now=NOW)
     assert plan.message.endswith("set spec.confirmPrunes to 6")
 

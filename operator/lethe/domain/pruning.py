@@ -34,14 +34,14 @@ class Waits(StrEnum):
 class PruneRules:
     """What a BackupSource says of pruning.
 
-    `confirmed` is `spec.confirmPrunes`, unless it was used up; `spent` are the values that were.
+    `confirmed` is `spec.confirmPrunes`, unless it was used up; `used_confirmations` are the values that were.
     """
 
     retention: Period
     hold_last: bool = True
     most_per_run: int = 10
     confirmed: int | None = None
-    spent: frozenset[int] = frozenset()
+    used_confirmations: frozenset[int] = frozenset()
     suspended: bool = False
     too_long: bool = False
 
@@ -114,7 +114,7 @@ def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tup
         return Waits.CLOCKS_DISAGREE, f"nothing is pruned: {clocks_disagree}"
     if due > max(rules.most_per_run, rules.confirmed or 0):
         # A value that was used up once is used up for ever: the next one covers as many.
-        wanted = next(count for count in itertools.count(due) if count not in rules.spent)
+        wanted = next(count for count in itertools.count(due) if count not in rules.used_confirmations)
         message = (
             f"{due} snapshots are due at once, and spec.maxPrunesPerRun is {rules.most_per_run}; if that is "
             f"right, set spec.confirmPrunes to {wanted}"

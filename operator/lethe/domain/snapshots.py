@@ -37,16 +37,16 @@ CLOCK_SKEW = timedelta(minutes=1)
 class SourceRecord:
     """What the ledger knows of a BackupSource. `source` and `stores` are `namespace/name`.
 
-    `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `spent` are the
-    values of `spec.confirmPrunes` that were used up. `seen_at` is when a listing showed something new last:
-    two clocks had agreed on that moment.
+    `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `used_confirmations`
+    are the values of `spec.confirmPrunes` that were used up. `seen_at` is when a listing showed something
+    new last: two clocks had agreed on that moment.
     """
 
     source: str
     stores: tuple[str, ...]
     retention: str
     longest_duration: float = 0.0
-    spent: frozenset[int] = frozenset()
+    used_confirmations: frozenset[int] = frozenset()
     seen_at: datetime | None = field(default=None, compare=False)
 
 
@@ -131,13 +131,15 @@ def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:
 
 def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesConfirmed) -> SourceRecord:
     """Return what a source becomes by one more fact."""
-    spent = record.spent if record is not None else frozenset[int]()
+    used_confirmations = record.used_confirmations if record is not None else frozenset[int]()
     if isinstance(fact, SourceDescribed):
         seen_at = record.seen_at if record is not None else None
-        return SourceRecord(fact.source, fact.stores, fact.retention, fact.longest_duration, spent, seen_at)
+        return SourceRecord(
+            fact.source, fact.stores, fact.retention, fact.longest_duration, used_confirmations, seen_at
+        )
     if record is None:
         return SourceRecord(fact.source, (), "P6M", 0.0, frozenset({fact.count}))
-    return replace(record, spent=spent | {fact.count})
+    return replace(record, used_confirmations=used_confirmations | {fact.count})
 
 
 def evolve_snapshots(

@@ -214,14 +214,14 @@ def _see_that_somebody_waits(source: KnownSource) -> None:
 
 def _rules(source: KnownSource) -> PruneRules:
     description = source.description
-    spent = source.record.spent if source.record else frozenset[int]()
+    used_confirmations = source.record.used_confirmations if source.record else frozenset[int]()
     confirmed = description.confirm_prunes
     return PruneRules(
         retention=Period.parse(description.retention),
         hold_last=description.hold_last,
         most_per_run=description.most_per_run,
-        confirmed=None if confirmed in spent else confirmed,
-        spent=spent,
+        confirmed=None if confirmed in used_confirmations else confirmed,
+        used_confirmations=used_confirmations,
         suspended=description.suspended,
         too_long=description.too_long,
     )
