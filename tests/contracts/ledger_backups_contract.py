@@ -35,8 +35,8 @@ from lethe.domain.facts import (
 )
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState
 from lethe.domain.snapshots import (
-    EVER,
     NO_BACKUPS,
+    UNKNOWN_START,
     CopiesLeft,
     CopyStep,
     SnapshotRecord,
@@ -193,7 +193,7 @@ class BackupsInLedgerContract:
             ledger.append(done(request, number, at=NOW + number * HOUR))
         ledger.append(done("other", 5, at=NOW + 2 * HOUR, store="crm", stores=("crm",)))
         steps = [
-            CopyStep(EVER, None, proven=True),
+            CopyStep(UNKNOWN_START, None, proven=True),
             CopyStep(NOW + 2 * HOUR, GONE, proven=True),
             CopyStep(NOW + 3 * HOUR + timedelta(microseconds=1), GONE + DAY, proven=False),
         ]
@@ -208,7 +208,7 @@ class BackupsInLedgerContract:
         assert ledger.purgeable() == ["a"]
         assert ledger.grade("site", steps) == frozenset()
         assert ledger.grade("site", [*steps[:2], replace(steps[2], proven=True)]) == {"d"}
-        assert ledger.grade("site", [CopyStep(EVER, None, proven=False)]) == set("abcd")
+        assert ledger.grade("site", [CopyStep(UNKNOWN_START, None, proven=False)]) == set("abcd")
 
     def test_a_grade_is_no_fact(self, ledger: Ledger) -> None:
         ledger.append(done("a", 1))
@@ -234,7 +234,7 @@ class BackupsInLedgerContract:
         ledger.append([*facts[:3], NotFound("a", "crm", NOW, "canary"), *facts[3:]])
         ledger.grade("site", NO_BACKUPS)
         assert ledger.purgeable() == []
-        ledger.grade("crm", [CopyStep(EVER, GONE, proven=True)])
+        ledger.grade("crm", [CopyStep(UNKNOWN_START, GONE, proven=True)])
         assert ledger.purgeable() == []
         assert ledger.copies_left(["a"]) == {"a": CopiesLeft(GONE)}
         ledger.grade("crm", NO_BACKUPS)
@@ -244,8 +244,8 @@ class BackupsInLedgerContract:
     def test_the_last_copy_of_all_stores_counts(self, ledger: Ledger) -> None:
         facts = done("a", 1, stores=("site", "crm"))
         ledger.append([*facts[:3], NotFound("a", "crm", NOW, "canary"), *facts[3:]])
-        ledger.grade("site", [CopyStep(EVER, GONE, proven=True)])
-        ledger.grade("crm", [CopyStep(EVER, GONE + DAY, proven=False)])
+        ledger.grade("site", [CopyStep(UNKNOWN_START, GONE, proven=True)])
+        ledger.grade("crm", [CopyStep(UNKNOWN_START, GONE + DAY, proven=False)])
         assert ledger.copies_left(["a"]) == {"a": CopiesLeft(GONE + DAY, ("crm",))}
 
     def test_purgeable_comes_in_portions_until_all_is_recorded(
@@ -269,11 +269,11 @@ class BackupsInLedgerContract:
 
     def test_who_may_still_be_in_a_backup_is_never_recorded_as_purged(self, ledger: Ledger) -> None:
         ledger.append([*done("a", 1), *done("b", 2), accepted("c")])
-        ledger.grade("site", [CopyStep(EVER, GONE, proven=True)])
+        ledger.grade("site", [CopyStep(UNKNOWN_START, GONE, proven=True)])
         for request in ("a", "c", "unknown"):
             with pytest.raises(IllegalTransition, match="CopiesGone"):
                 ledger.append([CopiesGone(NOW, (request,))])
-        ledger.grade("site", [CopyStep(EVER, None, proven=False)])
+        ledger.grade("site", [CopyStep(UNKNOWN_START, None, proven=False)])
         with pytest.raises(IllegalTransition, match="CopiesGone"):
             ledger.append([CopiesGone(NOW, ("a",))])
         ledger.grade("site", NO_BACKUPS)
@@ -296,7 +296,7 @@ class BackupsInLedgerContract:
         self, ledger: Ledger
     ) -> None:
         ledger.append([*done("a", 1, 2), *done("b", 3), *done("c", 4)])
-        early = [CopyStep(EVER, None, proven=True), CopyStep(NOW + HOUR, GONE, proven=False)]
+        early = [CopyStep(UNKNOWN_START, None, proven=True), CopyStep(NOW + HOUR, GONE, proven=False)]
         ledger.grade("site", early)
         ledger.append([Reerased("site", None, NOW + 2 * HOUR, 9, (2, 3))])
         assert ledger.copies_left("abc") == {

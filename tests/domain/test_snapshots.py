@@ -26,8 +26,8 @@ from lethe.domain.facts import (
 )
 from lethe.domain.periods import Period
 from lethe.domain.snapshots import (
-    EVER,
     NO_BACKUPS,
+    UNKNOWN_START,
     CopiesLeft,
     CopyStep,
     DirtyWindow,
@@ -333,7 +333,8 @@ def test_a_source_keeps_its_spent_consents_when_it_is_described_anew() -> None:
 
 HOURS = st.integers(0, 40).map(lambda hours: NOW + hours * HOUR)
 HOLDING = st.lists(
-    st.builds(HoldingSnapshot, st.just(EVER) | HOURS, HOURS.map(lambda at: at + 180 * DAY)), max_size=8
+    st.builds(HoldingSnapshot, st.just(UNKNOWN_START) | HOURS, HOURS.map(lambda at: at + 180 * DAY)),
+    max_size=8,
 ).map(lambda found: sorted(found, key=lambda one: (one.began_at, one.expires_at)))
 
 
@@ -365,14 +366,14 @@ def test_steps_begin_before_everybody_are_sorted_and_each_says_something_else(
     scanned_at: datetime | None,
 ) -> None:
     steps = copy_steps(holding, covered=covered, scanned_at=scanned_at)
-    assert steps[0].since == EVER
+    assert steps[0].since == UNKNOWN_START
     assert all(one.since < other.since for one, other in pairwise(steps))
     assert all((one.gone_at, one.proven) != (other.gone_at, other.proven) for one, other in pairwise(steps))
 
 
 def test_an_empty_listing_that_no_source_stands_behind_proves_nothing() -> None:
-    assert copy_steps([], covered=False, scanned_at=NOW) == [CopyStep(EVER, None, proven=False)]
-    assert copy_steps([], covered=True, scanned_at=None) == [CopyStep(EVER, None, proven=False)]
+    assert copy_steps([], covered=False, scanned_at=NOW) == [CopyStep(UNKNOWN_START, None, proven=False)]
+    assert copy_steps([], covered=True, scanned_at=None) == [CopyStep(UNKNOWN_START, None, proven=False)]
     assert NO_BACKUPS[0].proven
 
 
@@ -401,13 +402,13 @@ def test_a_snapshot_that_overlaps_a_dirty_window_holds_everybody_and_no_other_do
             window.since <= latest and earliest <= (window.until or datetime.max.replace(tzinfo=UTC))
             for window in windows
         )
-        expected.append((EVER if overlaps else earliest, record.expires_at(SIX_MONTHS)))
+        expected.append((UNKNOWN_START if overlaps else earliest, record.expires_at(SIX_MONTHS)))
     found = holding_snapshots("site", records, {SOURCE: source}, windows)
     assert [(one.began_at, one.expires_at) for one in found] == sorted(expected)
 
 
 def test_a_window_of_another_store_and_a_purged_snapshot_hold_nobody() -> None:
-    window = [DirtyWindow("crm", EVER, None)]
+    window = [DirtyWindow("crm", UNKNOWN_START, None)]
     sources = {SOURCE: SourceRecord(SOURCE, ("site",), "P3M")}
     (held,) = holding_snapshots("site", [snapshot(NOW)], sources, window)
     assert (held.began_at, held.expires_at) == (NOW, datetime(2027, 2, 3, 9, 30, tzinfo=UTC))

@@ -26,7 +26,7 @@ from lethe.domain.facts import (
 )
 from lethe.domain.periods import Period
 
-EVER = datetime.min.replace(tzinfo=UTC)
+UNKNOWN_START = datetime.min.replace(tzinfo=UTC)
 """Before any erasure: a snapshot that began then holds everybody."""
 
 CLOCK_SKEW = timedelta(minutes=1)
@@ -115,12 +115,12 @@ class SnapshotRecord:
     def began_at(self, longest_duration: timedelta) -> datetime:
         """Return the earliest moment at which it can have begun.
 
-        Where every date lies after the snapshot was seen, each is wrong, and nothing tells: `EVER`. What
-        somebody applied does not make up for that.
+        Where every date lies after the snapshot was seen, each is wrong, and nothing tells: `UNKNOWN_START`.
+        What somebody applied does not make up for that.
         """
         told = min((self.taken_at, *self.evidence))
-        if told == EVER or told > self.first_seen_at + CLOCK_SKEW:
-            return EVER
+        if told == UNKNOWN_START or told > self.first_seen_at + CLOCK_SKEW:
+            return UNKNOWN_START
         return min(told, self.first_seen_at, self.declared_at or told) - longest_duration
 
 
@@ -184,9 +184,9 @@ def _seen(
     if not before.pieces:
         return replace(fresh, stores=all_stores, declared_at=before.declared_at, evidence=evidence)
     if is_same(before.pieces, seen.pieces):
-        if before.began_at(timedelta(0)) == EVER:
+        if before.began_at(timedelta(0)) == UNKNOWN_START:
             evidence = tuple(
-                sorted({EVER, *evidence})
+                sorted({UNKNOWN_START, *evidence})
             )  # a date that is corrected later does not tell of it either
         return replace(
             before,
@@ -215,7 +215,7 @@ def _declared(before: SnapshotRecord | None, fact: SnapshotDeclared) -> Snapshot
         return replace(before, declared_at=fact.taken_at)
     # The later one counts for when it dies; the earlier one still tells when it may have begun.
     earlier, later = sorted((before.declared_at, fact.taken_at))
-    nothing_more = earlier == later or before.began_at(timedelta(0)) == EVER
+    nothing_more = earlier == later or before.began_at(timedelta(0)) == UNKNOWN_START
     evidence = before.evidence if nothing_more else tuple(sorted({*before.evidence, earlier}))
     return replace(before, declared_at=later, evidence=evidence)
 
@@ -293,7 +293,7 @@ def holding_snapshots(
             for window in dirty
         )
         expires = snapshot.expires_at(Period.parse(source.retention))
-        found.append(HoldingSnapshot(EVER if overlaps else began, expires))
+        found.append(HoldingSnapshot(UNKNOWN_START if overlaps else began, expires))
     return sorted(found, key=lambda one: (one.began_at, one.expires_at))
 
 
@@ -306,7 +306,7 @@ def copy_steps(
     `scanned_at` is when the oldest of their newest successful listings began (`None`: one has not been
     listed yet). Who was erased after that may be in a snapshot that no listing has shown yet.
     """
-    edges = sorted({EVER, *(one.began_at for one in holding), *([scanned_at] if scanned_at else [])})
+    edges = sorted({UNKNOWN_START, *(one.began_at for one in holding), *([scanned_at] if scanned_at else [])})
     steps: list[CopyStep] = []
     position, latest = 0, None
     for edge in edges:
@@ -321,7 +321,7 @@ def copy_steps(
     return steps
 
 
-NO_BACKUPS = (CopyStep(EVER, None, proven=True),)
+NO_BACKUPS = (CopyStep(UNKNOWN_START, None, proven=True),)
 """The steps of a store that has no backups."""
 
 

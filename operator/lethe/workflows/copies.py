@@ -10,8 +10,8 @@ from lethe.domain.facts import CopiesGone, TombstonesExpired
 from lethe.domain.requests import IllegalTransition
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import (
-    EVER,
     NO_BACKUPS,
+    UNKNOWN_START,
     CopyStep,
     DirtyWindow,
     SourceRecord,
@@ -99,8 +99,8 @@ def _proven_until(
     if known.scanned_at is None:
         return None
     longest = max((one.longest_duration for one in sources.values() if store in one.stores), default=0.0)
-    reach = known.scanned_at - EVER
-    until = EVER + max(reach - timedelta(seconds=longest), timedelta(0))
+    reach = known.scanned_at - UNKNOWN_START
+    until = UNKNOWN_START + max(reach - timedelta(seconds=longest), timedelta(0))
     back = any(one.store == store and (one.until is None or one.until >= until) for one in windows)
     return None if back else until
 
@@ -115,7 +115,7 @@ def dirty_windows(episodes: Sequence[RestoreEpisode]) -> list[DirtyWindow]:
         return end(by) if by is not None else ends.get(name)
 
     return [
-        DirtyWindow(episode.store, episode.missing_since or EVER, end(episode.episode))
+        DirtyWindow(episode.store, episode.missing_since or UNKNOWN_START, end(episode.episode))
         for episode in episodes
     ]
 

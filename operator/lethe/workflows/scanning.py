@@ -34,7 +34,7 @@ from lethe.domain.facts import (
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PrunePlan, PruneRules, prune_plan
 from lethe.domain.snapshots import (
-    EVER,
+    UNKNOWN_START,
     SnapshotRecord,
     SourceRecord,
     evolve_snapshots,
@@ -258,7 +258,7 @@ def _refuse_empty(source: KnownSource, listing: Listing) -> None:
 
 def _note_proof(source: KnownSource, listing: Listing, began: datetime) -> None:
     """Note what a listing tells that began then: nothing of who may be in a dump that is not finished yet."""
-    since, before = source.partial_since, source.scanned_at or EVER
+    since, before = source.partial_since, source.scanned_at or UNKNOWN_START
     unknown = (*listing.partial, *listing.unparsable)
     source.partial_since = {name: since.get(name, before) for name in unknown}
     source.scanned_at = began
