@@ -14,7 +14,7 @@ from lethe.domain.backup_conditions import (
 )
 from lethe.domain.conditions import Standing
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
 
 TAKEN = datetime(2026, 8, 31, 3, tzinfo=UTC)
@@ -74,7 +74,7 @@ LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMis
         (
             snapshot(),
             EXPIRY,
-            Keeps.LAST_SNAPSHOT,
+            RetentionHold.LAST_SNAPSHOT,
             None,
             "Held",
             ("True", "Retained"),
@@ -83,7 +83,7 @@ LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMis
         (
             snapshot(),
             SEEN,
-            Keeps.LEGAL_HOLD,
+            RetentionHold.LEGAL_HOLD,
             None,
             "Held",
             ("True", "Retained"),
@@ -139,7 +139,7 @@ LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMis
 def test_a_snapshot_says_where_it_stands(
     record: SnapshotRecord,
     now: datetime,
-    held: Keeps | None,
+    held: RetentionHold | None,
     difficulty: Difficulty | None,
     state: str,
     ready: tuple[str, str],
@@ -164,7 +164,7 @@ def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> No
     assert day in message_of(standing_of_snapshot(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
     vanished = standing_of_snapshot(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
     assert day in message_of(vanished, "Ready")
-    held = standing_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=Keeps.LAST_SNAPSHOT)
+    held = standing_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
     assert "spec.lastSnapshot of the BackupSource to Prune" in message_of(held, "Held")
 
 
@@ -187,15 +187,19 @@ SIGHT = SourceSight(scanned=True)
             ("False", "BackendUnavailable"),
         ),
         (
-            SourceSight(True, too_long=True, waits=Waits.RETENTION_TOO_LONG),
+            SourceSight(True, too_long=True, waits=PruneBlock.RETENTION_TOO_LONG),
             ("False", "RetentionTooLong"),
             ("False", "RetentionTooLong"),
         ),
         (SourceSight(True, unparsable=["a", "b"]), ("False", "NameUnparsable"), ("False", "NameUnparsable")),
-        (SourceSight(True, waits=Waits.CLOCKS_DISAGREE), ("True", "Scanned"), ("False", "ClocksDisagree")),
-        (SourceSight(True, waits=Waits.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
         (
-            SourceSight(True, waits=Waits.AWAITING_CONFIRMATION),
+            SourceSight(True, waits=PruneBlock.CLOCKS_DISAGREE),
+            ("True", "Scanned"),
+            ("False", "ClocksDisagree"),
+        ),
+        (SourceSight(True, waits=PruneBlock.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
+        (
+            SourceSight(True, waits=PruneBlock.AWAITING_CONFIRMATION),
             ("True", "Scanned"),
             ("False", "AwaitingConfirmation"),
         ),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Keeps, PruneRules, Waits, prune_plan
+from lethe.domain.pruning import PruneBlock, PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
 
 NOW = datetime(2027, 3, 1, tzinfo=UTC)
@@ -33,7 +33,7 @@ def refs(snapshots: tuple[SnapshotRecord, ...]) -> list[str]:
 def test_what_is_past_its_time_goes_the_one_that_expired_first_before_the_others() -> None:
     older = snapshot("z", NOW - 400 * DAY)
     plan = prune_plan([FRESH, OLD[1], OLD[0], older], RULES, now=NOW)
-    assert (refs(plan.go), plan.due, plan.waits) == (["z", "old-0", "old-1"], 3, None)
+    assert (refs(plan.to_delete), plan.due, plan.waits) == (["z", "old-0", "old-1"], 3, None)
     assert plan.next == (older, older.expires_at(SIX_MONTHS))
 
 
@@ -46,22 +46,22 @@ def test_nothing_goes_before_its_expiry_and_everything_else_goes_held_or_waits(
     plan = prune_plan(snapshots, PruneRules(SIX_MONTHS, hold_last), now=now)
     due = {one.ref for one in snapshots if one.expires_at(SIX_MONTHS) <= now}
     held = set(plan.held or {})
-    assert set(refs(plan.go)) | held == due
-    assert not set(refs(plan.go)) & held
+    assert set(refs(plan.to_delete)) | held == due
+    assert not set(refs(plan.to_delete)) & held
     assert len(held) == (1 if hold_last and due and len(due) == len(snapshots) else 0)
 
 
 def test_what_was_purged_is_no_snapshot_any_more() -> None:
     purged = snapshot("gone", purged_at=NOW)
     plan = prune_plan([purged, OLD[0]], PruneRules(SIX_MONTHS), now=NOW)
-    assert (plan.go, plan.held) == ((), {"old-0": Keeps.LAST_SNAPSHOT})
+    assert (plan.to_delete, plan.held) == ((), {"old-0": RetentionHold.LAST_SNAPSHOT})
 
 
 @pytest.mark.parametrize("gone", [{"vanished_at": NOW}, {"deleted_at": NOW}], ids=["vanished", "deleted"])
 def test_what_is_not_there_is_not_the_only_snapshot_left(gone: dict[str, datetime]) -> None:
     newest = snapshot("newest", NOW - 200 * DAY, **gone)
     plan = prune_plan([newest, OLD[0]], PruneRules(SIX_MONTHS), now=NOW)
-    assert (refs(plan.go), plan.held) == (["newest"], {"old-0": Keeps.LAST_SNAPSHOT})
+    assert (refs(plan.to_delete), plan.held) == (["newest"], {"old-0": RetentionHold.LAST_SNAPSHOT})
 
 
 def test_a_legal_hold_beats_expiry_and_counts_as_a_snapshot_that_is_left() -> None:
@@ -69,10 +69,13 @@ def test_a_legal_hold_beats_expiry_and_counts_as_a_snapshot_that_is_left() -> No
     both = SnapshotRecord("s", "both", ("shop/crm", "shop/site"), NOW, NOW - 300 * DAY, pieces=("v",))
     crm = SnapshotRecord("s", "crm", ("shop/crm",), NOW, NOW - 300 * DAY, pieces=("v",))
     plan = prune_plan(
-        [held, both, crm], PruneRules(SIX_MONTHS), now=NOW, held_stores={"shop/site": Keeps.LEGAL_HOLD}
+        [held, both, crm],
+        PruneRules(SIX_MONTHS),
+        now=NOW,
+        held_stores={"shop/site": RetentionHold.LEGAL_HOLD},
     )
-    assert plan.held == {"held": Keeps.LEGAL_HOLD, "both": Keeps.LEGAL_HOLD}
-    assert refs(plan.go) == ["crm"]
+    assert plan.held == {"held": RetentionHold.LEGAL_HOLD, "both": RetentionHold.LEGAL_HOLD}
+    assert refs(plan.to_delete) == ["crm"]
 
 
 @pytest.mark.parametrize(
@@ -85,15 +88,15 @@ def test_more_than_allowed_at_once_needs_a_number_that_covers_it(
     rules = PruneRules(SIX_MONTHS, False, most_per_run=2, confirmed=confirmed)
     plan = prune_plan([*OLD[:due], FRESH], rules, now=NOW)
     assert plan.due == due
-    assert len(plan.go) == (due if goes else 0)
-    assert plan.waits is (None if goes else Waits.AWAITING_CONFIRMATION)
+    assert len(plan.to_delete) == (due if goes else 0)
+    assert plan.waits is (None if goes else PruneBlock.AWAITING_CONFIRMATION)
 
 
 def test_what_was_let_go_before_and_what_only_has_to_be_proven_gone_needs_no_consent() -> None:
     intended = [snapshot(f"intended-{n}", intended_at=NOW) for n in range(5)]
     vanished = [snapshot(f"vanished-{n}", vanished_at=NOW) for n in range(5)]
     plan = prune_plan([*intended, *vanished], PruneRules(SIX_MONTHS, False, most_per_run=0), now=NOW)
-    assert (len(plan.go), plan.due, plan.waits) == (10, 0, None)
+    assert (len(plan.to_delete), plan.due, plan.waits) == (10, 0, None)
 
 
 def test_the_number_that_is_asked_for_was_not_used_up_before() -> None:
@@ -105,19 +108,19 @@ def test_the_number_that_is_asked_for_was_not_used_up_before() -> None:
 @pytest.mark.parametrize(
     ("rules", "disagree", "reason"),
     [
-        (PruneRules(SIX_MONTHS, False, too_long=True, suspended=True), "x", Waits.RETENTION_TOO_LONG),
-        (PruneRules(SIX_MONTHS, False, suspended=True), "x", Waits.SUSPENDED),
-        (PruneRules(SIX_MONTHS, False, most_per_run=1), "x", Waits.CLOCKS_DISAGREE),
+        (PruneRules(SIX_MONTHS, False, too_long=True, suspended=True), "x", PruneBlock.RETENTION_TOO_LONG),
+        (PruneRules(SIX_MONTHS, False, suspended=True), "x", PruneBlock.SUSPENDED),
+        (PruneRules(SIX_MONTHS, False, most_per_run=1), "x", PruneBlock.CLOCKS_DISAGREE),
     ],
 )
 def test_while_something_waits_nothing_goes_and_what_goes_next_is_told(
-    rules: PruneRules, disagree: str, reason: Waits
+    rules: PruneRules, disagree: str, reason: PruneBlock
 ) -> None:
     plan = prune_plan([*OLD, FRESH], rules, now=NOW, clocks_disagree=disagree)
-    assert (plan.go, plan.waits, plan.due) == ((), reason, 4)
+    assert (plan.to_delete, plan.waits, plan.due) == ((), reason, 4)
     assert plan.next == (OLD[0], OLD[0].expires_at(SIX_MONTHS))
 
 
 def test_a_source_waits_also_when_nothing_is_due_except_for_a_confirmation() -> None:
-    assert prune_plan([FRESH], RULES, now=NOW, clocks_disagree="x").waits is Waits.CLOCKS_DISAGREE
+    assert prune_plan([FRESH], RULES, now=NOW, clocks_disagree="x").waits is PruneBlock.CLOCKS_DISAGREE
     assert prune_plan([FRESH], PruneRules(SIX_MONTHS, most_per_run=0), now=NOW).waits is None

@@ -17,14 +17,14 @@ from lethe.api.status import (
     snapshot_status,
     source_status,
     store_status,
-    stranger_status,
+    unowned_status,
 )
 from lethe.domain.backup_conditions import (
     Difficulty,
     SourceSight,
     standing_of_snapshot,
     standing_of_source,
-    standing_of_stranger,
+    standing_of_unowned,
 )
 from lethe.domain.conditions import (
     BackupsSight,
@@ -50,7 +50,7 @@ from lethe.domain.legal_facts import (
     SubjectResolved,
 )
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
@@ -266,7 +266,7 @@ def _sources() -> Iterator[State]:
         ("DuplicateSource", STUCK),
     ):
         yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
-    for wait in Waits:
+    for wait in PruneBlock:
         told = f"RetentionEffective=False ({wait.value}): why"
         yield state(f"waits: {wait}", "Scanned", DONE, told, waits=wait, waits_message="why")
     for reason, shown in (
@@ -294,7 +294,7 @@ def _snapshots() -> Iterator[State]:
         *,
         record: SnapshotRecord = known,
         now: datetime = expired,
-        held: Keeps | None = None,
+        held: RetentionHold | None = None,
         difficulty: Difficulty | None = None,
     ) -> State:
         standing = standing_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
@@ -302,9 +302,9 @@ def _snapshots() -> Iterator[State]:
         return State("backupsnapshots", label, reason, status, verdict, told=told)
 
     yield state("retained", "Retained", DONE, "until", now=taken)
-    yield state("the last one", "Retained", DONE, "the only snapshot left", held=Keeps.LAST_SNAPSHOT)
-    yield state("held legally", "Retained", DONE, "legal hold", held=Keeps.LEGAL_HOLD)
-    yield state("held in secret", "Retained", DONE, "looked at with every scan", held=Keeps.UNSAID)
+    yield state("the last one", "Retained", DONE, "the only snapshot left", held=RetentionHold.LAST_SNAPSHOT)
+    yield state("held legally", "Retained", DONE, "legal hold", held=RetentionHold.LEGAL_HOLD)
+    yield state("held in secret", "Retained", DONE, "looked at with every scan", held=RetentionHold.UNSAID)
     yield state("overdue", "Overdue", WORKS, "its time was over")
     locked = Difficulty("ObjectLocked", "locked until 2027")
     yield state("locked", "Overdue", WORKS, "locked until 2027", difficulty=locked)
@@ -317,7 +317,7 @@ def _snapshots() -> Iterator[State]:
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
     for reason in ("NotSeen", "SourceMissing"):
-        status = stranger_status(standing_of_stranger(reason, "why"), generation=GENERATION, since=NOW)
+        status = unowned_status(standing_of_unowned(reason, "why"), generation=GENERATION, since=NOW)
         yield State("backupsnapshots", reason, reason, status, STUCK)
 
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lethe.domain.facts import DetectedBy, Reerased, RestoreDetected, SafeToServe
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Waits
+from lethe.domain.pruning import PruneBlock
 from lethe.ports.backups import BackendUnavailable
 from lethe.workflows.scanning import Declared, Scan
 from tests.invariants.company import PowerCut
@@ -378,7 +378,7 @@ class BackupsMachine(RuleBasedStateMachine):
             done = self._look(source)
         finally:
             self.backups.wrong = self.backups.server_wrong = timedelta(0)
-        assert done is None or done.plan.waits is Waits.CLOCKS_DISAGREE
+        assert done is None or done.plan.waits is PruneBlock.CLOCKS_DISAGREE
         assert before == [one.names for one in self.backups.sources]
 
     @rule(which=WHICH)
@@ -387,7 +387,7 @@ class BackupsMachine(RuleBasedStateMachine):
 
     def _confirm(self, source: Source) -> None:
         done = self._look(source)
-        if done is not None and done.plan.waits is Waits.AWAITING_CONFIRMATION:
+        if done is not None and done.plan.waits is PruneBlock.AWAITING_CONFIRMATION:
             source.say(confirm_prunes=int(done.plan.message.rpartition(" ")[2]))
             self._look(source)
 

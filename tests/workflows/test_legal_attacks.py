@@ -20,7 +20,7 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind, SubjectResolved
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Keeps, PruneRules, prune_plan
+from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import Obstacle
 from lethe.engine.legal import Legal
@@ -547,7 +547,7 @@ def test_a_lapsed_order_is_given_away_by_nothing_before_the_user_was_told(compan
     company.request("x", key=company.key_of(x))
     company.visit()
     assert company.store.hindrances["uid-x"].obstacle is Obstacle.PENDING
-    assert stores_under_hold(company.real_ledger, [STORE], company.now) == {STORE: Keeps.UNSAID}
+    assert stores_under_hold(company.real_ledger, [STORE], company.now) == {STORE: RetentionHold.UNSAID}
 
 
 def test_a_snapshot_that_is_kept_in_secret_is_announced_like_any_other(company: Company) -> None:
@@ -555,7 +555,7 @@ def test_a_snapshot_that_is_kept_in_secret_is_announced_like_any_other(company: 
     piece = SnapshotRecord("shop/dumps", "dump", (STORE,), at, at, pieces=("v1",))
     rules = PruneRules(Period(6, 0), hold_last=False)
     plain = prune_plan([piece], rules, now=at)
-    secret = prune_plan([piece], rules, now=at, held_stores={STORE: Keeps.UNSAID})
+    secret = prune_plan([piece], rules, now=at, held_stores={STORE: RetentionHold.UNSAID})
     assert plain.next is not None
     assert secret.next == plain.next
 

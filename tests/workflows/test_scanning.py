@@ -19,7 +19,7 @@ from lethe.domain.facts import (
     SnapshotsVanished,
 )
 from lethe.domain.periods import Period
-from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.ports.backups import BackendUnavailable, DeletionResult, Listing
 from lethe.workflows.scanning import AT_ONCE, Declared
 from tests.workflows.backed_up import (
@@ -53,7 +53,7 @@ def test_a_dump_dies_six_calendar_months_after_it_was_taken_and_not_a_moment_ear
     for before in (NIGHT, NIGHT + 100 * DAY, EXPIRY - MINUTE, EXPIRY - MICROSECOND):
         backups.true = before
         done = nightly.scan()
-        assert (done.plan.go, nightly.names) == ((), [dump.name])
+        assert (done.plan.to_delete, nightly.names) == ((), [dump.name])
         assert done.next == (nightly.record(dump), EXPIRY)
     backups.true = EXPIRY
     done = nightly.scan()
@@ -88,7 +88,11 @@ def test_a_source_that_asks_for_more_than_the_policy_prunes_nothing_and_says_so(
     nightly.scan()
     backups.true = EXPIRY + 2 * YEAR
     done = nightly.scan()
-    assert (done.plan.waits, done.plan.go, len(nightly.names)) == (Waits.RETENTION_TOO_LONG, (), 1)
+    assert (done.plan.waits, done.plan.to_delete, len(nightly.names)) == (
+        PruneBlock.RETENTION_TOO_LONG,
+        (),
+        1,
+    )
     assert "LETHE_RETENTION" in done.plan.message
 
 
@@ -284,7 +288,7 @@ def test_what_was_replaced_between_scan_and_deletion_is_not_deleted(
     assert done.problems[dump.name].result is DeletionResult.IDENTITY_MISMATCH
     assert dump.read_text() == "something else of another size"
     done = nightly.scan()
-    assert (done.plan.go, nightly.record(dump).replaced) == ((), True)
+    assert (done.plan.to_delete, nightly.record(dump).replaced) == ((), True)
     assert done.next is not None
     assert done.next[1] == datetime(2027, 8, 28, 3, tzinfo=UTC)
 
@@ -486,7 +490,7 @@ def test_the_only_snapshot_left_is_held_and_a_newer_one_frees_it(backups: Backup
     done = nightly.scan()
     assert (done.purged, nightly.names) == ([older.name], [newest.name])
     done = nightly.scan()
-    assert (done.plan.held, done.plan.go) == ({newest.name: Keeps.LAST_SNAPSHOT}, ())
+    assert (done.plan.held, done.plan.to_delete) == ({newest.name: RetentionHold.LAST_SNAPSHOT}, ())
     fresh = nightly.dump(backups.true)
     assert nightly.scan().purged == [newest.name]
     assert nightly.names == [fresh.name]
@@ -519,10 +523,10 @@ def test_more_than_allowed_at_once_waits_until_a_person_names_the_count(
         nightly.dump(NIGHT + n * HOUR)
     backups.true = EXPIRY + DAY
     done = nightly.scan()
-    assert (done.plan.waits, done.plan.due, len(nightly.names)) == (Waits.AWAITING_CONFIRMATION, 3, 3)
+    assert (done.plan.waits, done.plan.due, len(nightly.names)) == (PruneBlock.AWAITING_CONFIRMATION, 3, 3)
     assert "set spec.confirmPrunes to 3" in done.plan.message
     nightly.say(confirm_prunes=2)
-    assert nightly.scan().plan.waits is Waits.AWAITING_CONFIRMATION
+    assert nightly.scan().plan.waits is PruneBlock.AWAITING_CONFIRMATION
     nightly.say(confirm_prunes=3)
     assert len(nightly.scan().purged) == 3
 
@@ -546,10 +550,10 @@ def test_a_confirmation_that_was_used_up_lets_nothing_go_again_and_another_can_b
     for n in range(3):
         nightly.dump(NIGHT + 2 * DAY + n * HOUR, mtime=NIGHT)
     backups.true = EXPIRY + 9 * DAY
-    assert nightly.scan().plan.waits is Waits.AWAITING_CONFIRMATION
+    assert nightly.scan().plan.waits is PruneBlock.AWAITING_CONFIRMATION
     backups.restart()
     done = nightly.scan()
-    assert (done.plan.waits, len(nightly.names)) == (Waits.AWAITING_CONFIRMATION, 3)
+    assert (done.plan.waits, len(nightly.names)) == (PruneBlock.AWAITING_CONFIRMATION, 3)
     told = int(done.plan.message.rpartition(" ")[2])
     nightly.say(confirm_prunes=told)
     assert len(nightly.scan().purged) == 3
@@ -571,7 +575,7 @@ def test_a_confirmed_backlog_that_is_cut_off_anywhere_goes_on_and_its_confirmati
         assert nightly.names == [keeps.name], backups.fuse.names
         for n in range(3):
             nightly.dump(NIGHT + n * HOUR + MINUTE)
-        assert nightly.scan().plan.waits is Waits.AWAITING_CONFIRMATION, backups.fuse.names
+        assert nightly.scan().plan.waits is PruneBlock.AWAITING_CONFIRMATION, backups.fuse.names
         assert len(nightly.names) == 4
         if not cut:
             assert backups.fuse.names.count("after delete") == 3
@@ -584,7 +588,7 @@ def test_a_suspended_source_is_listed_and_loses_nothing(backups: Backups, nightl
     dump = nightly.dump(NIGHT)
     backups.true = EXPIRY + DAY
     done = nightly.scan()
-    assert (done.plan.waits, nightly.names) == (Waits.SUSPENDED, [dump.name])
+    assert (done.plan.waits, nightly.names) == (PruneBlock.SUSPENDED, [dump.name])
     assert done.plan.next == (nightly.record(dump), EXPIRY)
     nightly.say(suspended=False)
     assert nightly.scan().purged == [dump.name]
@@ -599,7 +603,7 @@ def test_a_legal_hold_of_one_store_keeps_every_snapshot_that_holds_it(backups: B
     backups.true = EXPIRY + DAY
     backups.hold(SITE)
     done = both.scan()
-    assert (done.plan.held, done.purged) == ({dump.name: Keeps.LEGAL_HOLD}, [only_crm.name])
+    assert (done.plan.held, done.purged) == ({dump.name: RetentionHold.LEGAL_HOLD}, [only_crm.name])
     backups.let_go()
     backups.hold("shop/elsewhere", name="le-2")
     assert both.scan().purged == [dump.name]
@@ -612,7 +616,7 @@ def test_a_hold_of_which_nobody_may_be_told_keeps_as_well_and_says_nothing(backu
     backups.hold(secretly=True)
     backups.true = EXPIRY + DAY
     done = nightly.scan()
-    assert (done.plan.held, done.purged) == ({dump.name: Keeps.UNSAID}, [])
+    assert (done.plan.held, done.purged) == ({dump.name: RetentionHold.UNSAID}, [])
     told = standing_of_snapshot(
         nightly.record(dump), Period(6, 0), now=backups.true, held=done.plan.held[dump.name]
     )
@@ -663,10 +667,10 @@ def test_a_hold_of_a_store_keeps_its_snapshots_in_every_source_that_holds_it(bac
     backups.hold(SITE, name="le-3", secretly=True)
     held = [list(one.scan().plan.held.values()) for one in sources]
     backups.let_go("le-3")
-    assert held == [[Keeps.LEGAL_HOLD], [Keeps.LEGAL_HOLD], [Keeps.UNSAID]]
+    assert held == [[RetentionHold.LEGAL_HOLD], [RetentionHold.LEGAL_HOLD], [RetentionHold.UNSAID]]
     backups.let_go()
     assert [len(one.scan().purged) for one in sources] == [1, 0, 0]
-    assert list(sources[1].scan().plan.held.values()) == [Keeps.UNSAID]
+    assert list(sources[1].scan().plan.held.values()) == [RetentionHold.UNSAID]
     backups.let_go("le-2")
     assert [len(one.scan().purged) for one in sources] == [0, 1, 1]
 
@@ -679,7 +683,7 @@ def test_a_hold_outlives_the_loss_of_the_process_and_what_it_kept_goes_once_it_e
     backups.hold()
     backups.true = EXPIRY + DAY
     backups.restart()
-    assert nightly.scan().plan.held == {dump.name: Keeps.LEGAL_HOLD}
+    assert nightly.scan().plan.held == {dump.name: RetentionHold.LEGAL_HOLD}
     assert nightly.names == [dump.name]
     backups.let_go()
     assert nightly.scan().purged == [dump.name]
@@ -740,7 +744,7 @@ def test_a_clock_that_jumps_by_a_year_between_two_scans_and_comes_back_deletes_n
     backups.wrong, backups.server_wrong = wrong, server_wrong
     dumps.append(nightly.dump(backups.true))
     done = nightly.scan(declared=[Declared(dumps[0].name, NIGHT + DAY)])
-    assert (done.plan.waits, done.purged, len(nightly.names)) == (Waits.CLOCKS_DISAGREE, [], 2)
+    assert (done.plan.waits, done.purged, len(nightly.names)) == (PruneBlock.CLOCKS_DISAGREE, [], 2)
     assert list(backups.known_again(nightly)) == [dumps[0].name]
     backups.true += HOUR
     backups.wrong = backups.server_wrong = timedelta(0)
@@ -834,7 +838,7 @@ def test_without_a_second_clock_nothing_goes(backups: Backups, nightly: Source) 
     backups.true = EXPIRY
     backups.server_tells = False
     done = nightly.scan()
-    assert (done.plan.waits, len(nightly.names)) == (Waits.CLOCKS_DISAGREE, 1)
+    assert (done.plan.waits, len(nightly.names)) == (PruneBlock.CLOCKS_DISAGREE, 1)
     assert "no second clock" in done.plan.message
 
 

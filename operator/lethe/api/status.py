@@ -194,7 +194,7 @@ def snapshot_status(
     }
 
 
-def stranger_status(standing: Standing, *, generation: int, since: datetime) -> dict[str, Any]:
+def unowned_status(standing: Standing, *, generation: int, since: datetime) -> dict[str, Any]:
     """Return the status of a BackupSnapshot that Lethe knows nothing of; for a merge patch."""
     return {
         "state": standing.state,

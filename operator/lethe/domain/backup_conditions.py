@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
 from lethe.domain.periods import Period, instant
-from lethe.domain.pruning import Keeps, Waits
+from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -30,7 +30,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     retention: Period,
     *,
     now: datetime,
-    held: Keeps | None = None,
+    held: RetentionHold | None = None,
     difficulty: Difficulty | None = None,
 ) -> Standing:
     """Say where a BackupSnapshot stands. `now` only tells whether it is overdue."""
@@ -57,7 +57,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
             ),
         )
     not_due = Condition("Purged", FALSE, "NotDue", f"not before {instant(expires)}", record.first_seen_at)
-    if held is Keeps.UNSAID:
+    if held is RetentionHold.UNSAID:
         message = f"its time was over at {instant(expires)}; it is looked at with every scan"
         return Standing(
             SnapshotState.PRESENT,
@@ -70,7 +70,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     if held is not None:
         message = (
             "a legal hold keeps it"
-            if held is Keeps.LEGAL_HOLD
+            if held is RetentionHold.LEGAL_HOLD
             else f"its time was over at {instant(expires)}, and it is the only snapshot left; take a newer "
             "one, or set spec.lastSnapshot of the BackupSource to Prune"
         )
@@ -130,7 +130,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     )
 
 
-def standing_of_stranger(reason: str, message: str) -> Standing:
+def standing_of_unowned(reason: str, message: str) -> Standing:
     """Say where a BackupSnapshot stands that somebody has applied and that is none Lethe knows of."""
     return Standing(
         SnapshotState.MISSING,
@@ -155,7 +155,7 @@ class SourceSight:
     trouble: tuple[str, str] | None = None
     too_long: bool = False
     unparsable: Sequence[str] = ()
-    waits: Waits | None = None
+    waits: PruneBlock | None = None
     waits_message: str = ""
     difficulties: Sequence[Difficulty] = ()
     held_last: bool = False

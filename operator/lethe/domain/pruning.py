@@ -12,7 +12,7 @@ from lethe.domain.periods import Period
 from lethe.domain.snapshots import SnapshotRecord
 
 
-class Keeps(StrEnum):
+class RetentionHold(StrEnum):
     """Why a snapshot is kept although its time is over."""
 
     LEGAL_HOLD = "LegalHold"
@@ -21,7 +21,7 @@ class Keeps(StrEnum):
     LAST_SNAPSHOT = "LastSnapshot"
 
 
-class Waits(StrEnum):
+class PruneBlock(StrEnum):
     """Why nothing is pruned in a source."""
 
     SUSPENDED = "Suspended"
@@ -50,16 +50,16 @@ class PruneRules:
 class PrunePlan:
     """What is to be done about a source's snapshots now.
 
-    `go` are to be deleted and proven gone, `due` counts those of them for whose deletion nobody has stood
-    in yet: neither the limit nor a person let them go in an earlier run. `held` are
+    `to_delete` are to be deleted and proven gone, `due` counts those of them for whose deletion nobody has
+    stood in yet: neither the limit nor a person let them go in an earlier run. `held` are
     past their time and kept for a reason. `waits` says why nothing goes although something is due.
     `next` is the snapshot that goes next, with the moment.
     """
 
-    go: tuple[SnapshotRecord, ...] = ()
+    to_delete: tuple[SnapshotRecord, ...] = ()
     due: int = 0
-    held: Mapping[str, Keeps] = field(default_factory=dict)
-    waits: Waits | None = None
+    held: Mapping[str, RetentionHold] = field(default_factory=dict)
+    waits: PruneBlock | None = None
     message: str = ""
     next: tuple[SnapshotRecord, datetime] | None = None
 
@@ -69,7 +69,7 @@ def prune_plan(
     rules: PruneRules,
     *,
     now: datetime,
-    held_stores: Mapping[str, Keeps] | None = None,
+    held_stores: Mapping[str, RetentionHold] | None = None,
     clocks_disagree: str | None = None,
 ) -> PrunePlan:
     """Decide what is pruned. `held_stores` are under a legal hold of some kind: no snapshot of theirs dies.
@@ -83,35 +83,37 @@ def prune_plan(
     live.sort(key=lambda snapshot: (expiry[snapshot.ref], snapshot.ref))
     standing = [snapshot for snapshot in live if snapshot.present and snapshot.deleted_at is None]
     newest = max(standing, key=lambda one: (one.latest, one.taken_at, one.ref), default=None)
-    held: dict[str, Keeps] = {}
-    go: list[SnapshotRecord] = []
+    held: dict[str, RetentionHold] = {}
+    to_delete: list[SnapshotRecord] = []
     upcoming: tuple[SnapshotRecord, datetime] | None = None
     for snapshot in live:
         kept = {held_stores[store] for store in snapshot.stores if store in held_stores}
         if expiry[snapshot.ref] > now:
-            if Keeps.LEGAL_HOLD not in kept:  # one that is kept in secret is announced like any other
+            if RetentionHold.LEGAL_HOLD not in kept:  # one that is kept in secret is announced like any other
                 upcoming = upcoming or (snapshot, expiry[snapshot.ref])
         elif kept:
-            held[snapshot.ref] = Keeps.LEGAL_HOLD if Keeps.LEGAL_HOLD in kept else Keeps.UNSAID
+            held[snapshot.ref] = (
+                RetentionHold.LEGAL_HOLD if RetentionHold.LEGAL_HOLD in kept else RetentionHold.UNSAID
+            )
         elif rules.hold_last and newest is not None and snapshot.ref == newest.ref:
-            held[snapshot.ref] = Keeps.LAST_SNAPSHOT
+            held[snapshot.ref] = RetentionHold.LAST_SNAPSHOT
         else:
-            go.append(snapshot)
-    due = sum(1 for snapshot in go if snapshot.present and snapshot.intended_at is None)
-    first = (go[0], expiry[go[0].ref]) if go else upcoming
+            to_delete.append(snapshot)
+    due = sum(1 for snapshot in to_delete if snapshot.present and snapshot.intended_at is None)
+    first = (to_delete[0], expiry[to_delete[0].ref]) if to_delete else upcoming
     waits = _what_waits(rules, due, clocks_disagree)
-    if waits is not None and (go or waits[0] is not Waits.AWAITING_CONFIRMATION):
+    if waits is not None and (to_delete or waits[0] is not PruneBlock.AWAITING_CONFIRMATION):
         return PrunePlan((), due, held, *waits, first)
-    return PrunePlan(tuple(go), due, held, None, "", first)
+    return PrunePlan(tuple(to_delete), due, held, None, "", first)
 
 
-def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tuple[Waits, str] | None:
+def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tuple[PruneBlock, str] | None:
     if rules.too_long:
-        return Waits.RETENTION_TOO_LONG, "spec.retention is longer than LETHE_RETENTION allows"
+        return PruneBlock.RETENTION_TOO_LONG, "spec.retention is longer than LETHE_RETENTION allows"
     if rules.suspended:
-        return Waits.SUSPENDED, f"spec.suspend is set; {due} would go"
+        return PruneBlock.SUSPENDED, f"spec.suspend is set; {due} would go"
     if clocks_disagree is not None:
-        return Waits.CLOCKS_DISAGREE, f"nothing is pruned: {clocks_disagree}"
+        return PruneBlock.CLOCKS_DISAGREE, f"nothing is pruned: {clocks_disagree}"
     if due > max(rules.most_per_run, rules.confirmed or 0):
         # A value that was used up once is used up for ever: the next one covers as many.
         wanted = next(count for count in itertools.count(due) if count not in rules.used_confirmations)
@@ -119,5 +121,5 @@ def _what_waits(rules: PruneRules, due: int, clocks_disagree: str | None) -> tup
             f"{due} snapshots are due at once, and spec.maxPrunesPerRun is {rules.most_per_run}; if that is "
             f"right, set spec.confirmPrunes to {wanted}"
         )
-        return Waits.AWAITING_CONFIRMATION, message
+        return PruneBlock.AWAITING_CONFIRMATION, message
     return None

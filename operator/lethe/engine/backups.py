@@ -229,9 +229,9 @@ class Backups:
         if guard.known is not None:
             return
         wanted, secret = self._connect.secret_name(guard.source), None
-        twin = self._twin_of(guard)
-        if twin is not None:
-            message = f"BackupSource {twin} lists the same place by the same names"
+        duplicate = self._duplicate_of(guard)
+        if duplicate is not None:
+            message = f"BackupSource {duplicate} lists the same place by the same names"
             guard.trouble = ("DuplicateSource", f"{message}; name all stores in that one, and remove this")
             return
         if wanted is not None:
@@ -251,15 +251,15 @@ class Backups:
             return
         guard.known = KnownSource(guard.description, backend)
 
-    def _twin_of(self, guard: SourceGuard) -> str | None:
+    def _duplicate_of(self, guard: SourceGuard) -> str | None:
         """Return the older source that lists the very same: two would each take the other for a stranger."""
         mine = _location(guard)
-        twins = [
+        duplicates = [
             other
             for other in self._world.sources.values()
             if other is not guard and _location(other) == mine and _age(other) < _age(guard)
         ]
-        return min((twin.name for twin in twins), default=None)
+        return min((duplicate.name for duplicate in duplicates), default=None)
 
     def _disconnect(self, guard: SourceGuard) -> None:
         """Give a backend back; one that hangs is left alone."""

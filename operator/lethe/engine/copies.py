@@ -10,7 +10,7 @@ from datetime import datetime
 
 from lethe.api.status import replacing, request_status
 from lethe.domain.conditions import BackupsSight, standing_of_request
-from lethe.domain.pruning import Keeps
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
 from lethe.engine.metrics import Metrics
@@ -122,7 +122,7 @@ class Copies:
             for name in asked
         )
         held = any(
-            source.scan is not None and not {*source.scan.plan.held.values()} <= {Keeps.UNSAID}
+            source.scan is not None and not {*source.scan.plan.held.values()} <= {RetentionHold.UNSAID}
             for name in asked
             for source in self._world.sources_of(name)
         )

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import snapshot_status, stranger_status
+from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
-from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot, standing_of_stranger
+from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot, standing_of_unowned
 from lethe.domain.conditions import Standing
 from lethe.domain.periods import Period, instant
-from lethe.domain.pruning import Keeps
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.engine.metrics import Metrics
 from lethe.engine.world import Place, SourceGuard, place_of
@@ -39,7 +39,7 @@ CALLS_AT_ONCE = 16
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-Basis = tuple[SnapshotRecord, str, Keeps | None, Deletion | None, bool, int]
+Basis = tuple[SnapshotRecord, str, RetentionHold | None, Deletion | None, bool, int]
 Objects = dict[Place, dict[str, list["SnapshotObject"]]]
 
 
@@ -175,8 +175,8 @@ class SnapshotObjects:
     async def _disown_one(
         self, source: Place, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
-        status = stranger_status(
-            standing_of_stranger(reason, message), generation=one.generation, since=one.taken_at
+        status = unowned_status(
+            standing_of_unowned(reason, message), generation=one.generation, since=one.taken_at
         )
         if _digest(status) != one.told:
             async with self._calls:

@@ -12,7 +12,7 @@ from datetime import datetime
 from lethe.api.status import differs, replacing, source_status
 from lethe.domain.backup_conditions import Difficulty, SourceSight, standing_of_source
 from lethe.domain.periods import Period, instant
-from lethe.domain.pruning import Keeps
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects, difficulty_of
@@ -105,8 +105,8 @@ class SourceReporting:
             waits=scan.plan.waits if scan else None,
             waits_message=scan.plan.message if scan else "",
             difficulties=self._difficulties(guard),
-            held_last=Keeps.LAST_SNAPSHOT in held,
-            held_legally=held.count(Keeps.LEGAL_HOLD),
+            held_last=RetentionHold.LAST_SNAPSHOT in held,
+            held_legally=held.count(RetentionHold.LEGAL_HOLD),
             next_told=told,
         )
 

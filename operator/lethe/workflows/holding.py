@@ -7,7 +7,7 @@ from datetime import datetime
 
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
-from lethe.domain.pruning import Keeps
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.tombstones import Tombstone
 from lethe.domain.trust import Hindrance, Obstacle
 from lethe.ports.keys import Keyring, record_digest
@@ -130,15 +130,15 @@ def held_hindrance(holds: tuple[LegalRecord, ...], now: datetime) -> Hindrance:
     )
 
 
-def stores_under_hold(ledger: Ledger, stores: Collection[str], now: datetime) -> Mapping[str, Keeps]:
+def stores_under_hold(ledger: Ledger, stores: Collection[str], now: datetime) -> Mapping[str, RetentionHold]:
     """Return in which of these stores (`namespace/name`) somebody is held: no snapshot of theirs may die."""
-    found: dict[str, Keeps] = {}
+    found: dict[str, RetentionHold] = {}
     for namespace in {store.partition("/")[0] for store in stores}:
         mine = [store for store in stores if store.startswith(f"{namespace}/")]
         for hold in _active(ledger, namespace):
             named = hold.hold.stores if hold.hold is not None else ()
-            keeps = Keeps.LEGAL_HOLD if may_be_said((hold,), now) else Keeps.UNSAID
+            keeps = RetentionHold.LEGAL_HOLD if may_be_said((hold,), now) else RetentionHold.UNSAID
             for store in mine:
-                if (not named or store in named) and found.get(store) is not Keeps.LEGAL_HOLD:
+                if (not named or store in named) and found.get(store) is not RetentionHold.LEGAL_HOLD:
                     found[store] = keeps
     return found

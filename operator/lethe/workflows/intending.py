@@ -128,18 +128,18 @@ def find_and_intend(
             seal[record.request] = _linked(identifiers[record.request], found)
 
     numbered, moves = _number(store, trusted, ledger, token)
-    wet = [intent for intent in numbered if not intent[0].accepted.dry_run]
-    facts += [Intended(record.request, store.name, tombstones) for record, tombstones in wet]
+    to_erase = [intent for intent in numbered if not intent[0].accepted.dry_run]
+    facts += [Intended(record.request, store.name, tombstones) for record, tombstones in to_erase]
     planned = _planned(store, [intent for intent in numbered if intent[0].accepted.dry_run])
     facts += planned
     result.settled |= {fact.request for fact in planned}
-    if store.is_primary and wet:
+    if store.is_primary and to_erase:
         # Who is to be told of a legal request later must still be reached once the address is cleared.
         kept, addresses = keep_addresses(store, ledger, [found for record, found in trusted], now=now)
         facts += kept
         seal |= addresses
     if facts:
-        ledger.append(facts, seal=seal, moves=moves if wet else ())
+        ledger.append(facts, seal=seal, moves=moves if to_erase else ())
 
 
 def _hindrance(

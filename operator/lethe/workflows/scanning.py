@@ -199,11 +199,11 @@ def scan(
 
     done.plan = decide()
     done.changed |= _intend(source, ledger, done.plan, rules, now)
-    for some in portions(done.plan.go, AT_ONCE):
+    for some in portions(done.plan.to_delete, AT_ONCE):
         _see_that_somebody_waits(source)
         held = stores_under_hold(ledger, source.stores, moment).keys()  # a hold may have come since
         _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
-    done.next = decide().next if done.plan.go else done.plan.next
+    done.next = decide().next if done.plan.to_delete else done.plan.next
     return done
 
 
@@ -326,11 +326,11 @@ def _intend(
 
     So a crash leaves neither a consent that can be used twice nor a part of what it was given for.
     """
-    intended = [snapshot.ref for snapshot in plan.go if snapshot.intended_at is None]
+    intended = [snapshot.ref for snapshot in plan.to_delete if snapshot.intended_at is None]
     facts: list[Fact] = [
         PruneIntended(source.name, now(), tuple(some)) for some in portions(intended, IN_ONE_FACT)
     ]
-    if plan.go and plan.due > rules.most_per_run and rules.confirmed is not None:
+    if plan.to_delete and plan.due > rules.most_per_run and rules.confirmed is not None:
         facts.append(PrunesConfirmed(source.name, now(), rules.confirmed))
     if facts:
         _append(source, ledger, facts)
