@@ -23,7 +23,7 @@ from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import CopiesLeft
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"]
@@ -51,27 +51,27 @@ def _record(outcome: Outcome | None) -> RequestRecord:
 
 
 def test_every_obstacle_has_its_gravity_and_its_condition() -> None:
-    for obstacle in Obstacle:
-        hindrance = Hindrance(obstacle, "why")
-        assert gravest([hindrance, Hindrance(Obstacle.ERASING, "x")]) is not None
+    for reason in BlockReason:
+        blocker = Blocker(reason, "why")
+        assert gravest([blocker, Blocker(BlockReason.ERASING, "x")]) is not None
         for record in (None, _record(None)):
-            standing = standing_of_request(record, [hindrance], now=NOW)
+            standing = standing_of_request(record, [blocker], now=NOW)
             seen = _is_sound(standing)
-            if obstacle is Obstacle.PENDING:  # what may not be said looks as if nothing hindered
+            if reason is BlockReason.PENDING:  # what may not be said looks as if nothing hindered
                 assert standing == standing_of_request(record, [], now=NOW)
             else:
-                assert standing.ready.reason == obstacle.value
+                assert standing.ready.reason == reason.value
             assert (seen["Ready"], seen["Erased"], seen["Purged"]) == ("False", "False", "False")
     assert gravest([]) is None
 
 
-@given(st.lists(st.sampled_from(Obstacle), max_size=5), st.sampled_from([None, *Outcome]), st.booleans())
+@given(st.lists(st.sampled_from(BlockReason), max_size=5), st.sampled_from([None, *Outcome]), st.booleans())
 def test_a_request_is_never_shown_as_erased_unless_the_ledger_says_so(
-    obstacles: list[Obstacle], outcome: Outcome | None, without_backups: bool
+    obstacles: list[BlockReason], outcome: Outcome | None, without_backups: bool
 ) -> None:
-    hindrances = [Hindrance(one, "why") for one in obstacles]
+    blockers = [Blocker(one, "why") for one in obstacles]
     backups = BackupsSight(without_backups=without_backups)
-    seen = _is_sound(standing_of_request(_record(outcome), hindrances, backups=backups, now=NOW))
+    seen = _is_sound(standing_of_request(_record(outcome), blockers, backups=backups, now=NOW))
     assert (seen["Erased"] == "True") is (outcome is Outcome.ERASED)
     assert (seen["Purged"] == "True") is (outcome is Outcome.ERASED and without_backups)
 

@@ -31,7 +31,7 @@ from lethe.domain.legal_facts import (
     SubjectResolved,
 )
 from lethe.domain.requests import IllegalTransition
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 REGISTERED = LegalRegistered(
@@ -62,10 +62,10 @@ def record(*facts: LegalFact, registered: LegalRegistered = REGISTERED) -> Legal
 
 
 def shown(
-    known: LegalRecord | None, *, at: datetime = NOW, hindrance: Hindrance | None = None, **more: Any
+    known: LegalRecord | None, *, at: datetime = NOW, blocker: Blocker | None = None, **more: Any
 ) -> dict[str, Condition]:
     """Return the conditions of what is known, by type."""
-    sight = LegalSight(known, notice_of(known, at) if known else None, hindrance, **more)
+    sight = LegalSight(known, notice_of(known, at) if known else None, blocker, **more)
     conditions = standing_of_legal(sight).conditions
     assert len({one.type for one in conditions}) == len(conditions), "each type once"
     return {one.type: one for one in conditions}
@@ -75,14 +75,14 @@ def said(condition: Condition) -> tuple[str, str]:
     return str(condition.status), condition.reason
 
 
-REUSED = Hindrance(Obstacle.NAME_REUSED, "another spec")
-MISSING = Hindrance(Obstacle.SECRET_MISSING, "Secret le-1 is missing")
+REUSED = Blocker(BlockReason.NAME_REUSED, "another spec")
+MISSING = Blocker(BlockReason.SECRET_MISSING, "Secret le-1 is missing")
 
 # What is known; Ready, and whether it is Stalled, Reconciling or at rest.
 READY: dict[str, tuple[LegalRecord | None, dict[str, object], str, str, str | None]] = {
     "not seen yet": (None, {}, "False", "Pending", "Reconciling"),
-    "its Secret is not there": (None, {"hindrance": MISSING}, "False", "SecretMissing", "Reconciling"),
-    "its name means something else": (record(), {"hindrance": REUSED}, "False", "NameReused", "Stalled"),
+    "its Secret is not there": (None, {"blocker": MISSING}, "False", "SecretMissing", "Reconciling"),
+    "its name means something else": (record(), {"blocker": REUSED}, "False", "NameReused", "Stalled"),
     "told": (record(decided(), KNOWN, *told()), {}, "True", "Registered", None),
     "the notice is scheduled": (record(GAG, decided(), KNOWN), {}, "True", "Registered", None),
     "about to be told": (record(decided(), KNOWN), {}, "False", "NoticePending", "Reconciling"),
@@ -125,7 +125,7 @@ READY: dict[str, tuple[LegalRecord | None, dict[str, object], str, str, str | No
     ),
     "its Secret can't be deleted": (
         record(decided(), KNOWN, *told()),
-        {"hindrance": MISSING},
+        {"blocker": MISSING},
         "False",
         "SecretMissing",
         "Reconciling",
@@ -161,7 +161,7 @@ def test_ready(
 
 def test_of_a_request_whose_name_was_another_s_nothing_of_the_other_is_shown() -> None:
     other = record(decided(), KNOWN, *told(), HoldPlaced("le", NOW))
-    conditions = shown(other, hindrance=REUSED)
+    conditions = shown(other, blocker=REUSED)
     for kind in ("Decided", "UserInformed", "Holding"):
         assert said(conditions[kind]) == ("Unknown", "Pending")
 
@@ -270,13 +270,13 @@ WORDS = st.none() | st.just("why")
 
 @given(
     facts=st.lists(FACTS, max_size=10),
-    hindrance=HINDRANCES,
+    blocker=HINDRANCES,
     later=st.integers(0, 200),
     problems=st.tuples(WORDS, WORDS, WORDS),
 )
 def test_whatever_is_known_a_request_is_never_stalled_and_worked_on_at_once(
     facts: list[LegalFact],
-    hindrance: Hindrance | None,
+    blocker: Blocker | None,
     later: int,
     problems: tuple[str | None, str | None, str | None],
 ) -> None:
@@ -288,7 +288,7 @@ def test_whatever_is_known_a_request_is_never_stalled_and_worked_on_at_once(
             continue
     document, waits, answer = problems
     at = NOW + timedelta(days=later)
-    sight = LegalSight(known, notice_of(known, at), hindrance, document, waits, answer)
+    sight = LegalSight(known, notice_of(known, at), blocker, document, waits, answer)
     conditions = {one.type: one for one in standing_of_legal(sight).conditions}
     progress = {"Stalled", "Reconciling"} & conditions.keys()
     assert len(progress) <= 1

@@ -22,11 +22,11 @@ from lethe.domain.tombstones import (
 )
 from lethe.domain.trust import (
     EARLIER_ERASURE,
-    Obstacle,
+    BlockReason,
     RecordTrait,
+    blocker_of_found,
+    blocker_of_key,
     ending_of,
-    hindrance_of_found,
-    hindrance_of_key,
 )
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -56,25 +56,25 @@ def test_a_key_waits_for_a_person_where_a_restore_may_have_given_it_out_again(
     key: str | None, episodes: list[RestoreEpisode], waits: bool
 ) -> None:
     for table in ("users", "public.users"):
-        hindrance = hindrance_of_key(key, NOW, episodes, table=table, confirmed=())
-        assert (hindrance is not None) is waits
-        if hindrance is not None:
-            assert hindrance.obstacle is Obstacle.KEY_ABOVE_RESTORE
-        assert hindrance_of_key(key, NOW, episodes, table=table, confirmed=["KeyAboveRestore"]) is None
+        blocker = blocker_of_key(key, NOW, episodes, table=table, confirmed=())
+        assert (blocker is not None) is waits
+        if blocker is not None:
+            assert blocker.reason is BlockReason.KEY_ABOVE_RESTORE
+        assert blocker_of_key(key, NOW, episodes, table=table, confirmed=["KeyAboveRestore"]) is None
 
 
 def test_more_records_than_one_person_has_stop_and_so_does_one_that_is_shared() -> None:
     many = [RecordTrait("users", str(n), shared=False) for n in range(6)]
-    stopped = hindrance_of_found(many, max_records=5, confirmed=(), store="site")
+    stopped = blocker_of_found(many, max_records=5, confirmed=(), store="site")
     assert stopped is not None
-    assert stopped.obstacle is Obstacle.FIND_UNTRUSTED
-    assert hindrance_of_found(many, max_records=5, confirmed=["TooManyRecords"], store="site") is None
-    assert hindrance_of_found(many[:5], max_records=5, confirmed=(), store="site") is None
+    assert stopped.reason is BlockReason.FIND_UNTRUSTED
+    assert blocker_of_found(many, max_records=5, confirmed=["TooManyRecords"], store="site") is None
+    assert blocker_of_found(many[:5], max_records=5, confirmed=(), store="site") is None
     shared = [RecordTrait("party", "7", shared=True)]
-    stopped = hindrance_of_found(shared, max_records=5, confirmed=["TooManyRecords"], store="crm")
+    stopped = blocker_of_found(shared, max_records=5, confirmed=["TooManyRecords"], store="crm")
     assert stopped is not None
-    assert stopped.obstacle is Obstacle.SHARED_RECORD
-    assert hindrance_of_found(shared, max_records=5, confirmed=["SharedRecord"], store="crm") is None
+    assert stopped.reason is BlockReason.SHARED_RECORD
+    assert blocker_of_found(shared, max_records=5, confirmed=["SharedRecord"], store="crm") is None
 
 
 STATES = st.sampled_from(StoreState)
@@ -95,7 +95,7 @@ def test_nothing_is_called_erased_before_every_store_has_settled_and_somebody_wa
         assert has_primary
         assert confirmed or StoreState.VERIFIED in states.values()
     elif settled:
-        assert ending.hindrance is not None
+        assert ending.blocker is not None
     else:
         assert ending.waits_for
 

@@ -54,7 +54,7 @@ from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from tests.e2e.company import SUBJECTS
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -190,40 +190,40 @@ ACCEPTED = RequestRecord(
     digest=DIGEST,
 )
 SETTLED = replace(ACCEPTED, stores={"ns/site": StoreProgress(StoreState.VERIFIED, {"users": 1}, NOW)})
-OBSTACLES: Mapping[Obstacle, Verdict] = {
-    Obstacle.PENDING: WORKS,
-    Obstacle.ERASING: WORKS,
-    Obstacle.STORE_UNREACHABLE: WORKS,
-    Obstacle.SECRET_MISSING: WORKS,
-    Obstacle.HELD: ASKS,
-    Obstacle.NOTHING_FOUND: ASKS,
-    Obstacle.FIND_UNTRUSTED: ASKS,
-    Obstacle.SHARED_RECORD: ASKS,
-    Obstacle.KEY_ABOVE_RESTORE: ASKS,
-    Obstacle.VALUE_REFUSED: STUCK,
-    Obstacle.NAME_REUSED: STUCK,
+OBSTACLES: Mapping[BlockReason, Verdict] = {
+    BlockReason.PENDING: WORKS,
+    BlockReason.ERASING: WORKS,
+    BlockReason.STORE_UNREACHABLE: WORKS,
+    BlockReason.SECRET_MISSING: WORKS,
+    BlockReason.HELD: ASKS,
+    BlockReason.NOTHING_FOUND: ASKS,
+    BlockReason.FIND_UNTRUSTED: ASKS,
+    BlockReason.SHARED_RECORD: ASKS,
+    BlockReason.KEY_ABOVE_RESTORE: ASKS,
+    BlockReason.VALUE_REFUSED: STUCK,
+    BlockReason.NAME_REUSED: STUCK,
 }
 
 
 def _requests() -> Iterator[State]:
     def status(
-        record: RequestRecord | None, hindrances: Mapping[str, Hindrance], backups: BackupsSight
+        record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsSight
     ) -> dict[str, Any]:
-        standing = standing_of_request(record, tuple(hindrances.values()), backups=backups, now=NOW)
-        return request_status(record, standing, hindrances, {}, {}, generation=GENERATION, now=NOW)
+        standing = standing_of_request(record, tuple(blockers.values()), backups=backups, now=NOW)
+        return request_status(record, standing, blockers, {}, {}, generation=GENERATION, now=NOW)
 
     none = BackupsSight()
-    for obstacle, verdict in OBSTACLES.items():
-        hindrances = {"ns/site": Hindrance(obstacle, "why")}
+    for reason, verdict in OBSTACLES.items():
+        blockers = {"ns/site": Blocker(reason, "why")}
         for record, label, flux in ((None, "before it is accepted", None), (ACCEPTED, "accepted", "Current")):
             yield State(
                 "deletionrequests",
-                f"{obstacle} {label}",
-                obstacle.value,
-                status(record, hindrances, none),
+                f"{reason} {label}",
+                reason.value,
+                status(record, blockers, none),
                 verdict,
                 flux=None if verdict is STUCK else flux,
-                told="" if obstacle is Obstacle.PENDING else "why",  # what hinders it may not be said
+                told="" if reason is BlockReason.PENDING else "why",  # what hinders it may not be said
             )
     erased = replace(SETTLED, outcome=Outcome.ERASED, completed_at=NOW)
     planned = replace(SETTLED, outcome=Outcome.PLANNED, completed_at=NOW)
@@ -372,8 +372,8 @@ def _legal() -> Iterator[State]:
     decided = LegalDecided("le", NOW, LegalOutcome.REJECTED, "NoCourtOrder")
     review = LegalDecided("le", NOW, LegalOutcome.AWAITING_REVIEW, "CourtOrder")
     gag = NonDisclosureOrdered("le", NOW, "18 U.S.C. 2705(b)", date(2027, 2, 20), "America/New_York")
-    reused = Hindrance(Obstacle.NAME_REUSED, "why")
-    missing = Hindrance(Obstacle.SECRET_MISSING, "why")
+    reused = Blocker(BlockReason.NAME_REUSED, "why")
+    missing = Blocker(BlockReason.SECRET_MISSING, "why")
 
     def letter(*, delivered: bool) -> tuple[LegalFact, ...]:
         return (
@@ -403,8 +403,8 @@ def _legal() -> Iterator[State]:
 
     sent, refused = letter(delivered=True), letter(delivered=False)
     yield state("not registered", "Pending", WORKS, seen=False, told="not registered yet")
-    yield state("its Secret is missing", "SecretMissing", WORKS, seen=False, hindrance=missing)
-    yield state("name reused", "NameReused", STUCK, seen=False, hindrance=reused)
+    yield state("its Secret is missing", "SecretMissing", WORKS, seen=False, blocker=missing)
+    yield state("name reused", "NameReused", STUCK, seen=False, blocker=reused)
     yield state("told", "Registered", DONE, known, decided, *sent, told="the user was told")
     yield state("under a gag", "Registered", DONE, gag, known, decided, told="told at 2027-02-21")
     yield state("in review", "Registered", DONE, gag, known, review, told="told at 2027-02-21")

@@ -146,7 +146,7 @@ class Court:
         company = self.company
         taken = take_down([order], company.real_ledger, company.keyring, now=company.now)[order.place]
         assert taken.record is not None
-        assert taken.hindrance is None
+        assert taken.blocker is None
         return taken.record
 
     def lift(self, name: str = "le-1") -> None:

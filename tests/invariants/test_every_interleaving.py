@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import RequestRecord
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company, Snapshot
 from tests.servers import PostgresServer
 
@@ -253,9 +253,9 @@ class Interleaving(RuleBasedStateMachine):
                 company.decide(key, decision, table=table)
         for person, names in self.asked.items():
             for name in names:
-                hindrance = company.store.hindrances.get(f"uid-{name}")
+                blocker = company.store.blockers.get(f"uid-{name}")
                 asked_for = company.orders[name].subject_id
-                doubtful = hindrance is not None and hindrance.obstacle is Obstacle.KEY_ABOVE_RESTORE
+                doubtful = blocker is not None and blocker.reason is BlockReason.KEY_ABOVE_RESTORE
                 if doubtful and person in self.rows and str(self.rows[person]["id"]) == asked_for:
                     company.apply(name, "KeyAboveRestore")
 

@@ -13,7 +13,7 @@ from lethe.domain.conditions import standing_of_request
 from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import StoreState
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.workflows import watching
 from lethe.workflows.guarded import LONGEST_PAUSE
 from lethe.workflows.reaching import reach
@@ -326,8 +326,8 @@ def test_an_intent_by_an_old_address_is_not_carried_out_where_the_key_tells_that
     court.hold("le-2", key=company.key_of(bob))
     court.visits(2)
     assert not crm.is_cleared(ada)
-    hindrance = crm.store.hindrances["uid-ada"]
-    assert hindrance.obstacle is Obstacle.PENDING, "that somebody else is held openly does not show it"
+    blocker = crm.store.blockers["uid-ada"]
+    assert blocker.reason is BlockReason.PENDING, "that somebody else is held openly does not show it"
 
 
 # The end of a hold
@@ -351,8 +351,8 @@ def test_what_waited_for_a_hold_is_erased_at_once_when_it_ends(
     for _ in range(15):
         company.now += LONGEST_PAUSE
         company.visit()
-    hindrance = company.store.hindrances["uid-ada"]
-    assert hindrance.obstacle is (Obstacle.PENDING if secretly else Obstacle.HELD)
+    blocker = company.store.blockers["uid-ada"]
+    assert blocker.reason is (BlockReason.PENDING if secretly else BlockReason.HELD)
     waits_until, _ = company.store.not_before["uid-ada"]
     assert waits_until > company.now + LONGEST_PAUSE / 2
     assert court.end_what_is_over() == []
@@ -575,8 +575,8 @@ def test_a_secret_hold_makes_a_request_look_like_one_that_has_just_not_been_carr
     def shown(name: str) -> tuple[object, ...]:
         record = company.record(name)
         stores = (company.store, *company.other_stores)
-        hindrances = [one.hindrances[record.request] for one in stores if record.request in one.hindrances]
-        standing = standing_of_request(record, hindrances, now=company.now)
+        blockers = [one.blockers[record.request] for one in stores if record.request in one.blockers]
+        standing = standing_of_request(record, blockers, now=company.now)
         progress = {store: one.state for store, one in record.stores.items()}
         return standing.state, tuple(replace(one, since=None) for one in standing.conditions), progress
 
@@ -588,7 +588,7 @@ def test_a_secret_hold_makes_a_request_look_like_one_that_has_just_not_been_carr
     court.visits(3)
     assert not company.is_cleared(town.ada)
     assert shown("ada") == ordinary
-    assert "hold" not in str(company.store.hindrances["uid-ada"]).lower()
+    assert "hold" not in str(company.store.blockers["uid-ada"]).lower()
     company.request("bob", key=company.key_of(town.bob))
     court.hold("le-2", key=company.key_of(town.bob))
     court.visits()
@@ -606,16 +606,16 @@ def test_a_secret_hold_that_comes_after_the_intent_looks_like_an_erasure_that_go
     ordinary = standing_of_request(company.record("ada"), [], now=company.now)
     court.hold(key=company.key_of(ada), secretly=True)
     company.visit()
-    hindrance = company.store.hindrances["uid-ada"]
-    assert standing_of_request(company.record("ada"), [hindrance], now=company.now) == ordinary
+    blocker = company.store.blockers["uid-ada"]
+    assert standing_of_request(company.record("ada"), [blocker], now=company.now) == ordinary
 
 
 @pytest.mark.parametrize(
-    ("days", "told", "obstacle"),
-    [(0, False, Obstacle.PENDING), (3, False, Obstacle.PENDING), (3, True, Obstacle.HELD)],
+    ("days", "told", "reason"),
+    [(0, False, BlockReason.PENDING), (3, False, BlockReason.PENDING), (3, True, BlockReason.HELD)],
 )
 def test_a_hold_shows_once_the_gag_has_lapsed_and_the_user_was_told(
-    company: Company, court: Court, days: int, told: bool, obstacle: Obstacle
+    company: Company, court: Court, days: int, told: bool, reason: BlockReason
 ) -> None:
     ada = company.sign_up(ADA)
     company.visit_until_safe()
@@ -630,7 +630,7 @@ def test_a_hold_shows_once_the_gag_has_lapsed_and_the_user_was_told(
         company.ledger.append([LetterSettled("legal-le-1", company.now, user, 1, delivered=True)])
     company.store.not_before.clear()
     company.visit()
-    assert company.store.hindrances["uid-ada"].obstacle is obstacle
+    assert company.store.blockers["uid-ada"].reason is reason
 
 
 # How who is still to be told is reached

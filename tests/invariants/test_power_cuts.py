@@ -87,9 +87,9 @@ def test_one_poisoned_request_of_many_does_not_stop_the_others(make_company: Mak
     for _ in range(3):
         company.visit()
     assert [company.erased(f"r{n}") for n in range(1, 9)] == [n != 3 for n in range(1, 9)]
-    hindrance = company.store.hindrances["uid-r3"]
-    assert (hindrance.obstacle.value, "stubborn" in hindrance.message) == ("ValueRefused", True)
-    assert "p3@" not in hindrance.message
+    blocker = company.store.blockers["uid-r3"]
+    assert (blocker.reason.value, "stubborn" in blocker.message) == ("ValueRefused", True)
+    assert "p3@" not in blocker.message
     assert not company.is_cleared(people[2])
     company.sql("ALTER TABLE users DROP CONSTRAINT stubborn")
     company.now += LONGEST_PAUSE

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.workflows.replaying import ReplayState
 from tests.invariants.company import STORE, Company, PowerCut
 from tests.invariants.conftest import MakeCompany
@@ -132,9 +132,9 @@ def test_another_database_behind_the_same_url_is_not_touched(
         assert episode.left_alone == 4
 
 
-def _hindrance(company: Company, name: str) -> Obstacle | None:
-    hindrance = company.store.hindrances.get(f"uid-{name}")
-    return hindrance.obstacle if hindrance else None
+def _blocker(company: Company, name: str) -> BlockReason | None:
+    blocker = company.store.blockers.get(f"uid-{name}")
+    return blocker.reason if blocker else None
 
 
 @pytest.mark.parametrize("way", ["volume", "new-database", "tables", "before-the-journal"])
@@ -157,7 +157,7 @@ def test_a_request_by_id_that_waited_while_the_key_changed_hands_waits_for_a_per
         company.visit()
     assert company.episode() is None
     assert company.row_of(y) == row, "she never asked"
-    assert _hindrance(company, "x") is Obstacle.KEY_ABOVE_RESTORE
+    assert _blocker(company, "x") is BlockReason.KEY_ABOVE_RESTORE
     company.apply("x", "KeyAboveRestore")
     company.visit_until_safe()
     assert company.is_cleared(y), "a person said that it is she"
@@ -179,7 +179,7 @@ def test_a_request_by_id_that_reached_the_ledger_only_after_the_restore_was_seen
     for _ in range(3):
         company.visit()
     assert not company.is_cleared(y)
-    assert _hindrance(company, "x") is Obstacle.KEY_ABOVE_RESTORE
+    assert _blocker(company, "x") is BlockReason.KEY_ABOVE_RESTORE
 
 
 def test_a_key_that_two_people_had_in_turn_is_in_doubt_after_a_restore_of_the_first_ones_time(
@@ -202,7 +202,7 @@ def test_a_key_that_two_people_had_in_turn_is_in_doubt_after_a_restore_of_the_fi
         company.visit()
     assert company.episode() is None
     assert company.row_of(x) == row, "she never asked"
-    assert _hindrance(company, "y") is Obstacle.KEY_ABOVE_RESTORE
+    assert _blocker(company, "y") is BlockReason.KEY_ABOVE_RESTORE
 
 
 def test_a_request_by_email_does_not_follow_a_linked_key_that_was_given_out_again(company: Company) -> None:
@@ -261,7 +261,7 @@ def test_a_store_that_is_linked_by_key_does_not_follow_a_key_that_was_given_out_
     company.prove(crm)
     company.serve(crm)
     assert crm_sql.run("SELECT name FROM contacts") == [("Y",)]
-    assert crm.hindrances["uid-x"].obstacle is Obstacle.KEY_ABOVE_RESTORE
+    assert crm.blockers["uid-x"].reason is BlockReason.KEY_ABOVE_RESTORE
     assert company.record("x").open
 
 

@@ -20,7 +20,7 @@ TRIAL = {
 }
 
 
-def hindrance() -> str | None:
+def blocker() -> str | None:
     """Return why no pod can run here; `None` if one ran."""
     reasons = obstacles()
     if reasons:
@@ -35,6 +35,6 @@ def hindrance() -> str | None:
 
 
 if __name__ == "__main__":
-    found = hindrance()
+    found = blocker()
     sys.stdout.write(f"{found or ''}\n")
     sys.exit(0 if found is None else NOT_HERE)

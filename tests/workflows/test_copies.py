@@ -670,10 +670,10 @@ def test_tombstones_end_thirty_days_after_the_last_copy_is_gone_and_leave_nothin
     assert not [one for one in (*texts, *digests) if one in opened]
 
     # With a Secret nobody can tell any more whether it names the same person: nothing is claimed of it.
-    assert [one.hindrance is None for one in tombs.apply()] == [True, False]
+    assert [one.blocker is None for one in tombs.apply()] == [True, False]
     tombs.orders[1] = replace(tombs.orders[1], identifier=None)
     again = tombs.apply()
-    assert [one.hindrance for one in again] == [None, None]
+    assert [one.blocker for one in again] == [None, None]
     records = [one.record for one in again]
     assert all(one is not None and one.shredded and one.purged_at == gone for one in records)
     assert backups.ledger.open_requests() == []

@@ -13,7 +13,7 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.periods import Period
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.workflows.intake import ErasureOrder, Intake, take_in
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -61,10 +61,10 @@ def test_without_its_secret_a_known_request_is_still_itself_and_an_unknown_one_i
     without = replace(BY_EMAIL, identifier=None)
     refused = desk.take(without)
     assert refused.record is None
-    assert refused.hindrance is not None
-    assert refused.hindrance.obstacle is Obstacle.SECRET_MISSING
+    assert refused.blocker is not None
+    assert refused.blocker.reason is BlockReason.SECRET_MISSING
     desk.take(BY_EMAIL)
-    assert desk.take(without).hindrance is None
+    assert desk.take(without).blocker is None
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ def test_a_name_that_comes_to_mean_something_else_is_refused_and_not_confirmed(
 ) -> None:
     desk.take(BY_EMAIL)
     refused = desk.take(replace(other, confirmed=("NothingFound",)))
-    assert refused.hindrance is not None
-    assert refused.hindrance.obstacle is Obstacle.NAME_REUSED
-    assert "eve" not in refused.hindrance.message
+    assert refused.blocker is not None
+    assert refused.blocker.reason is BlockReason.NAME_REUSED
+    assert "eve" not in refused.blocker.message
     assert refused.record is not None
     assert refused.record.confirmed == frozenset()
 
 
 def test_a_capital_letter_does_not_make_another_person(desk: Desk) -> None:
     desk.take(BY_EMAIL)
-    assert desk.take(replace(BY_EMAIL, identifier=email_identifier(" bob@X.example"))).hindrance is None
+    assert desk.take(replace(BY_EMAIL, identifier=email_identifier(" bob@X.example"))).blocker is None
 
 
 def test_nobody_asked_in_the_future(desk: Desk) -> None:

@@ -22,7 +22,7 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets
@@ -546,7 +546,7 @@ def test_a_lapsed_order_is_given_away_by_nothing_before_the_user_was_told(compan
     company.now += timedelta(days=60)
     company.request("x", key=company.key_of(x))
     company.visit()
-    assert company.store.hindrances["uid-x"].obstacle is Obstacle.PENDING
+    assert company.store.blockers["uid-x"].reason is BlockReason.PENDING
     assert stores_under_hold(company.real_ledger, [STORE], company.now) == {STORE: RetentionHold.UNSAID}
 
 

@@ -15,7 +15,7 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome, LetterIntended, LetterSettled
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.workflows.registering import (
     ITS_DAY_HAS_COME,
     REFUSED,
@@ -60,7 +60,7 @@ class Desk:
 
     def know(self, order: LegalOrder, now: datetime = NOW) -> LegalRecord:
         taken = self.take(order, now)
-        assert taken.hindrance is None
+        assert taken.blocker is None
         assert taken.record is not None
         return taken.record
 
@@ -99,9 +99,9 @@ def test_a_set_of_orders_is_one_entry_into_the_ledger_and_each_gets_its_own_answ
     taken = desk.take_all(DISCLOSURE, other, nobody)
     assert taken["shop", "le-1"].record is not None
     assert taken["shop", "le-2"].record is not None
-    hindrance = taken["shop", "le-3"].hindrance
-    assert hindrance is not None
-    assert hindrance.obstacle is Obstacle.SECRET_MISSING
+    blocker = taken["shop", "le-3"].blocker
+    assert blocker is not None
+    assert blocker.reason is BlockReason.SECRET_MISSING
     assert taken["shop", "le-3"].record is None
 
 
@@ -118,9 +118,9 @@ def test_a_name_that_comes_to_mean_something_else_is_refused_and_adds_nothing(
     refused = desk.take(
         replace(other, order=ORDER, gag=GAG, review="Comply", preservation=PreservationWanted())
     )
-    assert refused.hindrance is not None
-    assert refused.hindrance.obstacle is Obstacle.NAME_REUSED
-    assert "eve" not in refused.hindrance.message
+    assert refused.blocker is not None
+    assert refused.blocker.reason is BlockReason.NAME_REUSED
+    assert "eve" not in refused.blocker.message
     assert (refused.record, refused.news) == (known, ())
     assert desk.ledger.position() == position
 

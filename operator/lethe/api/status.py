@@ -13,7 +13,7 @@ from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 
 MAX_ENTRIES = 64
 MAX_NAMES = 16
@@ -48,7 +48,7 @@ def _rendered(
 def request_status(
     record: RequestRecord | None,
     standing: Standing,
-    hindrances: Mapping[str, Hindrance],
+    blockers: Mapping[str, Blocker],
     attempts: Mapping[str, int],
     previous: Mapping[str, Any],
     *,
@@ -56,7 +56,7 @@ def request_status(
     now: datetime,
     last_copy_gone_at: datetime | None = None,
 ) -> dict[str, Any]:
-    """Return the status of a DeletionRequest. `hindrances` and `attempts` are by store."""
+    """Return the status of a DeletionRequest. `blockers` and `attempts` are by store."""
     status: dict[str, Any] = {
         "state": standing.state,
         "observedGeneration": generation,
@@ -68,9 +68,9 @@ def request_status(
     status["dueAt"] = instant(record.accepted.due_at)
     if record.completed_at is not None and standing.state in ("Erased", "Purged"):
         status["erasedAt"] = instant(record.completed_at)
-    names = sorted({*record.stores, *hindrances})[:MAX_ENTRIES]
+    names = sorted({*record.stores, *blockers})[:MAX_ENTRIES]
     status["stores"] = [
-        _store_entry(record, name, hindrances.get(name), attempts.get(name, 0)) for name in names
+        _store_entry(record, name, blockers.get(name), attempts.get(name, 0)) for name in names
     ]
     if last_copy_gone_at is not None:
         status["backups"] = {"lastCopyGoneAt": instant(last_copy_gone_at)}
@@ -78,19 +78,17 @@ def request_status(
     return status
 
 
-_SHOWN_OBSTACLES: Mapping[Obstacle, str] = {
-    Obstacle.STORE_UNREACHABLE: "Unreachable",
-    Obstacle.VALUE_REFUSED: "Refused",
-    Obstacle.HELD: "Held",
-    Obstacle.FIND_UNTRUSTED: "Finding",
-    Obstacle.SHARED_RECORD: "Finding",
-    Obstacle.KEY_ABOVE_RESTORE: "Finding",
+_SHOWN_OBSTACLES: Mapping[BlockReason, str] = {
+    BlockReason.STORE_UNREACHABLE: "Unreachable",
+    BlockReason.VALUE_REFUSED: "Refused",
+    BlockReason.HELD: "Held",
+    BlockReason.FIND_UNTRUSTED: "Finding",
+    BlockReason.SHARED_RECORD: "Finding",
+    BlockReason.KEY_ABOVE_RESTORE: "Finding",
 }
 
 
-def _store_entry(
-    record: RequestRecord, name: str, hindrance: Hindrance | None, attempts: int
-) -> dict[str, Any]:
+def _store_entry(record: RequestRecord, name: str, blocker: Blocker | None, attempts: int) -> dict[str, Any]:
     progress = record.progress(name)
     shown = "Erasing" if progress.state is StoreState.INTENDED else progress.state.value
     entry: dict[str, Any] = {"name": name.rpartition("/")[2], "state": shown}
@@ -102,10 +100,10 @@ def _store_entry(
         if progress.proof is not None:
             entry["message"] = f"proof: {progress.proof}"
         return entry
-    if hindrance is not None and hindrance.obstacle is not Obstacle.PENDING:
-        entry["state"] = _SHOWN_OBSTACLES.get(hindrance.obstacle, shown)
-        entry["reason"] = hindrance.obstacle.value
-        entry["message"] = hindrance.message[:500]
+    if blocker is not None and blocker.reason is not BlockReason.PENDING:
+        entry["state"] = _SHOWN_OBSTACLES.get(blocker.reason, shown)
+        entry["reason"] = blocker.reason.value
+        entry["message"] = blocker.message[:500]
         entry["attempts"] = attempts
     return entry
 

@@ -12,7 +12,7 @@ from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import CopiesLeft
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 
 
 class ConditionStatus(StrEnum):
@@ -54,28 +54,33 @@ class Standing:
         return next(condition for condition in self.conditions if condition.type == "Ready")
 
 
-_STALLING = frozenset({Obstacle.VALUE_REFUSED, Obstacle.NAME_REUSED})
+_STALLING = frozenset({BlockReason.VALUE_REFUSED, BlockReason.NAME_REUSED})
 _ASKS_A_PERSON = frozenset(
-    {Obstacle.NOTHING_FOUND, Obstacle.FIND_UNTRUSTED, Obstacle.SHARED_RECORD, Obstacle.KEY_ABOVE_RESTORE}
+    {
+        BlockReason.NOTHING_FOUND,
+        BlockReason.FIND_UNTRUSTED,
+        BlockReason.SHARED_RECORD,
+        BlockReason.KEY_ABOVE_RESTORE,
+    }
 )
 _GRAVITY = (
-    Obstacle.NAME_REUSED,
-    Obstacle.SECRET_MISSING,
-    Obstacle.VALUE_REFUSED,
-    Obstacle.SHARED_RECORD,
-    Obstacle.KEY_ABOVE_RESTORE,
-    Obstacle.FIND_UNTRUSTED,
-    Obstacle.HELD,
-    Obstacle.NOTHING_FOUND,
-    Obstacle.STORE_UNREACHABLE,
-    Obstacle.PENDING,
-    Obstacle.ERASING,
+    BlockReason.NAME_REUSED,
+    BlockReason.SECRET_MISSING,
+    BlockReason.VALUE_REFUSED,
+    BlockReason.SHARED_RECORD,
+    BlockReason.KEY_ABOVE_RESTORE,
+    BlockReason.FIND_UNTRUSTED,
+    BlockReason.HELD,
+    BlockReason.NOTHING_FOUND,
+    BlockReason.STORE_UNREACHABLE,
+    BlockReason.PENDING,
+    BlockReason.ERASING,
 )
 
 
-def gravest(hindrances: Sequence[Hindrance]) -> Hindrance | None:
-    """Return what a person should hear first; `None` where nothing hinders."""
-    return min(hindrances, key=lambda hindrance: _GRAVITY.index(hindrance.obstacle), default=None)
+def gravest(blockers: Sequence[Blocker]) -> Blocker | None:
+    """Return what a person should hear first; `None` where nothing blocks."""
+    return min(blockers, key=lambda blocker: _GRAVITY.index(blocker.reason), default=None)
 
 
 def with_progress(ready: Condition, *, stalled: bool = False, working: bool = False) -> tuple[Condition, ...]:
@@ -105,7 +110,7 @@ class BackupsSight:
 
 def standing_of_request(
     record: RequestRecord | None,
-    hindrances: Sequence[Hindrance],
+    blockers: Sequence[Blocker],
     *,
     backups: BackupsSight = BackupsSight(),
     now: datetime,
@@ -126,46 +131,46 @@ def standing_of_request(
                 Condition("Purged", ConditionStatus.FALSE, "NotErased", "a dry run erases nothing", since),
             ),
         )
-    # Who is held in secret must look like everybody else: that hindrance is passed over.
-    sayable = [hindrance for hindrance in hindrances if hindrance.obstacle is not Obstacle.PENDING]
-    worst = gravest(sayable) or _unhindered(record)
-    stalled = worst.obstacle in _STALLING
-    ready = Condition("Ready", ConditionStatus.FALSE, worst.obstacle.value, worst.message)
-    working = not stalled and worst.obstacle not in (*_ASKS_A_PERSON, Obstacle.HELD)
+    # Who is held in secret must look like everybody else: that blocker is passed over.
+    sayable = [blocker for blocker in blockers if blocker.reason is not BlockReason.PENDING]
+    worst = gravest(sayable) or _unblocked(record)
+    stalled = worst.reason in _STALLING
+    ready = Condition("Ready", ConditionStatus.FALSE, worst.reason.value, worst.message)
+    working = not stalled and worst.reason not in (*_ASKS_A_PERSON, BlockReason.HELD)
     return Standing(
-        _state_of_open(record, worst.obstacle),
+        _state_of_open(record, worst.reason),
         (
             *with_progress(ready, stalled=stalled, working=working),
             _held_of_open(worst),
-            Condition("Erased", ConditionStatus.FALSE, worst.obstacle.value, worst.message),
+            Condition("Erased", ConditionStatus.FALSE, worst.reason.value, worst.message),
             Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
         ),
     )
 
 
-def _unhindered(record: RequestRecord | None) -> Hindrance:
-    """Say how far a request has come that nothing hinders, as far as may be said."""
+def _unblocked(record: RequestRecord | None) -> Blocker:
+    """Say how far a request has come that nothing blocks, as far as may be said."""
     stores = record.stores.values() if record is not None else ()
     if any(progress.state is not StoreState.PENDING for progress in stores):
-        return Hindrance(Obstacle.ERASING, "being erased")
-    return Hindrance(Obstacle.PENDING, "waits to be carried out")
+        return Blocker(BlockReason.ERASING, "being erased")
+    return Blocker(BlockReason.PENDING, "waits to be carried out")
 
 
-def _state_of_open(record: RequestRecord | None, worst: Obstacle) -> str:
+def _state_of_open(record: RequestRecord | None, worst: BlockReason) -> str:
     if worst in _STALLING:
         return "Stalled"
-    if worst is Obstacle.HELD:
+    if worst is BlockReason.HELD:
         return "Held"
-    return "Pending" if record is None or worst is Obstacle.PENDING else "Erasing"
+    return "Pending" if record is None or worst is BlockReason.PENDING else "Erasing"
 
 
-def _held_of_open(worst: Hindrance) -> Condition:
+def _held_of_open(worst: Blocker) -> Condition:
     """Say whether an open request is held.
 
     Of one that is not known to be, nothing is said before it ends: that a person is held may be a secret, and
     whoever is held in secret must look like everybody else.
     """
-    if worst.obstacle is Obstacle.HELD:
+    if worst.reason is BlockReason.HELD:
         return Condition("Held", ConditionStatus.TRUE, "LegalHold", worst.message)
     message = "holds are looked for when the request is carried out"
     return Condition("Held", ConditionStatus.UNKNOWN, "Pending", message)

@@ -10,7 +10,7 @@ from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_p
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -19,14 +19,14 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 class LegalSight:
     """What is known of a legal request now.
 
-    `hindrance` is what registering ran into, `document_problem` why the order's document could not be read.
+    `blocker` is what registering ran into, `document_problem` why the order's document could not be read.
     `waits` says why a notice that is due is not sent yet, `answer_waits` why the authority has no answer.
     `unknown_stores` are those that the hold names and that do not exist.
     """
 
     record: LegalRecord | None
     notice: NoticeSight | None = None
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None
     document_problem: str | None = None
     waits: str | None = None
     answer_waits: str | None = None
@@ -36,11 +36,11 @@ class LegalSight:
 def standing_of_legal(sight: LegalSight) -> Standing:
     """Say where a LegalRequest stands."""
     record = sight.record
-    claimed = sight.hindrance is None or sight.hindrance.obstacle is not Obstacle.NAME_REUSED
+    claimed = sight.blocker is None or sight.blocker.reason is not BlockReason.NAME_REUSED
     if record is None or sight.notice is None or not claimed:
-        obstacle = sight.hindrance.obstacle if sight.hindrance else Obstacle.PENDING
-        message = sight.hindrance.message if sight.hindrance else "not registered yet"
-        ready = Condition("Ready", FALSE, obstacle.value, message)
+        reason = sight.blocker.reason if sight.blocker else BlockReason.PENDING
+        message = sight.blocker.message if sight.blocker else "not registered yet"
+        ready = Condition("Ready", FALSE, reason.value, message)
         stalled = not claimed
         return Standing(
             None,
@@ -79,8 +79,8 @@ def _ready(  # noqa: PLR0911 - one return for each way to stand
     if sight.document_problem is not None and record.document is None:
         message = f"the document of the court order is missing: {sight.document_problem}"
         return with_progress(Condition("Ready", FALSE, "DocumentMissing", message))
-    if sight.hindrance is not None:
-        ready = Condition("Ready", FALSE, sight.hindrance.obstacle.value, sight.hindrance.message)
+    if sight.blocker is not None:
+        ready = Condition("Ready", FALSE, sight.blocker.reason.value, sight.blocker.message)
         return with_progress(ready, working=True)
     if notice.state is NoticeState.PENDING:
         message = f"the user is not told yet: {sight.waits or 'the notice is about to be sent'}"

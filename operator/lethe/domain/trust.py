@@ -18,7 +18,7 @@ NOTHING_TO_ASK_BY = "nothing-to-ask-by"
 """The proof of a `NotFound` where no identifier is known by which this store could be searched."""
 
 
-class Obstacle(StrEnum):
+class BlockReason(StrEnum):
     """What keeps a request from being erased in a store (reasons of `Ready`; docs/troubleshooting.md)."""
 
     ERASING = "Erasing"
@@ -30,16 +30,16 @@ class Obstacle(StrEnum):
     KEY_ABOVE_RESTORE = "KeyAboveRestore"
     HELD = "Held"
     PENDING = "Pending"
-    """As if nothing hindered it: what does may not be said."""
+    """As if nothing blocked it: what does may not be said."""
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     NAME_REUSED = "NameReused"
 
 
 @dataclass(frozen=True, slots=True)
-class Hindrance:
-    """An obstacle with what a person needs to know about it; nothing personal."""
+class Blocker:
+    """An blocker with what a person needs to know about it; nothing personal."""
 
-    obstacle: Obstacle
+    reason: BlockReason
     message: str
 
 
@@ -52,21 +52,21 @@ class RecordTrait:
     shared: bool
 
 
-def hindrance_of_found(
+def blocker_of_found(
     records: Sequence[RecordTrait], *, max_records: int, confirmed: Collection[str], store: str
-) -> Hindrance | None:
+) -> Blocker | None:
     """Decide whether the records found for one person may be erased; `None` means yes."""
     if len(records) > max_records and "TooManyRecords" not in confirmed:
-        return Hindrance(
-            Obstacle.FIND_UNTRUSTED,
+        return Blocker(
+            BlockReason.FIND_UNTRUSTED,
             f"{store} returned more than {max_records} records for one person; nothing was erased there. "
             "Look at them, then raise maxRecords or add TooManyRecords to spec.confirmed",
         )
     shared = [record for record in records if record.shared]
     if shared and "SharedRecord" not in confirmed:
         keys = ", ".join(f"{record.table} {record.key}" for record in shared[:5])
-        return Hindrance(
-            Obstacle.SHARED_RECORD,
+        return Blocker(
+            BlockReason.SHARED_RECORD,
             f"{store}: {keys} carries other addresses too; if it is this person's alone, "
             "add SharedRecord to spec.confirmed",
         )
@@ -91,14 +91,14 @@ def key_in_doubt(
     return False, None
 
 
-def hindrance_of_key(
+def blocker_of_key(
     key: str | None,
     asked_at: datetime,
     episodes: Sequence[RestoreEpisode],
     *,
     table: str,
     confirmed: Collection[str],
-) -> Hindrance | None:
+) -> Blocker | None:
     """Decide whether a request by id still means who it meant: a restore may have given the key out again."""
     if key is None or "KeyAboveRestore" in confirmed:
         return None
@@ -110,8 +110,8 @@ def hindrance_of_key(
         if position is None
         else f"to where its highest key was {position}"
     )
-    return Hindrance(
-        Obstacle.KEY_ABOVE_RESTORE,
+    return Blocker(
+        BlockReason.KEY_ABOVE_RESTORE,
         f"the Primary was restored after this request was made, {where}; "
         f"key {key} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
     )
@@ -132,7 +132,7 @@ class Ending:
 
     outcome: Outcome | None
     waits_for: tuple[str, ...] = ()
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None
 
 
 def ending_of(record: RequestRecord, stores: Collection[str], *, has_primary: bool) -> Ending:
@@ -148,8 +148,8 @@ def ending_of(record: RequestRecord, stores: Collection[str], *, has_primary: bo
     if not has_primary:
         return Ending(
             None,
-            hindrance=Hindrance(
-                Obstacle.STORE_UNREACHABLE,
+            blocker=Blocker(
+                BlockReason.STORE_UNREACHABLE,
                 "this namespace has no DataStore with role Primary; apply one",
             ),
         )
@@ -161,8 +161,8 @@ def ending_of(record: RequestRecord, stores: Collection[str], *, has_primary: bo
         return Ending(Outcome.ERASED)
     return Ending(
         None,
-        hindrance=Hindrance(
-            Obstacle.NOTHING_FOUND,
+        blocker=Blocker(
+            BlockReason.NOTHING_FOUND,
             "no store knows this person; check for a typing error. If the person is really in none of them, "
             "add NothingFound to spec.confirmed",
         ),

@@ -299,7 +299,7 @@ class Guarding:
             view = self._world.views.get(place)
             if view is not None:
                 ending = endings.get(record.request)
-                view.ending = ending.hindrance if ending else None
+                view.ending = ending.blocker if ending else None
             if view is not None and not view.claimed:
                 continue
             if record.open or view is not None:

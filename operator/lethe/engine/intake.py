@@ -13,7 +13,7 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import erasure_order
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.domain.periods import Period
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
@@ -75,7 +75,7 @@ class Taking:
             view is not None
             and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
             and view.claimed
-            and view.hindrance is None
+            and view.blocker is None
             and place in self._world.records
             and place not in self._world.dirty
         )
@@ -175,18 +175,18 @@ class Taking:
         view = self._world.views.get(place)
         if view is None:  # deleted meanwhile: nobody waits for its status, and what was accepted goes on
             view = RequestView(uid="", generation=1, status={})
-        view.hindrance = intake.hindrance
-        view.claimed = intake.hindrance is None or intake.hindrance.obstacle is not Obstacle.NAME_REUSED
+        view.blocker = intake.blocker
+        view.claimed = intake.blocker is None or intake.blocker.reason is not BlockReason.NAME_REUSED
         if intake.record is not None and (view.claimed or intake.record.open):
             self._world.records[place] = intake.record
-        if intake.hindrance is None and secret is not None:
-            view.hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
+        if intake.blocker is None and secret is not None:
+            view.blocker = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
             accepted = intake.record.accepted.accepted_at if intake.record is not None else now
             made = secret[1].created_at
             # One from before the request is the one whose deletion was cut off.
-            if view.hindrance is None and made is not None and accepted < min(made, now):
+            if view.blocker is None and made is not None and accepted < min(made, now):
                 await self._warn_of_returned(place, view.uid, secret[0])
-        if view.hindrance is not None and view.claimed:
+        if view.blocker is not None and view.claimed:
             self._retries.at(time.monotonic() + RETRY_SECONDS, place)
         self._reporting.want(place)
 

@@ -26,7 +26,7 @@ from lethe.domain.legal_facts import (
     LegalDecided,
     LegalFact,
 )
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
@@ -100,7 +100,7 @@ class Legal:
         return (
             view is not None
             and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
-            and view.hindrance is None
+            and view.blocker is None
             and view.document_problem is None
         )
 
@@ -257,16 +257,16 @@ class Legal:
         view = self._world.legal.get(place)
         record = registration.record
         if view is not None:
-            view.hindrance = registration.hindrance
-        if record is not None and registration.hindrance is None:
+            view.blocker = registration.blocker
+        if record is not None and registration.blocker is None:
             self._records[record.legal] = record
             await self._tell_news(record, registration.news)
             if secret is not None:
-                hindrance = await self._secrets.delete(place[0], *secret, meanwhile="the request goes on")
+                blocker = await self._secrets.delete(place[0], *secret, meanwhile="the request goes on")
                 if view is not None:
-                    view.hindrance = hindrance
-        reused = registration.hindrance is not None and _is_reused(registration.hindrance)
-        if view is not None and (view.hindrance or view.document_problem) and not reused:
+                    view.blocker = blocker
+        reused = registration.blocker is not None and _is_reused(registration.blocker)
+        if view is not None and (view.blocker or view.document_problem) and not reused:
             self._retry_at[place] = time.monotonic() + RETRY_SECONDS
 
     async def _tell_news(self, record: LegalRecord, news: Sequence[LegalFact]) -> None:
@@ -354,5 +354,5 @@ class Legal:
         return all(moment is None or moment > since for moment in began)
 
 
-def _is_reused(hindrance: Hindrance) -> bool:
-    return hindrance.obstacle is Obstacle.NAME_REUSED
+def _is_reused(blocker: Blocker) -> bool:
+    return blocker.reason is BlockReason.NAME_REUSED

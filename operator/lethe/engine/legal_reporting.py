@@ -19,7 +19,7 @@ from lethe.domain.legal_facts import (
     LetterSettled,
     Reminded,
 )
-from lethe.domain.trust import Obstacle
+from lethe.domain.trust import BlockReason
 from lethe.engine.metrics import Metrics
 from lethe.engine.world import LegalView, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
@@ -43,18 +43,18 @@ class LegalReporting:
         known = {record.place: record for record in records}
         for place, view in list(self._world.legal.items()):
             record = known.get(place)
-            if record is not None or view.hindrance is not None:
+            if record is not None or view.blocker is not None:
                 await self._write(place, view, record)
 
     async def _write(self, place: tuple[str, str], view: LegalView, record: LegalRecord | None) -> None:
         now = self._clock()
-        reused = view.hindrance is not None and view.hindrance.obstacle is Obstacle.NAME_REUSED
+        reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
         shown = None if reused else record
         notice = notice_of(shown, now) if shown is not None else None
         sight = LegalSight(
             shown,
             notice,
-            view.hindrance,
+            view.blocker,
             view.document_problem,
             view.waits,
             view.answer_waits,

@@ -29,7 +29,7 @@ from lethe.domain.conditions import (
 from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
@@ -76,7 +76,7 @@ class Reporting:
             return
         record = self._world.records.get(place) if view.claimed else None
         now = time.monotonic()
-        ended = record is not None and not record.open and view.hindrance is None
+        ended = record is not None and not record.open and view.blocker is None
         self._due.at(now if ended else max(now, view.first_seen + FIRST_REPORT_SECONDS), place)
         self._wake.set()
 
@@ -111,10 +111,10 @@ class Reporting:
             return
         async with self._slots:
             record = self._world.records.get(place) if view.claimed else None
-            hindrances, attempts = self._hindrances(record)
-            own = [h for h in (view.hindrance, view.ending) if h is not None]
-            everything = [*hindrances.values(), *own]
-            held_up = record is not None and not record.open and view.hindrance is not None
+            blockers, attempts = self._blockers(record)
+            own = [h for h in (view.blocker, view.ending) if h is not None]
+            everything = [*blockers.values(), *own]
+            held_up = record is not None and not record.open and view.blocker is not None
             erased = record is not None and record.outcome is Outcome.ERASED
             sight = self._copies.sight(record) if record is not None and erased else BackupsSight()
             standing = standing_of_request(
@@ -126,7 +126,7 @@ class Reporting:
             status = request_status(
                 record,
                 standing,
-                hindrances,
+                blockers,
                 attempts,
                 view.status,
                 generation=view.generation,
@@ -159,36 +159,40 @@ class Reporting:
 
     async def _tell(self, place: Place, view: RequestView, reason: str, message: str) -> None:
         """Write an event for what a person would want to see; waiting for a store is not among that."""
-        if reason in (Obstacle.ERASING.value, Obstacle.STORE_UNREACHABLE.value, Obstacle.PENDING.value):
+        if reason in (
+            BlockReason.ERASING.value,
+            BlockReason.STORE_UNREACHABLE.value,
+            BlockReason.PENDING.value,
+        ):
             return
         warning = reason not in ("Erased", "Planned")
         await self._cluster.tell(Notice(request_at(place, view.uid), reason, message, warning))
 
     def _let_go(self, place: Place, record: RequestRecord | None, view: RequestView) -> None:
         """Forget a request that has ended and says so; the field selector keeps it away from now on."""
-        if record is not None and not record.open and view.hindrance is None and view.claimed:
+        if record is not None and not record.open and view.blocker is None and view.claimed:
             self._world.views.pop(place, None)
             self._world.records.pop(place, None)
             self._ended[view.status.get("state", "Erased")] += 1
 
-    def _hindrances(self, record: RequestRecord | None) -> tuple[dict[str, Hindrance], dict[str, int]]:
-        """Return what hinders an open request, by store, and how often it was tried."""
+    def _blockers(self, record: RequestRecord | None) -> tuple[dict[str, Blocker], dict[str, int]]:
+        """Return what blocks an open request, by store, and how often it was tried."""
         if record is None or not record.open:
             return {}, {}
         namespace = record.accepted.namespace
         guards = {guard.name: guard for guard in self._world.stores_of(namespace)}
-        hindrances: dict[str, Hindrance] = {}
+        blockers: dict[str, Blocker] = {}
         attempts: dict[str, int] = {}
         for name in sorted({*record.stores, *guards}):
             if record.progress(name).state.settled:
                 continue
-            hindrance = _hindrance_at(guards.get(name), name, record)
-            if hindrance is not None:
-                hindrances[name] = hindrance
+            blocker = _blocker_at(guards.get(name), name, record)
+            if blocker is not None:
+                blockers[name] = blocker
             guard = guards.get(name)
             if guard is not None and guard.store is not None:
                 attempts[name] = guard.store.attempts.get(record.request, 0)
-        return hindrances, attempts
+        return blockers, attempts
 
     async def write_store(self, guard: StoreGuard) -> None:
         """Write a DataStore's status, if it says something new."""
@@ -303,8 +307,8 @@ class Reporting:
             request
             for guard in self._world.guards.values()
             if guard.store is not None
-            for request, hindrance in list(guard.store.hindrances.items())
-            if hindrance.obstacle in (Obstacle.HELD, Obstacle.PENDING)
+            for request, blocker in list(guard.store.blockers.items())
+            if blocker.reason in (BlockReason.HELD, BlockReason.PENDING)
         )
 
 
@@ -314,22 +318,22 @@ def _may_have_snapshots(source: SourceGuard) -> bool:
     return known is None or not known.loaded or bool(known.snapshots)
 
 
-def _hindrance_at(guard: StoreGuard | None, name: str, record: RequestRecord) -> Hindrance | None:
+def _blocker_at(guard: StoreGuard | None, name: str, record: RequestRecord) -> Blocker | None:
     short = name.rpartition("/")[2]
     if guard is None:
-        return Hindrance(
-            Obstacle.STORE_UNREACHABLE, f"DataStore {short} does not exist any more; apply it again"
+        return Blocker(
+            BlockReason.STORE_UNREACHABLE, f"DataStore {short} does not exist any more; apply it again"
         )
     if guard.trouble is not None:
-        return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.trouble[1]}")
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {guard.trouble[1]}")
     if guard.store is None:
         return None
     if guard.replay is not None:
         message = f"{short} was restored, and its missing erasures come first: {guard.replay[1]}"
-        return Hindrance(Obstacle.ERASING, message)
+        return Blocker(BlockReason.ERASING, message)
     if guard.store.trouble is not None:
-        return Hindrance(Obstacle.STORE_UNREACHABLE, f"waits for {short}: {guard.store.trouble}")
-    return guard.store.hindrances.get(record.request)
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {guard.store.trouble}")
+    return guard.store.blockers.get(record.request)
 
 
 def _journal_message(journal: str, ddl: str) -> str:

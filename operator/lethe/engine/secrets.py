@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.engine.metrics import Metrics
 from lethe.ports.cluster import Cluster, ClusterRefused, SecretContent
 
@@ -38,8 +38,8 @@ class Secrets:
 
     async def delete(
         self, namespace: str, name: str, secret: SecretContent, *, meanwhile: str
-    ) -> Hindrance | None:
-        """Delete exactly the Secret that was read; return what hinders it. `meanwhile` says what goes on."""
+    ) -> Blocker | None:
+        """Delete exactly the Secret that was read; return what blocks it. `meanwhile` says what goes on."""
         problem = f"Secret {name} changed after it was read"
         try:
             self._metrics.api_writes.labels("secret").inc()
@@ -51,7 +51,7 @@ class Secrets:
                 return None
         except ClusterRefused as refused:
             problem = f"Secret {name} can't be deleted: {refused}"
-        return Hindrance(Obstacle.SECRET_MISSING, f"{problem}; {meanwhile}, the Secret is tried again")
+        return Blocker(BlockReason.SECRET_MISSING, f"{problem}; {meanwhile}, the Secret is tried again")
 
 
 def content_of(secret: SecretContent, name: str, key: str) -> bytes:

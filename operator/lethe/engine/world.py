@@ -9,7 +9,7 @@ from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.requests import RequestRecord
-from lethe.domain.trust import Hindrance
+from lethe.domain.trust import Blocker
 from lethe.ports.cluster import Manifest
 from lethe.workflows.guarded import GuardedStore, StoreDescription
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
@@ -22,15 +22,15 @@ Place = tuple[str, str]
 class RequestView:
     """A DeletionRequest as the API server last showed it, reduced to what reporting needs.
 
-    `hindrance` is what intake ran into, `ending` what keeps a request from ending that no store hinders.
+    `blocker` is what intake ran into, `ending` what keeps a request from ending that no store blocks.
     `claimed` is false where the name belongs to another request (`NameReused`).
     """
 
     uid: str
     generation: int
     status: dict[str, Any]
-    hindrance: Hindrance | None = None
-    ending: Hindrance | None = None
+    blocker: Blocker | None = None
+    ending: Blocker | None = None
     first_seen: float = 0.0
     written_at: float = -1e9
     claimed: bool = True
@@ -117,7 +117,7 @@ class SourceGuard:
 class LegalView:
     """A LegalRequest as the API server last showed it, and what only this process knows of it.
 
-    `contact_secret` is where the authority's address stands. `hindrance` is what registering ran into,
+    `contact_secret` is where the authority's address stands. `blocker` is what registering ran into,
     `document_problem` why the order's document could not be read, `waits` why its notice is not sent yet.
     `shown` is what the status last written followed from.
     """
@@ -127,7 +127,7 @@ class LegalView:
     generation: int
     status: dict[str, Any]
     contact_secret: tuple[str, str] | None = None
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None
     document_problem: str | None = None
     waits: str | None = None
     answer_waits: str | None = None

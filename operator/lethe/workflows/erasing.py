@@ -29,9 +29,9 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.tombstones import as_it_was_found, who_came_back
 from lethe.domain.trust import (
+    Blocker,
+    BlockReason,
     Ending,
-    Hindrance,
-    Obstacle,
     ending_of,
 )
 from lethe.ports.keys import Keyring
@@ -46,9 +46,9 @@ from lethe.ports.stores import (
 from lethe.workflows.guarded import GuardedStore, StoreDescription, open_episode_of
 from lethe.workflows.heads import intend_move, settle_move
 from lethe.workflows.holding import (
+    blocker_of_hold,
     held_by_identifiers,
     held_by_tombstones,
-    held_hindrance,
     read_holds,
     rows_of_held,
 )
@@ -92,7 +92,7 @@ def serve(
     """Take a set of open requests as far as they go in one store."""
     result = PassResult()
     holds = read_holds(ledger, keyring, store, primary=primary)
-    store.heed(holds.names)
+    store.retry_held_on_change(holds.names)
     waiting = [
         record
         for record in records
@@ -106,7 +106,7 @@ def serve(
         return result
     if open_episode_of(store, ledger) is not None:
         message = f"{store.description.short_name} was restored; its missing erasures come first"
-        store.hinder(waiting, Hindrance(Obstacle.ERASING, message))
+        store.block(waiting, Blocker(BlockReason.ERASING, message))
         result.retry = True
         return result
     if ledger.known_head(store.name).pending is not None:
@@ -130,21 +130,21 @@ def serve(
     except HeadMoved:
         result.head_moved = result.retry = True
     except (StoreUnreachable, MappingInvalid) as away:
-        store.hinder(
+        store.block(
             [r for r in waiting if r.request not in result.settled],
-            Hindrance(Obstacle.STORE_UNREACHABLE, f"{store.description.short_name}: {away}"),
+            Blocker(BlockReason.STORE_UNREACHABLE, f"{store.description.short_name}: {away}"),
         )
         store.trouble, store.trouble_reason = str(away), "Unreachable"
         result.retry = True
     except AnswerUntrusted as strange:
-        store.hinder(
+        store.block(
             [r for r in waiting if r.request not in result.settled],
-            Hindrance(Obstacle.FIND_UNTRUSTED, f"{store.description.short_name}: {strange}"),
+            Blocker(BlockReason.FIND_UNTRUSTED, f"{store.description.short_name}: {strange}"),
             now,
         )
         result.retry = True
     for request in result.settled:
-        store.clear_way(request)
+        store.unblock(request)
     return result
 
 
@@ -201,7 +201,7 @@ def _not_held(
             holds, store, record.progress(store.name).tombstones, rows
         )
         if held and not record.accepted.dry_run:
-            store.hinder([record], held_hindrance(held, now))
+            store.block([record], blocker_of_hold(held, now))
         else:
             free.append(record)
     return free
@@ -263,22 +263,22 @@ def _unfinished(
         where = next(f"{t.table} {t.key}" for t in mine if t.number in outcome.refused)
         if first.retry:
             message = f"{name}: {where} is locked by another session ({first.code}); it is tried again"
-            store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
+            store.block([record], Blocker(BlockReason.ERASING, message), now)
             return []
         message = (
             f"{name} refused to clear {where} ({first.code}: {first.what}); correct the DataStore's mapping, "
             "the rights of its user, or the record"
         )
-        store.hinder([record], Hindrance(Obstacle.VALUE_REFUSED, message), now)
+        store.block([record], Blocker(BlockReason.VALUE_REFUSED, message), now)
         result.refused += 1
         return []
     if any(t.number in outcome.unclear or t.number in outcome.left_alone for t in mine):
         message = f"{name}: the record changed between finding and erasing it; it is looked for again"
-        store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
+        store.block([record], Blocker(BlockReason.ERASING, message), now)
         return [IntentAbandoned(record.request, store.name, "changed-since-found")]
     if dirty & {t.number for t in mine}:
         message = f"{name}: a write came in between erasing and reading back; it is erased again"
-        store.hinder([record], Hindrance(Obstacle.ERASING, message), now)
+        store.block([record], Blocker(BlockReason.ERASING, message), now)
     return []
 
 

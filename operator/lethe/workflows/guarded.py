@@ -12,13 +12,13 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Proof, Store
 
 LONGEST_PAUSE = timedelta(minutes=5)
-"""The longest that a hindered request waits for its next try."""
+"""The longest that a blocked request waits for its next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class GuardedStore:
     stable_identity: StoreIdentity | None = None
     stable_pulses: int = 0
     known_absent: frozenset[int] = frozenset()
-    hindrances: dict[str, Hindrance] = field(default_factory=dict)
+    blockers: dict[str, Blocker] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
     holds_seen: frozenset[str] = frozenset()
@@ -73,39 +73,37 @@ class GuardedStore:
         """Tell whether this is the store whose key identifies a person."""
         return self.description.role is StoreRole.PRIMARY
 
-    def hinder(
-        self, records: Sequence[RequestRecord], hindrance: Hindrance, now: datetime | None = None
-    ) -> None:
-        """Note what hinders requests here.
+    def block(self, records: Sequence[RequestRecord], blocker: Blocker, now: datetime | None = None) -> None:
+        """Note what blocks requests here.
 
-        With `now` each is tried again later and later, so that a hindered one does not hold up the
-        others; without, it is the store that hinders, and all are tried as soon as it is back.
+        With `now` each is tried again later and later, so that a blocked one does not hold up the
+        others; without, it is the store that blocks, and all are tried as soon as it is back.
         """
         for record in records:
             attempts = self.attempts.get(record.request, 0) + 1
-            self.hindrances[record.request] = hindrance
+            self.blockers[record.request] = blocker
             self.attempts[record.request] = attempts
             if now is not None:
                 pause = min(LONGEST_PAUSE, timedelta(seconds=0.25 * 2 ** min(attempts, 12)))
                 self.not_before[record.request] = now + pause, record.confirmed
 
     def is_too_early(self, record: RequestRecord, now: datetime) -> bool:
-        """Tell whether a hindered request is to wait still; a person's answer ends the wait."""
+        """Tell whether a blocked request is to wait still; a person's answer ends the wait."""
         until, confirmed = self.not_before.get(record.request, (now, record.confirmed))
         return now < until and confirmed == record.confirmed
 
-    def heed(self, holds: frozenset[str]) -> None:
+    def retry_held_on_change(self, holds: frozenset[str]) -> None:
         """Take notice of the holds in force: who was held by others is looked at anew, at once."""
         if holds == self.holds_seen:
             return
         self.holds_seen = holds
-        held = (Obstacle.HELD, Obstacle.PENDING)
-        for request in [one for one, why in self.hindrances.items() if why.obstacle in held]:
-            self.clear_way(request)
+        held = (BlockReason.HELD, BlockReason.PENDING)
+        for request in [one for one, why in self.blockers.items() if why.reason in held]:
+            self.unblock(request)
 
-    def clear_way(self, request: str) -> None:
-        """Forget what hindered a request."""
-        for noted in (self.hindrances, self.attempts, self.not_before):
+    def unblock(self, request: str) -> None:
+        """Forget what blocked a request."""
+        for noted in (self.blockers, self.attempts, self.not_before):
             noted.pop(request, None)
 
 

@@ -9,7 +9,7 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.tombstones import Tombstone
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import FoundRecord, Wanted
@@ -120,12 +120,12 @@ def holds_tombstone(holds: Holds, store: GuardedStore) -> Callable[[Tombstone], 
     )
 
 
-def held_hindrance(holds: tuple[LegalRecord, ...], now: datetime) -> Hindrance:
+def blocker_of_hold(holds: tuple[LegalRecord, ...], now: datetime) -> Blocker:
     """Return what a request is told whose person is held: nothing, while an order forbids to tell."""
     if not may_be_said(holds, now):
-        return Hindrance(Obstacle.PENDING, "waits to be carried out")
-    return Hindrance(
-        Obstacle.HELD,
+        return Blocker(BlockReason.PENDING, "waits to be carried out")
+    return Blocker(
+        BlockReason.HELD,
         "this person's data is under a legal hold; the request is carried out once that has ended",
     )
 

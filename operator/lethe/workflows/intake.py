@@ -13,7 +13,7 @@ from lethe.domain.facts import Accepted, Confirmed, Fact
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, normalised_email
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 
@@ -42,10 +42,10 @@ class ErasureOrder:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What became of an order: its record, or the hindrance that keeps it out."""
+    """What became of an order: its record, or the blocker that keeps it out."""
 
     record: RequestRecord | None
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None
 
 
 def sealed_identifiers(identifiers: Sequence[Identifier]) -> bytes:
@@ -82,7 +82,7 @@ def take_in(
     known = ledger.requests_named({(order.namespace, order.name) for order in orders})
     facts: list[Fact] = []
     seal: dict[str, bytes] = {}
-    answers: dict[tuple[str, str], Hindrance | None] = {}
+    answers: dict[tuple[str, str], Blocker | None] = {}
     for order in orders:
         place = (order.namespace, order.name)
         spec_digest = keyring.fingerprint("spec", *place, order.spec_text).hex()
@@ -95,8 +95,8 @@ def take_in(
                 facts.append(Confirmed(record.request, fresh))
             continue
         if order.subject_id is None and order.identifier is None:
-            answers[place] = Hindrance(
-                Obstacle.SECRET_MISSING, order.secret_problem or "the Secret is missing"
+            answers[place] = Blocker(
+                BlockReason.SECRET_MISSING, order.secret_problem or "the Secret is missing"
             )
             continue
         answers[place] = None
@@ -124,7 +124,7 @@ def take_in(
     if facts:
         ledger.append(facts, seal=seal)
         known = ledger.requests_named(set(answers))
-    return {place: Intake(known.get(place), hindrance) for place, hindrance in answers.items()}
+    return {place: Intake(known.get(place), blocker) for place, blocker in answers.items()}
 
 
 def _identifier_digest(keyring: Keyring, order: ErasureOrder) -> str | None:
@@ -134,7 +134,7 @@ def _identifier_digest(keyring: Keyring, order: ErasureOrder) -> str | None:
     return keyring.fingerprint("identifier", order.namespace, order.name, text).hex()
 
 
-def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str | None) -> Hindrance | None:
+def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str | None) -> Blocker | None:
     other_spec = record.accepted.spec_digest != spec_digest
     # Once the memory of an erasure has ended, a Secret that is there can't be compared: nothing is claimed.
     other_person = identifier_digest not in (None, record.accepted.identifier_digest)
@@ -143,8 +143,8 @@ def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str
     what = "another spec" if other_spec else "another person in its Secret"
     if record.shredded and not other_spec:
         what = "a Secret of which nothing is remembered any more"
-    return Hindrance(
-        Obstacle.NAME_REUSED,
+    return Blocker(
+        BlockReason.NAME_REUSED,
         f"a DeletionRequest {record.accepted.name} with {what} was accepted at "
         f"{instant(record.accepted.accepted_at)}; nothing was done for this one. Apply it "
         f"under a new name",

@@ -21,10 +21,10 @@ from lethe.domain.tombstones import Fingerprint, Tombstone
 from lethe.domain.trust import (
     EARLIER_ERASURE,
     NOTHING_TO_ASK_BY,
-    Hindrance,
-    Obstacle,
+    Blocker,
+    BlockReason,
     RecordTrait,
-    hindrance_of_found,
+    blocker_of_found,
 )
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote
@@ -38,8 +38,8 @@ from lethe.workflows.guarded import GuardedStore, email_digest
 from lethe.workflows.heads import last_move, see_that_absences_count
 from lethe.workflows.holding import (
     RowsOfHeld,
+    blocker_of_hold,
     held_by_records,
-    held_hindrance,
     rows_of_held,
 )
 from lethe.workflows.intake import sealed_identifiers
@@ -52,7 +52,7 @@ class PassResult:
     """What a pass over one store left behind, for status and metrics.
 
     `settled` are the requests that this store has nothing more to do for, `retry` those that meet a
-    passing obstacle, `head_moved` that the store must be looked at before anything else.
+    passing blocker, `head_moved` that the store must be looked at before anything else.
     """
 
     settled: set[str] = field(default_factory=set)
@@ -109,15 +109,15 @@ def find_and_intend(
             )
             if absence is None:
                 message = f"{store.description.short_name} showed nobody, and no canary, which proves nothing"
-                store.hinder([record], Hindrance(Obstacle.FIND_UNTRUSTED, message), now)
+                store.block([record], Blocker(BlockReason.FIND_UNTRUSTED, message), now)
                 result.retry = True
             else:
                 facts.append(absence)
                 result.settled.add(record.request)
             continue
-        hindrance = _hindrance(store, record, found, identifiers[record.request], keys, holds, held_rows, now)
-        if hindrance is not None:
-            store.hinder([record], hindrance, now)
+        blocker = _blocker(store, record, found, identifiers[record.request], keys, holds, held_rows, now)
+        if blocker is not None:
+            store.block([record], blocker, now)
             continue
         if taken & {(one.table, one.key) for one in found}:
             result.retry = True  # another request of this batch erases them; look again after it
@@ -142,7 +142,7 @@ def find_and_intend(
         ledger.append(facts, seal=seal, moves=moves if to_erase else ())
 
 
-def _hindrance(
+def _blocker(
     store: GuardedStore,
     record: RequestRecord,
     found: Sequence[FoundRecord],
@@ -151,18 +151,18 @@ def _hindrance(
     holds: Holds,
     held_rows: RowsOfHeld,
     now: datetime,
-) -> Hindrance | None:
+) -> Blocker | None:
     held = held_by_records(holds, store, found)
     held = held or tuple(hold for one in found for hold in held_rows.get((one.table, one.key), ()))
     if held and not record.accepted.dry_run:
-        return held_hindrance(held, now)
-    untrusted = hindrance_of_found(
+        return blocker_of_hold(held, now)
+    untrusted = blocker_of_found(
         [RecordTrait(one.table, one.key, one.shared) for one in found],
         max_records=store.description.max_records,
         confirmed=record.confirmed,
         store=store.description.short_name,
     )
-    return untrusted or keys.hindrance(store, record, identifiers)
+    return untrusted or keys.blocker(store, record, identifiers)
 
 
 def _planned(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.trust import Hindrance, hindrance_of_key, key_in_doubt
+from lethe.domain.trust import Blocker, blocker_of_key, key_in_doubt
 from lethe.ports.ledger import Ledger
 from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.intake import unsealed_identifiers
@@ -56,9 +56,9 @@ class KeysOfPrimary:
         noted_at = record.accepted.accepted_at
         return key_in_doubt(key.reveal(), noted_at, self.episodes, table=self.table or "")[0]
 
-    def hindrance(
+    def blocker(
         self, store: GuardedStore, record: RequestRecord, identifiers: Sequence[Identifier]
-    ) -> Hindrance | None:
+    ) -> Blocker | None:
         """Decide whether the keys by which a store was searched may be followed."""
         keys = {record.accepted.subject_id} if store.is_primary else set()
         if store.description.needs_primary_key:
@@ -66,9 +66,9 @@ class KeysOfPrimary:
         # Who asks by id has looked the key up before the request reached the ledger.
         asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)
         for key in sorted(key for key in keys if key is not None):
-            hindrance = hindrance_of_key(
+            blocker = blocker_of_key(
                 key, asked_at, self.episodes, table=self.table or "", confirmed=record.confirmed
             )
-            if hindrance is not None:
-                return hindrance
+            if blocker is not None:
+                return blocker
         return None

@@ -26,7 +26,7 @@ from lethe.domain.legal_facts import (
     NonDisclosureOrdered,
 )
 from lethe.domain.periods import instant
-from lethe.domain.trust import Hindrance, Obstacle
+from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.workflows.guarded import email_digest
@@ -103,10 +103,10 @@ class LegalOrder:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What became of an order: its record, the hindrance that keeps it out, and what is new in it."""
+    """What became of an order: its record, the blocker that keeps it out, and what is new in it."""
 
     record: LegalRecord | None
-    hindrance: Hindrance | None = None
+    blocker: Blocker | None = None
     news: tuple[LegalFact, ...] = field(default=())
 
 
@@ -116,13 +116,13 @@ def take_down(
     """Register a set of orders, or add what is new to those that are known. Returns them by place."""
     known = ledger.legal_named({order.place for order in orders})
     facts: dict[tuple[str, str], list[LegalFact]] = {}
-    hindrances: dict[tuple[str, str], Hindrance] = {}
+    blockers: dict[tuple[str, str], Blocker] = {}
     seal: dict[str, bytes] = {}
     for order in orders:
         record = known.get(order.place)
-        hindrance = _hindrance(order, record, keyring)
-        if hindrance is not None:
-            hindrances[order.place] = hindrance
+        blocker = _blocker(order, record, keyring)
+        if blocker is not None:
+            blockers[order.place] = blocker
             continue
         mine = facts.setdefault(order.place, [])
         if record is None:
@@ -140,7 +140,7 @@ def take_down(
         known = ledger.legal_named({order.place for order in orders})
     return {
         order.place: Registration(
-            known.get(order.place), hindrances.get(order.place), tuple(facts.get(order.place, ()))
+            known.get(order.place), blockers.get(order.place), tuple(facts.get(order.place, ()))
         )
         for order in orders
     }
@@ -164,10 +164,10 @@ def end_holds(records: Sequence[LegalRecord], ledger: Ledger, *, now: datetime) 
     return over
 
 
-def _hindrance(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) -> Hindrance | None:
+def _blocker(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) -> Blocker | None:
     if record is None:
         if order.subject_id is None and order.identifier is None:
-            return Hindrance(Obstacle.SECRET_MISSING, order.secret_problem or "the Secret is missing")
+            return Blocker(BlockReason.SECRET_MISSING, order.secret_problem or "the Secret is missing")
         return None
     registered = record.registered
     other_spec = registered.spec_digest != _spec_digest(order, keyring)
@@ -175,8 +175,8 @@ def _hindrance(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) 
     if not other_spec and not other_person:
         return None
     what = "another spec" if other_spec else "another person in its Secret"
-    return Hindrance(
-        Obstacle.NAME_REUSED,
+    return Blocker(
+        BlockReason.NAME_REUSED,
         f"a LegalRequest {registered.name} with {what} was registered at {instant(registered.at)}; nothing "
         "was done for this one. Apply it under a new name",
     )

@@ -161,8 +161,8 @@ class _LeaseLock(BaseLock):
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception]:
         try:
             found = await self._cluster.lease(namespace, name)
-        except (ClusterRefused, ClusterUnavailable) as hindered:
-            self.trouble = str(hindered)
+        except (ClusterRefused, ClusterUnavailable) as blocked:
+            self.trouble = str(blocked)
             return False, ApiException(reason=self.trouble)
         self.trouble = None
         if found is None:
@@ -212,8 +212,8 @@ class _LeaseLock(BaseLock):
         self._wrote = True
         try:
             return await writing
-        except (ClusterRefused, ClusterUnavailable) as hindered:
-            self.trouble = str(hindered)
+        except (ClusterRefused, ClusterUnavailable) as blocked:
+            self.trouble = str(blocked)
             return False
 
 
