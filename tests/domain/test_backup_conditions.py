@@ -8,11 +8,11 @@ import pytest
 
 from lethe.domain.backup_conditions import (
     Difficulty,
-    SourceSight,
-    standing_of_snapshot,
-    standing_of_source,
+    SourceObservation,
+    conditions_of_snapshot,
+    conditions_of_source,
 )
-from lethe.domain.conditions import Standing
+from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
@@ -28,12 +28,12 @@ def snapshot(**more: object) -> SnapshotRecord:
     return SnapshotRecord("shop/nightly", "one", ("shop/site",), SEEN, TAKEN, **fields)  # type: ignore[arg-type]
 
 
-def told(standing: Standing) -> dict[str, tuple[str, str]]:
-    return {one.type: (one.status.value, one.reason) for one in standing.conditions}
+def told(condition_set: ConditionSet) -> dict[str, tuple[str, str]]:
+    return {one.type: (one.status.value, one.reason) for one in condition_set.conditions}
 
 
-def message_of(standing: Standing, kind: str) -> str:
-    return next(one.message for one in standing.conditions if one.type == kind)
+def message_of(condition_set: ConditionSet, kind: str) -> str:
+    return next(one.message for one in condition_set.conditions if one.type == kind)
 
 
 LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMismatch", "another")
@@ -145,9 +145,9 @@ def test_a_snapshot_says_where_it_stands(
     ready: tuple[str, str],
     further: tuple[str, str, str],
 ) -> None:
-    standing = standing_of_snapshot(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
-    conditions = told(standing)
-    assert (standing.state, conditions["Ready"]) == (state, ready)
+    condition_set = conditions_of_snapshot(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
+    conditions = told(condition_set)
+    assert (condition_set.state, conditions["Ready"]) == (state, ready)
     assert conditions[further[0]] == further[1:]
     assert conditions["Purged"][0] == ("True" if record.purged_at else "False")
     assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
@@ -156,68 +156,80 @@ def test_a_snapshot_says_where_it_stands(
 def test_only_proof_is_called_purged() -> None:
     for record in (snapshot(), snapshot(deleted_at=EXPIRY), snapshot(vanished_at=SEEN)):
         for now in (SEEN, EXPIRY + timedelta(days=400)):
-            assert told(standing_of_snapshot(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
+            assert told(conditions_of_snapshot(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
 
 
 def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> None:
     day = "2027-02-28T03:00:00Z"
-    assert day in message_of(standing_of_snapshot(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
-    vanished = standing_of_snapshot(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
+    assert day in message_of(conditions_of_snapshot(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
+    vanished = conditions_of_snapshot(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
     assert day in message_of(vanished, "Ready")
-    held = standing_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
+    held = conditions_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
     assert "spec.lastSnapshot of the BackupSource to Prune" in message_of(held, "Held")
 
 
-SIGHT = SourceSight(scanned=True)
+SIGHT = SourceObservation(scanned=True)
 
 
 @pytest.mark.parametrize(
-    ("sight", "ready", "effective"),
+    ("observed", "ready", "effective"),
     [
         (SIGHT, ("True", "Scanned"), ("True", "WithinRetention")),
-        (SourceSight(scanned=False), ("Unknown", "Pending"), None),
+        (SourceObservation(scanned=False), ("Unknown", "Pending"), None),
         (
-            SourceSight(True, trouble=("Unreachable", "away")),
+            SourceObservation(True, trouble=("Unreachable", "away")),
             ("False", "Unreachable"),
             ("False", "BackendUnavailable"),
         ),
         (
-            SourceSight(False, trouble=("SecretMissing", "create it")),
+            SourceObservation(False, trouble=("SecretMissing", "create it")),
             ("False", "SecretMissing"),
             ("False", "BackendUnavailable"),
         ),
         (
-            SourceSight(True, too_long=True, waits=PruneBlock.RETENTION_TOO_LONG),
+            SourceObservation(True, too_long=True, waits=PruneBlock.RETENTION_TOO_LONG),
             ("False", "RetentionTooLong"),
             ("False", "RetentionTooLong"),
         ),
-        (SourceSight(True, unparsable=["a", "b"]), ("False", "NameUnparsable"), ("False", "NameUnparsable")),
         (
-            SourceSight(True, waits=PruneBlock.CLOCKS_DISAGREE),
+            SourceObservation(True, unparsable=["a", "b"]),
+            ("False", "NameUnparsable"),
+            ("False", "NameUnparsable"),
+        ),
+        (
+            SourceObservation(True, waits=PruneBlock.CLOCKS_DISAGREE),
             ("True", "Scanned"),
             ("False", "ClocksDisagree"),
         ),
-        (SourceSight(True, waits=PruneBlock.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
+        (SourceObservation(True, waits=PruneBlock.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
         (
-            SourceSight(True, waits=PruneBlock.AWAITING_CONFIRMATION),
+            SourceObservation(True, waits=PruneBlock.AWAITING_CONFIRMATION),
             ("True", "Scanned"),
             ("False", "AwaitingConfirmation"),
         ),
-        (SourceSight(True, difficulties=[MISMATCH, LOCKED]), ("True", "Scanned"), ("False", "ObjectLocked")),
-        (SourceSight(True, difficulties=[MISMATCH]), ("True", "Scanned"), ("False", "IdentityMismatch")),
         (
-            SourceSight(True, difficulties=[Difficulty("DeletedUnproven", "versions")]),
+            SourceObservation(True, difficulties=[MISMATCH, LOCKED]),
+            ("True", "Scanned"),
+            ("False", "ObjectLocked"),
+        ),
+        (
+            SourceObservation(True, difficulties=[MISMATCH]),
+            ("True", "Scanned"),
+            ("False", "IdentityMismatch"),
+        ),
+        (
+            SourceObservation(True, difficulties=[Difficulty("DeletedUnproven", "versions")]),
             ("True", "Scanned"),
             ("False", "VersionsRemain"),
         ),
-        (SourceSight(True, held_last=True), ("True", "Scanned"), ("False", "LastSnapshotHeld")),
-        (SourceSight(True, held_legally=2), ("True", "Scanned"), ("False", "LegalHold")),
+        (SourceObservation(True, held_last=True), ("True", "Scanned"), ("False", "LastSnapshotHeld")),
+        (SourceObservation(True, held_legally=2), ("True", "Scanned"), ("False", "LegalHold")),
     ],
 )
 def test_a_source_says_where_it_stands(
-    sight: SourceSight, ready: tuple[str, str], effective: tuple[str, str] | None
+    observed: SourceObservation, ready: tuple[str, str], effective: tuple[str, str] | None
 ) -> None:
-    conditions = told(standing_of_source(sight))
+    conditions = told(conditions_of_source(observed))
     assert conditions["Ready"] == ready
     assert conditions.get("RetentionEffective") == effective
     assert ("Stalled" in conditions) is (ready[1] in ("RetentionTooLong", "NameUnparsable"))
@@ -225,8 +237,8 @@ def test_a_source_says_where_it_stands(
 
 
 def test_a_source_names_some_of_what_it_does_not_understand_and_counts_all() -> None:
-    sight = SourceSight(True, unparsable=[f"name-{n}" for n in range(9)])
-    message = message_of(standing_of_source(sight), "Ready")
+    observed = SourceObservation(True, unparsable=[f"name-{n}" for n in range(9)])
+    message = message_of(conditions_of_source(observed), "Ready")
     assert message.startswith("9 names")
     assert "name-3" in message
     assert "name-4" not in message

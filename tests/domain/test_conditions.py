@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.conditions import (
-    BackupsSight,
-    Standing,
-    StoreSight,
+    BackupsObservation,
+    ConditionSet,
+    StoreObservation,
+    conditions_of_request,
+    conditions_of_restore,
+    conditions_of_store,
     gravest,
-    standing_of_request,
-    standing_of_restore,
-    standing_of_store,
 )
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
@@ -29,18 +29,18 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "MappingDoesNotFit"]
 
 
-def _is_sound(standing: Standing) -> dict[str, Any]:
-    types = [condition.type for condition in standing.conditions]
+def _is_sound(condition_set: ConditionSet) -> dict[str, Any]:
+    types = [condition.type for condition in condition_set.conditions]
     assert len(types) == len(set(types))
     assert not {"Reconciling", "Stalled"} <= set(types)
-    for condition in standing.conditions:
+    for condition in condition_set.conditions:
         assert condition.reason.isalnum()
         assert condition.reason[0].isupper()
         assert condition.message
         if condition.type in ("Reconciling", "Stalled"):
             assert condition.status.value == "True"
-            assert standing.ready.status.value != "True"
-    return {condition.type: condition.status.value for condition in standing.conditions}
+            assert condition_set.ready.status.value != "True"
+    return {condition.type: condition.status.value for condition in condition_set.conditions}
 
 
 def _record(outcome: Outcome | None) -> RequestRecord:
@@ -55,12 +55,12 @@ def test_every_obstacle_has_its_gravity_and_its_condition() -> None:
         blocker = Blocker(reason, "why")
         assert gravest([blocker, Blocker(BlockReason.ERASING, "x")]) is not None
         for record in (None, _record(None)):
-            standing = standing_of_request(record, [blocker], now=NOW)
-            seen = _is_sound(standing)
+            condition_set = conditions_of_request(record, [blocker], now=NOW)
+            seen = _is_sound(condition_set)
             if reason is BlockReason.PENDING:  # what may not be said looks as if nothing hindered
-                assert standing == standing_of_request(record, [], now=NOW)
+                assert condition_set == conditions_of_request(record, [], now=NOW)
             else:
-                assert standing.ready.reason == reason.value
+                assert condition_set.ready.reason == reason.value
             assert (seen["Ready"], seen["Erased"], seen["Purged"]) == ("False", "False", "False")
     assert gravest([]) is None
 
@@ -70,8 +70,8 @@ def test_a_request_is_never_shown_as_erased_unless_the_ledger_says_so(
     obstacles: list[BlockReason], outcome: Outcome | None, without_backups: bool
 ) -> None:
     blockers = [Blocker(one, "why") for one in obstacles]
-    backups = BackupsSight(without_backups=without_backups)
-    seen = _is_sound(standing_of_request(_record(outcome), blockers, backups=backups, now=NOW))
+    backups = BackupsObservation(without_backups=without_backups)
+    seen = _is_sound(conditions_of_request(_record(outcome), blockers, backups=backups, now=NOW))
     assert (seen["Erased"] == "True") is (outcome is Outcome.ERASED)
     assert (seen["Purged"] == "True") is (outcome is Outcome.ERASED and without_backups)
 
@@ -85,10 +85,10 @@ def test_purged_is_claimed_only_where_the_ledger_has_recorded_the_proof(
 ) -> None:
     record = replace(_record(Outcome.ERASED), purged_at=NOW if recorded else None)
     left = CopiesLeft(gone_at, ("ns/site",) if unproven else ())
-    standing = standing_of_request(record, [], backups=BackupsSight(left, held=held), now=NOW)
-    purged = next(c for c in standing.conditions if c.type == "Purged")
+    condition_set = conditions_of_request(record, [], backups=BackupsObservation(left, held=held), now=NOW)
+    purged = next(c for c in condition_set.conditions if c.type == "Purged")
     assert (purged.status.value == "True") is recorded
-    assert standing.state == ("Purged" if recorded else "Erased")
+    assert condition_set.state == ("Purged" if recorded else "Erased")
     if not recorded and gone_at is not None and gone_at <= NOW:
         assert purged.reason == ("SnapshotsHeld" if held else "SnapshotsOverdue")
     elif not recorded:
@@ -107,7 +107,7 @@ def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | No
             *("s", "e", NOW, DetectedBy.JOURNAL), safe_at=safe_at, released_because=because
         )
     replay = (shown, "why") if shown and state == "open" else None
-    seen = _is_sound(standing_of_restore(episode, reason=reason, replay=replay))
+    seen = _is_sound(conditions_of_restore(episode, reason=reason, replay=replay))
     assert (seen["SafeToServe"] == "True") is (state in ("safe", "released"))
     assert (seen["Permitted"] == "True") is (reason != "Undeclared")
 
@@ -116,7 +116,7 @@ TROUBLES = st.none() | st.sampled_from(
     ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
 ).map(lambda reason: (reason, "why"))
 SIGHTS = st.builds(
-    StoreSight,
+    StoreObservation,
     third_party=st.booleans(),
     proved=st.booleans(),
     trouble=TROUBLES,
@@ -131,11 +131,11 @@ SIGHTS = st.builds(
 
 
 @given(SIGHTS)
-def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(sight: StoreSight) -> None:
-    seen = _is_sound(standing_of_store(sight))
+def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: StoreObservation) -> None:
+    seen = _is_sound(conditions_of_store(observed))
     if seen.get("SafeToServe") == "True":
-        assert sight.looked
-        assert sight.replay is None
-        assert sight.trouble is None
+        assert observed.looked
+        assert observed.replay is None
+        assert observed.trouble is None
     if seen["Ready"] == "True":
-        assert sight.third_party or (sight.proved and sight.trouble is None)
+        assert observed.third_party or (observed.proved and observed.trouble is None)

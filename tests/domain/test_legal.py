@@ -257,10 +257,10 @@ NOTICES: dict[str, tuple[list[LegalFact], NoticeState, datetime | None]] = {
 
 @pytest.mark.parametrize(("facts", "state", "due_at"), NOTICES.values(), ids=NOTICES.keys())
 def test_where_a_notice_stands(facts: list[LegalFact], state: NoticeState, due_at: datetime | None) -> None:
-    sight = notice_of(legal(*facts), NOW)
-    assert sight.state is state
+    observed = notice_of(legal(*facts), NOW)
+    assert observed.state is state
     if state is not NoticeState.SENT:
-        assert sight.due_at == due_at
+        assert observed.due_at == due_at
 
 
 # What is decided

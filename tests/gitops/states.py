@@ -21,21 +21,21 @@ from lethe.api.status import (
 )
 from lethe.domain.backup_conditions import (
     Difficulty,
-    SourceSight,
-    standing_of_snapshot,
-    standing_of_source,
-    standing_of_unowned,
+    SourceObservation,
+    conditions_of_snapshot,
+    conditions_of_source,
+    conditions_of_unowned,
 )
 from lethe.domain.conditions import (
-    BackupsSight,
-    StoreSight,
-    standing_of_request,
-    standing_of_restore,
-    standing_of_store,
+    BackupsObservation,
+    StoreObservation,
+    conditions_of_request,
+    conditions_of_restore,
+    conditions_of_store,
 )
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
-from lethe.domain.legal_conditions import LegalSight, standing_of_legal
+from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     Addressee,
     HoldPlaced,
@@ -128,7 +128,7 @@ def every_state() -> Iterator[State]:
     yield from _legal()
 
 
-SIGHT = StoreSight(
+SIGHT = StoreObservation(
     third_party=False,
     proved=True,
     trouble=None,
@@ -144,9 +144,9 @@ SIGHT = StoreSight(
 
 def _stores() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        standing = standing_of_store(replace(SIGHT, **more))
+        condition_set = conditions_of_store(replace(SIGHT, **more))
         status = store_status(
-            *(standing, {}),
+            *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
             seen_at=NOW,
@@ -207,12 +207,12 @@ OBSTACLES: Mapping[BlockReason, Verdict] = {
 
 def _requests() -> Iterator[State]:
     def status(
-        record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsSight
+        record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsObservation
     ) -> dict[str, Any]:
-        standing = standing_of_request(record, tuple(blockers.values()), backups=backups, now=NOW)
-        return request_status(record, standing, blockers, {}, {}, generation=GENERATION, now=NOW)
+        condition_set = conditions_of_request(record, tuple(blockers.values()), backups=backups, now=NOW)
+        return request_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
 
-    none = BackupsSight()
+    none = BackupsObservation()
     for reason, verdict in OBSTACLES.items():
         blockers = {"ns/site": Blocker(reason, "why")}
         for record, label, flux in ((None, "before it is accepted", None), (ACCEPTED, "accepted", "Current")):
@@ -229,7 +229,7 @@ def _requests() -> Iterator[State]:
     planned = replace(SETTLED, outcome=Outcome.PLANNED, completed_at=NOW)
     for label, record, backups, told in (
         ("erased", erased, none, "erased and read back"),
-        ("purged", erased, BackupsSight(without_backups=True), "erased and read back"),
+        ("purged", erased, BackupsObservation(without_backups=True), "erased and read back"),
         ("planned", planned, none, "dry run"),
     ):
         yield State(
@@ -241,9 +241,9 @@ def _requests() -> Iterator[State]:
 
 def _sources() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        standing = standing_of_source(SourceSight(**{"scanned": True, "longest": "P6M", **more}))
+        condition_set = conditions_of_source(SourceObservation(**{"scanned": True, "longest": "P6M", **more}))
         status = source_status(
-            *(standing, {}),
+            *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
             counts={"present": 3},
@@ -297,8 +297,8 @@ def _snapshots() -> Iterator[State]:
         held: RetentionHold | None = None,
         difficulty: Difficulty | None = None,
     ) -> State:
-        standing = standing_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
-        status = snapshot_status(record, standing, retention, generation=GENERATION)
+        condition_set = conditions_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
+        status = snapshot_status(record, condition_set, retention, generation=GENERATION)
         return State("backupsnapshots", label, reason, status, verdict, told=told)
 
     yield state("retained", "Retained", DONE, "until", now=taken)
@@ -317,7 +317,7 @@ def _snapshots() -> Iterator[State]:
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
     for reason in ("NotSeen", "SourceMissing"):
-        status = unowned_status(standing_of_unowned(reason, "why"), generation=GENERATION, since=NOW)
+        status = unowned_status(conditions_of_unowned(reason, "why"), generation=GENERATION, since=NOW)
         yield State("backupsnapshots", reason, reason, status, STUCK)
 
 
@@ -337,8 +337,8 @@ def _restores() -> Iterator[State]:
         replay: tuple[Shown, str] | None = None,
         given: str = "Drill",
     ) -> State:
-        standing = standing_of_restore(episode, reason=given, replay=replay)
-        status = restore_status(episode, standing, {}, generation=GENERATION, now=NOW)
+        condition_set = conditions_of_restore(episode, reason=given, replay=replay)
+        status = restore_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
         flux = "Failed" if verdict is STUCK else "Current"
         return State("restoreevents", label, reason, status, verdict, flux=flux, told=told)
@@ -395,8 +395,8 @@ def _legal() -> Iterator[State]:
             record = evolve_legal(record, fact)
         record = replace(record, sequence=1, digest=DIGEST) if record else None
         notice = notice_of(record, NOW) if record else None
-        standing = standing_of_legal(LegalSight(record, notice, **more))
-        status = legal_status(record, notice, standing, {}, generation=GENERATION, now=NOW)
+        condition_set = conditions_of_legal(LegalObservation(record, notice, **more))
+        status = legal_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
         accepted = record is not None and record.decided is not None
         flux = verdict.kstatus if verdict is STUCK else "Current" if accepted else "InProgress"
         return State("legalrequests", label, reason, status, verdict, flux=flux, told=told)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.conditions import Condition, Standing, rows_told
+from lethe.domain.conditions import Condition, ConditionSet, rows_told
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant
@@ -21,11 +21,11 @@ MAX_MESSAGE = 4000
 
 
 def rendered_conditions(
-    standing: Standing, previous: Mapping[str, Any], *, generation: int, now: datetime
+    condition_set: ConditionSet, previous: Mapping[str, Any], *, generation: int, now: datetime
 ) -> list[dict[str, Any]]:
     """Return the conditions; one whose status has not changed keeps its time."""
     before = {c.get("type"): c for c in previous.get("conditions", ())}
-    return [_rendered(c, before.get(c.type), generation, now) for c in standing.conditions]
+    return [_rendered(c, before.get(c.type), generation, now) for c in condition_set.conditions]
 
 
 def _rendered(
@@ -47,7 +47,7 @@ def _rendered(
 
 def request_status(
     record: RequestRecord | None,
-    standing: Standing,
+    condition_set: ConditionSet,
     blockers: Mapping[str, Blocker],
     attempts: Mapping[str, int],
     previous: Mapping[str, Any],
@@ -58,15 +58,15 @@ def request_status(
 ) -> dict[str, Any]:
     """Return the status of a DeletionRequest. `blockers` and `attempts` are by store."""
     status: dict[str, Any] = {
-        "state": standing.state,
+        "state": condition_set.state,
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "conditions": rendered_conditions(condition_set, previous, generation=generation, now=now),
     }
     if record is None:
         return status
     status["acceptedAt"] = instant(record.accepted.accepted_at)
     status["dueAt"] = instant(record.accepted.due_at)
-    if record.completed_at is not None and standing.state in ("Erased", "Purged"):
+    if record.completed_at is not None and condition_set.state in ("Erased", "Purged"):
         status["erasedAt"] = instant(record.completed_at)
     names = sorted({*record.stores, *blockers})[:MAX_ENTRIES]
     status["stores"] = [
@@ -110,7 +110,7 @@ def _store_entry(record: RequestRecord, name: str, blocker: Blocker | None, atte
 
 def restore_status(
     episode: RestoreEpisode | None,
-    standing: Standing,
+    condition_set: ConditionSet,
     previous: Mapping[str, Any],
     *,
     generation: int,
@@ -119,9 +119,9 @@ def restore_status(
 ) -> dict[str, Any]:
     """Return the status of a RestoreEvent. `origin` is what the store was restored from."""
     status: dict[str, Any] = {
-        "state": standing.state,
+        "state": condition_set.state,
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "conditions": rendered_conditions(condition_set, previous, generation=generation, now=now),
     }
     if origin is not None:
         status["restoredFrom"] = origin
@@ -147,7 +147,7 @@ def restore_status(
 
 
 def store_status(
-    standing: Standing,
+    condition_set: ConditionSet,
     previous: Mapping[str, Any],
     *,
     generation: int,
@@ -162,7 +162,7 @@ def store_status(
     """Return the status of a DataStore."""
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "conditions": rendered_conditions(condition_set, previous, generation=generation, now=now),
         "erasures": {"applied": applied, "missing": missing},
         "journal": {"number": journal_number},
     }
@@ -176,34 +176,34 @@ def store_status(
 
 
 def snapshot_status(
-    record: SnapshotRecord, standing: Standing, retention: Period, *, generation: int
+    record: SnapshotRecord, condition_set: ConditionSet, retention: Period, *, generation: int
 ) -> dict[str, Any]:
     """Return the status of a BackupSnapshot: a function of what is known, so that equal means unchanged.
 
     What is not so is given as null, for a merge patch.
     """
     return {
-        "state": standing.state,
+        "state": condition_set.state,
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, {}, generation=generation, now=record.first_seen_at),
+        "conditions": rendered_conditions(condition_set, {}, generation=generation, now=record.first_seen_at),
         "expiresAt": instant(record.expires_at(retention)),
         "deletedAt": instant(record.deleted_at) if record.deleted_at else None,
         "purgedAt": instant(record.purged_at) if record.purged_at else None,
     }
 
 
-def unowned_status(standing: Standing, *, generation: int, since: datetime) -> dict[str, Any]:
+def unowned_status(condition_set: ConditionSet, *, generation: int, since: datetime) -> dict[str, Any]:
     """Return the status of a BackupSnapshot that Lethe knows nothing of; for a merge patch."""
     return {
-        "state": standing.state,
+        "state": condition_set.state,
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, {}, generation=generation, now=since),
+        "conditions": rendered_conditions(condition_set, {}, generation=generation, now=since),
         **dict.fromkeys(("expiresAt", "deletedAt", "purgedAt")),
     }
 
 
 def source_status(
-    standing: Standing,
+    condition_set: ConditionSet,
     previous: Mapping[str, Any],
     *,
     generation: int,
@@ -218,7 +218,7 @@ def source_status(
     """Return the status of a BackupSource. `next_` is the ref that goes next, and when."""
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "conditions": rendered_conditions(condition_set, previous, generation=generation, now=now),
     }
     if counts is not None:
         status["snapshots"] = dict(counts)
@@ -237,7 +237,7 @@ def source_status(
 def legal_status(
     record: LegalRecord | None,
     notice: NoticeSight | None,
-    standing: Standing,
+    condition_set: ConditionSet,
     previous: Mapping[str, Any],
     *,
     generation: int,
@@ -246,7 +246,7 @@ def legal_status(
     """Return the status of a LegalRequest."""
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "conditions": rendered_conditions(standing, previous, generation=generation, now=now),
+        "conditions": rendered_conditions(condition_set, previous, generation=generation, now=now),
     }
     if record is None or notice is None:
         return status

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
+from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, with_progress
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
@@ -25,20 +25,20 @@ class Difficulty:
     message: str
 
 
-def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
+def conditions_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     record: SnapshotRecord,
     retention: Period,
     *,
     now: datetime,
     held: RetentionHold | None = None,
     difficulty: Difficulty | None = None,
-) -> Standing:
+) -> ConditionSet:
     """Say where a BackupSnapshot stands. `now` only tells whether it is overdue."""
     expires = record.expires_at(retention)
     free = Condition("Held", FALSE, "NoHold", "nothing keeps it beyond its time", record.first_seen_at)
     if record.purged_at is not None:
         message = "looked for after its deletion: no byte of it is left"
-        return Standing(
+        return ConditionSet(
             SnapshotState.PURGED,
             (
                 Condition("Ready", TRUE, "Purged", message, record.purged_at),
@@ -48,7 +48,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
         )
     if record.deleted_at is not None:
         message = difficulty.message if difficulty else "deleted; its bytes are looked for at the next scan"
-        return Standing(
+        return ConditionSet(
             SnapshotState.DELETED,
             (
                 *with_progress(Condition("Ready", FALSE, "Overdue", message, expires), working=True),
@@ -59,7 +59,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     not_due = Condition("Purged", FALSE, "NotDue", f"not before {instant(expires)}", record.first_seen_at)
     if held is RetentionHold.UNSAID:
         message = f"its time was over at {instant(expires)}; it is looked at with every scan"
-        return Standing(
+        return ConditionSet(
             SnapshotState.PRESENT,
             (
                 Condition("Ready", TRUE, "Retained", message, record.first_seen_at),
@@ -74,7 +74,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
             else f"its time was over at {instant(expires)}, and it is the only snapshot left; take a newer "
             "one, or set spec.lastSnapshot of the BackupSource to Prune"
         )
-        return Standing(
+        return ConditionSet(
             SnapshotState.HELD,
             (
                 Condition("Ready", TRUE, "Retained", message, record.first_seen_at),
@@ -90,7 +90,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
             else f"not seen in its source; it counts as a copy until {instant(expires)}"
         )
         since = record.vanished_at or record.first_seen_at
-        return Standing(
+        return ConditionSet(
             SnapshotState.MISSING,
             (
                 *with_progress(Condition("Ready", FALSE, "Vanished", message, since), stalled=True),
@@ -103,7 +103,7 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
         message = difficulty.message if difficulty else f"its time was over at {instant(expires)}"
         mismatch = reason == MISMATCH
         ready = Condition("Ready", FALSE, MISMATCH if mismatch else "Overdue", message, expires)
-        return Standing(
+        return ConditionSet(
             SnapshotState.OVERDUE,
             (
                 *with_progress(ready, stalled=mismatch, working=not mismatch),
@@ -119,8 +119,8 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
             f"taken when that was seen, at {instant(record.first_seen_at)}"
         )
         ready = Condition("Ready", FALSE, MISMATCH, message, record.first_seen_at)
-        return Standing(SnapshotState.PRESENT, (*with_progress(ready, stalled=True), free, not_due))
-    return Standing(
+        return ConditionSet(SnapshotState.PRESENT, (*with_progress(ready, stalled=True), free, not_due))
+    return ConditionSet(
         SnapshotState.PRESENT,
         (
             Condition("Ready", TRUE, "Retained", f"until {instant(expires)}", record.first_seen_at),
@@ -130,9 +130,9 @@ def standing_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     )
 
 
-def standing_of_unowned(reason: str, message: str) -> Standing:
+def conditions_of_unowned(reason: str, message: str) -> ConditionSet:
     """Say where a BackupSnapshot stands that somebody has applied and that is none Lethe knows of."""
-    return Standing(
+    return ConditionSet(
         SnapshotState.MISSING,
         (
             *with_progress(Condition("Ready", FALSE, reason, message), stalled=True),
@@ -143,7 +143,7 @@ def standing_of_unowned(reason: str, message: str) -> Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceSight:
+class SourceObservation:
     """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
 
     `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
@@ -166,65 +166,65 @@ class SourceSight:
     unknown_stores: Sequence[str] = ()
 
 
-def standing_of_source(sight: SourceSight) -> Standing:
+def conditions_of_source(observed: SourceObservation) -> ConditionSet:
     """Say where a BackupSource stands."""
-    ready = _ready_of_source(sight)
+    ready = _ready_of_source(observed)
     stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
-    effective = _retention_effective(sight)
+    effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
     if effective is not None:
         conditions.append(effective)
-    return Standing(None, tuple(conditions))
+    return ConditionSet(None, tuple(conditions))
 
 
-def _ready_of_source(sight: SourceSight) -> Condition:
-    if sight.too_long:
+def _ready_of_source(observed: SourceObservation) -> Condition:
+    if observed.too_long:
         return Condition(
             "Ready",
             FALSE,
             "RetentionTooLong",
-            f"spec.retention is longer than the {sight.longest} that LETHE_RETENTION allows; shorten it. "
+            f"spec.retention is longer than the {observed.longest} that LETHE_RETENTION allows; shorten it. "
             "Nothing is pruned until then",
         )
-    if sight.trouble is not None:
-        return Condition("Ready", FALSE, *sight.trouble)
-    if not sight.scanned:
+    if observed.trouble is not None:
+        return Condition("Ready", FALSE, *observed.trouble)
+    if not observed.scanned:
         return Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not listed yet")
-    if sight.unparsable:
-        named = ", ".join(sight.unparsable[:4])
+    if observed.unparsable:
+        named = ", ".join(observed.unparsable[:4])
         return Condition(
             "Ready",
             FALSE,
             "NameUnparsable",
-            f"{len(sight.unparsable)} names don't tell when they were taken ({named}); correct the name "
+            f"{len(observed.unparsable)} names don't tell when they were taken ({named}); correct the name "
             "pattern, or move them elsewhere. They are never deleted",
         )
     told = "every snapshot that lies there is known"
-    if not sight.ever_seen:
+    if not observed.ever_seen:
         told = "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
-    if sight.unknown_stores:
-        told += f"; no DataStore is called {', '.join(sight.unknown_stores)}"
+    if observed.unknown_stores:
+        told += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
     return Condition("Ready", TRUE, "Scanned", told)
 
 
 def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
-    sight: SourceSight,
+    observed: SourceObservation,
 ) -> Condition | None:
     kind = "RetentionEffective"
-    if sight.trouble is not None:
-        return Condition(kind, FALSE, "BackendUnavailable", sight.trouble[1])
-    if not sight.scanned and sight.waits is None:
+    if observed.trouble is not None:
+        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble[1])
+    if not observed.scanned and observed.waits is None:
         return None
-    if sight.waits is not None:
-        return Condition(kind, FALSE, sight.waits.value, sight.waits_message)
+    if observed.waits is not None:
+        return Condition(kind, FALSE, observed.waits.value, observed.waits_message)
     for reason, shown in ((LOCKED, LOCKED), ("DeletedUnproven", "VersionsRemain"), (None, None)):
-        found = [one for one in sight.difficulties if reason in (None, one.reason)]
+        found = [one for one in observed.difficulties if reason in (None, one.reason)]
         if found:
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             return Condition(kind, FALSE, shown or first.reason, f"{first.message}{more}")
-    if sight.held_last:
+    if observed.held_last:
         return Condition(
             kind,
             FALSE,
@@ -232,10 +232,10 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
             "the only snapshot left is past its time and kept; take a newer one, or set spec.lastSnapshot to "
             "Prune",
         )
-    if sight.held_legally:
-        message = f"a legal hold keeps {sight.held_legally} snapshots that are past their time"
+    if observed.held_legally:
+        message = f"a legal hold keeps {observed.held_legally} snapshots that are past their time"
         return Condition(kind, FALSE, "LegalHold", message)
-    if sight.unparsable:
-        message = f"{len(sight.unparsable)} names don't tell when they were taken, so they never expire"
+    if observed.unparsable:
+        message = f"{len(observed.unparsable)} names don't tell when they were taken, so they never expire"
         return Condition(kind, FALSE, "NameUnparsable", message)
-    return Condition(kind, TRUE, "WithinRetention", sight.next_told or "nothing is past its time")
+    return Condition(kind, TRUE, "WithinRetention", observed.next_told or "nothing is past its time")

@@ -42,7 +42,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConditionSet:
     """Where an object stands: `state` in one word (`None` for kinds without), and its conditions."""
 
     state: str | None
@@ -96,7 +96,7 @@ def with_progress(ready: Condition, *, stalled: bool = False, working: bool = Fa
 
 
 @dataclass(frozen=True, slots=True)
-class BackupsSight:
+class BackupsObservation:
     """What is known of the backups that may hold an erased person.
 
     `without_backups`: no store has any, as their DataStores state. `held`: a snapshot among them is kept
@@ -108,13 +108,13 @@ class BackupsSight:
     held: bool = False
 
 
-def standing_of_request(
+def conditions_of_request(
     record: RequestRecord | None,
     blockers: Sequence[Blocker],
     *,
-    backups: BackupsSight = BackupsSight(),
+    backups: BackupsObservation = BackupsObservation(),
     now: datetime,
-) -> Standing:
+) -> ConditionSet:
     """Say where a DeletionRequest stands."""
     no_hold = Condition("Held", ConditionStatus.FALSE, "NoHold", "no legal hold keeps this person's data")
     if record is not None and record.outcome is Outcome.ERASED:
@@ -122,7 +122,7 @@ def standing_of_request(
     if record is not None and record.outcome is Outcome.PLANNED:
         message = f"dry run, nothing was changed; would erase {_told(record, StoreState.PLANNED)}"
         since = record.completed_at
-        return Standing(
+        return ConditionSet(
             "Planned",
             (
                 Condition("Ready", ConditionStatus.TRUE, "Planned", message, since),
@@ -137,7 +137,7 @@ def standing_of_request(
     stalled = worst.reason in _STALLING
     ready = Condition("Ready", ConditionStatus.FALSE, worst.reason.value, worst.message)
     working = not stalled and worst.reason not in (*_ASKS_A_PERSON, BlockReason.HELD)
-    return Standing(
+    return ConditionSet(
         _state_of_open(record, worst.reason),
         (
             *with_progress(ready, stalled=stalled, working=working),
@@ -176,7 +176,9 @@ def _held_of_open(worst: Blocker) -> Condition:
     return Condition("Held", ConditionStatus.UNKNOWN, "Pending", message)
 
 
-def _erased(record: RequestRecord, no_hold: Condition, backups: BackupsSight, now: datetime) -> Standing:
+def _erased(
+    record: RequestRecord, no_hold: Condition, backups: BackupsObservation, now: datetime
+) -> ConditionSet:
     since = record.completed_at
     told = _told(record, StoreState.VERIFIED)
     if told:
@@ -186,7 +188,7 @@ def _erased(record: RequestRecord, no_hold: Condition, backups: BackupsSight, no
     else:
         message = "an earlier request had erased this person everywhere"
     purged = _purged(record, backups, now)
-    return Standing(
+    return ConditionSet(
         "Purged" if purged.status is ConditionStatus.TRUE else "Erased",
         (
             Condition("Ready", ConditionStatus.TRUE, "Erased", message, since),
@@ -197,7 +199,7 @@ def _erased(record: RequestRecord, no_hold: Condition, backups: BackupsSight, no
     )
 
 
-def _purged(record: RequestRecord, backups: BackupsSight, now: datetime) -> Condition:
+def _purged(record: RequestRecord, backups: BackupsObservation, now: datetime) -> Condition:
     """Say whether any backup still holds an erased person: proven, or not claimed."""
     since, left = record.completed_at, backups.left
     if backups.without_backups:
@@ -237,7 +239,7 @@ def _short(store: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreSight:
+class StoreObservation:
     """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
@@ -265,18 +267,18 @@ STALLING_STORE_REASONS = frozenset(
 )
 
 
-def standing_of_store(sight: StoreSight) -> Standing:
+def conditions_of_store(observed: StoreObservation) -> ConditionSet:
     """Say where a DataStore stands."""
-    if sight.third_party:
+    if observed.third_party:
         message = "belongs to a third party; nothing is ever sent to it"
-        return Standing(None, (Condition("Ready", ConditionStatus.TRUE, "ThirdParty", message),))
-    if sight.trouble is not None:
-        reason, message = sight.trouble
+        return ConditionSet(None, (Condition("Ready", ConditionStatus.TRUE, "ThirdParty", message),))
+    if observed.trouble is not None:
+        reason, message = observed.trouble
         ready = Condition("Ready", ConditionStatus.FALSE, reason, message)
-    elif not sight.proved:
+    elif not observed.proved:
         ready = Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not reached yet")
     else:
-        message = "; ".join(("connected, and its mapping fits the schema", *sight.notes))
+        message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
         ready = Condition("Ready", ConditionStatus.TRUE, "Available", message)
     stalled = ready.reason in STALLING_STORE_REASONS
     conditions = [
@@ -284,30 +286,30 @@ def standing_of_store(sight: StoreSight) -> Standing:
             ready, stalled=stalled, working=ready.status is not ConditionStatus.TRUE and not stalled
         )
     ]
-    if sight.proved:
+    if observed.proved:
         conditions += [
-            _mapping_complete(sight),
+            _mapping_complete(observed),
             Condition(
                 "Journaled",
-                ConditionStatus.of(sight.journal == "Kept"),
-                sight.journal,
-                sight.journal_message,
+                ConditionStatus.of(observed.journal == "Kept"),
+                observed.journal,
+                observed.journal_message,
             ),
         ]
     conditions.append(
         Condition("BackupsCovered", ConditionStatus.TRUE, "NoBackupsDeclared", "the store has no backups")
-        if sight.without_backups
+        if observed.without_backups
         else Condition(
-            "BackupsCovered", ConditionStatus.TRUE, "Covered", f"by {', '.join(sorted(sight.sources))}"
+            "BackupsCovered", ConditionStatus.TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}"
         )
-        if sight.sources and sight.snapshots_seen
+        if observed.sources and observed.snapshots_seen
         else Condition(
             "BackupsCovered",
             ConditionStatus.FALSE,
             "NothingSeen",
-            f"no snapshot has been seen in {', '.join(sorted(sight.sources))}; are place and name right?",
+            f"no snapshot has been seen in {', '.join(sorted(observed.sources))}; are place and name right?",
         )
-        if sight.sources
+        if observed.sources
         else Condition(
             "BackupsCovered",
             ConditionStatus.FALSE,
@@ -315,21 +317,21 @@ def standing_of_store(sight: StoreSight) -> Standing:
             "no BackupSource names this store; an unknown backup is a broken promise",
         )
     )
-    if sight.replay is not None:
-        conditions.append(Condition("SafeToServe", ConditionStatus.FALSE, *sight.replay))
-    elif sight.looked and sight.trouble is None:
+    if observed.replay is not None:
+        conditions.append(Condition("SafeToServe", ConditionStatus.FALSE, *observed.replay))
+    elif observed.looked and observed.trouble is None:
         conditions.append(
             Condition("SafeToServe", ConditionStatus.TRUE, "Verified", "every erasure is in place")
         )
-    return Standing(None, tuple(conditions))
+    return ConditionSet(None, tuple(conditions))
 
 
-def _mapping_complete(sight: StoreSight) -> Condition:
-    if sight.kinds_unmapped:
-        message = "no column is said to hold " + ", ".join(sorted(sight.kinds_unmapped))
+def _mapping_complete(observed: StoreObservation) -> Condition:
+    if observed.kinds_unmapped:
+        message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
         return Condition("MappingComplete", ConditionStatus.FALSE, "KindsUnmapped", message)
-    if sight.lookalikes:
-        named = ", ".join(sight.lookalikes[:8])
+    if observed.lookalikes:
+        named = ", ".join(observed.lookalikes[:8])
         message = f"{named} look like personal data; map them, or name them in ignore"
         return Condition("MappingComplete", ConditionStatus.FALSE, "LookalikesUnmapped", message)
     return Condition(
@@ -340,7 +342,7 @@ def _mapping_complete(sight: StoreSight) -> Condition:
 # RestoreEvent
 
 
-def standing_of_restore(
+def conditions_of_restore(
     episode: RestoreEpisode | None,
     *,
     reason: str,
@@ -356,7 +358,7 @@ def standing_of_restore(
         str,
     ]
     | None,
-) -> Standing:
+) -> ConditionSet:
     """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet."""
     permitted = (
         Condition(
@@ -370,12 +372,12 @@ def standing_of_restore(
         ready = Condition("Ready", ConditionStatus.FALSE, "Declared", message)
         waiting = Condition("Replayed", ConditionStatus.FALSE, "Waiting", message)
         safe = Condition("SafeToServe", ConditionStatus.FALSE, "Declared", message)
-        return Standing(
+        return ConditionSet(
             "Declared", (*with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
         )
     if episode.superseded_by is not None:
         message = f"the store went back once more; RestoreEvent {episode.superseded_by} goes on from there"
-        return Standing(
+        return ConditionSet(
             "Superseded",
             (
                 Condition("Ready", ConditionStatus.TRUE, "Superseded", message),
@@ -389,7 +391,7 @@ def standing_of_restore(
         told = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
         if episode.released_because is not None:
             told = f"released by a person; {told}"
-        return Standing(
+        return ConditionSet(
             "SafeToServe",
             (
                 Condition("Ready", ConditionStatus.TRUE, "SafeToServe", told, since),
@@ -403,7 +405,7 @@ def standing_of_restore(
     ready = Condition("Ready", ConditionStatus.FALSE, shown, message)
     stalled = kind == "MappingDoesNotFit"
     asks = kind in ("IdentityUnclear", "HeldRowsReturned", "AwaitingRelease")
-    return Standing(
+    return ConditionSet(
         "Stalled" if stalled else shown,
         (
             *with_progress(ready, stalled=stalled, working=not stalled and not asks),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from lethe.domain.conditions import Condition, ConditionStatus, Standing, with_progress
+from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, with_progress
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant
@@ -16,7 +16,7 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 
 
 @dataclass(frozen=True, slots=True)
-class LegalSight:
+class LegalObservation:
     """What is known of a legal request now.
 
     `blocker` is what registering ran into, `document_problem` why the order's document could not be read.
@@ -33,16 +33,16 @@ class LegalSight:
     unknown_stores: tuple[str, ...] = ()
 
 
-def standing_of_legal(sight: LegalSight) -> Standing:
+def conditions_of_legal(observed: LegalObservation) -> ConditionSet:
     """Say where a LegalRequest stands."""
-    record = sight.record
-    claimed = sight.blocker is None or sight.blocker.reason is not BlockReason.NAME_REUSED
-    if record is None or sight.notice is None or not claimed:
-        reason = sight.blocker.reason if sight.blocker else BlockReason.PENDING
-        message = sight.blocker.message if sight.blocker else "not registered yet"
+    record = observed.record
+    claimed = observed.blocker is None or observed.blocker.reason is not BlockReason.NAME_REUSED
+    if record is None or observed.notice is None or not claimed:
+        reason = observed.blocker.reason if observed.blocker else BlockReason.PENDING
+        message = observed.blocker.message if observed.blocker else "not registered yet"
         ready = Condition("Ready", FALSE, reason.value, message)
         stalled = not claimed
-        return Standing(
+        return ConditionSet(
             None,
             (
                 *with_progress(ready, stalled=stalled, working=not stalled),
@@ -51,19 +51,19 @@ def standing_of_legal(sight: LegalSight) -> Standing:
                 Condition("Holding", UNKNOWN, "Pending", message),
             ),
         )
-    return Standing(
+    return ConditionSet(
         None,
         (
-            *_ready(sight, record, sight.notice),
+            *_ready(observed, record, observed.notice),
             _decided(record),
-            _informed(sight, record),
-            _holding(sight, record),
+            _informed(observed, record),
+            _holding(observed, record),
         ),
     )
 
 
 def _ready(  # noqa: PLR0911 - one return for each way to stand
-    sight: LegalSight, record: LegalRecord, notice: NoticeSight
+    observed: LegalObservation, record: LegalRecord, notice: NoticeSight
 ) -> tuple[Condition, ...]:
     at = record.registered.at
     unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
@@ -76,17 +76,17 @@ def _ready(  # noqa: PLR0911 - one return for each way to stand
     if notice.state is NoticeState.UNDELIVERABLE:
         message = f"the user could not be told: {_tried(notice)}"
         return with_progress(Condition("Ready", FALSE, "NoticeUndeliverable", message), stalled=True)
-    if sight.document_problem is not None and record.document is None:
-        message = f"the document of the court order is missing: {sight.document_problem}"
+    if observed.document_problem is not None and record.document is None:
+        message = f"the document of the court order is missing: {observed.document_problem}"
         return with_progress(Condition("Ready", FALSE, "DocumentMissing", message))
-    if sight.blocker is not None:
-        ready = Condition("Ready", FALSE, sight.blocker.reason.value, sight.blocker.message)
+    if observed.blocker is not None:
+        ready = Condition("Ready", FALSE, observed.blocker.reason.value, observed.blocker.message)
         return with_progress(ready, working=True)
     if notice.state is NoticeState.PENDING:
-        message = f"the user is not told yet: {sight.waits or 'the notice is about to be sent'}"
+        message = f"the user is not told yet: {observed.waits or 'the notice is about to be sent'}"
         return with_progress(Condition("Ready", FALSE, "NoticePending", message), working=True)
-    if sight.answer_waits is not None and not record.answered:
-        message = f"the authority has no answer yet: {sight.answer_waits}"
+    if observed.answer_waits is not None and not record.answered:
+        message = f"the authority has no answer yet: {observed.answer_waits}"
         return with_progress(Condition("Ready", FALSE, "AnswerPending", message), working=True)
     told = "the user was told" if notice.state is NoticeState.SENT else _deferred(notice)
     return (Condition("Ready", TRUE, "Registered", f"recorded; {told}", at),)
@@ -111,8 +111,8 @@ def _decided(record: LegalRecord) -> Condition:
     return Condition("Decided", TRUE, decided.outcome.value, message, decided.at)
 
 
-def _informed(sight: LegalSight, record: LegalRecord) -> Condition:
-    notice = sight.notice or NoticeSight(NoticeState.PENDING, None)
+def _informed(observed: LegalObservation, record: LegalRecord) -> Condition:
+    notice = observed.notice or NoticeSight(NoticeState.PENDING, None)
     settled = notice.letter.settled if notice.letter else None
     match notice.state:
         case NoticeState.SENT:
@@ -125,7 +125,7 @@ def _informed(sight: LegalSight, record: LegalRecord) -> Condition:
             return Condition("UserInformed", FALSE, "Undeliverable", told)
         case NoticeState.PENDING:
             return Condition(
-                "UserInformed", FALSE, "Pending", sight.waits or "the notice is about to be sent"
+                "UserInformed", FALSE, "Pending", observed.waits or "the notice is about to be sent"
             )
         case _:
             assert_never(notice.state)
@@ -144,7 +144,7 @@ def _tried(notice: NoticeSight) -> str:
     return settled.answer or "the notice was refused"
 
 
-def _holding(sight: LegalSight, record: LegalRecord) -> Condition:
+def _holding(observed: LegalObservation, record: LegalRecord) -> Condition:
     hold = record.hold
     if hold is None:
         message = "nothing is preserved"
@@ -159,9 +159,9 @@ def _holding(sight: LegalSight, record: LegalRecord) -> Condition:
         message = f"waits for what had begun before in {where}"
         if record.resolved_at is None:
             message = "waits for the Primary, which has not been asked yet who the subject is"
-        elif sight.unknown_stores:
+        elif observed.unknown_stores:
             message = (
-                f"there is no DataStore {', '.join(sight.unknown_stores)} in this namespace; apply it, or "
+                f"there is no DataStore {', '.join(observed.unknown_stores)} in this namespace; apply it, or "
                 "set spec.preservation.stores to [] to hold the subject in all stores"
             )
         return Condition("Holding", FALSE, "Placing", message, hold.placed_at)

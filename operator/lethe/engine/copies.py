@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.api.status import replacing, request_status
-from lethe.domain.conditions import BackupsSight, standing_of_request
+from lethe.domain.conditions import BackupsObservation, conditions_of_request
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
@@ -110,7 +110,7 @@ class Copies:
             )
         return found
 
-    def sight(self, record: RequestRecord, left: CopiesLeft | None = None) -> BackupsSight:
+    def observed(self, record: RequestRecord, left: CopiesLeft | None = None) -> BackupsObservation:
         """Return what is known of the backups of an erased person.
 
         `left` is what the ledger says; without, it follows from what the last scans have shown.
@@ -126,7 +126,7 @@ class Copies:
             for name in asked
             for source in self._world.sources_of(name)
         )
-        return BackupsSight(left or self._left(record, asked), without and not record.shredded, held)
+        return BackupsObservation(left or self._left(record, asked), without and not record.shredded, held)
 
     def _left(self, record: RequestRecord, asked: Sequence[str]) -> CopiesLeft:
         dates, unproven = [], []
@@ -182,26 +182,26 @@ class Copies:
         self, record: RequestRecord, left: CopiesLeft | None, before: Mapping[str, object], generation: int
     ) -> dict[str, object]:
         now = self._clock()
-        sight = self.sight(record, left or CopiesLeft())
-        standing = standing_of_request(record, [], backups=sight, now=now)
+        observed = self.observed(record, left or CopiesLeft())
+        condition_set = conditions_of_request(record, [], backups=observed, now=now)
         status = request_status(
             record,
-            standing,
+            condition_set,
             {},
             {},
             before,
             generation=generation,
             now=now,
-            last_copy_gone_at=last_copy_gone_at(record, sight),
+            last_copy_gone_at=last_copy_gone_at(record, observed),
         )
         if record.shredded and "stores" in before:
             status["stores"] = before["stores"]
         return status
 
 
-def last_copy_gone_at(record: RequestRecord, sight: BackupsSight) -> datetime | None:
+def last_copy_gone_at(record: RequestRecord, observed: BackupsObservation) -> datetime | None:
     """Return the day to show: none where a store's backups are not known at all."""
-    return None if sight.without_backups or record.purged_at is not None else sight.left.gone_at
+    return None if observed.without_backups or record.purged_at is not None else observed.left.gone_at
 
 
 def _step_at(steps: Sequence[CopyStep], cleared: datetime) -> CopyStep | None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from lethe.api.status import differs, legal_status, replacing
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
-from lethe.domain.legal_conditions import LegalSight, standing_of_legal
+from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     HoldEnded,
     HoldPlaced,
@@ -51,7 +51,7 @@ class LegalReporting:
         reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
         shown = None if reused else record
         notice = notice_of(shown, now) if shown is not None else None
-        sight = LegalSight(
+        observed = LegalObservation(
             shown,
             notice,
             view.blocker,
@@ -60,11 +60,11 @@ class LegalReporting:
             view.answer_waits,
             self._unknown_stores(shown),
         )
-        follows_from = (view.generation, sight)
+        follows_from = (view.generation, observed)
         if follows_from == view.shown:
             return
-        standing = standing_of_legal(sight)
-        status = legal_status(shown, notice, standing, view.status, generation=view.generation, now=now)
+        condition_set = conditions_of_legal(observed)
+        status = legal_status(shown, notice, condition_set, view.status, generation=view.generation, now=now)
         if not differs(status, view.status):
             view.shown = follows_from
             return
@@ -80,7 +80,7 @@ class LegalReporting:
             return
         before, view.status, view.shown = view.status, status, follows_from
         reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
-        ready = standing.ready
+        ready = condition_set.ready
         if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
             await self._cluster.tell(Notice(view.manifest, ready.reason, ready.message, warning=True))
 

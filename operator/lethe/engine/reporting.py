@@ -19,12 +19,12 @@ from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
 from lethe.domain.conditions import (
-    BackupsSight,
+    BackupsObservation,
+    ConditionSet,
     ConditionStatus,
-    Standing,
-    StoreSight,
-    standing_of_request,
-    standing_of_store,
+    StoreObservation,
+    conditions_of_request,
+    conditions_of_store,
 )
 from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
@@ -116,22 +116,24 @@ class Reporting:
             everything = [*blockers.values(), *own]
             held_up = record is not None and not record.open and view.blocker is not None
             erased = record is not None and record.outcome is Outcome.ERASED
-            sight = self._copies.sight(record) if record is not None and erased else BackupsSight()
-            standing = standing_of_request(
+            observed = (
+                self._copies.observed(record) if record is not None and erased else BackupsObservation()
+            )
+            condition_set = conditions_of_request(
                 None if held_up else record,
                 everything,
-                backups=sight,
+                backups=observed,
                 now=self._clock(),
             )
             status = request_status(
                 record,
-                standing,
+                condition_set,
                 blockers,
                 attempts,
                 view.status,
                 generation=view.generation,
                 now=self._clock(),
-                last_copy_gone_at=last_copy_gone_at(record, sight) if record is not None else None,
+                last_copy_gone_at=last_copy_gone_at(record, observed) if record is not None else None,
             )
             told_lately = time.monotonic() - view.written_at < SAME_REASON_SECONDS
             if not _worth_writing(status, view.status, told_lately=told_lately):
@@ -154,7 +156,7 @@ class Reporting:
                 return
             if written:
                 view.status, view.written_at = status, time.monotonic()
-                await self._tell(place, view, standing.ready.reason, standing.ready.message)
+                await self._tell(place, view, condition_set.ready.reason, condition_set.ready.message)
             self._let_go(place, record, view)
 
     async def _tell(self, place: Place, view: RequestView, reason: str, message: str) -> None:
@@ -204,7 +206,7 @@ class Reporting:
         mapping = proof.proved.mapping if proof else None
         primary = guard.description.role == "Primary"
         sources = self._world.sources_of(guard.name)
-        sight = StoreSight(
+        observed = StoreObservation(
             third_party=guard.description.owner == "ThirdParty",
             proved=proof is not None,
             trouble=trouble,
@@ -223,10 +225,10 @@ class Reporting:
         )
         now = self._clock()
         generation = guard.manifest["metadata"].get("generation", 1)
-        standing = standing_of_store(sight)
-        self._measure_mapping(guard.name, standing)
+        condition_set = conditions_of_store(observed)
+        self._measure_mapping(guard.name, condition_set)
         status = store_status(
-            standing,
+            condition_set,
             guard.status,
             generation=generation,
             now=now,
@@ -292,9 +294,9 @@ class Reporting:
             self._swept[guard.name] = since = swept or before.get(guard.name, now)
             self._metrics.sweep_age.labels(guard.name).set((now - since).total_seconds())
 
-    def _measure_mapping(self, store: str, standing: Standing) -> None:
+    def _measure_mapping(self, store: str, condition_set: ConditionSet) -> None:
         """Show a store's MappingComplete; while it is not proved there is none, and no sample."""
-        told = [c.status for c in standing.conditions if c.type == "MappingComplete"]
+        told = [c.status for c in condition_set.conditions if c.type == "MappingComplete"]
         if told:
             self._metrics.mapping_complete.labels(store).set(told == [ConditionStatus.TRUE])
         else:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
-from lethe.domain.conditions import standing_of_restore
+from lethe.domain.conditions import conditions_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
@@ -233,14 +233,14 @@ class Restores:
             return
         metadata = manifest["metadata"]
         before: Mapping[str, Any] = manifest.get("status") or {}
-        standing = standing_of_restore(
+        condition_set = conditions_of_restore(
             episode,
             reason=manifest.get("spec", {}).get("reason", "Undeclared"),
             replay=self._shown(episode) if episode is not None and episode.open else None,
         )
         status = restore_status(
             episode,
-            standing,
+            condition_set,
             before,
             generation=metadata.get("generation", 1),
             now=self._clock(),
@@ -263,6 +263,6 @@ class Restores:
         if written:
             self._world.events[place] = {**manifest, "status": status}
             if status.get("state") != before.get("state"):
-                ready = standing.ready
+                ready = condition_set.ready
                 warning = status.get("state") not in ("SafeToServe", "Declared")
                 await self._cluster.tell(Notice(manifest, ready.reason, ready.message, warning))

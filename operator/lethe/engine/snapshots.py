@@ -16,8 +16,8 @@ import msgspec
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
-from lethe.domain.backup_conditions import Difficulty, standing_of_snapshot, standing_of_unowned
-from lethe.domain.conditions import Standing
+from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
+from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
@@ -130,11 +130,11 @@ class SnapshotObjects:
         objects = self._objects.get(source, {}).get(ref)
         return objects[0].name if objects else None
 
-    def standing(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> Standing:
+    def condition_set(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> ConditionSet:
         """Say where a snapshot stands, by the last scan of its source."""
         scan = guard.scan
         problem = scan.problems.get(record.ref) if scan else None
-        return standing_of_snapshot(
+        return conditions_of_snapshot(
             record,
             Period.parse(guard.description.retention),
             now=now,
@@ -176,7 +176,7 @@ class SnapshotObjects:
         self, source: Place, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
         status = unowned_status(
-            standing_of_unowned(reason, message), generation=one.generation, since=one.taken_at
+            conditions_of_unowned(reason, message), generation=one.generation, since=one.taken_at
         )
         if _digest(status) != one.told:
             async with self._calls:
@@ -219,10 +219,10 @@ class SnapshotObjects:
             # A job or GitOps has applied one itself: theirs stays, and one is enough.
             for surplus in own if applied else own[1:]:
                 await self._remove_alone(guard, record.ref, surplus)
-            standing = self.standing(guard, record, now)
+            condition_set = self.condition_set(guard, record, now)
             retention = Period.parse(guard.description.retention)
             for one in objects:
-                status = snapshot_status(record, standing, retention, generation=one.generation)
+                status = snapshot_status(record, condition_set, retention, generation=one.generation)
                 if _digest(status) == one.told or await self._write(guard.place, record.ref, one, status):
                     one.basis = self._basis(guard, record, one, now)
 

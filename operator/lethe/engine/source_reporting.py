@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lethe.api.status import differs, replacing, source_status
-from lethe.domain.backup_conditions import Difficulty, SourceSight, standing_of_source
+from lethe.domain.backup_conditions import Difficulty, SourceObservation, conditions_of_source
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
@@ -61,7 +61,7 @@ class SourceReporting:
         states: Counter[str] = Counter()
         overdue, oldest = 0, None
         for record in known.snapshots.values():
-            state = self._objects.standing(guard, record, now).state
+            state = self._objects.condition_set(guard, record, now).state
             states[state or ""] += 1
             if record.live:
                 overdue += record.ref not in held and record.expires_at(retention) <= now
@@ -86,13 +86,13 @@ class SourceReporting:
             age = (now - (scanned or guard.met_at)).total_seconds()
             self._metrics.source_scan_age.labels(guard.name).set(age)
 
-    def _sight(self, guard: SourceGuard) -> SourceSight:
+    def _observed(self, guard: SourceGuard) -> SourceObservation:
         scan, known = guard.scan, guard.known
         held = list(scan.plan.held.values()) if scan else []
         upcoming = scan.next if scan else None
         told = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
         stores = {guard_.name for guard_ in self._world.guards.values()}
-        return SourceSight(
+        return SourceObservation(
             longest=guard.description.retention,
             ever_seen=known is not None and bool(known.snapshots),
             unknown_stores=sorted(
@@ -121,10 +121,10 @@ class SourceReporting:
         await asyncio.to_thread(self.measure, guard)
         self._metrics.source_up.labels(guard.name).set(guard.trouble is None)
         scan, known = guard.scan, guard.known
-        standing = standing_of_source(self._sight(guard))
+        condition_set = conditions_of_source(self._observed(guard))
         upcoming = scan.next if scan else None
         status = source_status(
-            standing,
+            condition_set,
             guard.status,
             generation=guard.generation,
             now=self._clock(),
@@ -150,7 +150,7 @@ class SourceReporting:
         if not written:
             return
         before, guard.status, guard.status_written = guard.status, status, time.monotonic()
-        for condition in standing.conditions:
+        for condition in condition_set.conditions:
             told = (c for c in before.get("conditions", ()) if c.get("type") == condition.type)
             reason = next(told, {"reason": None})["reason"]
             warning = condition.status.value == "False"
