@@ -19,7 +19,7 @@ from lethe.domain.identifiers import (
     normalised_email,
 )
 from lethe.domain.journal import HeadMove
-from lethe.domain.tombstones import Fingerprints, Tombstone, as_it_was_found, who_came_back
+from lethe.domain.tombstones import Fingerprints, Tombstone, match_restored_rows, match_unchanged_rows
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import Contact, ErasureOutcome, FoundRecord, Residue, Store, Wanted
 
@@ -111,17 +111,17 @@ class World(ABC):
 
     def erase(self, tombstones: Sequence[Tombstone]) -> ErasureOutcome:
         """Erase for the first time."""
-        return self.store.erase(tombstones, as_it_was_found(self.fingerprints), move=self.move())
+        return self.store.erase(tombstones, match_unchanged_rows(self.fingerprints), move=self.move())
 
     def erase_again(self, tombstones: Sequence[Tombstone]) -> ErasureOutcome:
         """Erase as a replay or sweep does."""
         first = max((one.number for one in tombstones), default=0) + 1_000
         return self.store.erase(
-            tombstones, who_came_back(self.fingerprints), move=self.move(), first_number=first
+            tombstones, match_restored_rows(self.fingerprints), move=self.move(), first_number=first
         )
 
     def check(self, *chunks: Sequence[Tombstone]) -> Residue:
-        return self.store.check(chunks, who_came_back(self.fingerprints))
+        return self.store.check(chunks, match_restored_rows(self.fingerprints))
 
 
 class StoreContract:

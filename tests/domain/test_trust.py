@@ -17,8 +17,8 @@ from lethe.domain.tombstones import (
     Identity,
     SeenRecord,
     Tombstone,
-    as_it_was_found,
-    who_came_back,
+    match_restored_rows,
+    match_unchanged_rows,
 )
 from lethe.domain.trust import (
     EARLIER_ERASURE,
@@ -131,14 +131,14 @@ def test_a_row_is_touched_only_if_created_at_or_email_or_a_person_says_so(
         email=None if email is None else FINGERPRINTS.email(email),
     )
     seen = SeenRecord("7", now_created, None if now_email is None else PersonalText(now_email))
-    verdict = who_came_back(FINGERPRINTS, lambda table, key: said)([(tombstone, seen)])[0]
+    verdict = match_restored_rows(FINGERPRINTS, lambda table, key: said)([(tombstone, seen)])[0]
     if created is not None and now_created is not None:
         assert verdict is (Identity.SAME if created == now_created else Identity.OTHER)
     elif email is not None and email == now_email:
         assert verdict is Identity.SAME
     else:
         assert verdict is (said or Identity.UNCLEAR)
-    first = as_it_was_found(FINGERPRINTS)([(tombstone, seen)])[0]
+    first = match_unchanged_rows(FINGERPRINTS)([(tombstone, seen)])[0]
     if first is Identity.SAME:
         assert now_created == created
         assert created is not None or now_email == email

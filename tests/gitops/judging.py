@@ -28,7 +28,7 @@ class Judgement(NamedTuple):
     message: str
 
 
-def judged(objects: Sequence[Mapping[str, Any]]) -> list[Judgement]:
+def matched(objects: Sequence[Mapping[str, Any]]) -> list[Judgement]:
     """Return what is made of each object."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as checks:
         json.dump(health_checks(), checks)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.company import Api
-from tests.gitops.judging import Judgement, judged
+from tests.gitops.judging import Judgement, matched
 from tests.gitops.states import SPECS, State, every_state
 
 pytestmark = pytest.mark.stage2
@@ -43,7 +43,7 @@ def test_every_reason_is_judged_as_it_is_meant_by_argo_cd_kstatus_and_flux(api: 
     states = list(every_state())
     objects = [stored(api, number, state) for number, state in enumerate(states)]
     wrong: list[str] = []
-    for state, made, judgement in zip(states, objects, judged(objects), strict=True):
+    for state, made, judgement in zip(states, objects, matched(objects), strict=True):
         ready = next(c for c in made["status"]["conditions"] if c["type"] == "Ready")
         assert ready["reason"] == state.reason, f"{state.plural} {state.label}"
         meant = (state.verdict.kstatus, state.flux or state.verdict.kstatus, state.verdict.argo)
@@ -54,7 +54,7 @@ def test_every_reason_is_judged_as_it_is_meant_by_argo_cd_kstatus_and_flux(api: 
 
 def test_an_object_that_nobody_has_seen_is_waited_for(api: Api) -> None:
     unseen = [api.create(plural, "unseen", spec) for plural, spec in SPECS.items()]
-    for judgement in judged(unseen):
+    for judgement in matched(unseen):
         assert judgement == Judgement("InProgress", "InProgress", "Progressing", "not seen by Lethe yet")
 
 
@@ -66,7 +66,7 @@ def test_a_spec_that_is_newer_than_its_status_is_waited_for(api: Api) -> None:
     ]
     for one in older:
         one["metadata"]["generation"] += 1
-    for judgement in judged(older):
+    for judgement in matched(older):
         assert judgement[:3] == ("InProgress", "InProgress", "Progressing")
         assert judgement.message == "Lethe has not seen the newest manifest yet"
 
@@ -79,7 +79,7 @@ def test_a_status_without_conditions_is_waited_for() -> None:
     }
     statuses: tuple[dict[str, Any], ...] = ({}, {"status": {}}, {"status": {"conditions": []}})
     for status in statuses:
-        (judgement,) = judged([bare | status])
+        (judgement,) = matched([bare | status])
         assert judgement.argo == "Progressing"
 
 

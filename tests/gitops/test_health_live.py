@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.company import SUBJECTS, Api, Site
 from tests.e2e.conftest import StartOperator
 from tests.e2e.dumps import PATTERN, days_ago, leave_dump
-from tests.gitops.judging import judged
+from tests.gitops.judging import matched
 from tests.gitops.states import ASKS, DONE, STUCK, WORKS, Verdict
 from tests.servers import MailServer, PostgresServer
 
@@ -34,7 +34,7 @@ class Judged:
 
     def wrong(self) -> list[str]:
         """Return what is judged otherwise."""
-        answers = judged([one for one, _, _ in self._seen])
+        answers = matched([one for one, _, _ in self._seen])
         return [
             f"{one['kind']} {one['metadata']}: {answer}, not {verdict} and {flux}"
             for (one, verdict, flux), answer in zip(self._seen, answers, strict=True)

@@ -6,7 +6,7 @@ import pytest
 
 from lethe.domain.facts import DetectedBy
 from lethe.domain.journal import next_move
-from lethe.domain.tombstones import who_came_back
+from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.stores import HeadMoved
 from lethe.workflows.replaying import ReplayState
 from tests.invariants.company import STORE, Company
@@ -58,14 +58,14 @@ def test_nothing_commits_on_a_rewound_store(company: Company, way: str, missing:
     known = company.real_ledger.known_head(STORE).head
     assert known is not None
     move = next_move(known, after_move=known.move, token=company.token, nonce=b"x")
-    judge = who_came_back(company.store.fingerprints)
+    matcher = match_restored_rows(company.store.fingerprints)
     port = company.store.port
     with pytest.raises(HeadMoved):
         port.tick(move)
     with pytest.raises(HeadMoved):
-        port.erase(tombstones, judge, move=move, first_number=99)
+        port.erase(tombstones, matcher, move=move, first_number=99)
     with pytest.raises(HeadMoved):
-        port.erase(tombstones, judge, move=move, first_number=99, exclusive=True)
+        port.erase(tombstones, matcher, move=move, first_number=99, exclusive=True)
     assert company.everything() == rows
     company.visit()
     assert company.episode() is not None, "also a restore that lost no erasure is noticed"

@@ -50,7 +50,7 @@ class Identity(StrEnum):
     UNCLEAR = "Unclear"
 
 
-Judge = Callable[[Sequence[tuple[Tombstone, SeenRecord]]], Sequence[Identity]]
+IdentityMatcher = Callable[[Sequence[tuple[Tombstone, SeenRecord]]], Sequence[Identity]]
 """Judges a set of records at once; the same length and order as what it is given."""
 
 Fingerprint = Callable[[str], bytes]
@@ -64,13 +64,13 @@ class Fingerprints:
     email: Fingerprint
 
 
-def as_it_was_found(fingerprints: Fingerprints) -> Judge:
+def match_unchanged_rows(fingerprints: Fingerprints) -> IdentityMatcher:
     """Return the judge for a first erasure: the locked row must still be the one that was found.
 
     A row that changed hands or address between finding and locking is `UNCLEAR`: it is looked for again.
     """
 
-    def judge(pairs: Sequence[tuple[Tombstone, SeenRecord]]) -> list[Identity]:
+    def matcher(pairs: Sequence[tuple[Tombstone, SeenRecord]]) -> list[Identity]:
         return [
             Identity.SAME
             if _digest(fingerprints.created_at, seen.created_at) == tombstone.created_at
@@ -81,12 +81,12 @@ def as_it_was_found(fingerprints: Fingerprints) -> Judge:
             for tombstone, seen in pairs
         ]
 
-    return judge
+    return matcher
 
 
-def who_came_back(
+def match_restored_rows(
     fingerprints: Fingerprints, decided: Callable[[str, str], Identity | None] = lambda _table, _key: None
-) -> Judge:
+) -> IdentityMatcher:
     """Return the judge for a replay or sweep: whose is a row that stands uncleared under an erased key?
 
     In this order:

@@ -14,7 +14,7 @@ from typing import Protocol
 from lethe.domain.identifiers import Identifier, PersonalText
 from lethe.domain.journal import Head, HeadMove, Pulse
 from lethe.domain.mapping import ProvedMapping
-from lethe.domain.tombstones import Judge, Tombstone
+from lethe.domain.tombstones import IdentityMatcher, Tombstone
 
 
 class StoreError(Exception):
@@ -233,7 +233,7 @@ class Store(Protocol):
     def erase(
         self,
         tombstones: Sequence[Tombstone],
-        judge: Judge,
+        matcher: IdentityMatcher,
         *,
         move: HeadMove | None,
         first_number: int | None = None,
@@ -251,7 +251,7 @@ class Store(Protocol):
         ...
 
     def check(
-        self, chunks: Iterable[Sequence[Tombstone]], judge: Judge, *, exclusive: bool = False
+        self, chunks: Iterable[Sequence[Tombstone]], matcher: IdentityMatcher, *, exclusive: bool = False
     ) -> Residue:
         """Read back in one new transaction whether what was erased is still cleared.
 

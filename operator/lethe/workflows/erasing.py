@@ -27,7 +27,7 @@ from lethe.domain.facts import (
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
-from lethe.domain.tombstones import as_it_was_found, who_came_back
+from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
 from lethe.domain.trust import (
     Blocker,
     BlockReason,
@@ -220,15 +220,15 @@ def _erase_and_verify(
     result: PassResult,
 ) -> None:
     tombstones = [t for record in records for t in record.progress(store.name).tombstones]
-    judge = as_it_was_found(store.fingerprints)
+    matcher = match_unchanged_rows(store.fingerprints)
     move = intend_move(store, ledger, token=token)
-    outcome = store.port.erase(tombstones, judge, move=move)
+    outcome = store.port.erase(tombstones, matcher, move=move)
     if move is not None:
         settle_move(store, ledger, move)
 
     done = {entry.of: entry.counts for entry in outcome.entries}
     verified_numbers = [t for t in tombstones if t.number in done]
-    residue = store.port.check([verified_numbers], who_came_back(store.fingerprints))
+    residue = store.port.check([verified_numbers], match_restored_rows(store.fingerprints))
     # A row that nothing tells whose it is by now has not been seen cleared either.
     unclear = set(residue.unclear)
     dirty = {*residue.uncleared, *(t.number for t in verified_numbers if (t.table, t.key) in unclear)}

@@ -13,7 +13,7 @@ from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
 from lethe.domain.journal import Head, HeadFinding, Pulse, compare, is_ahead, remembered_identity
 from lethe.domain.legal import Holds, may_be_said
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import who_came_back
+from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.guarded import GuardedStore
@@ -90,7 +90,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         stands_at, held = _erase_everything_again(store, episode, ledger, holds, pulse, token=token, now=now)
         residue = store.port.check(
             ledger.tombstones(store.name),
-            who_came_back(store.fingerprints, episode.decision_on),
+            match_restored_rows(store.fingerprints, episode.decision_on),
             exclusive=True,
         )
         _note(store, episode, ledger, residue, now)

@@ -17,7 +17,7 @@ from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDete
 from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import Identity, Judge, Tombstone, who_came_back
+from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.guarded import GuardedStore, open_episode_of
@@ -239,7 +239,7 @@ def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
     sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
         return Resurrection()
-    residue = store.port.check([sample], _judge_between_restores(store, ledger))
+    residue = store.port.check([sample], _matcher_between_restores(store, ledger))
     if not set(residue.absent) <= store.known_absent:
         store.sweep_wanted = True
     return _answer(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
@@ -247,7 +247,7 @@ def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
 
 def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> Resurrection:
     """Check everything that was ever erased in a store, and erase again what was written back."""
-    residue = store.port.check(ledger.tombstones(store.name), _judge_between_restores(store, ledger))
+    residue = store.port.check(ledger.tombstones(store.name), _matcher_between_restores(store, ledger))
     store.known_absent = frozenset(residue.absent)
     store.sweep_wanted = False
     store.last_sweep_at = now
@@ -258,7 +258,7 @@ def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
     return _answer(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
 
 
-def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
+def _matcher_between_restores(store: GuardedStore, ledger: Ledger) -> IdentityMatcher:
     """Return the judge of probe and sweep: who was left alone after the last restore is so until the next.
 
     A decision to erase was carried out; what stands under that key since is another question.
@@ -269,7 +269,7 @@ def _judge_between_restores(store: GuardedStore, ledger: Ledger) -> Judge:
         decided = last.decision_on(table, key) if last else None
         return decided if decided is Identity.OTHER else None
 
-    return who_came_back(store.fingerprints, left_alone)
+    return match_restored_rows(store.fingerprints, left_alone)
 
 
 def _answer(
@@ -339,7 +339,11 @@ def re_erase(
     `adopt` is the pulse of a rewound store, whose head the replay moves on from.
     """
     decided = episode.decision_on if episode else None
-    judge = who_came_back(store.fingerprints, decided) if decided else who_came_back(store.fingerprints)
+    matcher = (
+        match_restored_rows(store.fingerprints, decided)
+        if decided
+        else match_restored_rows(store.fingerprints)
+    )
     first_number = ledger.known_head(store.name).last_number + 1
     move = intend_move(
         store,
@@ -349,7 +353,7 @@ def re_erase(
         expected=adopt.head if adopt else None,
         adopt=adopt is not None,
     )
-    outcome = store.port.erase(tombstones, judge, move=move, first_number=first_number, exclusive=exclusive)
+    outcome = store.port.erase(tombstones, matcher, move=move, first_number=first_number, exclusive=exclusive)
     # One transaction for fact and settling: a crash before it is made up for by `settle_committed`.
     ledger.append(
         _reerasure_facts(store, episode, outcome.entries, now),

@@ -13,7 +13,7 @@ import pytest
 from lethe.adapters.stores.sql import finding
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind
-from lethe.domain.tombstones import as_it_was_found
+from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import AnswerUntrusted, Contact, StoreError, StoreUnreachable, Wanted
 from tests.adapters.stores.sql.conftest import MAPPING, SCHEMA, HmacKeyring, Site, store_of
 from tests.adapters.stores.sql.test_failures import all_that_is_shown
@@ -179,8 +179,8 @@ class TestErased:
         old = site.with_mapping(clear=clear)
         earlier = old.prove().proved
         (tombstone,) = site.tombstones_of(person)
-        judge, by_old = as_it_was_found(site.fingerprints), replace(tombstone, mapping=earlier.version)
-        old.erase([by_old], judge, move=site.move())
+        matcher, by_old = match_unchanged_rows(site.fingerprints), replace(tombstone, mapping=earlier.version)
+        old.erase([by_old], matcher, move=site.move())
         old.close()
         assert site.find(by_key(tombstone.key))[0].cleared is False
         site.store.remember([earlier])

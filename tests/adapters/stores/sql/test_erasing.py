@@ -12,7 +12,7 @@ from lethe.adapters.stores.sql import finding
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
 from lethe.domain.mapping import Quarantine
-from lethe.domain.tombstones import as_it_was_found, who_came_back
+from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
 from lethe.ports.stores import AnswerUntrusted, Finding, MappingInvalid, Residue, Wanted
 from tests.adapters.stores.sql.conftest import MAPPING, HmacKeyring, Site, store_of
 from tests.contracts.store_contract import Person, somebody
@@ -231,7 +231,7 @@ def test_a_repeat_after_a_crash_tells_the_counts_of_the_first_time(site: Site) -
     first = site.erase(tombstones)
     fresh = store_of(site.url)
     fresh.prove()
-    again = fresh.erase(tombstones, as_it_was_found(site.fingerprints), move=site.move())
+    again = fresh.erase(tombstones, match_unchanged_rows(site.fingerprints), move=site.move())
     fresh.close()
     assert again.entries == first.entries
     assert again.entries[0].counts["sessions"] == 2
@@ -242,17 +242,17 @@ def test_an_exclusive_erasure_and_check_keep_writers_out(site: Site) -> None:
     tombstones = site.tombstones_of(person)
     blocked: list[str] = []
 
-    def judge(pairs: object) -> object:
+    def matcher(pairs: object) -> object:
         with psycopg.connect(site.url, autocommit=True) as application:
             application.execute("SET lock_timeout = '100ms'")
             try:
                 application.execute("UPDATE users SET locale = 'it' WHERE email = %s", (other.email,))
             except psycopg.errors.LockNotAvailable:
                 blocked.append("users")
-        return who_came_back(site.fingerprints)(pairs)  # type: ignore[arg-type]
+        return match_restored_rows(site.fingerprints)(pairs)  # type: ignore[arg-type]
 
-    site.store.check([tombstones], judge, exclusive=True)  # type: ignore[arg-type]
-    site.store.erase(tombstones, judge, move=site.move(), first_number=50, exclusive=True)  # type: ignore[arg-type]
+    site.store.check([tombstones], matcher, exclusive=True)  # type: ignore[arg-type]
+    site.store.erase(tombstones, matcher, move=site.move(), first_number=50, exclusive=True)  # type: ignore[arg-type]
     assert blocked == ["users", "users"]
     assert site.check(tombstones) == Residue()
 

@@ -15,7 +15,7 @@ import pytest
 
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
-from lethe.domain.tombstones import as_it_was_found
+from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import MappingInvalid, StoreError, StoreUnreachable, Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, HmacKeyring, Site, store_of
 from tests.contracts.store_contract import somebody
@@ -78,7 +78,7 @@ def test_a_read_only_database_is_unreachable(site: Site) -> None:
     store = store_of(site.url)
     store.remember([site.port.prove().proved])
     with pytest.raises(StoreUnreachable, match="read-only"):
-        store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+        store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     store.close()
 
 
@@ -98,13 +98,16 @@ class TestCutOff:
         cutter = threading.Thread(target=self.cut, args=(site,))
         cutter.start()
         with pytest.raises(StoreUnreachable) as cut:
-            site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+            site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
         cutter.join()
         assert not any(text in all_that_is_shown(cut.value) for person in persons for text in person.texts)
         site.sql.execute("DROP TRIGGER slow ON users")
         assert site.everything() == before
         assert site.head() == head
-        assert len(site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move).entries) == 20
+        assert (
+            len(site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move).entries)
+            == 20
+        )
 
     @staticmethod
     def cut(site: Site) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lethe.domain.journal import HeadFinding, HeadMove, KnownHead, changed_identity, compare
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
-from lethe.domain.tombstones import as_it_was_found
+from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport, MappingInvalid
 from tests.adapters.stores.sql.conftest import Site, store_of
 from tests.contracts.store_contract import somebody
@@ -57,7 +57,7 @@ def test_on_a_rewound_store_nothing_commits(site: Site) -> None:
     site.sql.execute("INSERT INTO lethe_journal_head SELECT * FROM earlier")
     before = site.everything()
     with pytest.raises(HeadMoved):
-        site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+        site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     with pytest.raises(HeadMoved):
         site.store.tick(move)
     assert site.everything() == before
@@ -75,7 +75,7 @@ def test_a_lost_journal_is_seen_and_nothing_commits_until_it_is_begun_anew(site:
     assert site.port.prove().journal is JournalSupport.KEPT
     assert compare(known, site.port.pulse()) is HeadFinding.REWOUND, "proving must not hide that it was lost"
     with pytest.raises(HeadMoved):
-        site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+        site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     anew = site.port.tick(site.move())
     assert site.head() == anew
 
@@ -131,7 +131,7 @@ def test_entries_tell_what_a_move_did_and_forged_ones_count_for_nothing(site: Si
         site.enter(person)
     tombstones = site.tombstones_of(*persons)
     move = site.move()
-    outcome = site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+    outcome = site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     assert site.port.entries_of(move.move) == outcome.entries
     assert [list(chunk) for chunk in site.port.journaled_numbers()] == [[one.number for one in tombstones]]
     site.sql.execute(
@@ -312,7 +312,7 @@ class TestRestore:
         assert changed_identity(pulse.identity, restored.identity)
         assert person.email in site.everything()
         with pytest.raises(HeadMoved):
-            site.store.erase(tombstones, as_it_was_found(site.fingerprints), move=move)
+            site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
         assert list(site.port.journaled_numbers()) == []
         assert site.check(tombstones).uncleared == (tombstones[0].number,)
         entries = site.erase_again(tombstones).entries

@@ -3,12 +3,12 @@
 import base64
 
 from lethe.adapters.stores.tryton import TrytonStore
-from lethe.domain.tombstones import Tombstone, as_it_was_found, who_came_back
+from lethe.domain.tombstones import Tombstone, match_restored_rows, match_unchanged_rows
 from lethe.ports.stores import Refusal
 from tests.adapters.stores.tryton.conftest import FINGERPRINTS, Crm, Person, found, tombstone, wanted
 
-FIRST = as_it_was_found(FINGERPRINTS)
-AGAIN = who_came_back(FINGERPRINTS)
+FIRST = match_unchanged_rows(FINGERPRINTS)
+AGAIN = match_restored_rows(FINGERPRINTS)
 
 
 def erased(store: TrytonStore, person: Person) -> Tombstone:

@@ -4,7 +4,7 @@ import pytest
 
 from lethe.adapters.stores.tryton import TrytonStore
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
-from lethe.domain.tombstones import as_it_was_found
+from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import AnswerUntrusted, JournalSupport, StoreUnreachable, Wanted
 from tests.adapters.stores.tryton.conftest import (
     CANARY,
@@ -166,7 +166,7 @@ def test_no_address_reaches_a_url_or_trytons_log_at_the_level_info(crm: Crm, sto
     store.pulse()
     before = crm.server.log_path.stat().st_size
     record = found(store, person.email)
-    store.erase([tombstone(record)], as_it_was_found(FINGERPRINTS), move=None)
+    store.erase([tombstone(record)], match_unchanged_rows(FINGERPRINTS), move=None)
     log = crm.server.log_path.read_bytes()[before:].decode()
     assert "party.contact_mechanism.search_read" in log
     for text in (person.email, person.mark, CANARY):

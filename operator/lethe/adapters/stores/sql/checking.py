@@ -10,15 +10,15 @@ from lethe.adapters.stores.sql.staging import (
     STAGED,
     Batch,
     dependent_left,
-    judged,
     marked,
+    matched,
     seen_columns,
     seen_record,
     stage,
     uncleared,
 )
 from lethe.adapters.stores.sql.values import Tokens
-from lethe.domain.tombstones import Identity, Judge
+from lethe.domain.tombstones import Identity, IdentityMatcher
 from lethe.ports.stores import Residue
 
 _JUDGED_AT_ONCE = 20_000
@@ -39,13 +39,15 @@ class ReadBack:
             tuple(sorted(self.uncleared)), self.left_alone, tuple(self.unclear), tuple(sorted(self.absent))
         )
 
-    def read(self, cursor: Cursor, shape: Shape, batch: Batch, judge: Judge, tokens: Tokens) -> None:
+    def read(
+        self, cursor: Cursor, shape: Shape, batch: Batch, matcher: IdentityMatcher, tokens: Tokens
+    ) -> None:
         """Read one version's share of a chunk."""
         self.absent += [one.number for one in batch.unfit]
         if not batch.keys:
             return
         stage(cursor, batch, shape, tokens)
-        blamed, spared = self._subjects(cursor, shape, batch, judge)
+        blamed, spared = self._subjects(cursor, shape, batch, matcher)
         for dependent in shape.mapping.dependents:
             query = compose(
                 "SELECT DISTINCT s.ix FROM {staged} AS s JOIN {table} AS d ON {left}",
@@ -59,7 +61,7 @@ class ReadBack:
         self.uncleared += blamed.values()
 
     def _subjects(
-        self, cursor: Cursor, shape: Shape, batch: Batch, judge: Judge
+        self, cursor: Cursor, shape: Shape, batch: Batch, matcher: IdentityMatcher
     ) -> tuple[dict[int, int], set[int]]:
         """Return the number to blame by uncleared `ix`, and the `ix` of rows that are another person's."""
         mapping = shape.mapping
@@ -81,7 +83,7 @@ class ReadBack:
                 if row[1]:
                     self.absent += [one.number for one in batch.tombstones[row[0]]]
             standing = [(row[0], seen_record(row[2:])) for row in chunk if not row[1]]
-            for ix, verdicts in judged(batch, standing, judge).items():
+            for ix, verdicts in matched(batch, standing, matcher).items():
                 same = [one.number for one, verdict in verdicts if verdict is Identity.SAME]
                 if same:
                     blamed[ix] = same[0]

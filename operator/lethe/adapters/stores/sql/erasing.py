@@ -15,15 +15,15 @@ from lethe.adapters.stores.sql.staging import (
     Batch,
     assignments,
     dependent_left,
-    judged,
     marked,
+    matched,
     seen_columns,
     seen_record,
     stage,
     uncleared,
 )
 from lethe.adapters.stores.sql.values import Tokens
-from lethe.domain.tombstones import Identity, Judge, Tombstone
+from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone
 from lethe.ports.stores import ErasureOutcome, JournalEntry, Refusal
 
 _JUDGED_AT_ONCE = 20_000
@@ -65,7 +65,7 @@ class Erasure:
     cursor: Cursor
     shape: Shape
     batch: Batch
-    judge: Judge
+    matcher: IdentityMatcher
     exclusive: bool
     again: bool
 
@@ -174,7 +174,7 @@ class Erasure:
         for chunk in fetch_in_chunks(self.cursor, query, size=_JUDGED_AT_ONCE, called="lethe_seen"):
             done.absent.difference_update([row[0] for row in chunk])
             standing = [(row[0], seen_record(row[2:])) for row in chunk if row[1]]
-            done.verdicts |= judged(self.batch, standing, self.judge)
+            done.verdicts |= matched(self.batch, standing, self.matcher)
 
     def _spare(self, spared: Mapping[int, list[tuple[Tombstone, Identity]]]) -> None:
         """Take the rows of somebody else, and of nobody knows whom, out of what is erased."""

@@ -17,7 +17,7 @@ from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, listed,
 from lethe.adapters.stores.sql.values import CANONICAL, Tokens, constant_text, encodable, rules_that_differ
 from lethe.domain.identifiers import masked_as_personal
 from lethe.domain.mapping import ClearRule, Dependent
-from lethe.domain.tombstones import Identity, Judge, SeenRecord, Tombstone
+from lethe.domain.tombstones import Identity, IdentityMatcher, SeenRecord, Tombstone
 
 STAGED = name("pg_temp", "lethe_staged")
 
@@ -168,8 +168,8 @@ def seen_record(row: Sequence[Any]) -> SeenRecord:
     return SeenRecord(key or "", created_at, masked_as_personal(email), bool(bears_token))
 
 
-def judged(
-    batch: Batch, rows: Sequence[tuple[int, SeenRecord]], judge: Judge
+def matched(
+    batch: Batch, rows: Sequence[tuple[int, SeenRecord]], matcher: IdentityMatcher
 ) -> dict[int, list[tuple[Tombstone, Identity]]]:
     """Judge a chunk of uncleared rows in one call: the verdicts on every tombstone of each row's key."""
     if not rows:
@@ -177,7 +177,7 @@ def judged(
     pairs = [(tombstone, seen) for ix, seen in rows for tombstone in batch.tombstones[ix]]
     verdicts: dict[int, list[tuple[Tombstone, Identity]]] = {ix: [] for ix, _ in rows}
     of_pairs = (ix for ix, _ in rows for _ in batch.tombstones[ix])
-    for ix, (tombstone, _), verdict in zip(of_pairs, pairs, judge(pairs), strict=True):
+    for ix, (tombstone, _), verdict in zip(of_pairs, pairs, matcher(pairs), strict=True):
         verdicts[ix].append((tombstone, verdict))
     return verdicts
 

@@ -21,7 +21,7 @@ from lethe.adapters.stores.sql.staging import Batch, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.journal import Head, HeadMove, Pulse
 from lethe.domain.mapping import ProvedMapping, SubjectMapping
-from lethe.domain.tombstones import Judge, Tombstone
+from lethe.domain.tombstones import IdentityMatcher, Tombstone
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
     Contact,
@@ -119,7 +119,7 @@ class SqlStore:
     def erase(
         self,
         tombstones: Sequence[Tombstone],
-        judge: Judge,
+        matcher: IdentityMatcher,
         *,
         move: HeadMove | None,
         first_number: int | None = None,
@@ -137,7 +137,7 @@ class SqlStore:
                 lock_tables(cursor, shapes.values(), to_write=True)
             again = first_number is not None
             work: list[tuple[Batch, Done]] = [
-                (batch, Erasure(cursor, shape, batch, judge, exclusive, again).carry_out(self._tokens))
+                (batch, Erasure(cursor, shape, batch, matcher, exclusive, again).carry_out(self._tokens))
                 for shape, batch in batches
             ]
             outcome = outcome_of(tombstones, work, first_number)
@@ -149,7 +149,7 @@ class SqlStore:
 
     @reduced
     def check(
-        self, chunks: Iterable[Sequence[Tombstone]], judge: Judge, *, exclusive: bool = False
+        self, chunks: Iterable[Sequence[Tombstone]], matcher: IdentityMatcher, *, exclusive: bool = False
     ) -> Residue:
         """See `Store.check`."""
         read_back = ReadBack()
@@ -162,7 +162,7 @@ class SqlStore:
                 lock_tables(cursor, [Shape(self._mapping, tables)], to_write=False)
             for chunk in chunks:
                 for shape, batch in self._batches(cursor, chunk, shapes):
-                    read_back.read(cursor, shape, batch, judge, self._tokens)
+                    read_back.read(cursor, shape, batch, matcher, self._tokens)
         return read_back.residue()
 
     # --- the journal -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from lethe.adapters.stores.tryton.reading import AT_ONCE, RESOURCES, Reader
 from lethe.adapters.stores.tryton.records import ADDRESS, ADDRESS_FIELDS, IDENTIFIER, MECHANISM, PARTY, Family
 from lethe.domain.journal import Head, HeadMove, Pulse, StoreIdentity
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, ProvedMapping, SubjectMapping
-from lethe.domain.tombstones import Identity, Judge, SeenRecord, Tombstone
+from lethe.domain.tombstones import Identity, IdentityMatcher, SeenRecord, Tombstone
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
     AnswerUntrusted,
@@ -150,7 +150,7 @@ class TrytonStore:
     def erase(
         self,
         tombstones: Sequence[Tombstone],
-        judge: Judge,
+        matcher: IdentityMatcher,
         *,
         move: HeadMove | None,
         first_number: int | None = None,
@@ -170,7 +170,7 @@ class TrytonStore:
         for start in range(0, len(tombstones), AT_ONCE):
             chunk = tombstones[start : start + AT_ONCE]
             families = self._families(chunk)
-            identities = _judged(chunk, families, judge)
+            identities = _judged(chunk, families, matcher)
             erased_with_another: set[int] = set()
             for tombstone in chunk:
                 family = families.get(tombstone.key)
@@ -201,7 +201,7 @@ class TrytonStore:
     def check(
         self,
         chunks: Iterable[Sequence[Tombstone]],
-        judge: Judge,
+        matcher: IdentityMatcher,
         *,
         exclusive: bool = False,  # noqa: ARG002 - Tryton has no lock to offer over RPC
     ) -> Residue:
@@ -215,7 +215,7 @@ class TrytonStore:
         absent: list[int] = []
         for chunk in chunks:
             families = self._families(chunk)
-            identities = _judged(chunk, families, judge)
+            identities = _judged(chunk, families, matcher)
             for tombstone in chunk:
                 identity = identities.get(tombstone.number)
                 if tombstone.key not in families:
@@ -291,7 +291,7 @@ def _is_key(text: str) -> bool:
 
 
 def _judged(
-    tombstones: Sequence[Tombstone], families: Mapping[str, Family], judge: Judge
+    tombstones: Sequence[Tombstone], families: Mapping[str, Family], matcher: IdentityMatcher
 ) -> dict[int, Identity]:
     """Return whose each party is that stands uncleared, by the tombstone's number.
 
@@ -303,12 +303,12 @@ def _judged(
         if (family := families.get(tombstone.key)) is not None and family.uncleared
         for email in (family.emails or (None,))
     ]
-    judged: dict[int, set[Identity]] = {}
-    for (tombstone, _), identity in zip(pairs, judge(pairs) if pairs else (), strict=True):
-        judged.setdefault(tombstone.number, set()).add(identity)
+    matched: dict[int, set[Identity]] = {}
+    for (tombstone, _), identity in zip(pairs, matcher(pairs) if pairs else (), strict=True):
+        matched.setdefault(tombstone.number, set()).add(identity)
     return {
         number: next(one for one in (Identity.SAME, Identity.OTHER, Identity.UNCLEAR) if one in identities)
-        for number, identities in judged.items()
+        for number, identities in matched.items()
     }
 
 
