@@ -10,8 +10,8 @@ from lethe.domain.journal import (
     Head,
     HeadFinding,
     HeadMove,
+    JournalObservation,
     KnownHead,
-    Pulse,
     StoreIdentity,
     changed_identity,
     compare,
@@ -61,7 +61,7 @@ def test_what_a_stores_head_tells(
     finding: HeadFinding,
 ) -> None:
     known = KnownHead(head, pending, identity=HERE if head else None)
-    assert compare(known, Pulse(seen, identity)) is finding
+    assert compare(known, JournalObservation(seen, identity)) is finding
 
 
 NAMES = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]), max_size=4)

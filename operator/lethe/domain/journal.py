@@ -91,7 +91,7 @@ class KnownHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class JournalObservation:
     """What a look at a store shows: its head (`None`: no journal there), its identity, and whether
     somebody is filling it right now (`being_filled`: a COPY, an index build, or a pg_restore session)."""
 
@@ -118,26 +118,26 @@ class HeadFinding(StrEnum):
     """The store has moves that the ledger does not know: the ledger itself went back in time."""
 
 
-def compare(known: KnownHead, pulse: Pulse) -> HeadFinding:
+def compare(known: KnownHead, observed: JournalObservation) -> HeadFinding:
     """Compare what the ledger knows of a journal with what the store shows."""
     if known.head is None and known.pending is None:
-        return HeadFinding.NEVER_JOURNALED if pulse.head is None else HeadFinding.LEDGER_BEHIND
-    if pulse.head is None:
+        return HeadFinding.NEVER_JOURNALED if observed.head is None else HeadFinding.LEDGER_BEHIND
+    if observed.head is None:
         never_settled = known.head is None
         return HeadFinding.PENDING_LOST if never_settled else HeadFinding.REWOUND
-    if known.pending is not None and pulse.head.digest == known.pending.digest:
+    if known.pending is not None and observed.head.digest == known.pending.digest:
         return HeadFinding.PENDING_COMMITTED
-    if known.head is not None and pulse.head.digest == known.head.digest:
-        if known.identity is not None and changed_identity(known.identity, pulse.identity):
+    if known.head is not None and observed.head.digest == known.head.digest:
+        if known.identity is not None and changed_identity(known.identity, observed.identity):
             return HeadFinding.IDENTITY_CHANGED
         return HeadFinding.IN_STEP if known.pending is None else HeadFinding.PENDING_LOST
-    return HeadFinding.LEDGER_BEHIND if is_ahead(known, pulse) else HeadFinding.REWOUND
+    return HeadFinding.LEDGER_BEHIND if is_ahead(known, observed) else HeadFinding.REWOUND
 
 
-def is_ahead(known: KnownHead, pulse: Pulse) -> bool:
+def is_ahead(known: KnownHead, observed: JournalObservation) -> bool:
     """Tell whether the store has moves that the ledger does not know: the ledger itself went back in time."""
     highest_known = max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
-    return pulse.head is not None and pulse.head.move > highest_known
+    return observed.head is not None and observed.head.move > highest_known
 
 
 def changed_identity(known: StoreIdentity, seen: StoreIdentity) -> bool:

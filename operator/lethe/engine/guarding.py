@@ -234,7 +234,7 @@ class Guarding:
             await self._restores.follow(guard, episode, visit.step, opened=visit.opened)
         if visit.resolved or visit.reached:
             self._reached(visit.reached)
-        if store.last_pulse_at is not None:
+        if store.last_observed_at is not None:
             safe = guard.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)
             self._metrics.missing.labels(store.name).set(guard.missing)

@@ -215,7 +215,7 @@ class Reporting:
             journal=proof.journal.value if proof else "NotSupported",
             journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
             without_backups=guard.without_backups,
-            looked=store is not None and store.last_pulse_at is not None,
+            looked=store is not None and store.last_observed_at is not None,
             replay=guard.replay,
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
@@ -232,7 +232,7 @@ class Reporting:
             guard.status,
             generation=generation,
             now=now,
-            seen_at=store.last_pulse_at if store else None,
+            seen_at=store.last_observed_at if store else None,
             swept_at=store.last_sweep_at if store else None,
             applied=guard.applied,
             missing=guard.missing,

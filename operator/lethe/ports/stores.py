@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from lethe.domain.identifiers import Identifier, PersonalText
-from lethe.domain.journal import Head, HeadMove, Pulse
+from lethe.domain.journal import Head, HeadMove, JournalObservation
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import IdentityMatcher, Tombstone
 
@@ -259,7 +259,7 @@ class Store(Protocol):
         """
         ...
 
-    def pulse(self, *, settle: bool = False) -> Pulse:
+    def observe_journal(self, *, settle: bool = False) -> JournalObservation:
         """Look at head and identity. `settle` waits for a transaction in doubt to have ended first.
 
         Raises `StoreUnreachable`, also for a standby: a replica's head proves nothing.

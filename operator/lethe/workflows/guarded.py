@@ -52,11 +52,11 @@ class GuardedStore:
     trouble: str | None = None
     trouble_reason: str | None = None
     ledger_behind: bool = False
-    last_pulse_at: datetime | None = None
+    last_observed_at: datetime | None = None
     last_sweep_at: datetime | None = None
     sweep_wanted: bool = True
     stable_identity: StoreIdentity | None = None
-    stable_pulses: int = 0
+    stable_observations: int = 0
     known_absent: frozenset[int] = frozenset()
     blockers: dict[str, Blocker] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)

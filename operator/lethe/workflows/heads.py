@@ -94,8 +94,8 @@ def see_that_it_is_in_step(store: GuardedStore, ledger: Ledger) -> None:
     """
     if store.proof is None or store.proof.journal is not JournalSupport.KEPT:
         return
-    pulse = store.port.pulse()
+    observed = store.port.observe_journal()
     known = ledger.known_head(store.name)
-    in_step = compare(known, pulse) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
-    if pulse.being_filled or not in_step:
+    in_step = compare(known, observed) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
+    if observed.being_filled or not in_step:
         raise HeadMoved("the store is being filled, or went back: what was read in it proves nothing")

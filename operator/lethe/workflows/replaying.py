@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from lethe.domain.facts import Fact, Released, Replayed, SafeToServe
-from lethe.domain.journal import Head, HeadFinding, Pulse, compare, is_ahead, remembered_identity
+from lethe.domain.journal import Head, HeadFinding, JournalObservation, compare, is_ahead, remembered_identity
 from lethe.domain.legal import Holds, may_be_said
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
@@ -22,7 +22,7 @@ from lethe.workflows.watching import held_numbers, re_erase, recount, settle_com
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
 
-STABLE_PULSES = 2
+STABLE_OBSERVATIONS = 2
 """How many looks in a row must show the same store before a restore is taken to have ended."""
 
 
@@ -63,11 +63,11 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
 
     Raises `StoreUnreachable`.
     """
-    pulse = _settled_pulse(store, ledger, now)
-    if is_ahead(ledger.known_head(store.name), pulse):
+    observed = _settled_observation(store, ledger, now)
+    if is_ahead(ledger.known_head(store.name), observed):
         store.ledger_behind = True
         return ReplayStep(ReplayState.WAITING, "the store's journal is ahead of the ledger, which went back")
-    if not _has_come_to_rest(store, pulse):
+    if not _has_come_to_rest(store, observed):
         return ReplayStep(ReplayState.WAITING, "the restore is still going on")
     proof = _whole_again(store, ledger)
     if isinstance(proof, ReplayStep):
@@ -81,20 +81,22 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         )
     store.port.advance_sequences(known.positions)
     if proof.journal is JournalSupport.KEPT:
-        if episode.replayed_once and compare(known, pulse) in _WENT_BACK:
-            supersede(store, episode, ledger, now=now, pulse=pulse)
-            store.stable_pulses = 0
+        if episode.replayed_once and compare(known, observed) in _WENT_BACK:
+            supersede(store, episode, ledger, now=now, observed=observed)
+            store.stable_observations = 0
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
-        episode = recount(store, episode, ledger, now=now, pulse=pulse)
+        episode = recount(store, episode, ledger, now=now, observed=observed)
     try:
-        stands_at, held = _erase_everything_again(store, episode, ledger, holds, pulse, token=token, now=now)
+        stands_at, held = _erase_everything_again(
+            store, episode, ledger, holds, observed, token=token, now=now
+        )
         residue = store.port.check(
             ledger.tombstones(store.name),
             match_restored_rows(store.fingerprints, episode.decision_on),
             exclusive=True,
         )
         _note(store, episode, ledger, residue, now)
-        _remember_what_was_read(store, ledger, pulse)
+        _remember_what_was_read(store, ledger, observed)
         if set(residue.uncleared) - held:
             return ReplayStep(ReplayState.AGAIN, "somebody writes erased people back; they are erased again")
         if residue.unclear:
@@ -114,7 +116,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             )
         return _open_gate(store, episode, ledger, residue, stands_at, token=token, now=now)
     except HeadMoved:
-        store.stable_pulses = 0
+        store.stable_observations = 0
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
 
 
@@ -137,24 +139,24 @@ def _held_rows_returned(
     )
 
 
-def _settled_pulse(store: GuardedStore, ledger: Ledger, now: datetime) -> Pulse:
+def _settled_observation(store: GuardedStore, ledger: Ledger, now: datetime) -> JournalObservation:
     known = ledger.known_head(store.name)
-    pulse = store.port.pulse(settle=known.pending is not None)
-    store.last_pulse_at = now
+    observed = store.port.observe_journal(settle=known.pending is not None)
+    store.last_observed_at = now
     if known.pending is not None:
         # A replay that died half-way: its move committed or it did not.
-        if pulse.head is not None and pulse.head.digest == known.pending.digest:
-            settle_committed(store, ledger, known, pulse, now)
+        if observed.head is not None and observed.head.digest == known.pending.digest:
+            settle_committed(store, ledger, known, observed, now)
         else:
             ledger.append(moves=[MoveLost(store.name)])
-    return pulse
+    return observed
 
 
-def _has_come_to_rest(store: GuardedStore, pulse: Pulse) -> bool:
-    same = store.stable_identity == pulse.identity and not pulse.being_filled
-    store.stable_pulses = store.stable_pulses + 1 if same else 0
-    store.stable_identity = pulse.identity
-    return store.stable_pulses >= STABLE_PULSES
+def _has_come_to_rest(store: GuardedStore, observed: JournalObservation) -> bool:
+    same = store.stable_identity == observed.identity and not observed.being_filled
+    store.stable_observations = store.stable_observations + 1 if same else 0
+    store.stable_identity = observed.identity
+    return store.stable_observations >= STABLE_OBSERVATIONS
 
 
 def _whole_again(store: GuardedStore, ledger: Ledger) -> Proof | ReplayStep:
@@ -177,7 +179,7 @@ def _erase_everything_again(
     episode: RestoreEpisode,
     ledger: Ledger,
     holds: Holds,
-    pulse: Pulse,
+    observed: JournalObservation,
     *,
     token: int,
     now: datetime,
@@ -186,7 +188,7 @@ def _erase_everything_again(
 
     Return where the store's head stands since, and the tombstones that were held.
     """
-    adopt: Pulse | None = pulse
+    adopt: JournalObservation | None = observed
     held: set[int] = set()
     for chunk in ledger.tombstones(store.name):
         mine = held_numbers(store, holds, chunk)
@@ -194,14 +196,14 @@ def _erase_everything_again(
         free = [one for one in chunk if one.number not in mine] if mine else chunk
         re_erase(store, ledger, free, episode=episode, token=token, now=now, exclusive=True, adopt=adopt)
         adopt = None  # from the second chunk on the ledger knows where the store stands
-    return (pulse.head if adopt is not None else ledger.known_head(store.name).head), held
+    return (observed.head if adopt is not None else ledger.known_head(store.name).head), held
 
 
-def _remember_what_was_read(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> None:
+def _remember_what_was_read(store: GuardedStore, ledger: Ledger, observed: JournalObservation) -> None:
     """Remember which store a pass was made over, so that a further restore of tables alone shows as well."""
     known = ledger.known_head(store.name)
     if known.head is not None and known.pending is None:
-        identity = remembered_identity(known.identity, pulse.identity)
+        identity = remembered_identity(known.identity, observed.identity)
         if identity != known.identity:
             ledger.append(moves=[MoveSettled(store.name, known.head, identity)])
 
@@ -249,13 +251,13 @@ def _open_gate(
     facts: list[Fact] = [SafeToServe(store.name, episode.episode, now)]
     store.known_absent = frozenset(residue.absent)
     if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
-        before = store.port.pulse()
+        before = store.port.observe_journal()
         if before.identity != store.stable_identity or before.being_filled:
-            store.stable_pulses = 0
+            store.stable_observations = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
         tick(store, ledger, expected=stands_at, seen=before.identity, token=token)
-        if compare(ledger.known_head(store.name), store.port.pulse()) is not HeadFinding.IN_STEP:
-            store.stable_pulses = 0
+        if compare(ledger.known_head(store.name), store.port.observe_journal()) is not HeadFinding.IN_STEP:
+            store.stable_observations = 0
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
     ledger.append(facts)
     store.sweep_wanted = False
@@ -270,7 +272,7 @@ def release(
     Raises `StoreUnreachable`, `HeadMoved`.
     """
     if store.proof is not None and store.proof.journal is JournalSupport.KEPT:
-        pulse = _settled_pulse(store, ledger, now)
-        tick(store, ledger, expected=pulse.head, seen=pulse.identity, token=token)
+        observed = _settled_observation(store, ledger, now)
+        tick(store, ledger, expected=observed.head, seen=observed.identity, token=token)
     ledger.append([Released(store.name, episode.episode, now, because)])
     store.sweep_wanted = True

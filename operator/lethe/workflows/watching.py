@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import count
 
 from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
-from lethe.domain.journal import Head, HeadFinding, KnownHead, Pulse, compare
+from lethe.domain.journal import Head, HeadFinding, JournalObservation, KnownHead, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
@@ -57,45 +57,47 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
     """
     known = ledger.known_head(store.name)
-    pulse = store.port.pulse(settle=known.pending is not None)
-    store.last_pulse_at = now
+    observed = store.port.observe_journal(settle=known.pending is not None)
+    store.last_observed_at = now
     kept = store.proof is not None and store.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
     if store.proof is None or not (kept or journaled_once):
         return Look.FINE
-    finding = compare(known, pulse)
+    finding = compare(known, observed)
     if finding is HeadFinding.PENDING_COMMITTED:
-        known = settle_committed(store, ledger, known, pulse, now)
-        finding = compare(known, pulse)
+        known = settle_committed(store, ledger, known, observed, now)
+        finding = compare(known, observed)
     elif finding is HeadFinding.PENDING_LOST:
         ledger.append(moves=[MoveLost(store.name)])
         known = ledger.known_head(store.name)
-        finding = compare(known, pulse)
+        finding = compare(known, observed)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
             if kept and open_episode_of(store, ledger) is None:
                 with suppress(HeadMoved):  # the next look tells why
-                    tick(store, ledger, expected=pulse.head, seen=pulse.identity, token=token)
+                    tick(store, ledger, expected=observed.head, seen=observed.identity, token=token)
             return Look.FINE
         case HeadFinding.LEDGER_BEHIND:
             store.ledger_behind = True
             return Look.LEDGER_BEHIND
         case _:
             by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
-            open_episode(store, ledger, by, now=now, pulse=pulse)
+            open_episode(store, ledger, by, now=now, observed=observed)
             return Look.RESTORED
 
 
 def settle_committed(
-    store: GuardedStore, ledger: Ledger, known: KnownHead, pulse: Pulse, now: datetime
+    store: GuardedStore, ledger: Ledger, known: KnownHead, observed: JournalObservation, now: datetime
 ) -> KnownHead:
     """Record a move that committed although this process or its predecessor never heard so."""
-    if known.pending is None or pulse.head is None:
+    if known.pending is None or observed.head is None:
         return known
     entries = store.port.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
     episode = open_episode_of(store, ledger)
-    ledger.append(_reerasure_facts(store, episode, again, now), moves=[MoveSettled(store.name, pulse.head)])
+    ledger.append(
+        _reerasure_facts(store, episode, again, now), moves=[MoveSettled(store.name, observed.head)]
+    )
     return ledger.known_head(store.name)
 
 
@@ -105,7 +107,7 @@ def open_episode(
     by: DetectedBy,
     *,
     now: datetime,
-    pulse: Pulse | None = None,
+    observed: JournalObservation | None = None,
 ) -> RestoreEpisode:
     """Record that a store went back in time, with the erasures that its journal says are missing.
 
@@ -115,10 +117,10 @@ def open_episode(
     if already is not None:
         return already
     name = _name_of_episode(store, ledger, now)
-    missing = _missing_at_first_sight(store, ledger, pulse) if pulse is not None else 0
+    missing = _missing_at_first_sight(store, ledger, observed) if observed is not None else 0
     # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
-    rewound = by is DetectedBy.JOURNAL and pulse is not None and pulse.head is not None
-    positions = dict(pulse.head.positions) if rewound and pulse is not None and pulse.head else {}
+    rewound = by is DetectedBy.JOURNAL and observed is not None and observed.head is not None
+    positions = dict(observed.head.positions) if rewound and observed is not None and observed.head else {}
     ledger.append(
         [
             RestoreDetected(
@@ -129,11 +131,11 @@ def open_episode(
                 positions,
                 missing,
                 missing_since=_last_seen_clean(store, ledger, by),
-                back_to=pulse.head.at if rewound and pulse is not None and pulse.head else None,
+                back_to=observed.head.at if rewound and observed is not None and observed.head else None,
             )
         ]
     )
-    store.stable_pulses, store.stable_identity = 0, None
+    store.stable_observations, store.stable_identity = 0, None
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
 
@@ -156,9 +158,9 @@ def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
     return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
 
 
-def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, pulse: Pulse) -> int:
+def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, observed: JournalObservation) -> int:
     """Count the missing erasures, if the journal can be read: that it can't must not hide the restore."""
-    if pulse.head is None:
+    if observed.head is None:
         return ledger.tombstone_count(store.name)
     try:
         return len(missing_numbers(store, ledger))
@@ -167,7 +169,12 @@ def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, pulse: Pulse) -
 
 
 def recount(
-    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, now: datetime, pulse: Pulse
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    *,
+    now: datetime,
+    observed: JournalObservation,
 ) -> RestoreEpisode:
     """Count the missing erasures of a restore that has come to rest.
 
@@ -175,8 +182,8 @@ def recount(
     little. Once erasures have been applied again, only a further restore can make more of them missing.
     """
     missing = len(missing_numbers(store, ledger))
-    rewound = episode.detected_by is DetectedBy.JOURNAL and pulse.head is not None
-    positions = dict(pulse.head.positions) if rewound and pulse.head else dict(episode.positions)
+    rewound = episode.detected_by is DetectedBy.JOURNAL and observed.head is not None
+    positions = dict(observed.head.positions) if rewound and observed.head else dict(episode.positions)
     as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
@@ -189,7 +196,7 @@ def recount(
                 episode.detected_by,
                 positions,
                 missing,
-                back_to=pulse.head.at if rewound and pulse.head else None,
+                back_to=observed.head.at if rewound and observed.head else None,
             )
         ]
     )
@@ -197,7 +204,12 @@ def recount(
 
 
 def supersede(
-    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, now: datetime, pulse: Pulse
+    store: GuardedStore,
+    episode: RestoreEpisode,
+    ledger: Ledger,
+    *,
+    now: datetime,
+    observed: JournalObservation,
 ) -> RestoreEpisode:
     """Begin a new episode: the store went back once more before this restore had been dealt with.
 
@@ -206,7 +218,7 @@ def supersede(
     name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
     if any(known.episode == name for known in ledger.episodes(store=store.name)):
         name = f"{name}-{now:%f}"
-    positions = dict(pulse.head.positions) if pulse.head is not None else {}
+    positions = dict(observed.head.positions) if observed.head is not None else {}
     missing = len(missing_numbers(store, ledger))
     ledger.append(
         [
@@ -219,7 +231,7 @@ def supersede(
                 positions,
                 missing,
                 missing_since=episode.missing_since,
-                back_to=pulse.head.at if pulse.head is not None else None,
+                back_to=observed.head.at if observed.head is not None else None,
             ),
         ]
     )
@@ -332,7 +344,7 @@ def re_erase(
     token: int,
     now: datetime,
     exclusive: bool,
-    adopt: Pulse | None = None,
+    adopt: JournalObservation | None = None,
 ) -> int:
     """Erase people again in one transaction, each with a new journal number; return how many there were.
 

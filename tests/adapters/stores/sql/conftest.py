@@ -122,7 +122,7 @@ class Site(World):
         )
 
     def head(self) -> Head | None:
-        return self.port.pulse().head
+        return self.port.observe_journal().head
 
     def move(self) -> HeadMove:
         head = self.head()

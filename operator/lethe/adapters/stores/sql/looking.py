@@ -11,7 +11,7 @@ from psycopg import errors, sql
 from lethe.adapters.stores.sql.catalog import quoted_table
 from lethe.adapters.stores.sql.journal import Journal, head_of
 from lethe.adapters.stores.sql.postgres import compose, listed, raw
-from lethe.domain.journal import Pulse, StoreIdentity
+from lethe.domain.journal import JournalObservation, StoreIdentity
 from lethe.ports.stores import StoreUnreachable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -19,7 +19,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def look(
     connection: Connection, journal: Journal, tables: Sequence[str], *, told: bool, settle: bool
-) -> Pulse:
+) -> JournalObservation:
     """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing.
 
     `told` is what `tells_its_identifier` said: it is part of one statement, which it would make fail.
@@ -46,7 +46,7 @@ def look(
             " (target_session_attrs=read-write with several hosts)",
         )
     head = None if noted is None else head_of((move, digest, noted, ticked_at))
-    return Pulse(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
+    return JournalObservation(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
 
 
 def tells_its_identifier(connection: Connection) -> bool:

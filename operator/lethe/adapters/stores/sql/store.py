@@ -19,7 +19,7 @@ from lethe.adapters.stores.sql.postgres import Cursor, Sessions, compose, listed
 from lethe.adapters.stores.sql.proving import prove_mapping
 from lethe.adapters.stores.sql.staging import Batch, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
-from lethe.domain.journal import Head, HeadMove, Pulse
+from lethe.domain.journal import Head, HeadMove, JournalObservation
 from lethe.domain.mapping import ProvedMapping, SubjectMapping
 from lethe.domain.tombstones import IdentityMatcher, Tombstone
 from lethe.ports.keys import Keyring
@@ -76,13 +76,13 @@ class SqlStore:
             tables = tables_of(self._mapping)
             # A journal made in the middle of a restore would be in the way of the one that comes back.
             told = self._told = looking.tells_its_identifier(connection)
-            pulse = looking.look(connection, self._journal(connection), tables, told=told, settle=False)
+            observed = looking.look(connection, self._journal(connection), tables, told=told, settle=False)
             with connection.transaction(), connection.cursor() as cursor:
                 proof = prove_mapping(cursor, self._mapping)
             server = looking.system_identifier(connection) if told else self._sessions.address
             journal = self._journal(connection)
             with connection.transaction(), connection.cursor() as cursor:
-                support = journal.ensure(cursor, may_create=not pulse.being_filled)
+                support = journal.ensure(cursor, may_create=not observed.being_filled)
                 ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
         self.remember([proof.proved])
         self._proved = proof.proved.mapping
@@ -168,7 +168,7 @@ class SqlStore:
     # --- the journal -----------------------------------------------------------------------------------
 
     @reduced
-    def pulse(self, *, settle: bool = False) -> Pulse:
+    def observe_journal(self, *, settle: bool = False) -> JournalObservation:
         """See `Store.pulse`."""
         try:
             return self._pulse(settle=settle)
@@ -177,7 +177,7 @@ class SqlStore:
                 raise
         return self._pulse(settle=settle)  # the connection was an old one; a new one decides
 
-    def _pulse(self, *, settle: bool) -> Pulse:
+    def _pulse(self, *, settle: bool) -> JournalObservation:
         with self._sessions.connection() as connection:
             if self._told is None:
                 self._told = looking.tells_its_identifier(connection)

@@ -19,7 +19,7 @@ from lethe.adapters.stores.tryton.finding import canary_party, find
 from lethe.adapters.stores.tryton.jsonrpc import CallRefused, JsonRpc
 from lethe.adapters.stores.tryton.reading import AT_ONCE, RESOURCES, Reader
 from lethe.adapters.stores.tryton.records import ADDRESS, ADDRESS_FIELDS, IDENTIFIER, MECHANISM, PARTY, Family
-from lethe.domain.journal import Head, HeadMove, Pulse, StoreIdentity
+from lethe.domain.journal import Head, HeadMove, JournalObservation, StoreIdentity
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, ProvedMapping, SubjectMapping
 from lethe.domain.tombstones import Identity, IdentityMatcher, SeenRecord, Tombstone
 from lethe.ports.keys import Keyring
@@ -228,10 +228,10 @@ class TrytonStore:
                     unclear.append((PARTY, tombstone.key))
         return Residue(tuple(uncleared), left_alone, tuple(unclear), tuple(absent))
 
-    def pulse(self, *, settle: bool = False) -> Pulse:  # noqa: ARG002 - nothing is ever in doubt longer than a call
+    def observe_journal(self, *, settle: bool = False) -> JournalObservation:  # noqa: ARG002 - nothing is ever in doubt longer than a call
         """Look whether Tryton answers the user. Raises `StoreUnreachable`, `AnswerUntrusted`."""
         self._reader.require_sight()
-        return Pulse(None, StoreIdentity())
+        return JournalObservation(None, StoreIdentity())
 
     def tick(self, move: HeadMove) -> Head:  # noqa: ARG002 - there is no head to move
         """Raise `JournalNotPermitted`: there is no journal."""
