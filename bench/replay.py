@@ -31,7 +31,7 @@ from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.replaying import ReplayState, replay
-from lethe.workflows.watching import Look, look, sweep
+from lethe.workflows.watching import Detection, detect_restore, sweep
 from tests.servers.postgres import PostgresServer
 
 BENCH = "replay"
@@ -148,7 +148,7 @@ def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[
         proof = store.port.prove()
         store.proof = proof
         ledger.append([MappingProved(STORE, proof.proved)])
-        look(store, ledger, token=token, now=datetime.now(UTC))
+        detect_restore(store, ledger, token=token, now=datetime.now(UTC))
         return record_erasures(
             ledger,
             keyring,
@@ -195,9 +195,9 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
         forget_peak()
         before = resident()
         work = Worked(server)
-        found = look(store, ledger, token=token, now=datetime.now(UTC))
+        found = detect_restore(store, ledger, token=token, now=datetime.now(UTC))
         detection = work.lap()
-        if found is not Look.RESTORED:
+        if found is not Detection.RESTORED:
             raise NotReplayed(f"the store is {found}")
         _replay(store, ledger, token)
         replayed = work.lap()

@@ -159,7 +159,7 @@ def _look(
     episode = open_episode_of(store, ledger)
     if episode is not None:
         _deal_with(store, episode, ledger, holds, errand, done, token=token, now=now)
-    elif watching.look(store, ledger, token=token, now=now) is watching.Look.FINE:
+    elif watching.detect_restore(store, ledger, token=token, now=now) is watching.Detection.FINE:
         _record_mapping(store, ledger)
         _check_erasures(store, ledger, holds, errand, done, token=token, now=now)
     current = open_episode_of(store, ledger)

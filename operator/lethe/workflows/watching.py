@@ -32,7 +32,7 @@ WRITE_BACK_LIMIT = 100
 as a restore that went around the journal; fewer are a stale session or a sync that wrote them back."""
 
 
-class Look(StrEnum):
+class Detection(StrEnum):
     """What a look at a store came to."""
 
     FINE = "Fine"
@@ -41,7 +41,7 @@ class Look(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Resurrection:
+class RecheckResult:
     """What a probe or sweep did: `re_erased` people had been written back; `left_alone` and `unclear`
     rows stand under erased keys and were not touched."""
 
@@ -51,7 +51,7 @@ class Resurrection:
     episode: str | None = None
 
 
-def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Look:
+def detect_restore(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Detection:
     """Compare a store's journal with the ledger, settle what is in doubt, and tick the head.
 
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
@@ -62,7 +62,7 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
     kept = store.proof is not None and store.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
     if store.proof is None or not (kept or journaled_once):
-        return Look.FINE
+        return Detection.FINE
     finding = compare(known, observed)
     if finding is HeadFinding.PENDING_COMMITTED:
         known = settle_committed(store, ledger, known, observed, now)
@@ -76,14 +76,14 @@ def look(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> L
             if kept and open_episode_of(store, ledger) is None:
                 with suppress(HeadMoved):  # the next look tells why
                     tick(store, ledger, expected=observed.head, seen=observed.identity, token=token)
-            return Look.FINE
+            return Detection.FINE
         case HeadFinding.LEDGER_BEHIND:
             store.ledger_behind = True
-            return Look.LEDGER_BEHIND
+            return Detection.LEDGER_BEHIND
         case _:
             by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
             open_episode(store, ledger, by, now=now, observed=observed)
-            return Look.RESTORED
+            return Detection.RESTORED
 
 
 def settle_committed(
@@ -246,18 +246,18 @@ def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
     return missing
 
 
-def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> Resurrection:
+def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
     """Check the newest and some random erasures; a row that went missing asks for a sweep."""
     sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
-        return Resurrection()
+        return RecheckResult()
     residue = store.port.check([sample], _matcher_between_restores(store, ledger))
     if not set(residue.absent) <= store.known_absent:
         store.sweep_wanted = True
-    return _answer(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
+    return classify_uncleared(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
 
 
-def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> Resurrection:
+def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
     """Check everything that was ever erased in a store, and erase again what was written back."""
     residue = store.port.check(ledger.tombstones(store.name), _matcher_between_restores(store, ledger))
     store.known_absent = frozenset(residue.absent)
@@ -267,7 +267,7 @@ def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
     back = (
         [t for chunk in ledger.tombstones(store.name) for t in chunk if t.number in wanted] if wanted else []
     )
-    return _answer(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
+    return classify_uncleared(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
 
 
 def _matcher_between_restores(store: GuardedStore, ledger: Ledger) -> IdentityMatcher:
@@ -284,7 +284,7 @@ def _matcher_between_restores(store: GuardedStore, ledger: Ledger) -> IdentityMa
     return match_restored_rows(store.fingerprints, left_alone)
 
 
-def _answer(
+def classify_uncleared(
     store: GuardedStore,
     ledger: Ledger,
     holds: Holds,
@@ -294,7 +294,7 @@ def _answer(
     *,
     token: int,
     now: datetime,
-) -> Resurrection:
+) -> RecheckResult:
     """Tell a write-back from a restore by its size, and erase again the people of a write-back.
 
     Where nothing tells whose an uncleared row is, a person must be asked, and until then it may be an
@@ -307,16 +307,16 @@ def _answer(
     theirs = [one for one in holds.holds if held_numbers(store, holds.only(one.legal), back)] if back else []
     if held and not _was_released(store, ledger, theirs):
         episode = open_episode(store, ledger, by, now=now)
-        return Resurrection(0, residue.left_alone, unclear, episode.episode)
+        return RecheckResult(0, residue.left_alone, unclear, episode.episode)
     wanted -= held
     if len(wanted) > WRITE_BACK_LIMIT or unclear:
         episode = open_episode(store, ledger, by, now=now)
-        return Resurrection(0, residue.left_alone, unclear, episode.episode)
+        return RecheckResult(0, residue.left_alone, unclear, episode.episode)
     if not wanted:
-        return Resurrection(0, residue.left_alone, unclear)
+        return RecheckResult(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
     again = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
-    return Resurrection(again, residue.left_alone, unclear)
+    return RecheckResult(again, residue.left_alone, unclear)
 
 
 def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
