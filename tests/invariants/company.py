@@ -153,7 +153,7 @@ class Snapshot:
 
 
 @dataclass
-class Visit:
+class StorePass:
     """What a visit came to. `found` counts what probe and sweep had to do or could not decide."""
 
     opened: bool = False
@@ -383,14 +383,14 @@ class Company:
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
-    ) -> Visit:
+    ) -> StorePass:
         """Visit the store once: prove, look or replay, probe and sweep, serve, complete."""
         self.now += timedelta(seconds=1)
-        store, visit = self.store, Visit()
-        errand = visiting.Errand(look=look, sweep=sweep, manual_release=manual)
+        store, visit = self.store, StorePass()
+        errand = visiting.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
             errand = replace(errand, release=(self.last_episode().episode, release))
-        done = visiting.visit(
+        done = visiting.reconcile_store(
             store,
             self.real_ledger.open_requests(),
             self.ledger,
@@ -425,7 +425,7 @@ class Company:
             self.real_ledger.open_requests(), self.ledger, {NAMESPACE: present}, now=self.now
         )
 
-    def visit_until_safe(self, *, most: int = 12) -> Visit:
+    def visit_until_safe(self, *, most: int = 12) -> StorePass:
         """Visit until the gate is open and nothing was found; fail if that never comes."""
         for _ in range(most):
             visit = self.visit()
@@ -433,7 +433,7 @@ class Company:
                 return visit
         raise AssertionError(f"not safe after {most} visits: {self.episode()}, {self.store.trouble}")
 
-    def visit_until(self, state: ReplayState, *, most: int = 8) -> Visit:
+    def visit_until(self, state: ReplayState, *, most: int = 8) -> StorePass:
         """Visit until a replay has come to a state."""
         for _ in range(most):
             visit = self.visit()

@@ -81,14 +81,16 @@ class Crm:
         [row] = self.run("SELECT user_id, name, email FROM contacts WHERE person = %s", person)
         return row
 
-    def visit(self, *, look: bool = True, sweep: bool = True, release: str | None = None) -> visiting.Visit:
+    def visit(
+        self, *, look: bool = True, sweep: bool = True, release: str | None = None
+    ) -> visiting.StorePass:
         """Visit it once."""
-        company, errand = self.company, visiting.Errand(look=look, sweep=sweep)
+        company, errand = self.company, visiting.PassPlan(look=look, sweep=sweep)
         if release is not None:
             last = company.real_ledger.episodes(store=self.store.name)[-1]
             errand = replace(errand, release=(last.episode, release))
         company.now = company.now + SECOND
-        done = visiting.visit(
+        done = visiting.reconcile_store(
             self.store,
             company.real_ledger.open_requests(),
             company.ledger,

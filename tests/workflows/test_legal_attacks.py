@@ -40,7 +40,7 @@ from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationW
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
-from lethe.workflows.visiting import Errand, visit
+from lethe.workflows.visiting import PassPlan, reconcile_store
 from tests.invariants.company import NAMESPACE, STORE, Company
 from tests.invariants.conftest import company, ledger_directory, make_company
 
@@ -80,12 +80,12 @@ def known(company: Company, name: str) -> LegalRecord:
 def reached(company: Company, name: str, *, look: bool = True) -> Reached | None:
     """Ask the Primary how to reach a subject, as a visit does."""
     company.now += timedelta(seconds=1)
-    found = visit(
+    found = reconcile_store(
         company.store,
         company.real_ledger.open_requests(),
         company.ledger,
         company.keyring,
-        Errand(look=look, reach=frozenset({f"uid-{name}"})),
+        PassPlan(look=look, reach=frozenset({f"uid-{name}"})),
         primary=STORE,
         token=company.token,
         now=company.now,
@@ -376,7 +376,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_beside_it(
     office: Office,
 ) -> None:
-    office.site.visiting_since = time.monotonic()
+    office.site.pass_began_at = time.monotonic()
     office.apply("a-first", secret="named")
     office.apply("le")
     office.cluster.down = ["delete named"]
@@ -386,7 +386,7 @@ def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_b
     office.look_up("le", "le")
     office.turn()
     assert not office.is_holding("le")
-    office.site.visiting_since = None
+    office.site.pass_began_at = None
     office.turn()
     assert office.is_holding("le")
 
@@ -394,11 +394,11 @@ def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_b
 def test_a_hold_waits_for_a_visit_that_began_before_its_subject_was_known(office: Office) -> None:
     office.apply("le", secret="named")
     office.turn()
-    office.site.visiting_since = time.monotonic()  # it reads a hold on an address only
+    office.site.pass_began_at = time.monotonic()  # it reads a hold on an address only
     office.look_up("le", "4711")
     office.turn()
     assert not office.is_holding("le")
-    office.site.visiting_since = None
+    office.site.pass_began_at = None
     office.turn()
     assert office.is_holding("le")
 

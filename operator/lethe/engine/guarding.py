@@ -23,7 +23,7 @@ from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import erasing, visiting
 from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.reaching import Reached
-from lethe.workflows.visiting import Errand, Visit
+from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.guarding")
 
@@ -83,7 +83,7 @@ class Guarding:
     async def _look_after(self, guard: StoreGuard) -> None:
         try:
             while True:
-                pause = await self._visit_whatever_happens(guard)
+                pause = await self._reconcile_whatever_happens(guard)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(guard.wake.wait(), pause)
                 guard.wake.clear()
@@ -91,10 +91,10 @@ class Guarding:
             # Without its ledger the operator must not act; it is started anew and looks again.
             self.note_failure(fatal)
 
-    async def _visit_whatever_happens(self, guard: StoreGuard) -> float:
+    async def _reconcile_whatever_happens(self, guard: StoreGuard) -> float:
         """Visit a store; a defect of Lethe there is said loudly, and never ends the looking after it."""
         try:
-            return await self._visit_and_report(guard)
+            return await self._reconcile_and_report(guard)
         except LedgerError:
             raise
         except Exception as defect:
@@ -109,7 +109,7 @@ class Guarding:
             await self._reporting.write_store(guard)
             return min(MAX_PAUSE, 2.0 ** min(guard.retries, 6))
 
-    async def _visit_and_report(self, guard: StoreGuard) -> float:
+    async def _reconcile_and_report(self, guard: StoreGuard) -> float:
         """Visit a store once, tell what came of it, and return the seconds until the next visit."""
         began = time.monotonic()
         records = self._world.open_records(guard.description.namespace)
@@ -125,77 +125,77 @@ class Guarding:
         if began < guard.retry_after and store.trouble is not None:
             return guard.retry_after - began
         primary = self._world.primary_of(guard.description.namespace)
-        guard.visiting_since = began
+        guard.pass_began_at = began
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
-            self._visit,
+            self._reconcile,
             guard,
             store,
             records,
             primary.name if primary else None,
-            self._errand(guard, began),
+            self._plan(guard, began),
         )
         try:
-            visit = await asyncio.shield(work)
+            done = await asyncio.shield(work)
         except asyncio.CancelledError:
             with suppress(Exception):  # a thread can't be interrupted: let it end, and tell what it did
                 await self._after(guard, store, await work, records)
             raise
         finally:
-            guard.visiting_since = None
-        self._note_moments(guard, visit, began)
-        await self._after(guard, store, visit, records)
+            guard.pass_began_at = None
+        self._note_moments(guard, done, began)
+        await self._after(guard, store, done, records)
         if store.trouble is not None:
             guard.retries += 1
             pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(guard.retries, 10))
             guard.retry_after = time.monotonic() + pause
             return pause
-        guard.retries, guard.retry_after, guard.visited = 0, 0.0, True
-        return self._next_pause(guard, visit)
+        guard.retries, guard.retry_after, guard.pass_ended_well = 0, 0.0, True
+        return self._next_pause(guard, done)
 
-    def _next_pause(self, guard: StoreGuard, visit: Visit) -> float:
-        served = visit.served
+    def _next_pause(self, guard: StoreGuard, done: StorePass) -> float:
+        served = done.served
         if served is not None and served.settled and served.retry:
             return 0.05
-        if visit.head_moved or (served is not None and served.head_moved):
+        if done.head_moved or (served is not None and served.head_moved):
             self._last_look.pop(guard.name, None)
             return 0.1
         waited = time.monotonic() - self._last_look.get(guard.name, 0.0)
         return max(0.02, self._journal_interval - waited)
 
-    def _visit(
+    def _reconcile(
         self,
         guard: StoreGuard,
         store: GuardedStore,
         records: Sequence[RequestRecord],
         primary: str | None,
-        errand: Errand,
-    ) -> Visit:
+        plan: PassPlan,
+    ) -> StorePass:
         """Visit a store, in a worker thread."""
-        visit = visiting.visit(
+        done = visiting.reconcile_store(
             store,
             records,
             self._ledger,
             self._keyring,
-            errand,
+            plan,
             primary=primary,
             token=self.token,
             now=self._clock(),
         )
         guard.journal_number = self._ledger.known_head(store.name).last_number
         guard.applied = self._ledger.tombstone_count(store.name)
-        return visit
+        return done
 
-    def _errand(self, guard: StoreGuard, began: float) -> Errand:
+    def _plan(self, guard: StoreGuard, began: float) -> PassPlan:
         """Say what the next visit is to do, by what is due."""
         name = guard.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         release, guard.release = guard.release, None
         wanted, guard.reach = frozenset(guard.reach), set()
         if not look and release is None:
-            return Errand(look=False, reach=wanted)
+            return PassPlan(look=False, reach=wanted)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
-        return Errand(
+        return PassPlan(
             look=True,
             sweep=_is_due(self._later_sweeps, name, began) or sweep,
             tidy=_is_due(self._tidy, name, began),
@@ -204,54 +204,54 @@ class Guarding:
             reach=wanted,
         )
 
-    def _note_moments(self, guard: StoreGuard, visit: Visit, began: float) -> None:
+    def _note_moments(self, guard: StoreGuard, done: StorePass, began: float) -> None:
         """Remember what was done when, and what is due because of it."""
         name = guard.name
-        if visit.looked and not visit.head_moved:
+        if done.looked and not done.head_moved:
             self._last_look[name] = began
-        if visit.swept:
+        if done.swept:
             self._last_sweep[name] = began
-        if visit.gate_opened:
+        if done.gate_opened:
             self._later_sweeps[name] = began + LATER_SWEEP_INTERVALS * self._journal_interval
-        if visit.gate_opened or visit.re_erased or (visit.served is not None and visit.served.verified):
+        if done.gate_opened or done.re_erased or (done.served is not None and done.served.verified):
             self._tidy.setdefault(name, began + TIDY_SECONDS)
 
     # back in the event loop
 
     async def _after(
-        self, guard: StoreGuard, store: GuardedStore, visit: Visit, records: Sequence[RequestRecord]
+        self, guard: StoreGuard, store: GuardedStore, done: StorePass, records: Sequence[RequestRecord]
     ) -> None:
         self._metrics.store_up.labels(store.name).set(store.trouble is None)
         # Also by none: an alert sees a counter rise only from a sample that was there before.
-        self._metrics.resurrected.labels(store.name).inc(visit.re_erased)
-        if visit.re_erased:
+        self._metrics.resurrected.labels(store.name).inc(done.re_erased)
+        if done.re_erased:
             log.warning(
                 "store %s: %d erased people had been written back; erased again",
                 store.name,
-                visit.re_erased,
+                done.re_erased,
             )
-        for episode in visit.episodes:
-            await self._restores.follow(guard, episode, visit.step, opened=visit.opened)
-        if visit.resolved or visit.reached:
-            self._reached(visit.reached)
+        for episode in done.episodes:
+            await self._restores.follow(guard, episode, done.step, opened=done.opened)
+        if done.resolved or done.reached:
+            self._reached(done.reached)
         if store.last_observed_at is not None:
             safe = guard.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)
             self._metrics.missing.labels(store.name).set(guard.missing)
             await self._set_gate(guard, safe=safe)
         await self._reporting.write_store(guard)
-        if visit.served is not None:
-            verified, refused = len(visit.served.verified), visit.served.refused
+        if done.served is not None:
+            verified, refused = len(done.served.verified), done.served.refused
             self._metrics.erasures.labels(store.name, "verified").inc(verified)
             self._metrics.erasures.labels(store.name, "refused").inc(refused)
             now = self._clock()
-            for record in visit.served.verified:
+            for record in done.served.verified:
                 waited = (now - record.accepted.accepted_at).total_seconds()
                 self._metrics.erasure_seconds.labels(store.name).observe(waited)
-            if visit.touched:
-                await self.complete({_place_of(r) for r in visit.touched})
+            if done.touched:
+                await self.complete({_place_of(r) for r in done.touched})
                 for other in self._world.stores_of(guard.description.namespace):
-                    if other is not guard and visit.served.settled:
+                    if other is not guard and done.served.settled:
                         other.wake.set()
         elif store.trouble is not None:
             for record in records:

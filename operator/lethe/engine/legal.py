@@ -339,9 +339,9 @@ class Legal:
         if not {one.name for one in guards}.issuperset(hold.stores):
             return False
         concerned = [one for one in guards if not hold.stores or one.name in hold.stores]
-        if not all(one.visited for one in concerned if one.store is not None):
+        if not all(one.pass_ended_well for one in concerned if one.store is not None):
             return False
-        began = [one.visiting_since for one in concerned]
+        began = [one.pass_began_at for one in concerned]
         began += [
             moment
             for source, moment in self._world.scans.values()

@@ -40,9 +40,9 @@ class RequestView:
 class StoreGuard:
     """A DataStore, the task that looks after it, and what its status last said.
 
-    `release` is a person's word on an open restore: `(episode, because)`. `visiting_since` is when the
-    visit began that is under way (monotonic), `visited` whether one has ended well: no earlier operator can
-    erase there since. `reach` are the legal requests whose subjects are to be told.
+    `release` is a person's word on an open restore: `(episode, because)`. `pass_began_at` is when the
+    visit began that is under way (monotonic), `pass_ended_well` whether one has ended well: no earlier
+    operator can erase there since. `reach` are the legal requests whose subjects are to be told.
 
     `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
     """
@@ -63,12 +63,12 @@ class StoreGuard:
     task: asyncio.Task[None] | None = None
     retries: int = 0
     retry_after: float = 0.0
-    visited: bool = False
+    pass_ended_well: bool = False
     secret_version: str | None = None
     uid: str = ""
     status: dict[str, Any] = field(default_factory=dict)
     status_written: float = 0.0
-    visiting_since: float | None = None
+    pass_began_at: float | None = None
     reach: set[str] = field(default_factory=set)
 
     @property

@@ -21,7 +21,7 @@ from lethe.workflows.reaching import Reached, reach, resolve
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
     `release` is a person's word on an open restore: `(episode, because)`. `reach` are the legal requests
@@ -37,7 +37,7 @@ class Errand:
 
 
 @dataclass(slots=True)
-class Visit:
+class StorePass:
     """What a visit came to.
 
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
@@ -77,28 +77,28 @@ class LedgerOnSameServer(StoreError):
         )
 
 
-def visit(
+def reconcile_store(
     store: GuardedStore,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
-    errand: Errand,
+    plan: PassPlan,
     *,
     primary: str | None,
     token: int,
     now: datetime,
-) -> Visit:
+) -> StorePass:
     """Visit a store once. Errors of the store become its `trouble`; those of the ledger are raised."""
-    done = Visit()
+    done = StorePass()
     try:
-        look = errand.look
+        look = plan.look
         if store.proof is None:
             prove(store, ledger)
             look = True  # what was proved is recorded only when a look has shown a store in step
         store.trouble = store.trouble_reason = None
         if look:
             holds = read_holds(ledger, keyring, store, primary=primary)
-            _look(store, ledger, holds, errand, done, token=token, now=now)
+            _look(store, ledger, holds, plan, done, token=token, now=now)
         if store.ledger_behind:
             store.trouble_reason = "LedgerBehind"
             store.trouble = (
@@ -108,7 +108,7 @@ def visit(
         elif open_episode_of(store, ledger) is None:
             if store.is_primary:
                 done.resolved = resolve(store, ledger, now=now)
-                done.reached = reach(store, ledger, errand.reach) if errand.reach else {}
+                done.reached = reach(store, ledger, plan.reach) if plan.reach else {}
             _serve(store, records, ledger, keyring, done, primary=primary, token=token, now=now)
     except (StoreUnreachable, AnswerUntrusted) as away:
         store.trouble, store.trouble_reason = str(away), "Unreachable"
@@ -149,8 +149,8 @@ def _look(
     store: GuardedStore,
     ledger: Ledger,
     holds: Holds,
-    errand: Errand,
-    done: Visit,
+    plan: PassPlan,
+    done: StorePass,
     *,
     token: int,
     now: datetime,
@@ -158,10 +158,10 @@ def _look(
     done.looked = True
     episode = open_episode_of(store, ledger)
     if episode is not None:
-        _deal_with(store, episode, ledger, holds, errand, done, token=token, now=now)
+        _deal_with(store, episode, ledger, holds, plan, done, token=token, now=now)
     elif watching.detect_restore(store, ledger, token=token, now=now) is watching.Detection.FINE:
         _record_mapping(store, ledger)
-        _check_erasures(store, ledger, holds, errand, done, token=token, now=now)
+        _check_erasures(store, ledger, holds, plan, done, token=token, now=now)
     current = open_episode_of(store, ledger)
     done.opened = current is not None and (episode is None or current.episode != episode.episode)
     concerned = {e.episode for e in (episode, current) if e is not None}
@@ -174,19 +174,19 @@ def _deal_with(
     episode: RestoreEpisode,
     ledger: Ledger,
     holds: Holds,
-    errand: Errand,
-    done: Visit,
+    plan: PassPlan,
+    done: StorePass,
     *,
     token: int,
     now: datetime,
 ) -> None:
-    released, because = errand.release or ("", "")
+    released, because = plan.release or ("", "")
     if released == episode.episode:
         replaying.release(store, episode, ledger, because=because, token=token, now=now)
         done.released = True
     else:
         done.step = replaying.replay(
-            store, episode, ledger, holds, token=token, now=now, manual_release=errand.manual_release
+            store, episode, ledger, holds, token=token, now=now, manual_release=plan.manual_release
         )
     if done.gate_opened:
         store.last_sweep_at = now
@@ -206,20 +206,20 @@ def _check_erasures(
     store: GuardedStore,
     ledger: Ledger,
     holds: Holds,
-    errand: Errand,
-    done: Visit,
+    plan: PassPlan,
+    done: StorePass,
     *,
     token: int,
     now: datetime,
 ) -> None:
     found = watching.probe(store, ledger, holds, token=token, now=now)
-    if errand.sweep or store.sweep_wanted:
+    if plan.sweep or store.sweep_wanted:
         done.swept = True
         swept = watching.sweep(store, ledger, holds, token=token, now=now)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
-    if errand.tidy:
+    if plan.tidy:
         store.port.tidy()
 
 
@@ -228,7 +228,7 @@ def _serve(
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
-    done: Visit,
+    done: StorePass,
     *,
     primary: str | None,
     token: int,
