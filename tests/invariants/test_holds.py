@@ -16,7 +16,7 @@ from lethe.domain.requests import StoreState
 from lethe.domain.trust import BlockReason
 from lethe.workflows import watching
 from lethe.workflows.guarded import LONGEST_PAUSE
-from lethe.workflows.reaching import reach
+from lethe.workflows.reaching import find_contacts
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.sealing import SealedSubject
 from tests.invariants.company import STORE, Company
@@ -766,7 +766,7 @@ class Successor:
 @pytest.mark.parametrize("resolved", [True, False])
 def test_whoever_got_the_key_after_a_restore_is_not_mailed(company: Company, resolved: bool) -> None:
     Successor(company, resolved=resolved)
-    reached = reach(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
+    reached = find_contacts(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
     assert reached.contact is None
     assert "somebody else" in reached.tried
 
@@ -774,7 +774,7 @@ def test_whoever_got_the_key_after_a_restore_is_not_mailed(company: Company, res
 def test_whoever_got_the_key_is_mailed_where_the_address_is_the_one_that_is_known(company: Company) -> None:
     after = Successor(company, resolved=True)
     company.sql("UPDATE users SET email = 'X@x.example' WHERE person = %s", after.y)
-    reached = reach(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
+    reached = find_contacts(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
     assert reached.contact is not None
 
 

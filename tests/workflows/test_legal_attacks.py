@@ -35,7 +35,7 @@ from lethe.ports.stores import Contact
 from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.holding import stores_under_hold
 from lethe.workflows.notifying import Post
-from lethe.workflows.reaching import Reached, resolve
+from lethe.workflows.reaching import SubjectContact, resolve
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, take_down
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
@@ -77,7 +77,7 @@ def known(company: Company, name: str) -> LegalRecord:
     return company.real_ledger.legal_named([(NAMESPACE, name)])[NAMESPACE, name]
 
 
-def reached(company: Company, name: str, *, look: bool = True) -> Reached | None:
+def reached(company: Company, name: str, *, look: bool = True) -> SubjectContact | None:
     """Ask the Primary how to reach a subject, as a visit does."""
     company.now += timedelta(seconds=1)
     found = reconcile_store(
@@ -85,15 +85,15 @@ def reached(company: Company, name: str, *, look: bool = True) -> Reached | None
         company.real_ledger.open_requests(),
         company.ledger,
         company.keyring,
-        PassPlan(look=look, reach=frozenset({f"uid-{name}"})),
+        PassPlan(look=look, contacts_of=frozenset({f"uid-{name}"})),
         primary=STORE,
         token=company.token,
         now=company.now,
     )
-    return found.reached.get(f"uid-{name}")
+    return found.contacts.get(f"uid-{name}")
 
 
-def address(found: Reached | None) -> str | None:
+def address(found: SubjectContact | None) -> str | None:
     """Return where a notice would go."""
     contact = found.contact if found else None
     return contact.email.reveal() if contact and contact.email else None
@@ -351,8 +351,8 @@ class Office:
 
     def reach(self, name: str, address: str) -> None:
         """Let the Primary have said how somebody is reached."""
-        found = Reached(Contact("users", name, PersonalText(address)))
-        self.telling.reached({f"uid-{name}": found})
+        found = SubjectContact(Contact("users", name, PersonalText(address)))
+        self.telling.contacts_found({f"uid-{name}": found})
 
     def record(self, name: str) -> LegalRecord | None:
         return self.ledger.legal_named([(NAMESPACE, name)]).get((NAMESPACE, name))

@@ -133,7 +133,7 @@ class Engine:
             clock=clock,
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
-            reached=self.legal.reached,
+            contacts_found=self.legal.contacts_found,
         )
         self._stores = Stores(
             self.world, cluster, connect, self._guarding, regrade=self.copies.regrade, spawn=self._spawn

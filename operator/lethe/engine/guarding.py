@@ -22,7 +22,7 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import erasing, visiting
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.reaching import Reached
+from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.guarding")
@@ -50,9 +50,9 @@ class Guarding:
         clock: Callable[[], datetime],
         journal_interval: float,
         sweep_interval: float,
-        reached: Callable[[Mapping[str, Reached]], None],
+        contacts_found: Callable[[Mapping[str, SubjectContact]], None],
     ) -> None:
-        self._reached = reached
+        self._contacts_found = contacts_found
         self._world, self._ledger, self._keyring = world, ledger, keyring
         self._cluster, self._metrics, self._clock = cluster, metrics, clock
         self._reporting, self._restores = reporting, restores
@@ -191,9 +191,9 @@ class Guarding:
         name = guard.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         release, guard.release = guard.release, None
-        wanted, guard.reach = frozenset(guard.reach), set()
+        wanted, guard.contacts_of = frozenset(guard.contacts_of), set()
         if not look and release is None:
-            return PassPlan(look=False, reach=wanted)
+            return PassPlan(look=False, contacts_of=wanted)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
             look=True,
@@ -201,7 +201,7 @@ class Guarding:
             tidy=_is_due(self._tidy, name, began),
             manual_release=guard.manual_release,
             release=release,
-            reach=wanted,
+            contacts_of=wanted,
         )
 
     def _note_moments(self, guard: StoreGuard, done: StorePass, began: float) -> None:
@@ -232,8 +232,8 @@ class Guarding:
             )
         for episode in done.episodes:
             await self._restores.follow(guard, episode, done.step, opened=done.opened)
-        if done.resolved or done.reached:
-            self._reached(done.reached)
+        if done.resolved or done.contacts:
+            self._contacts_found(done.contacts)
         if store.last_observed_at is not None:
             safe = guard.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)

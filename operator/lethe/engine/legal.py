@@ -36,7 +36,7 @@ from lethe.engine.world import LegalView, Place, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows.reaching import Reached
+from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.registering import LegalOrder, Registration, end_holds, take_down
 
 log = logging.getLogger("lethe.legal")
@@ -104,9 +104,9 @@ class Legal:
             and view.document_problem is None
         )
 
-    def reached(self, found: Mapping[str, Reached]) -> None:
+    def contacts_found(self, found: Mapping[str, SubjectContact]) -> None:
         """A visit to a Primary has looked for subjects, and tells how to reach some."""
-        self._telling.reached(found)
+        self._telling.contacts_found(found)
         self._wake.set()
 
     # the loop

@@ -23,7 +23,7 @@ from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Writer
 from lethe.workflows.guarded import email_digest
 from lethe.workflows.notifying import Post, answer_authorities, facts_of, note_draft, tell_users
-from lethe.workflows.reaching import Reached
+from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
 
 log = logging.getLogger("lethe.legal")
@@ -62,17 +62,17 @@ class Telling:
         self._world, self._ledger, self._keyring = world, ledger, keyring
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._writer, self._post, self._per_hour = writer, post, per_hour
-        self._found: dict[str, tuple[Reached, datetime]] = {}
+        self._found: dict[str, tuple[SubjectContact, datetime]] = {}
         self._places: dict[str, Place] = {}
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         """The letters under way, or what came of the last ones."""
 
-    def reached(self, found: Mapping[str, Reached]) -> None:
+    def contacts_found(self, found: Mapping[str, SubjectContact]) -> None:
         """Take in how subjects are reached, as a visit to their Primary has found."""
         now = self._clocks.now()
-        self._found.update({legal: (reached, now) for legal, reached in found.items()})
+        self._found.update({legal: (contact, now) for legal, contact in found.items()})
 
     def may_retry(self, record: LegalRecord) -> bool:
         """Tell whether somebody could not be reached, lately enough to look for another address."""
@@ -124,7 +124,9 @@ class Telling:
 
     # who is due
 
-    async def _users_due(self, records: Sequence[LegalRecord], lately: Counter[str]) -> dict[str, Reached]:
+    async def _users_due(
+        self, records: Sequence[LegalRecord], lately: Counter[str]
+    ) -> dict[str, SubjectContact]:
         now = self._clocks.now()
         candidates = [
             one
@@ -135,7 +137,7 @@ class Telling:
         ]
         lapsed = [one for one in candidates if one.gag is not None and one.gag.lifted is None]
         disagreement = await self._clocks.disagreement() if lapsed else None
-        due: dict[str, Reached] = {}
+        due: dict[str, SubjectContact] = {}
         for record in candidates:
             view, namespace = self._world.legal.get(record.place), record.registered.namespace
             waits: str | None = None
@@ -149,11 +151,11 @@ class Telling:
             elif fresh and lately[namespace] >= self._per_hour:
                 waits = f"{self._per_hour} notices an hour are sent, and no more (LETHE_NOTICES_PER_HOUR)"
             else:
-                reached = await self._how_to_reach(record)
-                if not isinstance(reached, Reached):
-                    waits = reached
-                elif not record.notified or self._is_elsewhere(record, reached):
-                    due[record.legal] = reached
+                contact = await self._contact_of(record)
+                if not isinstance(contact, SubjectContact):
+                    waits = contact
+                elif not record.notified or self._is_elsewhere(record, contact):
+                    due[record.legal] = contact
                     lately[namespace] += fresh
                 else:
                     self._pause(record.legal, "user", HOUR.total_seconds())
@@ -171,11 +173,13 @@ class Telling:
                 lately[record.registered.namespace] += 1
         return lately
 
-    async def _how_to_reach(self, record: LegalRecord) -> Reached | str | None:
+    async def _contact_of(self, record: LegalRecord) -> SubjectContact | str | None:
         """Return how the subject is reached; else what that waits for, `None`: for the next visit only."""
         if record.address_kept:
             sealed = await asyncio.to_thread(self._ledger.sealed, [record.legal])
-            return Reached(SealedSubject.read(sealed.get(record.legal)).contact, "the sealed address is gone")
+            return SubjectContact(
+                SealedSubject.read(sealed.get(record.legal)).contact, "the sealed address is gone"
+            )
         primary = self._world.primary_of(record.registered.namespace)
         if primary is None:
             return "this namespace has no DataStore with role Primary, which holds the address; apply one"
@@ -185,18 +189,18 @@ class Telling:
         looked_for = self._clocks.now() - record.registered.at
         if record.resolved_at is not None and not record.subject_known and looked_for >= RETRIED_FOR:
             # Once and for all: what is open keeps the keys of the ledger's months from being destroyed.
-            return Reached(None, "the Primary knew nobody of that key or address for 30 days")
-        if record.subject_known and record.legal not in primary.reach:
-            primary.reach.add(record.legal)
+            return SubjectContact(None, "the Primary knew nobody of that key or address for 30 days")
+        if record.subject_known and record.legal not in primary.contacts_of:
+            primary.contacts_of.add(record.legal)
         if record.resolved_at is None or record.subject_known:
             primary.wake.set()
         trouble = primary.trouble[1] if primary.trouble else primary.store.trouble if primary.store else None
         return f"waits for DataStore {primary.description.short_name}: {trouble}" if trouble else None
 
-    def _is_elsewhere(self, record: LegalRecord, reached: Reached) -> bool:
+    def _is_elsewhere(self, record: LegalRecord, contact: SubjectContact) -> bool:
         """Tell whether somebody who could not be reached has another address by now."""
         letter = record.letters[Addressee.USER]
-        address = reached.contact.email if reached.contact else None
+        address = contact.contact.email if contact.contact else None
         if address is None or letter.settled is None:
             return False
         return email_digest(self._keyring, address.reveal()) != letter.settled.address
@@ -212,7 +216,7 @@ class Telling:
 
     # sending
 
-    async def _deliver(self, users: Mapping[str, Reached], answers: Sequence[LegalRecord]) -> None:
+    async def _deliver(self, users: Mapping[str, SubjectContact], answers: Sequence[LegalRecord]) -> None:
         if users and self._post is not None:
             post = self._post
             await self._send(

@@ -42,7 +42,7 @@ class StoreGuard:
 
     `release` is a person's word on an open restore: `(episode, because)`. `pass_began_at` is when the
     visit began that is under way (monotonic), `pass_ended_well` whether one has ended well: no earlier
-    operator can erase there since. `reach` are the legal requests whose subjects are to be told.
+    operator can erase there since. `contacts_of` are the legal requests whose subjects are to be told.
 
     `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
     """
@@ -69,7 +69,7 @@ class StoreGuard:
     status: dict[str, Any] = field(default_factory=dict)
     status_written: float = 0.0
     pass_began_at: float | None = None
-    reach: set[str] = field(default_factory=set)
+    contacts_of: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:

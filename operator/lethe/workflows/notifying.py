@@ -33,7 +33,7 @@ from lethe.ports.notices import (
     Written,
 )
 from lethe.workflows.guarded import email_digest
-from lethe.workflows.reaching import Reached
+from lethe.workflows.reaching import SubjectContact
 
 SECRET = "secret"  # noqa: S105 - the name of a channel
 """The channel of a letter that is laid down in a Secret."""
@@ -50,7 +50,7 @@ class Post:
 
 
 def tell_users(
-    reached: Mapping[str, Reached], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
+    contacts: Mapping[str, SubjectContact], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
 ) -> Mapping[str, Delivery]:
     """Tell the subjects of legal requests; returns what came of each that was tried.
 
@@ -62,14 +62,14 @@ def tell_users(
     records = [
         record
         for record in ledger.legal_requests()
-        if record.legal in reached and _may_be_notified(record) and not is_gagged(record, now)
+        if record.legal in contacts and _may_be_notified(record) and not is_gagged(record, now)
     ]
     _intend(records, Addressee.USER, ledger, keyring, post.domain, now)
-    known = {one.legal: one for one in ledger.legal_requests() if one.legal in reached}
+    known = {one.legal: one for one in ledger.legal_requests() if one.legal in contacts}
     lost: list[LegalFact] = []
     letters: dict[str, tuple[LetterIntended, Letter]] = {}
     for record in (known[one.legal] for one in records):
-        intended, how = record.intended(Addressee.USER), reached[record.legal]
+        intended, how = record.intended(Addressee.USER), contacts[record.legal]
         if intended is None:
             continue
         contact, address = how.contact, how.contact.email if how.contact else None

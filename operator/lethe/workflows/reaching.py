@@ -26,7 +26,7 @@ LONGEST_PAUSE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class SubjectContact:
     """How to reach the subject of one legal request; `None`: nobody can, and `tried` says what was tried."""
 
     contact: Contact | None
@@ -88,7 +88,9 @@ def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier,
     return tuple(Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in record.keys) or named
 
 
-def reach(store: GuardedStore, ledger: Ledger, wanted: Collection[str]) -> Mapping[str, Reached]:
+def find_contacts(
+    store: GuardedStore, ledger: Ledger, wanted: Collection[str]
+) -> Mapping[str, SubjectContact]:
     """Ask the Primary how to reach the subjects of these legal requests, by request.
 
     A key that a restore may have given to somebody else counts only with an address that is known.
@@ -104,27 +106,27 @@ def reach(store: GuardedStore, ledger: Ledger, wanted: Collection[str]) -> Mappi
     contacts = store.port.contacts([one for one in asked if one.identifiers])
     see_that_it_is_in_step(store, ledger)
     keys = KeysOfPrimary.read(ledger, store.name)
-    return {one.legal: _reached(store, one, contacts.get(one.legal, ()), keys) for one in records}
+    return {one.legal: _contact_of(store, one, contacts.get(one.legal, ()), keys) for one in records}
 
 
-def _reached(
+def _contact_of(
     store: GuardedStore, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
-) -> Reached:
+) -> SubjectContact:
     name = store.description.short_name
     if not contacts:
-        return Reached(None, f"DataStore {name} holds nobody of that key or address")
+        return SubjectContact(None, f"DataStore {name} holds nobody of that key or address")
     living = [one for one in contacts if not one.cleared]
     if not living:
-        return Reached(None, f"the person was erased from DataStore {name} before this request")
+        return SubjectContact(None, f"the person was erased from DataStore {name} before this request")
     sure = [one for one in living if _is_sure(store, record, one.key, one.email, keys)]
     if not sure:
-        return Reached(
+        return SubjectContact(
             None, f"DataStore {name} was restored since, and the key may mean somebody else by now"
         )
     addressed = [one for one in sure if one.email is not None]
     if not addressed:
-        return Reached(None, f"DataStore {name} holds no e-mail address for this person")
-    return Reached(addressed[0])
+        return SubjectContact(None, f"DataStore {name} holds no e-mail address for this person")
+    return SubjectContact(addressed[0])
 
 
 def keep_addresses(

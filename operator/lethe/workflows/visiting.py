@@ -17,15 +17,15 @@ from lethe.workflows import erasing, replaying, watching
 from lethe.workflows.guarded import GuardedStore, open_episode_of
 from lethe.workflows.holding import read_holds
 from lethe.workflows.intending import PassResult
-from lethe.workflows.reaching import Reached, reach, resolve
+from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
 
 
 @dataclass(frozen=True, slots=True)
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `release` is a person's word on an open restore: `(episode, because)`. `reach` are the legal requests
-    whose subjects are to be told something now: the Primary is asked how.
+    `release` is a person's word on an open restore: `(episode, because)`. `contacts_of` are the legal
+    requests whose subjects are to be told something now: the Primary is asked how.
     """
 
     look: bool = True
@@ -33,7 +33,7 @@ class PassPlan:
     tidy: bool = False
     manual_release: bool = False
     release: tuple[str, str] | None = None
-    reach: frozenset[str] = frozenset()
+    contacts_of: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class StorePass:
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
-    `resolved` tells that subjects of legal requests were looked for, `reached` how to reach them.
+    `resolved` tells that subjects of legal requests were looked for, `contacts` how to reach them.
     """
 
     served: PassResult | None = None
@@ -58,7 +58,7 @@ class StorePass:
     swept: bool = False
     touched: list[RequestRecord] = field(default_factory=list)
     resolved: bool = False
-    reached: Mapping[str, Reached] = field(default_factory=dict)
+    contacts: Mapping[str, SubjectContact] = field(default_factory=dict)
 
     @property
     def gate_opened(self) -> bool:
@@ -108,7 +108,7 @@ def reconcile_store(
         elif open_episode_of(store, ledger) is None:
             if store.is_primary:
                 done.resolved = resolve(store, ledger, now=now)
-                done.reached = reach(store, ledger, plan.reach) if plan.reach else {}
+                done.contacts = find_contacts(store, ledger, plan.contacts_of) if plan.contacts_of else {}
             _serve(store, records, ledger, keyring, done, primary=primary, token=token, now=now)
     except (StoreUnreachable, AnswerUntrusted) as away:
         store.trouble, store.trouble_reason = str(away), "Unreachable"
