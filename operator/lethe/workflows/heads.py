@@ -75,7 +75,7 @@ def tick(
     ledger.append(moves=[MoveSettled(store.name, head, identity)])
 
 
-def see_that_absences_count(
+def require_absence_evidence(
     store: GuardedStore, ledger: Ledger, finding: Finding, wanted: Iterable[str]
 ) -> None:
     """See that the store is where the ledger knows it, so that not to be found in it means something.
@@ -84,10 +84,10 @@ def see_that_absences_count(
     comes back later. Raises `HeadMoved`.
     """
     if not all(request in finding.records for request in wanted):
-        see_that_it_is_in_step(store, ledger)
+        require_in_sync(store, ledger)
 
 
-def see_that_it_is_in_step(store: GuardedStore, ledger: Ledger) -> None:
+def require_in_sync(store: GuardedStore, ledger: Ledger) -> None:
     """See that the store is where the ledger knows it: what was read of it just now is not a restored one's.
 
     Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.

@@ -35,7 +35,7 @@ from lethe.ports.stores import (
     Wanted,
 )
 from lethe.workflows.guarded import GuardedStore, email_digest
-from lethe.workflows.heads import last_move, see_that_absences_count
+from lethe.workflows.heads import last_move, require_absence_evidence
 from lethe.workflows.holding import (
     RowsOfHeld,
     blocker_of_hold,
@@ -86,7 +86,7 @@ def find_and_intend(
         record.request: keys.identifiers_of(store, record, sealed.get(record.request)) for record in records
     }
     finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
-    see_that_absences_count(store, ledger, finding, [record.request for record in records])
+    require_absence_evidence(store, ledger, finding, [record.request for record in records])
     before = _erased_before(store, finding, identifiers, ledger, keyring)
     held_rows = rows_of_held(store, holds)
 

@@ -16,7 +16,7 @@ from lethe.domain.trust import key_in_doubt
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Contact, FoundRecord, Wanted
 from lethe.workflows.guarded import GuardedStore
-from lethe.workflows.heads import see_that_it_is_in_step
+from lethe.workflows.heads import require_in_sync
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
 
@@ -48,7 +48,7 @@ def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
     sealed = ledger.sealed([one.legal for one in asked])
     wanted = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in asked]
     finding = store.port.find(wanted)
-    see_that_it_is_in_step(store, ledger)
+    require_in_sync(store, ledger)
     keys = KeysOfPrimary.read(ledger, store.name)
     facts = []
     for one in asked:
@@ -104,7 +104,7 @@ def find_contacts(
     sealed = ledger.sealed([one.legal for one in records])
     asked = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in records]
     contacts = store.port.contacts([one for one in asked if one.identifiers])
-    see_that_it_is_in_step(store, ledger)
+    require_in_sync(store, ledger)
     keys = KeysOfPrimary.read(ledger, store.name)
     return {one.legal: _contact_of(store, one, contacts.get(one.legal, ()), keys) for one in records}
 
@@ -151,7 +151,7 @@ def keep_addresses(
     if not wanted:
         return [], {}
     contacts = store.port.contacts(wanted)
-    see_that_it_is_in_step(store, ledger)
+    require_in_sync(store, ledger)
     sealed = ledger.sealed([one.request for one in wanted])
     seal = {
         legal: SealedSubject(SealedSubject.read(sealed.get(legal)).identifiers, addressed[0]).text()

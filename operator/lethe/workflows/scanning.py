@@ -175,7 +175,7 @@ def scan(
         listing = source.backend.list()
     finally:
         source.listing = False
-    _see_that_somebody_waits(source)
+    _require_not_abandoned(source)
     done = Scan(listing, changed=described)
     disagreement = clocks(listing.date)
     # The clock may have been set while the listing went on. What the clocks agree upon is `ended`, and
@@ -200,14 +200,14 @@ def scan(
     done.plan = decide()
     done.changed |= _intend(source, ledger, done.plan, rules, now)
     for some in portions(done.plan.to_delete, AT_ONCE):
-        _see_that_somebody_waits(source)
+        _require_not_abandoned(source)
         held = stores_under_hold(ledger, source.stores, moment).keys()  # a hold may have come since
         _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
     done.next = decide().next if done.plan.to_delete else done.plan.next
     return done
 
 
-def _see_that_somebody_waits(source: KnownSource) -> None:
+def _require_not_abandoned(source: KnownSource) -> None:
     if source.abandoned:
         raise BackendUnavailable("nobody waits for this scan any more")
 
