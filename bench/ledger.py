@@ -13,7 +13,7 @@ from bench.measuring import Stopwatch, percentile
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.domain.facts import Accepted
-from lethe.workflows.guarded import fingerprints_of
+from lethe.workflows.store_session import fingerprints_of
 
 BENCH = "ledger"
 STORE = "bench/site"

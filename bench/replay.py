@@ -29,8 +29,8 @@ from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.facts import MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
-from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.replaying import ReplayState, replay
+from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 from lethe.workflows.watching import Detection, detect_restore, sweep
 from tests.servers.postgres import PostgresServer
 
@@ -213,7 +213,7 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
         return Timing(detection, replayed, sweeping, peak, peak - before)
 
 
-def _replay(store: GuardedStore, ledger: SqlLedger, token: int) -> None:
+def _replay(store: StoreSession, ledger: SqlLedger, token: int) -> None:
     for _ in range(_MOST_PASSES):
         (episode,) = ledger.episodes(store=STORE, open_only=True)
         step = replay(store, episode, ledger, Holds(), token=token, now=datetime.now(UTC))
@@ -225,14 +225,14 @@ def _replay(store: GuardedStore, ledger: SqlLedger, token: int) -> None:
 
 
 @contextmanager
-def opened(directory: Path, url: str) -> Iterator[tuple[GuardedStore, SqlLedger, FileKeyring, int]]:
+def opened(directory: Path, url: str) -> Iterator[tuple[StoreSession, SqlLedger, FileKeyring, int]]:
     """Open the ledger and keys in a directory, and the store over a database; take the ledger over."""
     keyring = FileKeyring(directory / "keys")
     ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", keyring)
     port = SqlStore(url, MAPPING, ledger_id=ledger.ledger_id, store=STORE, keyring=keyring, primary=True)
     try:
         description = StoreDescription("bench", "site", StoreRole.PRIMARY, StoreOwner.SELF)
-        guarded = GuardedStore(description, port, fingerprints_of(keyring, STORE))
+        guarded = StoreSession(description, port, fingerprints_of(keyring, STORE))
         yield guarded, ledger, keyring, ledger.take_over()
     finally:
         port.close()

@@ -16,7 +16,7 @@ from lethe.ports.cluster import SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Store
-from lethe.workflows.guarded import GuardedStore, fingerprints_of
+from lethe.workflows.store_session import StoreSession, fingerprints_of
 
 
 class StoreConnector:
@@ -34,11 +34,11 @@ class StoreConnector:
             return spec.tryton.credentials_secret_ref.name
         return None
 
-    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
+    def __call__(self, store: DataStore, secret: SecretContent | None) -> StoreSession:
         """Return the store under guard. Raises `ValueError` with what is wrong and what to do."""
         description = store_description(store)
         port = self._wrap(self._port(store, description.name, secret))
-        return GuardedStore(description, port, fingerprints_of(self._keyring, description.name))
+        return StoreSession(description, port, fingerprints_of(self._keyring, description.name))
 
     def _port(self, store: DataStore, name: str, secret: SecretContent | None) -> Store:
         spec = store.spec

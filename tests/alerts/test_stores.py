@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.engine.cache import ManagedStore, ObjectCache
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
-from lethe.engine.world import StoreGuard, World
-from lethe.workflows.guarded import GuardedStore, StoreDescription
+from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.e2e.company import SUBJECTS, Api, Site, eventually
 from tests.e2e.conftest import StartOperator, api, site, start_operator
 
@@ -24,16 +24,16 @@ class Measured:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, tzinfo=UTC)
-        self.world, self.metrics = World(), Metrics()
+        self.cache, self.metrics = ObjectCache(), Metrics()
         nobody: Any = None  # measuring asks neither API server nor ledger
-        self._reporting = Reporting(self.world, nobody, self.metrics, lambda: self.now, nobody)
+        self._reporting = Reporting(self.cache, nobody, self.metrics, lambda: self.now, nobody)
 
-    def meet(self, name: str, owner: StoreOwner = StoreOwner.SELF, *, usable: bool = True) -> StoreGuard:
+    def meet(self, name: str, owner: StoreOwner = StoreOwner.SELF, *, usable: bool = True) -> ManagedStore:
         """Make a guard, as is done for a store that is met, or met again."""
         described = StoreDescription("privacy", name, StoreRole.OTHER, owner)
         nothing: Any = None
-        store = GuardedStore(described, nothing, nothing) if usable else None
-        guard = self.world.guards["privacy", name] = StoreGuard({}, described, store)
+        store = StoreSession(described, nothing, nothing) if usable else None
+        guard = self.cache.stores["privacy", name] = ManagedStore({}, described, store)
         return guard
 
     def after(self, time: timedelta) -> None:
@@ -51,7 +51,7 @@ class Measured:
         return self.metrics.registry.get_sample_value("lethe_stores", {"owner": owner})
 
 
-def swept(guard: StoreGuard, at: datetime) -> None:
+def swept(guard: ManagedStore, at: datetime) -> None:
     """Let a sweep have ended."""
     assert guard.store is not None
     guard.store.last_sweep_at = at
@@ -96,7 +96,7 @@ def test_a_store_that_is_applied_again_after_it_was_gone_counts_from_then() -> N
     seen = Measured()
     seen.meet("site")
     seen.after(HOUR)
-    seen.world.guards.clear()
+    seen.cache.stores.clear()
     seen.metrics.forget_store("privacy/site")
     seen.after(HOUR)
     assert seen.age("site") is None

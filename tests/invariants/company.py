@@ -39,10 +39,10 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.workflows import erasing, intake, visiting
-from lethe.workflows.guarded import GuardedStore, StoreDescription, fingerprints_of
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.intending import PassResult
 from lethe.workflows.replaying import ReplayState, ReplayStep
+from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 from tests.servers.postgres import PostgresServer
 
 SCHEMA = """
@@ -198,9 +198,9 @@ class Company:
         self.token = self.real_ledger.take_over()
         self.ledger: Any = Wired(self.real_ledger, self.fuse, ["append"])
         self.store = self._guarded()
-        self.other_stores: list[GuardedStore] = []
+        self.other_stores: list[StoreSession] = []
 
-    def _guarded(self) -> GuardedStore:
+    def _guarded(self) -> StoreSession:
         port = SqlStore(
             self.url,
             self.mapping,
@@ -211,9 +211,9 @@ class Company:
         )
         description = StoreDescription(NAMESPACE, "site", StoreRole.PRIMARY, StoreOwner.SELF)
         wired: Any = Wired(port, self.fuse, ["prove", "erase", "tick", "advance_sequences"])
-        return GuardedStore(description, wired, fingerprints_of(self.keyring, STORE))
+        return StoreSession(description, wired, fingerprints_of(self.keyring, STORE))
 
-    def join(self, name: str, role: StoreRole, url: str, mapping: SubjectMapping) -> GuardedStore:
+    def join(self, name: str, role: StoreRole, url: str, mapping: SubjectMapping) -> StoreSession:
         """Add a further store of the same company."""
         port: Any = SqlStore(
             url,
@@ -224,7 +224,7 @@ class Company:
         )
         needs = "primaryKey" in mapping.identifiers
         description = StoreDescription(NAMESPACE, name, role, StoreOwner.SELF, needs_primary_key=needs)
-        joined = GuardedStore(description, port, fingerprints_of(self.keyring, f"{NAMESPACE}/{name}"))
+        joined = StoreSession(description, port, fingerprints_of(self.keyring, f"{NAMESPACE}/{name}"))
         self.other_stores.append(joined)
         return joined
 
@@ -377,7 +377,7 @@ class Company:
         """Return the newest restore."""
         return self.real_ledger.episodes(store=STORE)[-1]
 
-    def prove(self, store: GuardedStore | None = None) -> None:
+    def prove(self, store: StoreSession | None = None) -> None:
         """Prove the mapping, as a visit does before all else."""
         visiting.prove(store or self.store, self.ledger)
 
@@ -406,7 +406,7 @@ class Company:
         visit.safe = look and self.episode() is None and store.trouble is None and not visit.found
         return visit
 
-    def serve(self, store: GuardedStore) -> PassResult:
+    def serve(self, store: StoreSession) -> PassResult:
         """Take the open requests as far as they go in a store."""
         return erasing.serve(
             store,

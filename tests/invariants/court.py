@@ -15,8 +15,8 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
 from lethe.workflows import visiting
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, end_holds, take_down
+from lethe.workflows.store_session import StoreSession
 from tests.invariants.company import NAMESPACE, STORE, Company, Wired
 
 SECOND = timedelta(seconds=1)
@@ -49,7 +49,7 @@ class Crm:
         )
         self.join()
 
-    def join(self) -> GuardedStore:
+    def join(self) -> StoreSession:
         """Let the operator know of it (again, after its process began anew)."""
         mapping = replace(self.mapping, ignore=(*self.mapping.ignore, "contacts.person"))
         self.store = self.company.join(self.name, StoreRole.CRM, self.url, mapping)
@@ -146,7 +146,7 @@ class Court:
         """Apply a manifest (again), with what is edited in it."""
         self.orders[name] = order = replace(self.orders[name], **more)
         company = self.company
-        taken = take_down([order], company.real_ledger, company.keyring, now=company.now)[order.place]
+        taken = take_down([order], company.real_ledger, company.keyring, now=company.now)[order.key]
         assert taken.record is not None
         assert taken.blocker is None
         return taken.record
@@ -161,7 +161,7 @@ class Court:
         """End the holds whose day has come; return which."""
         company = self.company
         held = [one for one in company.real_ledger.legal_requests(open_only=True) if one.holding]
-        return [one.place[1] for one in end_holds(held, company.real_ledger, now=company.now)]
+        return [one.key[1] for one in end_holds(held, company.real_ledger, now=company.now)]
 
     def record(self, name: str = "le-1") -> LegalRecord:
         """Return what the ledger knows of a legal request."""

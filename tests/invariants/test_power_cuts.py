@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from lethe.ports.stores import JournalEntry
-from lethe.workflows.guarded import LONGEST_PAUSE
+from lethe.workflows.store_session import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import MakeCompany
 

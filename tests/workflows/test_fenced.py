@@ -20,9 +20,9 @@ from lethe.domain.identifiers import PersonalText
 from lethe.ports.backups import BackendUnavailable
 from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import intend_move
 from lethe.workflows.notifying import Post, answer_authorities
+from lethe.workflows.store_session import StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
 from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
 
@@ -51,7 +51,7 @@ def test_it_prunes_nothing_that_it_had_meant_to(backups: Backups, nightly: Sourc
 
 
 def test_it_erases_nothing_in_a_store_without_a_journal(backups: Backups) -> None:
-    without = cast("GuardedStore", _Journalless())
+    without = cast("StoreSession", _Journalless())
     assert intend_move(without, backups.real_ledger, token=1) is None
     take_over(backups.home)
     with pytest.raises(Fenced):

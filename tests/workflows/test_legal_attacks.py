@@ -23,16 +23,15 @@ from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import BlockReason
+from lethe.engine.cache import ManagedStore, ObjectCache
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets
 from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.telling import Telling
-from lethe.engine.world import StoreGuard, World
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
-from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.holding import stores_under_hold
 from lethe.workflows.notifying import Post
 from lethe.workflows.reaching import SubjectContact, resolve
@@ -40,6 +39,7 @@ from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationW
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.store_session import StoreDescription
 from lethe.workflows.visiting import PassPlan, reconcile_store
 from tests.invariants.company import NAMESPACE, STORE, Company
 from tests.invariants.conftest import company, ledger_directory, make_company
@@ -67,7 +67,7 @@ def ask(
         identifier=None if email is None else email_identifier(email),
         **more,
     )
-    record = take_down([order], company.ledger, company.keyring, now=company.now)[order.place].record
+    record = take_down([order], company.ledger, company.keyring, now=company.now)[order.key].record
     assert record is not None
     return record
 
@@ -285,7 +285,7 @@ class Office:
         self.ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
         self.ledger.take_over()
         self.cluster = Answers()
-        self.world = World()
+        self.cache = ObjectCache()
         self.now = datetime(2026, 3, 1, tzinfo=UTC)
         start = self.now
         steady = SteadyClock(lambda: self.now, lambda: self._since(start))
@@ -295,19 +295,19 @@ class Office:
         self.mail = Mail()
         post = Post(TemplateWriter(), self.mail, "smtp", "site.example")
         telling = self.telling = Telling(
-            self.world, self.ledger, self.keyring, cluster, secrets, clocks,
+            self.cache, self.ledger, self.keyring, cluster, secrets, clocks,
             writer=post.writer, post=post, per_hour=per_hour,
         )  # fmt: skip
-        self.legal = Legal(self.world, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
+        self.legal = Legal(self.cache, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
         self.site = self.store("site")
 
     def _since(self, start: datetime) -> float:
         return (self.now - start).total_seconds()
 
-    def store(self, name: str) -> StoreGuard:
+    def store(self, name: str) -> ManagedStore:
         manifest = {"metadata": {"namespace": NAMESPACE, "name": name}}
         described = StoreDescription(NAMESPACE, name, StoreRole.PRIMARY, StoreOwner.SELF)
-        guard = self.world.guards[NAMESPACE, name] = StoreGuard(manifest, described)
+        guard = self.cache.stores[NAMESPACE, name] = ManagedStore(manifest, described)
         return guard
 
     def apply(self, name: str, *, secret: str | None = None, generation: int = 1, **spec: Any) -> None:
@@ -409,13 +409,13 @@ def test_a_hold_waits_for_a_prune_of_a_source_that_is_gone(office: Office) -> No
         described = SourceDescription(NAMESPACE, "dumps", (STORE,), "P6M")
         scan: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         source: Any = KnownSource(described, no_backend, abandoned=True)
-        office.world.scans[scan] = source, time.monotonic()
+        office.cache.scans[scan] = source, time.monotonic()
         office.apply("le")
         await office.legal._turn()
         office.look_up("le", "le")
         await office.legal._turn()
         assert not office.is_holding("le")
-        office.world.scans.clear()
+        office.cache.scans.clear()
         await office.legal._turn()
         assert office.is_holding("le")
 

@@ -52,7 +52,7 @@ class Desk:
         self._uids = itertools.count(2)
 
     def take(self, order: LegalOrder, now: datetime = NOW) -> Registration:
-        return self.take_all(order, now=now)[order.place]
+        return self.take_all(order, now=now)[order.key]
 
     def take_all(self, *orders: LegalOrder, now: datetime = NOW) -> dict[tuple[str, str], Registration]:
         anew = [replace(one, uid=f"uid-{next(self._uids)}") for one in orders]
@@ -324,7 +324,7 @@ def test_holds_whose_day_has_come_end_and_no_others(desk: Desk) -> None:
     desk.know(replace(DISCLOSURE, name="le-4"))
 
     def end(at: datetime) -> list[str]:
-        return [one.place[1] for one in end_holds(desk.ledger.legal_requests(), desk.ledger, now=at)]
+        return [one.key[1] for one in end_holds(desk.ledger.legal_requests(), desk.ledger, now=at)]
 
     position = desk.ledger.position()
     assert end(NOW + DAY - timedelta(seconds=1)) == []

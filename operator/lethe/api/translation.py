@@ -24,10 +24,10 @@ from lethe.domain.mapping import (
     SubjectMapping,
 )
 from lethe.domain.periods import Period, parse_duration
-from lethe.workflows.guarded import StoreDescription
 from lethe.workflows.intake import ErasureOrder
 from lethe.workflows.registering import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
 from lethe.workflows.scanning import SourceDescription
+from lethe.workflows.store_session import StoreDescription
 
 
 def subject_mapping(subjects: Subjects) -> SubjectMapping:

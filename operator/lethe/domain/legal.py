@@ -102,7 +102,7 @@ class LegalRecord:
         return self.registered.legal
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         """Return the namespace and name of its object."""
         return self.registered.namespace, self.registered.name
 

@@ -15,12 +15,12 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.periods import InvalidPeriod, Period
+from lethe.engine.cache import ManagedSource, ObjectCache, ObjectKey, key_of
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
 from lethe.engine.source_reporting import SourceReporting
 from lethe.engine.steady import TwoClocks
 from lethe.engine.threads import in_daemon
-from lethe.engine.world import Place, SourceGuard, World, place_of
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
     Cluster,
@@ -61,7 +61,7 @@ class Backups:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         cluster: Cluster,
         connect: ConnectBackend,
@@ -72,21 +72,21 @@ class Backups:
         scan_interval: float,
         regrade: Callable[[], None],
     ) -> None:
-        self._world, self._ledger, self._cluster, self._connect = world, ledger, cluster, connect
+        self._cache, self._ledger, self._cluster, self._connect = cache, ledger, cluster, connect
         self._metrics, self._clocks, self._clock, self._retention = metrics, clocks, clocks.now, retention
         self._scan_interval, self._regrade = scan_interval, regrade
-        self._locks: dict[Place, asyncio.Lock] = {}
+        self._locks: dict[ObjectKey, asyncio.Lock] = {}
         self.objects = SnapshotObjects(cluster, metrics, clocks.now)
-        self._telling = SourceReporting(world, cluster, metrics, self.objects, clocks.now)
+        self._telling = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # sources
 
     async def meet(self, manifest: Manifest) -> None:
         """Look after a source as its newest manifest says."""
-        place = place_of(manifest)
-        async with self._locks.setdefault(place, asyncio.Lock()):
-            known = self._world.sources.get(place)
+        key = key_of(manifest)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self._cache.sources.get(key)
             uid, generation = manifest["metadata"].get("uid"), manifest["metadata"].get("generation", 1)
             if known is not None and known.uid == uid and known.generation >= generation:
                 return
@@ -98,7 +98,7 @@ class Backups:
                 return
             if known is not None:
                 await self._stop(known)
-            guard = SourceGuard(
+            managed = ManagedSource(
                 manifest=manifest,
                 source=source,
                 description=description,
@@ -106,40 +106,40 @@ class Backups:
                 generation=generation,
                 status=known.status if known else dict(manifest.get("status") or {}),
             )
-            self._world.sources[place] = guard
-            guard.task = asyncio.create_task(self._look_after(guard), name=f"source {guard.name}")
+            self._cache.sources[key] = managed
+            managed.task = asyncio.create_task(self._look_after(managed), name=f"source {managed.name}")
             self._wake_stores({*description.stores, *(known.description.stores if known else ())})
 
-    async def forget(self, place: Place) -> None:
+    async def forget(self, key: ObjectKey) -> None:
         """Stop looking after a source that is gone. Its snapshots stay in the ledger: they still exist."""
-        async with self._locks.setdefault(place, asyncio.Lock()):
-            guard = self._world.sources.pop(place, None)
-            if guard is not None:
-                await self._stop(guard)
-                self._metrics.forget_source(guard.name)
-                self._wake_stores(guard.description.stores)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            managed = self._cache.sources.pop(key, None)
+            if managed is not None:
+                await self._stop(managed)
+                self._metrics.forget_source(managed.name)
+                self._wake_stores(managed.description.stores)
                 self._regrade()
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
         """Meet every source and every BackupSnapshot that there is."""
-        before, seen = set(self._world.sources), set()
+        before, seen = set(self._cache.sources), set()
         await self.objects.take_stock(namespaces)
         async for manifest in self._cluster.list("backupsources", namespaces):
-            seen.add(place_of(manifest))
+            seen.add(key_of(manifest))
             await self.meet(manifest)
-        for place in before - seen:
-            await self.forget(place)
-        await self.objects.disown(self._world.sources)
+        for key in before - seen:
+            await self.forget(key)
+        await self.objects.disown(self._cache.sources)
 
     async def meet_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
         """Take notice of a BackupSnapshot that was seen, or is gone: that deletes nothing, it comes back."""
         if self.objects.note(manifest, gone=gone):
-            namespace, _ = place_of(manifest)
-            guard = self._world.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
-            if guard is not None:
-                guard.wake.set()
+            namespace, _ = key_of(manifest)
+            managed = self._cache.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
+            if managed is not None:
+                managed.wake.set()
             else:
-                await self.objects.disown(self._world.sources)
+                await self.objects.disown(self._cache.sources)
 
     async def expire_tombstones(self) -> None:
         """Destroy what is kept of persons of whom nothing can be restored any more."""
@@ -152,154 +152,154 @@ class Backups:
             now = self._clock()
             ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
             if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
-                for guard in self._world.sources.values():
-                    if guard.known is not None:
-                        guard.known.loaded = False
+                for managed in self._cache.sources.values():
+                    if managed.known is not None:
+                        managed.known.loaded = False
             for period in ended:
                 log.info("the tombstones of %s have ended: their keys are destroyed", period)
 
     def _wake_stores(self, stores: Collection[str]) -> None:
         """Let DataStores say anew who covers their backups."""
-        for guard in self._world.guards.values():
-            if guard.name in stores:
-                guard.wake.set()
+        for managed in self._cache.stores.values():
+            if managed.name in stores:
+                managed.wake.set()
 
     async def close(self) -> None:
         """Stop every task."""
-        for guard in self._world.sources.values():
-            if guard.task:
-                guard.task.cancel()
+        for managed in self._cache.sources.values():
+            if managed.task:
+                managed.task.cancel()
 
     def measure(self) -> None:
         """Refresh how long ago each source was scanned."""
         self._telling.measure_ages()
 
-    async def _stop(self, guard: SourceGuard) -> None:
-        if guard.task is not None:
-            guard.task.cancel()
+    async def _stop(self, managed: ManagedSource) -> None:
+        if managed.task is not None:
+            managed.task.cancel()
             with suppress(asyncio.CancelledError):
-                await guard.task
-        self._disconnect(guard)
+                await managed.task
+        self._disconnect(managed)
 
-    async def _look_after(self, guard: SourceGuard) -> None:
+    async def _look_after(self, managed: ManagedSource) -> None:
         try:
             while True:
-                pause = await self._scan_whatever_happens(guard)
+                pause = await self._scan_whatever_happens(managed)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(guard.wake.wait(), pause)
-                if guard.wake.is_set():
-                    guard.wake.clear()
+                    await asyncio.wait_for(managed.wake.wait(), pause)
+                if managed.wake.is_set():
+                    managed.wake.clear()
                     await asyncio.sleep(0.2)  # a set of applied snapshots is one scan
         except LedgerError as fatal:
             if not self.failed.done():
                 self.failed.set_exception(fatal)
 
-    async def _scan_whatever_happens(self, guard: SourceGuard) -> float:
+    async def _scan_whatever_happens(self, managed: ManagedSource) -> float:
         """Scan a source and tell of it; return the seconds until the next scan."""
         began = time.monotonic()
         try:
-            await self._connected(guard)
-            if guard.known is not None:
-                await self._scan(guard, guard.known)
-                guard.trouble, guard.retries = None, 0
+            await self._connected(managed)
+            if managed.known is not None:
+                await self._scan(managed, managed.known)
+                managed.trouble, managed.retries = None, 0
         except LedgerError:
             raise
         except BackendError as unusable:
             wrong = isinstance(unusable, BackendMisconfigured)
-            guard.trouble = ("Misconfigured" if wrong else "Unreachable", str(unusable))
+            managed.trouble = ("Misconfigured" if wrong else "Unreachable", str(unusable))
             if wrong:
-                self._disconnect(guard)  # the Secret may be another one by now
+                self._disconnect(managed)  # the Secret may be another one by now
         except (ClusterUnavailable, ClusterRefused) as away:
-            guard.trouble = ("Unreachable", str(away))
+            managed.trouble = ("Unreachable", str(away))
         except Exception as defect:
-            log.exception("a scan of source %s failed; it is tried again", guard.name)
-            guard.trouble = (
+            log.exception("a scan of source %s failed; it is tried again", managed.name)
+            managed.trouble = (
                 "Unreachable",
                 f"Lethe failed here ({type(defect).__name__}); see its log and report it",
             )
-        await self._telling.report(guard)
+        await self._telling.report(managed)
         self._regrade()
-        if guard.trouble is not None:
-            guard.retries += 1
-            await self._reconnect_if_rotated(guard)
-            return min(MAX_PAUSE, self._scan_interval, 2.0 ** min(guard.retries, 6))
+        if managed.trouble is not None:
+            managed.retries += 1
+            await self._reconnect_if_rotated(managed)
+            return min(MAX_PAUSE, self._scan_interval, 2.0 ** min(managed.retries, 6))
         return max(0.05, self._scan_interval - (time.monotonic() - began))
 
-    async def _connected(self, guard: SourceGuard) -> None:
-        if guard.known is not None:
+    async def _connected(self, managed: ManagedSource) -> None:
+        if managed.known is not None:
             return
-        wanted, secret = self._connect.secret_name(guard.source), None
-        duplicate = self._duplicate_of(guard)
+        wanted, secret = self._connect.secret_name(managed.source), None
+        duplicate = self._duplicate_of(managed)
         if duplicate is not None:
             message = f"BackupSource {duplicate} lists the same place by the same names"
-            guard.trouble = ("DuplicateSource", f"{message}; name all stores in that one, and remove this")
+            managed.trouble = ("DuplicateSource", f"{message}; name all stores in that one, and remove this")
             return
         if wanted is not None:
             try:
-                secret = await self._cluster.secret(guard.description.namespace, wanted)
+                secret = await self._cluster.secret(managed.description.namespace, wanted)
             except ClusterRefused as refused:
-                guard.trouble = ("SecretMissing", str(refused))
+                managed.trouble = ("SecretMissing", str(refused))
                 return
             if secret is None:
-                guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                managed.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
                 return
-            guard.secret_version = secret.resource_version
+            managed.secret_version = secret.resource_version
         try:
-            backend = await asyncio.to_thread(self._connect, guard.source, secret)
+            backend = await asyncio.to_thread(self._connect, managed.source, secret)
         except ValueError as unusable:
-            guard.trouble = ("SecretMissing" if wanted else "Unreachable", str(unusable))
+            managed.trouble = ("SecretMissing" if wanted else "Unreachable", str(unusable))
             return
-        guard.known = KnownSource(guard.description, backend)
+        managed.known = KnownSource(managed.description, backend)
 
-    def _duplicate_of(self, guard: SourceGuard) -> str | None:
+    def _duplicate_of(self, managed: ManagedSource) -> str | None:
         """Return the older source that lists the very same: two would each take the other for a stranger."""
-        mine = _location(guard)
+        mine = _location(managed)
         duplicates = [
             other
-            for other in self._world.sources.values()
-            if other is not guard and _location(other) == mine and _age(other) < _age(guard)
+            for other in self._cache.sources.values()
+            if other is not managed and _location(other) == mine and _age(other) < _age(managed)
         ]
         return min((duplicate.name for duplicate in duplicates), default=None)
 
-    def _disconnect(self, guard: SourceGuard) -> None:
+    def _disconnect(self, managed: ManagedSource) -> None:
         """Give a backend back; one that hangs is left alone."""
-        known, guard.known = guard.known, None
+        known, managed.known = managed.known, None
         if known is not None and not known.listing:
-            in_daemon(f"closing {guard.name}", known.backend.close)
+            in_daemon(f"closing {managed.name}", known.backend.close)
 
-    async def _reconnect_if_rotated(self, guard: SourceGuard) -> None:
+    async def _reconnect_if_rotated(self, managed: ManagedSource) -> None:
         """Connect anew where the Secret of a source in trouble is another one by now."""
-        wanted = self._connect.secret_name(guard.source)
-        if guard.known is None or wanted is None:
+        wanted = self._connect.secret_name(managed.source)
+        if managed.known is None or wanted is None:
             return
         try:
-            secret = await self._cluster.secret(guard.description.namespace, wanted)
+            secret = await self._cluster.secret(managed.description.namespace, wanted)
         except (ClusterUnavailable, ClusterRefused):
             return
-        if secret is not None and secret.resource_version != guard.secret_version:
-            self._disconnect(guard)
-            guard.wake.set()
+        if secret is not None and secret.resource_version != managed.secret_version:
+            self._disconnect(managed)
+            managed.wake.set()
 
-    async def _scan(self, guard: SourceGuard, known: KnownSource) -> None:
+    async def _scan(self, managed: ManagedSource, known: KnownSource) -> None:
         offset = await self._clocks.offset_of_server()
 
         def clocks(backend_date: datetime | None) -> str | None:
             return self._clocks.compare(offset, backend_date)
 
-        declared = self.objects.declared(guard.place)
+        declared = self.objects.declared(managed.key)
         work = in_daemon(
-            f"source {guard.name}",
+            f"source {managed.name}",
             lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
         )
-        self._world.scans[work] = known, time.monotonic()
-        work.add_done_callback(self._world.scans.pop)
-        guard.scan = await self._result(guard, known, work)
-        if guard.scan.changed:
-            self._wake_stores(guard.description.stores)
-        await self._telling.tell_of(guard, guard.scan)
-        await self.objects.reconcile(guard, known)
+        self._cache.scans[work] = known, time.monotonic()
+        work.add_done_callback(self._cache.scans.pop)
+        managed.scan = await self._result(managed, known, work)
+        if managed.scan.changed:
+            self._wake_stores(managed.description.stores)
+        await self._telling.tell_of(managed, managed.scan)
+        await self.objects.reconcile(managed, known)
 
-    async def _result(self, guard: SourceGuard, known: KnownSource, work: asyncio.Future[Scan]) -> Scan:
+    async def _result(self, managed: ManagedSource, known: KnownSource, work: asyncio.Future[Scan]) -> Scan:
         """Wait for a scan; say meanwhile if its backend does not answer. Pruning may well take hours."""
         try:
             while True:
@@ -307,8 +307,11 @@ class Backups:
                 if done:
                     return work.result()
                 if known.listing:
-                    guard.trouble = ("Unreachable", "the backend has been asked for a listing and is silent")
-                    await self._telling.report(guard)
+                    managed.trouble = (
+                        "Unreachable",
+                        "the backend has been asked for a listing and is silent",
+                    )
+                    await self._telling.report(managed)
         except asyncio.CancelledError:
             # A thread can't be interrupted. One that hangs is left alone: it concludes nothing any more.
             known.abandoned = True
@@ -316,9 +319,9 @@ class Backups:
             raise
 
 
-def _location(guard: SourceGuard) -> str:
+def _location(managed: ManagedSource) -> str:
     """Return where a source lists, by which names; two that say the same are the same place."""
-    spec = guard.manifest.get("spec") or {}
+    spec = managed.manifest.get("spec") or {}
     backends = ("directory", "s3", "restic", "plugin")
     where = {
         kind: {k: v for k, v in spec[kind].items() if k != "credentialsSecretRef"}
@@ -328,5 +331,5 @@ def _location(guard: SourceGuard) -> str:
     return json.dumps(where, sort_keys=True)
 
 
-def _age(guard: SourceGuard) -> tuple[str, str]:
-    return str(guard.manifest["metadata"].get("creationTimestamp", "")), guard.name
+def _age(managed: ManagedSource) -> tuple[str, str]:
+    return str(managed.manifest["metadata"].get("creationTimestamp", "")), managed.name

@@ -13,8 +13,8 @@ from lethe.domain.conditions import BackupsObservation, conditions_of_request
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
+from lethe.engine.cache import ObjectCache
 from lethe.engine.metrics import Metrics
-from lethe.engine.world import World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies
@@ -36,13 +36,13 @@ class Copies:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         cluster: Cluster,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._world, self._ledger, self._cluster = world, ledger, cluster
+        self._cache, self._ledger, self._cluster = cache, ledger, cluster
         self._metrics, self._clock = metrics, clock
         self._steps: Mapping[str, Sequence[CopyStep]] = {}
         self._wake = asyncio.Event()
@@ -98,15 +98,15 @@ class Copies:
     def _coverage(self) -> dict[str, Coverage]:
         """Return how each store's backups are known now."""
         found = {}
-        for guard in self._world.guards.values():
-            sources = self._world.sources_of(guard.name)
+        for managed in self._cache.stores.values():
+            sources = self._cache.sources_of(managed.name)
             scans = [s.known.proven_until if s.known is not None else None for s in sources]
             proven = [scan for scan in scans if scan is not None]
-            found[guard.name] = Coverage(
+            found[managed.name] = Coverage(
                 covered=bool(sources),
                 # A source that has never shown a snapshot proves nothing: it may look in the wrong place.
                 scanned_at=min(proven) if proven and len(proven) == len(scans) else None,
-                no_backups=guard.without_backups and not sources,
+                no_backups=managed.without_backups and not sources,
             )
         return found
 
@@ -116,15 +116,15 @@ class Copies:
         `left` is what the ledger says; without, it follows from what the last scans have shown.
         """
         asked = [name for name, progress in record.stores.items() if progress.state in _HELD]
-        guards = {guard.name: guard for guard in self._world.stores_of(record.accepted.namespace)}
+        stores = {managed.name: managed for managed in self._cache.stores_of(record.accepted.namespace)}
         without = bool(asked) and all(
-            name in guards and guards[name].without_backups and not self._world.sources_of(name)
+            name in stores and stores[name].without_backups and not self._cache.sources_of(name)
             for name in asked
         )
         held = any(
             source.scan is not None and not {*source.scan.plan.held.values()} <= {RetentionHold.UNSAID}
             for name in asked
-            for source in self._world.sources_of(name)
+            for source in self._cache.sources_of(name)
         )
         return BackupsObservation(left or self._left(record, asked), without and not record.shredded, held)
 

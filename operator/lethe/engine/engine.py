@@ -19,8 +19,9 @@ from typing import Any
 
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
+from lethe.engine.cache import ObjectCache, key_of
 from lethe.engine.copies import Copies
-from lethe.engine.guarding import Guarding
+from lethe.engine.datastore import StoreController
 from lethe.engine.intake import Taking
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
@@ -30,7 +31,6 @@ from lethe.engine.secrets import Secrets
 from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.stores import ConnectStore, Stores
 from lethe.engine.telling import Telling
-from lethe.engine.world import World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
@@ -80,7 +80,7 @@ class Engine:
         clock = steady.now
         clocks = TwoClocks(steady, cluster)
         secrets = Secrets(cluster, metrics)
-        self.world = World()
+        self.cache = ObjectCache()
         self.metrics = metrics
         metrics.tell_settings(
             erasure_deadline=(deadline.after(now := clock()) - now).total_seconds(),
@@ -94,9 +94,9 @@ class Engine:
         self.quiet = True
         """Whether, once `run` has ended, nothing goes on that it had begun."""
         self._background: set[asyncio.Task[Any]] = set()
-        self.copies = Copies(self.world, ledger, cluster, metrics, clock)
+        self.copies = Copies(self.cache, ledger, cluster, metrics, clock)
         self.backups = Backups(
-            self.world,
+            self.cache,
             ledger,
             cluster,
             connect_backend,
@@ -106,12 +106,12 @@ class Engine:
             scan_interval=scan_interval,
             regrade=self.copies.regrade,
         )
-        self.reporting = Reporting(self.world, cluster, metrics, clock, self.copies)
+        self.reporting = Reporting(self.cache, cluster, metrics, clock, self.copies)
         self.restores = Restores(
-            self.world, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
+            self.cache, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
         )
         self._telling = telling = Telling(
-            self.world,
+            self.cache,
             ledger,
             keyring,
             cluster,
@@ -121,9 +121,9 @@ class Engine:
             post=post,
             per_hour=notices_per_hour,
         )
-        self.legal = Legal(self.world, ledger, keyring, cluster, metrics, secrets, telling, clocks)
-        self._guarding = Guarding(
-            self.world,
+        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, telling, clocks)
+        self._controller = StoreController(
+            self.cache,
             ledger,
             keyring,
             cluster,
@@ -136,10 +136,10 @@ class Engine:
             contacts_found=self.legal.contacts_found,
         )
         self._stores = Stores(
-            self.world, cluster, connect, self._guarding, regrade=self.copies.regrade, spawn=self._spawn
+            self.cache, cluster, connect, self._controller, regrade=self.copies.regrade, spawn=self._spawn
         )
         self._taking = Taking(
-            self.world,
+            self.cache,
             ledger,
             keyring,
             cluster,
@@ -147,7 +147,7 @@ class Engine:
             self.reporting,
             clock=clock,
             deadline=deadline,
-            consider=self._guarding.consider,
+            consider=self._controller.consider,
         )
 
     # doorbells
@@ -161,24 +161,24 @@ class Engine:
 
         What was accepted goes on all the same; the ledger knows it.
         """
-        self.world.views.pop(place_of(manifest), None)
+        self.cache.views.pop(key_of(manifest), None)
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
-        place = place_of(manifest)
-        self._spawn(self._stores.forget(place) if gone else self._stores.meet(manifest))
+        key = key_of(manifest)
+        self._spawn(self._stores.forget(key) if gone else self._stores.meet(manifest))
 
     def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
         """A RestoreEvent was seen, or is gone."""
         if gone:
-            self.world.events.pop(place_of(manifest), None)
+            self.cache.events.pop(key_of(manifest), None)
         else:
             self._spawn(self.restores.meet(manifest))
 
     def ring_source(self, manifest: Manifest, *, gone: bool) -> None:
         """A BackupSource was seen, or is gone."""
-        place = place_of(manifest)
-        self._spawn(self.backups.forget(place) if gone else self.backups.meet(manifest))
+        key = key_of(manifest)
+        self._spawn(self.backups.forget(key) if gone else self.backups.meet(manifest))
 
     def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
         """A BackupSnapshot was seen, or is gone."""
@@ -214,7 +214,7 @@ class Engine:
                     ("stop", _until(stop)),
                 )
             ]
-            watched: list[asyncio.Future[Any]] = [*loops, self._guarding.failed, self.backups.failed]
+            watched: list[asyncio.Future[Any]] = [*loops, self._controller.failed, self.backups.failed]
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -227,10 +227,10 @@ class Engine:
 
     async def _begin(self) -> None:
         self._token = await asyncio.to_thread(self._ledger.take_over)
-        self._guarding.token = self._token
+        self._controller.token = self._token
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
-            self.world.records[(record.accepted.namespace, record.accepted.name)] = record
+            self.cache.records[(record.accepted.namespace, record.accepted.name)] = record
         await self._persevere(self._list_backups)  # first: a store says which sources cover it
         await self._persevere(self._list_legal)  # before any store: what is held must not be erased
         await self._persevere(self._list_stores)
@@ -240,11 +240,11 @@ class Engine:
     async def _wind_down(self) -> None:
         """Let end what has begun and can't be interrupted: visits, deletions of snapshots, letters."""
         begun: list[asyncio.Future[Any]] = []
-        for guard in self.world.guards.values():
-            if guard.task is not None:
-                guard.task.cancel()
-                begun.append(guard.task)
-        for work, (source, _) in self.world.scans.items():
+        for managed in self.cache.stores.values():
+            if managed.task is not None:
+                managed.task.cancel()
+                begun.append(managed.task)
+        for work, (source, _) in self.cache.scans.items():
             source.abandoned = True  # one that lists only lists
             if not source.listing:
                 begun.append(work)
@@ -289,7 +289,7 @@ class Engine:
             position = await asyncio.to_thread(self._ledger.position)
             self.metrics.ledger_head.set(position.sequence)
             await self.restores.measure(position.sequence)
-            self.reporting.measure(len(self.world.dirty))
+            self.reporting.measure(len(self.cache.dirty))
             self.backups.measure()
             await asyncio.sleep(2)
 
@@ -311,7 +311,7 @@ class Engine:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled():
-            self._guarding.note_failure(task.exception())
+            self._controller.note_failure(task.exception())
 
 
 async def _until(stop: asyncio.Event) -> None:

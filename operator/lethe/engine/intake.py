@@ -14,10 +14,10 @@ from lethe.api.translation import erasure_order
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.domain.periods import Period
 from lethe.domain.trust import BlockReason
+from lethe.engine.cache import ObjectCache, ObjectKey, RequestView, key_of, request_at
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
-from lethe.engine.world import Place, RequestView, World, place_of, request_at
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
@@ -38,7 +38,7 @@ class Taking:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
         cluster: Cluster,
@@ -47,13 +47,13 @@ class Taking:
         *,
         clock: Callable[[], datetime],
         deadline: Period,
-        consider: Callable[[Collection[Place]], None],
+        consider: Callable[[Collection[ObjectKey]], None],
     ) -> None:
-        self._world, self._ledger, self._keyring, self._cluster = world, ledger, keyring, cluster
+        self._cache, self._ledger, self._keyring, self._cluster = cache, ledger, keyring, cluster
         self._secrets, self._reporting, self._clock = secrets, reporting, clock
         self._deadline, self._consider = deadline, consider
         self._doorbell = asyncio.Event()
-        self._retries: Schedule[Place] = Schedule()
+        self._retries: Schedule[ObjectKey] = Schedule()
         self.beat = time.monotonic()
 
     def ring(self, manifest: Manifest, *, listed: bool = False) -> None:
@@ -64,41 +64,41 @@ class Taking:
         """
         if not listed and self._is_echo(manifest):
             return
-        self._world.dirty[place_of(manifest)] = manifest
+        self._cache.dirty[key_of(manifest)] = manifest
         self._doorbell.set()
 
     def _is_echo(self, manifest: Manifest) -> bool:
         """Tell whether a request was taken in as it stands, with nothing left to try again."""
-        place, metadata = place_of(manifest), manifest["metadata"]
-        view = self._world.views.get(place)
+        key, metadata = key_of(manifest), manifest["metadata"]
+        view = self._cache.views.get(key)
         return (
             view is not None
             and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
             and view.claimed
             and view.blocker is None
-            and place in self._world.records
-            and place not in self._world.dirty
+            and key in self._cache.records
+            and key not in self._cache.dirty
         )
 
     async def run(self) -> None:
         """Take in what is queued, for ever."""
         while True:
             await self._wait()
-            for place in self._retries.pop_due(self.beat):
+            for key in self._retries.pop_due(self.beat):
                 try:
-                    await self._look_again(place)
+                    await self._look_again(key)
                 except (ClusterUnavailable, ClusterRefused):
-                    self._retries.at(time.monotonic() + RETRY_SECONDS, place)
-            while self._world.dirty:
+                    self._retries.at(time.monotonic() + RETRY_SECONDS, key)
+            while self._cache.dirty:
                 self.beat = time.monotonic()
-                places = list(self._world.dirty)[:BATCH]
-                batch = [self._world.dirty.pop(place) for place in places]
+                keys = list(self._cache.dirty)[:BATCH]
+                batch = [self._cache.dirty.pop(key) for key in keys]
                 try:
                     await self._take_in(batch)
                 except ClusterUnavailable as away:
                     log.warning("intake waits: %s", away)
                     for manifest in batch:
-                        self._world.dirty.setdefault(place_of(manifest), manifest)
+                        self._cache.dirty.setdefault(key_of(manifest), manifest)
                     await asyncio.sleep(1)
                     break
 
@@ -111,15 +111,15 @@ class Taking:
         self.beat = time.monotonic()
         self._doorbell.clear()
 
-    async def _look_again(self, place: Place) -> None:
+    async def _look_again(self, key: ObjectKey) -> None:
         """Read a request once more whose Secret was missing or could not be deleted."""
-        namespace, name = place
+        namespace, name = key
         async for manifest in self._cluster.list("deletionrequests", [namespace], f"metadata.name={name}"):
-            self._world.dirty[place] = manifest
+            self._cache.dirty[key] = manifest
 
     async def _take_in(self, batch: Iterable[Manifest]) -> None:
         orders: list[ErasureOrder] = []
-        secrets: dict[Place, NamedSecret] = {}
+        secrets: dict[ObjectKey, NamedSecret] = {}
         for read in await asyncio.gather(*(self._order(manifest) for manifest in batch)):
             if read is not None:
                 order, secret = read
@@ -137,21 +137,21 @@ class Taking:
             self._keyring,
             now=now,
             deadline=self._deadline,
-            stores={ns: [guard.name for guard in self._world.stores_of(ns)] for ns in namespaces},
+            stores={ns: [managed.name for managed in self._cache.stores_of(ns)] for ns in namespaces},
         )
         await asyncio.gather(
-            *(self._note(place, intake, secrets.get(place), now) for place, intake in intakes.items())
+            *(self._note(key, intake, secrets.get(key), now) for key, intake in intakes.items())
         )
         for namespace in namespaces:
-            for guard in self._world.stores_of(namespace):
-                guard.wake.set()
-        self._consider({place for place, intake in intakes.items() if intake.record})
+            for managed in self._cache.stores_of(namespace):
+                managed.wake.set()
+        self._consider({key for key, intake in intakes.items() if intake.record})
 
     async def _order(
         self, manifest: Manifest
     ) -> tuple[ErasureOrder, tuple[str, SecretContent] | None] | None:
         """Return what a manifest asks for and the Secret that it names; `None` for what is not ours to do."""
-        place = place_of(manifest)
+        key = key_of(manifest)
         self._view(manifest)
         try:
             request = parse(DeletionRequest, manifest)
@@ -164,47 +164,47 @@ class Taking:
         if reference is None:
             return erasure_order(request, None, None), None
         try:
-            secret = await self._secrets.read(place[0], reference.name)
+            secret = await self._secrets.read(key[0], reference.name)
             identifier = identifier_in(secret, reference.name, reference.key)
         except UnusableSecret as unusable:
             return erasure_order(request, None, str(unusable)), None
         return erasure_order(request, identifier, None), (reference.name, secret)
 
-    async def _note(self, place: Place, intake: Intake, secret: NamedSecret | None, now: datetime) -> None:
+    async def _note(self, key: ObjectKey, intake: Intake, secret: NamedSecret | None, now: datetime) -> None:
         """Keep in memory what became of a request, and delete its Secret once the ledger has its content."""
-        view = self._world.views.get(place)
+        view = self._cache.views.get(key)
         if view is None:  # deleted meanwhile: nobody waits for its status, and what was accepted goes on
             view = RequestView(uid="", generation=1, status={})
         view.blocker = intake.blocker
         view.claimed = intake.blocker is None or intake.blocker.reason is not BlockReason.NAME_REUSED
         if intake.record is not None and (view.claimed or intake.record.open):
-            self._world.records[place] = intake.record
+            self._cache.records[key] = intake.record
         if intake.blocker is None and secret is not None:
-            view.blocker = await self._secrets.delete(place[0], *secret, meanwhile="the erasure goes on")
+            view.blocker = await self._secrets.delete(key[0], *secret, meanwhile="the erasure goes on")
             accepted = intake.record.accepted.accepted_at if intake.record is not None else now
             made = secret[1].created_at
             # One from before the request is the one whose deletion was cut off.
             if view.blocker is None and made is not None and accepted < min(made, now):
-                await self._warn_of_returned(place, view.uid, secret[0])
+                await self._warn_of_returned(key, view.uid, secret[0])
         if view.blocker is not None and view.claimed:
-            self._retries.at(time.monotonic() + RETRY_SECONDS, place)
-        self._reporting.want(place)
+            self._retries.at(time.monotonic() + RETRY_SECONDS, key)
+        self._reporting.want(key)
 
-    async def _warn_of_returned(self, place: Place, uid: str, name: str) -> None:
+    async def _warn_of_returned(self, key: ObjectKey, uid: str, name: str) -> None:
         """Say that somebody's tool brings a person's identifier back, which Lethe deletes again and again."""
         message = (
             f"Secret {name} came back, and was deleted again; take it out of what applies it, such as Git"
         )
-        log.warning("DeletionRequest %s/%s: %s", *place, message)
-        await self._cluster.tell(Notice(request_at(place, uid), "SecretReturned", message, warning=True))
+        log.warning("DeletionRequest %s/%s: %s", *key, message)
+        await self._cluster.tell(Notice(request_at(key, uid), "SecretReturned", message, warning=True))
 
     def _view(self, manifest: Manifest) -> None:
-        place, metadata = place_of(manifest), manifest["metadata"]
-        known = self._world.views.get(place)
+        key, metadata = key_of(manifest), manifest["metadata"]
+        known = self._cache.views.get(key)
         if known is not None and known.uid == metadata.get("uid"):
             known.generation = metadata.get("generation", 1)
             return
-        self._world.views[place] = RequestView(
+        self._cache.views[key] = RequestView(
             uid=metadata.get("uid", ""),
             generation=metadata.get("generation", 1),
             status=dict(manifest.get("status") or {}),

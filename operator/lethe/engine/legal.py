@@ -27,12 +27,12 @@ from lethe.domain.legal_facts import (
     LegalFact,
 )
 from lethe.domain.trust import Blocker, BlockReason
+from lethe.engine.cache import LegalView, ObjectCache, ObjectKey, key_of
 from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
 from lethe.engine.steady import TwoClocks
 from lethe.engine.telling import Telling
-from lethe.engine.world import LegalView, Place, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
@@ -54,7 +54,7 @@ class Legal:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
         cluster: Cluster,
@@ -63,12 +63,12 @@ class Legal:
         telling: Telling,
         clocks: TwoClocks,
     ) -> None:
-        self._world, self._ledger, self._keyring = world, ledger, keyring
+        self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
         self._telling, self._clocks = telling, clocks
-        self._reporting = LegalReporting(world, cluster, metrics, clocks.now)
-        self._dirty: dict[Place, Manifest] = {}
-        self._retry_at: dict[Place, float] = {}
+        self._reporting = LegalReporting(cache, cluster, metrics, clocks.now)
+        self._dirty: dict[ObjectKey, Manifest] = {}
+        self._retry_at: dict[ObjectKey, float] = {}
         self._records: dict[str, LegalRecord] = {}
         self._placed: dict[str, tuple[object, float]] = {}
         self._wake = asyncio.Event()
@@ -78,25 +78,25 @@ class Legal:
 
     def ring(self, manifest: Manifest, *, gone: bool) -> None:
         """A LegalRequest was seen, or is gone: what was registered goes on all the same."""
-        place = place_of(manifest)
+        key = key_of(manifest)
         if gone:
-            self._world.legal.pop(place, None)
-            self._dirty.pop(place, None)
-        elif not self._is_echo(place, manifest):
-            self._dirty[place] = manifest
+            self._cache.legal.pop(key, None)
+            self._dirty.pop(key, None)
+        elif not self._is_echo(key, manifest):
+            self._dirty[key] = manifest
             self._wake.set()
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
         """Take down every LegalRequest that there is, before anything that a hold of theirs forbids."""
         async for manifest in self._cluster.list("legalrequests", namespaces):
-            self._dirty[place_of(manifest)] = manifest
+            self._dirty[key_of(manifest)] = manifest
         async with self._taking:
             await self._take_down(list(self._dirty))
         self._wake.set()
 
-    def _is_echo(self, place: Place, manifest: Manifest) -> bool:
+    def _is_echo(self, key: ObjectKey, manifest: Manifest) -> bool:
         """Tell whether a request was taken down as it stands, with nothing left to try again."""
-        view, metadata = self._world.legal.get(place), manifest["metadata"]
+        view, metadata = self._cache.legal.get(key), manifest["metadata"]
         return (
             view is not None
             and (view.uid, view.generation) == (metadata.get("uid"), metadata.get("generation", 1))
@@ -131,11 +131,11 @@ class Legal:
 
     async def _turn(self) -> None:
         now = time.monotonic()
-        for place in [place for place, moment in self._retry_at.items() if moment <= now]:
-            del self._retry_at[place]
-            view = self._world.legal.get(place)
+        for key in [key for key, moment in self._retry_at.items() if moment <= now]:
+            del self._retry_at[key]
+            view = self._cache.legal.get(key)
             if view is not None:
-                self._dirty.setdefault(place, view.manifest)
+                self._dirty.setdefault(key, view.manifest)
         if self._dirty:
             async with self._taking:
                 await self._take_down(list(self._dirty))
@@ -160,8 +160,8 @@ class Legal:
         current = await asyncio.to_thread(self._ledger.legal_requests, open_only=True)
         ended = before.keys() - {record.legal for record in current}
         if ended:
-            places = {before[legal].place for legal in ended}
-            current = [*current, *(await asyncio.to_thread(self._ledger.legal_named, places)).values()]
+            keys = {before[legal].key for legal in ended}
+            current = [*current, *(await asyncio.to_thread(self._ledger.legal_named, keys)).values()]
         for record in current:
             known = self._records.get(record.legal)
             self._records[record.legal] = record
@@ -170,43 +170,45 @@ class Legal:
 
     # taking down
 
-    async def _take_down(self, places: Sequence[Place]) -> None:
+    async def _take_down(self, keys: Sequence[ObjectKey]) -> None:
         orders: list[LegalOrder] = []
-        identifiers: dict[Place, NamedSecret] = {}
-        taken = {place: self._dirty.get(place) for place in places}
-        for place, read in zip(places, await asyncio.gather(*map(self._read, places)), strict=True):
+        identifiers: dict[ObjectKey, NamedSecret] = {}
+        taken = {key: self._dirty.get(key) for key in keys}
+        for key, read in zip(keys, await asyncio.gather(*map(self._read, keys)), strict=True):
             if read is not None:
                 order, secret = read
                 orders.append(order)
                 if secret is not None:
-                    identifiers[place] = secret
+                    identifiers[key] = secret
         registered = await asyncio.to_thread(
             take_down, orders, self._ledger, self._keyring, now=self._clocks.now()
         )
-        for place in places:
-            if self._dirty.get(place) is taken[place]:  # else it was changed meanwhile
-                self._dirty.pop(place, None)
-        for place, registration in registered.items():
+        for key in keys:
+            if self._dirty.get(key) is taken[key]:  # else it was changed meanwhile
+                self._dirty.pop(key, None)
+        for key, registration in registered.items():
             try:
-                await self._note(place, registration, identifiers.get(place))
+                await self._note(key, registration, identifiers.get(key))
             except (ClusterUnavailable, ClusterRefused) as away:
-                self._try_again(place, away)
+                self._try_again(key, away)
 
-    async def _read(self, place: Place) -> tuple[LegalOrder, NamedSecret | None] | None:
+    async def _read(self, key: ObjectKey) -> tuple[LegalOrder, NamedSecret | None] | None:
         """Read what one request asks. One whose Secrets can't be read keeps none of the others waiting."""
-        manifest = self._dirty.get(place)
+        manifest = self._dirty.get(key)
         try:
-            return await self._order(place, manifest) if manifest is not None else None
+            return await self._order(key, manifest) if manifest is not None else None
         except (ClusterUnavailable, ClusterRefused) as away:
-            self._try_again(place, away)
+            self._try_again(key, away)
             return None
 
-    def _try_again(self, place: Place, away: Exception) -> None:
-        log.warning("LegalRequest %s/%s waits: %s", *place, away)
-        self._retry_at[place] = time.monotonic() + RETRY_SECONDS
+    def _try_again(self, key: ObjectKey, away: Exception) -> None:
+        log.warning("LegalRequest %s/%s waits: %s", *key, away)
+        self._retry_at[key] = time.monotonic() + RETRY_SECONDS
 
-    async def _order(self, place: Place, manifest: Manifest) -> tuple[LegalOrder, NamedSecret | None] | None:
-        view = self._view(place, manifest)
+    async def _order(
+        self, key: ObjectKey, manifest: Manifest
+    ) -> tuple[LegalOrder, NamedSecret | None] | None:
+        view = self._view(key, manifest)
         try:
             request = parse(LegalRequest, manifest)
         except InvalidManifest as invalid:
@@ -219,16 +221,16 @@ class Legal:
         reference = request.spec.subject.identifier_secret_ref
         if reference is not None:
             try:
-                found = await self._secrets.read(place[0], reference.name)
+                found = await self._secrets.read(key[0], reference.name)
                 identifier = identifier_in(found, reference.name, reference.key)
                 secret = reference.name, found
             except UnusableSecret as unusable:
                 problem = str(unusable)
-        document = await self._document(place, request, view)
+        document = await self._document(key, request, view)
         order = legal_order(request, identifier=identifier, document=document, secret_problem=problem)
         return order, secret
 
-    async def _document(self, place: Place, request: LegalRequest, view: LegalView) -> str | None:
+    async def _document(self, key: ObjectKey, request: LegalRequest, view: LegalView) -> str | None:
         """Return the digest of the court order's document; `None`: there is none, or it can't be read."""
         view.document_problem = None
         order = request.spec.court_order
@@ -236,25 +238,25 @@ class Legal:
         if reference is None:
             return None
         try:
-            secret = await self._secrets.read(place[0], reference.name)
+            secret = await self._secrets.read(key[0], reference.name)
             content = content_of(secret, reference.name, reference.key)
         except UnusableSecret as unusable:
             view.document_problem = str(unusable)
             return None
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
-    def _view(self, place: Place, manifest: Manifest) -> LegalView:
-        metadata, known = manifest["metadata"], self._world.legal.get(place)
+    def _view(self, key: ObjectKey, manifest: Manifest) -> LegalView:
+        metadata, known = manifest["metadata"], self._cache.legal.get(key)
         status: dict[str, Any] = dict(manifest.get("status") or {})
         if known is not None and known.uid == metadata.get("uid"):
             known.manifest, known.generation = manifest, metadata.get("generation", 1)
             return known
         view = LegalView(manifest, metadata.get("uid", ""), metadata.get("generation", 1), status)
-        self._world.legal[place] = view
+        self._cache.legal[key] = view
         return view
 
-    async def _note(self, place: Place, registration: Registration, secret: NamedSecret | None) -> None:
-        view = self._world.legal.get(place)
+    async def _note(self, key: ObjectKey, registration: Registration, secret: NamedSecret | None) -> None:
+        view = self._cache.legal.get(key)
         record = registration.record
         if view is not None:
             view.blocker = registration.blocker
@@ -262,18 +264,18 @@ class Legal:
             self._records[record.legal] = record
             await self._tell_news(record, registration.news)
             if secret is not None:
-                blocker = await self._secrets.delete(place[0], *secret, meanwhile="the request goes on")
+                blocker = await self._secrets.delete(key[0], *secret, meanwhile="the request goes on")
                 if view is not None:
                     view.blocker = blocker
         reused = registration.blocker is not None and _is_reused(registration.blocker)
         if view is not None and (view.blocker or view.document_problem) and not reused:
-            self._retry_at[place] = time.monotonic() + RETRY_SECONDS
+            self._retry_at[key] = time.monotonic() + RETRY_SECONDS
 
     async def _tell_news(self, record: LegalRecord, news: Sequence[LegalFact]) -> None:
         """Let what is new have its effect: stores are visited, sources scanned, decisions counted."""
         if any(isinstance(fact, HoldPlaced | HoldEnded) for fact in news):
             self._wake_stores(record)
-        primary = self._world.primary_of(record.registered.namespace)
+        primary = self._cache.primary_of(record.registered.namespace)
         if primary is not None and record.resolved_at is None:
             primary.wake.set()
         for fact in news:
@@ -283,9 +285,9 @@ class Legal:
         await self._reporting.tell(record, news)
 
     def _wake_stores(self, record: LegalRecord) -> None:
-        for guard in self._world.stores_of(record.registered.namespace):
-            guard.wake.set()
-        for source in self._world.sources.values():
+        for managed in self._cache.stores_of(record.registered.namespace):
+            managed.wake.set()
+        for source in self._cache.sources.values():
             if source.description.namespace == record.registered.namespace:
                 source.wake.set()
 
@@ -335,16 +337,16 @@ class Legal:
         if known != held:
             since = time.monotonic()
             self._placed[record.legal] = held, since
-        guards = self._world.stores_of(namespace)
-        if not {one.name for one in guards}.issuperset(hold.stores):
+        stores = self._cache.stores_of(namespace)
+        if not {one.name for one in stores}.issuperset(hold.stores):
             return False
-        concerned = [one for one in guards if not hold.stores or one.name in hold.stores]
+        concerned = [one for one in stores if not hold.stores or one.name in hold.stores]
         if not all(one.pass_ended_well for one in concerned if one.store is not None):
             return False
         began = [one.pass_began_at for one in concerned]
         began += [
             moment
-            for source, moment in self._world.scans.values()
+            for source, moment in self._cache.scans.values()
             if not source.listing  # what follows a listing reads the holds anew
             and (
                 (not hold.stores and source.description.namespace == namespace)

@@ -20,8 +20,8 @@ from lethe.domain.legal_facts import (
     Reminded,
 )
 from lethe.domain.trust import BlockReason
+from lethe.engine.cache import LegalView, ObjectCache
 from lethe.engine.metrics import Metrics
-from lethe.engine.world import LegalView, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
 
 log = logging.getLogger("lethe.legal")
@@ -34,19 +34,19 @@ class LegalReporting:
     """Tells of legal requests, as seldom as possible."""
 
     def __init__(
-        self, world: World, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+        self, cache: ObjectCache, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
     ) -> None:
-        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+        self._cache, self._cluster, self._metrics, self._clock = cache, cluster, metrics, clock
 
     async def report(self, records: Iterable[LegalRecord]) -> None:
         """Write the statuses that say something new."""
-        known = {record.place: record for record in records}
-        for place, view in list(self._world.legal.items()):
-            record = known.get(place)
+        known = {record.key: record for record in records}
+        for key, view in list(self._cache.legal.items()):
+            record = known.get(key)
             if record is not None or view.blocker is not None:
-                await self._write(place, view, record)
+                await self._write(key, view, record)
 
-    async def _write(self, place: tuple[str, str], view: LegalView, record: LegalRecord | None) -> None:
+    async def _write(self, key: tuple[str, str], view: LegalView, record: LegalRecord | None) -> None:
         now = self._clock()
         reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
         shown = None if reused else record
@@ -71,7 +71,7 @@ class LegalReporting:
         self._metrics.api_writes.labels("status").inc()
         try:
             written = await self._cluster.write_status(
-                "legalrequests", *place, uid=view.uid, status=replacing(status, view.status)
+                "legalrequests", *key, uid=view.uid, status=replacing(status, view.status)
             )
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("status of a LegalRequest waits: %s", away)
@@ -88,12 +88,12 @@ class LegalReporting:
         """Return the stores that a hold names and that do not exist."""
         if record is None or record.hold is None:
             return ()
-        known = {guard.name for guard in self._world.stores_of(record.registered.namespace)}
+        known = {managed.name for managed in self._cache.stores_of(record.registered.namespace)}
         return tuple(name.rpartition("/")[2] for name in record.hold.stores if name not in known)
 
     async def tell(self, record: LegalRecord, facts: Sequence[LegalFact]) -> None:
         """Write events for what a person would want to see."""
-        view = self._world.legal.get(record.place)
+        view = self._cache.legal.get(record.key)
         if view is None:
             return
         for fact in facts:

@@ -30,10 +30,10 @@ from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker, BlockReason
+from lethe.engine.cache import ManagedSource, ManagedStore, ObjectCache, ObjectKey, RequestView, request_at
 from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
-from lethe.engine.world import Place, RequestView, SourceGuard, StoreGuard, World, request_at
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
 
 log = logging.getLogger("lethe.reporting")
@@ -51,33 +51,33 @@ class Reporting:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         cluster: Cluster,
         metrics: Metrics,
         clock: Callable[[], datetime],
         copies: Copies,
     ) -> None:
-        self._world, self._cluster, self._metrics, self._clock = world, cluster, metrics, clock
+        self._cache, self._cluster, self._metrics, self._clock = cache, cluster, metrics, clock
         self._copies = copies
-        self._due: Schedule[Place] = Schedule()
+        self._due: Schedule[ObjectKey] = Schedule()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
         self._ended: Counter[str] = Counter()
         self._swept: dict[str, datetime] = {}
-        self._writing: set[Place] = set()
+        self._writing: set[ObjectKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def want(self, place: Place) -> None:
+    def want(self, key: ObjectKey) -> None:
         """Let a request's status be looked at: at once if it has ended, else when it has been waiting
         a while.
         """
-        view = self._world.views.get(place)
+        view = self._cache.views.get(key)
         if view is None:
             return
-        record = self._world.records.get(place) if view.claimed else None
+        record = self._cache.records.get(key) if view.claimed else None
         now = time.monotonic()
         ended = record is not None and not record.open and view.blocker is None
-        self._due.at(now if ended else max(now, view.first_seen + FIRST_REPORT_SECONDS), place)
+        self._due.at(now if ended else max(now, view.first_seen + FIRST_REPORT_SECONDS), key)
         self._wake.set()
 
     async def run(self) -> None:
@@ -90,27 +90,27 @@ class Reporting:
             except TimeoutError:
                 pass
             self._wake.clear()
-            for place in self._due.pop_due(time.monotonic()):
-                if place in self._writing:  # one write at a time, so that the newest is the last
-                    self._due.at(time.monotonic() + 0.1, place)
+            for key in self._due.pop_due(time.monotonic()):
+                if key in self._writing:  # one write at a time, so that the newest is the last
+                    self._due.at(time.monotonic() + 0.1, key)
                     continue
-                self._writing.add(place)
-                task = asyncio.create_task(self._write_request(place))
+                self._writing.add(key)
+                task = asyncio.create_task(self._write_request(key))
                 self._tasks.add(task)
-                task.add_done_callback(partial(self._written, place))
+                task.add_done_callback(partial(self._written, key))
 
-    def _written(self, place: Place, task: asyncio.Task[None]) -> None:
-        self._writing.discard(place)
+    def _written(self, key: ObjectKey, task: asyncio.Task[None]) -> None:
+        self._writing.discard(key)
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.warning("a status could not be made (%s)", type(task.exception()).__name__)
 
-    async def _write_request(self, place: Place) -> None:
-        view = self._world.views.get(place)
+    async def _write_request(self, key: ObjectKey) -> None:
+        view = self._cache.views.get(key)
         if view is None:
             return
         async with self._slots:
-            record = self._world.records.get(place) if view.claimed else None
+            record = self._cache.records.get(key) if view.claimed else None
             blockers, attempts = self._blockers(record)
             own = [h for h in (view.blocker, view.ending) if h is not None]
             everything = [*blockers.values(), *own]
@@ -138,28 +138,28 @@ class Reporting:
             told_lately = time.monotonic() - view.written_at < SAME_REASON_SECONDS
             if not _worth_writing(status, view.status, told_lately=told_lately):
                 if _message(status) != _message(view.status):
-                    self._due.at(view.written_at + SAME_REASON_SECONDS, place)
-                self._let_go(place, record, view)
+                    self._due.at(view.written_at + SAME_REASON_SECONDS, key)
+                self._let_go(key, record, view)
                 return
             try:
                 self._metrics.api_writes.labels("status").inc()
                 written = await self._cluster.write_status(
                     "deletionrequests",
-                    place[0],
-                    place[1],
+                    key[0],
+                    key[1],
                     uid=view.uid,
                     status=replacing(status, view.status),
                 )
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("status of a DeletionRequest waits: %s", away)
-                self._due.at(time.monotonic() + 2, place)
+                self._due.at(time.monotonic() + 2, key)
                 return
             if written:
                 view.status, view.written_at = status, time.monotonic()
-                await self._tell(place, view, condition_set.ready.reason, condition_set.ready.message)
-            self._let_go(place, record, view)
+                await self._tell(key, view, condition_set.ready.reason, condition_set.ready.message)
+            self._let_go(key, record, view)
 
-    async def _tell(self, place: Place, view: RequestView, reason: str, message: str) -> None:
+    async def _tell(self, key: ObjectKey, view: RequestView, reason: str, message: str) -> None:
         """Write an event for what a person would want to see; waiting for a store is not among that."""
         if reason in (
             BlockReason.ERASING.value,
@@ -168,13 +168,13 @@ class Reporting:
         ):
             return
         warning = reason not in ("Erased", "Planned")
-        await self._cluster.tell(Notice(request_at(place, view.uid), reason, message, warning))
+        await self._cluster.tell(Notice(request_at(key, view.uid), reason, message, warning))
 
-    def _let_go(self, place: Place, record: RequestRecord | None, view: RequestView) -> None:
+    def _let_go(self, key: ObjectKey, record: RequestRecord | None, view: RequestView) -> None:
         """Forget a request that has ended and says so; the field selector keeps it away from now on."""
         if record is not None and not record.open and view.blocker is None and view.claimed:
-            self._world.views.pop(place, None)
-            self._world.records.pop(place, None)
+            self._cache.views.pop(key, None)
+            self._cache.records.pop(key, None)
             self._ended[view.status.get("state", "Erased")] += 1
 
     def _blockers(self, record: RequestRecord | None) -> tuple[dict[str, Blocker], dict[str, int]]:
@@ -182,41 +182,41 @@ class Reporting:
         if record is None or not record.open:
             return {}, {}
         namespace = record.accepted.namespace
-        guards = {guard.name: guard for guard in self._world.stores_of(namespace)}
+        stores = {managed.name: managed for managed in self._cache.stores_of(namespace)}
         blockers: dict[str, Blocker] = {}
         attempts: dict[str, int] = {}
-        for name in sorted({*record.stores, *guards}):
+        for name in sorted({*record.stores, *stores}):
             if record.progress(name).state.settled:
                 continue
-            blocker = _blocker_at(guards.get(name), name, record)
+            blocker = _blocker_at(stores.get(name), name, record)
             if blocker is not None:
                 blockers[name] = blocker
-            guard = guards.get(name)
-            if guard is not None and guard.store is not None:
-                attempts[name] = guard.store.attempts.get(record.request, 0)
+            managed = stores.get(name)
+            if managed is not None and managed.store is not None:
+                attempts[name] = managed.store.attempts.get(record.request, 0)
         return blockers, attempts
 
-    async def write_store(self, guard: StoreGuard) -> None:
+    async def write_store(self, managed: ManagedStore) -> None:
         """Write a DataStore's status, if it says something new."""
-        store, proof = guard.store, guard.store.proof if guard.store else None
-        trouble = guard.trouble
+        store, proof = managed.store, managed.store.proof if managed.store else None
+        trouble = managed.trouble
         if store is not None and store.trouble is not None:
             trouble = (store.trouble_reason or "Unreachable", store.trouble)
         lookalikes = proof.lookalikes if proof else ()
         mapping = proof.proved.mapping if proof else None
-        primary = guard.description.role == "Primary"
-        sources = self._world.sources_of(guard.name)
+        primary = managed.description.role == "Primary"
+        sources = self._cache.sources_of(managed.name)
         observed = StoreObservation(
-            third_party=guard.description.owner == "ThirdParty",
+            third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
             trouble=trouble,
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
             journal=proof.journal.value if proof else "NotSupported",
             journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
-            without_backups=guard.without_backups,
+            without_backups=managed.without_backups,
             looked=store is not None and store.last_observed_at is not None,
-            replay=guard.replay,
+            replay=managed.replay,
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
             else [],
@@ -224,47 +224,47 @@ class Reporting:
             snapshots_seen=any(_may_have_snapshots(source) for source in sources),
         )
         now = self._clock()
-        generation = guard.manifest["metadata"].get("generation", 1)
+        generation = managed.manifest["metadata"].get("generation", 1)
         condition_set = conditions_of_store(observed)
-        self._measure_mapping(guard.name, condition_set)
+        self._measure_mapping(managed.name, condition_set)
         status = store_status(
             condition_set,
-            guard.status,
+            managed.status,
             generation=generation,
             now=now,
             seen_at=store.last_observed_at if store else None,
             swept_at=store.last_sweep_at if store else None,
-            applied=guard.applied,
-            missing=guard.missing,
-            journal_number=guard.journal_number,
+            applied=managed.applied,
+            missing=managed.missing,
+            journal_number=managed.journal_number,
             lookalikes=lookalikes,
         )
-        stale = time.monotonic() - guard.status_written > LAST_SEEN_SECONDS and store is not None
-        if not differs(status, guard.status) and not stale:
+        stale = time.monotonic() - managed.status_written > LAST_SEEN_SECONDS and store is not None
+        if not differs(status, managed.status) and not stale:
             return
-        metadata = guard.manifest["metadata"]
+        metadata = managed.manifest["metadata"]
         try:
             self._metrics.api_writes.labels("status").inc()
             written = await self._cluster.write_status(
                 "datastores",
                 metadata["namespace"],
                 metadata["name"],
-                uid=guard.uid,
-                status=replacing(status, guard.status),
+                uid=managed.uid,
+                status=replacing(status, managed.status),
             )
         except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of DataStore %s waits: %s", guard.name, away)
+            log.warning("status of DataStore %s waits: %s", managed.name, away)
             return
         if written:
-            guard.status, guard.status_written = status, time.monotonic()
+            managed.status, managed.status_written = status, time.monotonic()
 
     def measure(self, queued: int) -> None:
         """Refresh the gauges that follow from what is in memory."""
         now = self._clock()
         self._metrics.queue_depth.set(queued)
         by_state = Counter(self._ended)
-        open_records = [record for record in self._world.records.values() if record.open]
-        for view in self._world.views.values():
+        open_records = [record for record in self._cache.records.values() if record.open]
+        for view in self._cache.views.values():
             by_state[view.status.get("state") or "Pending"] += 1
         for state in ("Pending", "Planned", "Held", "Erasing", "Stalled", "Erased", "Purged"):
             self._metrics.requests.labels(state).set(by_state[state])
@@ -280,19 +280,19 @@ class Reporting:
 
         By store and not by guard: a guard is made anew each time that a store can't be connected.
         """
-        guards = self._world.guards.values()
-        owners = Counter(guard.description.owner for guard in guards)
+        stores = self._cache.stores.values()
+        owners = Counter(managed.description.owner for managed in stores)
         for owner in StoreOwner:
             self._metrics.stores.labels(owner.value).set(owners[owner])
         before, self._swept = self._swept, {}
-        for guard in guards:
-            if guard.description.owner is StoreOwner.THIRD_PARTY:
-                if guard.name in before:  # it was the company's own until now
-                    self._metrics.forget_store(guard.name)
+        for managed in stores:
+            if managed.description.owner is StoreOwner.THIRD_PARTY:
+                if managed.name in before:  # it was the company's own until now
+                    self._metrics.forget_store(managed.name)
                 continue
-            swept = guard.store.last_sweep_at if guard.store else None
-            self._swept[guard.name] = since = swept or before.get(guard.name, now)
-            self._metrics.sweep_age.labels(guard.name).set((now - since).total_seconds())
+            swept = managed.store.last_sweep_at if managed.store else None
+            self._swept[managed.name] = since = swept or before.get(managed.name, now)
+            self._metrics.sweep_age.labels(managed.name).set((now - since).total_seconds())
 
     def _measure_mapping(self, store: str, condition_set: ConditionSet) -> None:
         """Show a store's MappingComplete; while it is not proved there is none, and no sample."""
@@ -307,35 +307,35 @@ class Reporting:
         """Return the requests whose persons are held, openly or not."""
         return frozenset(
             request
-            for guard in self._world.guards.values()
-            if guard.store is not None
-            for request, blocker in list(guard.store.blockers.items())
+            for managed in self._cache.stores.values()
+            if managed.store is not None
+            for request, blocker in list(managed.store.blockers.items())
             if blocker.reason in (BlockReason.HELD, BlockReason.PENDING)
         )
 
 
-def _may_have_snapshots(source: SourceGuard) -> bool:
+def _may_have_snapshots(source: ManagedSource) -> bool:
     """Tell whether a source has ever shown a snapshot; of one that was not read yet, nobody says no."""
     known = source.known
     return known is None or not known.loaded or bool(known.snapshots)
 
 
-def _blocker_at(guard: StoreGuard | None, name: str, record: RequestRecord) -> Blocker | None:
+def _blocker_at(managed: ManagedStore | None, name: str, record: RequestRecord) -> Blocker | None:
     short = name.rpartition("/")[2]
-    if guard is None:
+    if managed is None:
         return Blocker(
             BlockReason.STORE_UNREACHABLE, f"DataStore {short} does not exist any more; apply it again"
         )
-    if guard.trouble is not None:
-        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {guard.trouble[1]}")
-    if guard.store is None:
+    if managed.trouble is not None:
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.trouble[1]}")
+    if managed.store is None:
         return None
-    if guard.replay is not None:
-        message = f"{short} was restored, and its missing erasures come first: {guard.replay[1]}"
+    if managed.replay is not None:
+        message = f"{short} was restored, and its missing erasures come first: {managed.replay[1]}"
         return Blocker(BlockReason.ERASING, message)
-    if guard.store.trouble is not None:
-        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {guard.store.trouble}")
-    return guard.store.blockers.get(record.request)
+    if managed.store.trouble is not None:
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.store.trouble}")
+    return managed.store.blockers.get(record.request)
 
 
 def _journal_message(journal: str, ddl: str) -> str:

@@ -17,9 +17,9 @@ from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExpla
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
+from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects
-from lethe.engine.world import Place, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
@@ -49,7 +49,7 @@ class Restores:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         cluster: Cluster,
         metrics: Metrics,
@@ -57,7 +57,7 @@ class Restores:
         objects: SnapshotObjects,
         journal_interval: float,
     ) -> None:
-        self._world, self._ledger, self._cluster = world, ledger, cluster
+        self._cache, self._ledger, self._cluster = cache, ledger, cluster
         self._metrics, self._clock, self._objects = metrics, clock, objects
         self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
@@ -73,23 +73,23 @@ class Restores:
             log.warning("%s", invalid)
             return
         namespace, name = event.metadata.namespace or "", event.metadata.name or ""
-        self._world.events[(namespace, name)] = manifest
-        guard = self._world.guards.get((namespace, event.spec.store))
-        if guard is None:
+        self._cache.events[(namespace, name)] = manifest
+        managed = self._cache.stores.get((namespace, event.spec.store))
+        if managed is None:
             await self._report((namespace, name), None)
             return
-        episode = await self._episode_for(guard, name, event.spec.reason.value)
+        episode = await self._episode_for(managed, name, event.spec.reason.value)
         if episode is not None:
-            await self._record(guard, episode, event)
-            episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+            await self._record(managed, episode, event)
+            episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
             episode = next(e for e in episodes if e.episode == episode.episode)
         await self._report((namespace, name), episode)
 
-    async def _episode_for(self, guard: StoreGuard, event: str, reason: str) -> RestoreEpisode | None:
+    async def _episode_for(self, managed: ManagedStore, event: str, reason: str) -> RestoreEpisode | None:
         """Return the restore that an event is about: its own, the open one, or a recent one without a
         reason.
         """
-        episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+        episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
         for episode in episodes:
             if event in episode.events:
                 return episode
@@ -100,7 +100,7 @@ class Restores:
         for episode in reversed(episodes):
             if episode.undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
                 return episode
-        store = guard.store
+        store = managed.store
         if store is None or store.proof is None or reason == "Undeclared":
             return None
         if store.proof.journal is JournalSupport.KEPT:
@@ -109,30 +109,30 @@ class Restores:
         episode = await asyncio.to_thread(
             watching.open_episode, store, self._ledger, DetectedBy.DECLARATION, now=now
         )
-        guard.wake.set()
+        managed.wake.set()
         return episode
 
-    async def _record(self, guard: StoreGuard, episode: RestoreEpisode, event: RestoreEvent) -> None:
+    async def _record(self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent) -> None:
         name, reason = event.metadata.name or "", event.spec.reason.value
         facts: list[Fact] = []
         if episode.events.get(name) != reason:
-            facts.append(RestoreExplained(guard.name, episode.episode, name, reason))
-            self._count(guard, name, reason)
+            facts.append(RestoreExplained(managed.name, episode.episode, name, reason))
+            self._count(managed, name, reason)
         fresh = tuple(
             decision
             for decision in ((i.table, i.key, i.decision.value) for i in event.spec.identities)
             if decision not in episode.decisions
         )
         if fresh:
-            facts.append(IdentitiesDecided(guard.name, episode.episode, fresh))
+            facts.append(IdentitiesDecided(managed.name, episode.episode, fresh))
         if facts:
             await asyncio.to_thread(self._ledger.append, facts)
         if event.spec.release is not None and episode.open:
-            guard.release = episode.episode, event.spec.release.because
-            guard.wake.set()
+            managed.release = episode.episode, event.spec.release.because
+            managed.wake.set()
 
     async def follow(
-        self, guard: StoreGuard, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
+        self, managed: ManagedStore, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
     ) -> None:
         """Tell about a restore as it goes on: event object, conditions of the store, metrics."""
         if step is not None and episode.open:
@@ -140,31 +140,31 @@ class Restores:
         if episode.open:
             shown = self._shown(episode)
             reason = "RestoreDetected" if opened else shown[0] if shown[0] != "Waiting" else "Replaying"
-            guard.replay = (reason, shown[1])
-            guard.missing = max(0, episode.missing - episode.re_erased - episode.left_alone)
+            managed.replay = (reason, shown[1])
+            managed.missing = max(0, episode.missing - episode.re_erased - episode.left_alone)
         else:
-            guard.replay, guard.missing = None, 0
+            managed.replay, managed.missing = None, 0
             self._steps.pop(episode.episode, None)
-            self._metrics.reerased.labels(guard.name).inc(episode.re_erased)
-            self._metrics.left_alone.labels(guard.name).inc(episode.left_alone)
+            self._metrics.reerased.labels(managed.name).inc(episode.re_erased)
+            self._metrics.left_alone.labels(managed.name).inc(episode.left_alone)
             if episode.safe_at is not None:
                 took = (episode.safe_at - episode.detected_at).total_seconds()
-                self._metrics.reerase_seconds.labels(guard.name).observe(took)
+                self._metrics.reerase_seconds.labels(managed.name).observe(took)
         if not episode.events and episode.open:
-            await self._adopt_or_create(guard, episode)
-            episodes = await asyncio.to_thread(self._ledger.episodes, store=guard.name)
+            await self._adopt_or_create(managed, episode)
+            episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
             episode = next(e for e in episodes if e.episode == episode.episode)
         for name in episode.events:
-            await self._report((guard.description.namespace, name), episode)
+            await self._report((managed.description.namespace, name), episode)
 
-    async def _adopt_or_create(self, guard: StoreGuard, episode: RestoreEpisode) -> None:
-        namespace, store = guard.description.namespace, guard.description.short_name
-        for (ns, name), manifest in sorted(self._world.events.items()):
+    async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
+        namespace, store = managed.description.namespace, managed.description.short_name
+        for (ns, name), manifest in sorted(self._cache.events.items()):
             spec = manifest.get("spec", {})
             about_this = ns == namespace and spec.get("store") == store
             if about_this and (manifest.get("status") or {}).get("state") in (None, "Pending", "Declared"):
                 reason = spec.get("reason", "Undeclared")
-                await self._explain(guard, episode, name, reason)
+                await self._explain(managed, episode, name, reason)
                 return
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
@@ -176,14 +176,14 @@ class Restores:
             self._metrics.api_writes.labels("create").inc()
             await self._cluster.create("restoreevents", namespace, manifest)
         except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("RestoreEvent for store %s waits: %s", guard.name, away)
+            log.warning("RestoreEvent for store %s waits: %s", managed.name, away)
             return
-        log.warning("store %s went back in time and nobody declared a restore", guard.name)
-        await self._explain(guard, episode, episode.episode, "Undeclared")
+        log.warning("store %s went back in time and nobody declared a restore", managed.name)
+        await self._explain(managed, episode, episode.episode, "Undeclared")
         async for created in self._cluster.list(
             "restoreevents", [namespace], f"metadata.name={episode.episode}"
         ):
-            self._world.events[(namespace, episode.episode)] = created
+            self._cache.events[(namespace, episode.episode)] = created
 
     async def measure(self, head: int) -> None:
         """Count the restores that nobody has given a reason for; `head` is the ledger's last entry."""
@@ -191,18 +191,18 @@ class Restores:
             episodes = await asyncio.to_thread(self._ledger.episodes)
             self._undeclared = Counter(episode.store for episode in episodes if episode.undeclared)
             self._read_at = head
-        for guard in self._world.guards.values():
-            self._metrics.restores_without_reason.labels(guard.name).set(self._undeclared[guard.name])
+        for managed in self._cache.stores.values():
+            self._metrics.restores_without_reason.labels(managed.name).set(self._undeclared[managed.name])
 
-    def _count(self, guard: StoreGuard, event: str, reason: str) -> None:
+    def _count(self, managed: ManagedStore, event: str, reason: str) -> None:
         # Whoever makes an event explains it, and so does its doorbell, which may ring first: one restore.
-        if (guard.name, event, reason) not in self._counted:
-            self._counted.add((guard.name, event, reason))
-            self._metrics.restores.labels(guard.name, reason).inc()
+        if (managed.name, event, reason) not in self._counted:
+            self._counted.add((managed.name, event, reason))
+            self._metrics.restores.labels(managed.name, reason).inc()
 
-    async def _explain(self, guard: StoreGuard, episode: RestoreEpisode, event: str, reason: str) -> None:
-        self._count(guard, event, reason)
-        fact = RestoreExplained(guard.name, episode.episode, event, reason)
+    async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
+        self._count(managed, event, reason)
+        fact = RestoreExplained(managed.name, episode.episode, event, reason)
         await asyncio.to_thread(self._ledger.append, [fact])
 
     def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:
@@ -217,18 +217,18 @@ class Restores:
         if episode is None or episode.back_to is None:
             return said or None
         origin = {"takenAt": instant(episode.back_to)}
-        sources = self._world.sources_of(episode.store)
+        sources = self._cache.sources_of(episode.store)
         known = [s for source in sources if source.known for s in source.known.snapshots.values()]
         snapshot = restored_snapshot(known, episode.back_to, one_tick=self._one_tick)
         if snapshot is not None:
             source = next(s for s in sources if s.name == snapshot.source)
-            name = self._objects.name_of(source.place, snapshot.ref)
+            name = self._objects.name_of(source.key, snapshot.ref)
             if name is not None:
                 origin = {"snapshot": name, "takenAt": instant(snapshot.taken_at)}
         return origin
 
-    async def _report(self, place: Place, episode: RestoreEpisode | None) -> None:
-        manifest = self._world.events.get(place)
+    async def _report(self, key: ObjectKey, episode: RestoreEpisode | None) -> None:
+        manifest = self._cache.events.get(key)
         if manifest is None:
             return
         metadata = manifest["metadata"]
@@ -252,8 +252,8 @@ class Restores:
             self._metrics.api_writes.labels("status").inc()
             written = await self._cluster.write_status(
                 "restoreevents",
-                place[0],
-                place[1],
+                key[0],
+                key[1],
                 uid=metadata["uid"],
                 status=replacing(status, before),
             )
@@ -261,7 +261,7 @@ class Restores:
             log.warning("status of a RestoreEvent waits: %s", away)
             return
         if written:
-            self._world.events[place] = {**manifest, "status": status}
+            self._cache.events[key] = {**manifest, "status": status}
             if status.get("state") != before.get("state"):
                 ready = condition_set.ready
                 warning = status.get("state") not in ("SafeToServe", "Declared")

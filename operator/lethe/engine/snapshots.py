@@ -21,8 +21,8 @@ from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.engine.cache import ManagedSource, ObjectKey, key_of
 from lethe.engine.metrics import Metrics
-from lethe.engine.world import Place, SourceGuard, place_of
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.workflows.scanning import Declared, KnownSource, portions
@@ -40,7 +40,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 Basis = tuple[SnapshotRecord, str, RetentionHold | None, Deletion | None, bool, int]
-Objects = dict[Place, dict[str, list["SnapshotObject"]]]
+Objects = dict[ObjectKey, dict[str, list["SnapshotObject"]]]
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class SnapshotObjects:
         except InvalidManifest as invalid:
             log.warning("%s", invalid)
             return False
-        namespace, name = place_of(manifest)
+        namespace, name = key_of(manifest)
         source, ref = (namespace, snapshot.spec.source), snapshot.spec.ref
         objects = all_objects.setdefault(source, {}).setdefault(ref, [])
         known = next((one for one in objects if one.name == name), None)
@@ -116,7 +116,7 @@ class SnapshotObjects:
         finally:
             self._meanwhile = None
 
-    def declared(self, source: Place) -> list[Declared]:
+    def declared(self, source: ObjectKey) -> list[Declared]:
         """Return what people and jobs have applied for a source."""
         return [
             Declared(ref, one.taken_at)
@@ -125,34 +125,34 @@ class SnapshotObjects:
             if not one.own
         ]
 
-    def name_of(self, source: Place, ref: str) -> str | None:
+    def name_of(self, source: ObjectKey, ref: str) -> str | None:
         """Return the name of a snapshot's object; `None` while there is none."""
         objects = self._objects.get(source, {}).get(ref)
         return objects[0].name if objects else None
 
-    def condition_set(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> ConditionSet:
+    def condition_set(self, managed: ManagedSource, record: SnapshotRecord, now: datetime) -> ConditionSet:
         """Say where a snapshot stands, by the last scan of its source."""
-        scan = guard.scan
+        scan = managed.scan
         problem = scan.problems.get(record.ref) if scan else None
         return conditions_of_snapshot(
             record,
-            Period.parse(guard.description.retention),
+            Period.parse(managed.description.retention),
             now=now,
             held=scan.plan.held.get(record.ref) if scan else None,
             difficulty=difficulty_of(problem) if problem else None,
         )
 
-    async def reconcile(self, guard: SourceGuard, known: KnownSource) -> None:
+    async def reconcile(self, managed: ManagedSource, known: KnownSource) -> None:
         """Let there be an object for each snapshot, and let its status say what is known."""
         now = self._clock()
-        objects = self._objects.setdefault(guard.place, {})
-        work = await asyncio.to_thread(self._work, guard, known, now)
+        objects = self._objects.setdefault(managed.key, {})
+        work = await asyncio.to_thread(self._work, managed, known, now)
         unseen = (
             "no listing of its BackupSource has shown this ref: a file's name, the key behind the prefix, a "
             "restic id. Nothing is concluded from it"
         )
         work += [
-            self._disown_one(guard.place, ref, one, "NotSeen", unseen)
+            self._disown_one(managed.key, ref, one, "NotSeen", unseen)
             for ref, applied in objects.items()
             if ref not in known.snapshots
             for one in applied
@@ -160,20 +160,18 @@ class SnapshotObjects:
         for some in portions(work, 500):
             await asyncio.gather(*some)
 
-    async def disown(self, sources: Collection[Place]) -> None:
+    async def disown(self, sources: Collection[ObjectKey]) -> None:
         """Say of objects that no source is theirs."""
-        for place, of_source in list(self._objects.items()):
-            if place in sources:
+        for key, of_source in list(self._objects.items()):
+            if key in sources:
                 continue
-            message = (
-                f"there is no BackupSource {place[1]} in this namespace; apply it, or correct spec.source"
-            )
+            message = f"there is no BackupSource {key[1]} in this namespace; apply it, or correct spec.source"
             for ref, objects in list(of_source.items()):
                 for one in list(objects):
-                    await self._disown_one(place, ref, one, "SourceMissing", message)
+                    await self._disown_one(key, ref, one, "SourceMissing", message)
 
     async def _disown_one(
-        self, source: Place, ref: str, one: SnapshotObject, reason: str, message: str
+        self, source: ObjectKey, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
         status = unowned_status(
             conditions_of_unowned(reason, message), generation=one.generation, since=one.taken_at
@@ -182,52 +180,56 @@ class SnapshotObjects:
             async with self._calls:
                 await self._write(source, ref, one, status)
 
-    def _work(self, guard: SourceGuard, known: KnownSource, now: datetime) -> list[Coroutine[Any, Any, None]]:
+    def _work(
+        self, managed: ManagedSource, known: KnownSource, now: datetime
+    ) -> list[Coroutine[Any, Any, None]]:
         """Return what has to be written; in a worker thread, for there may be many that need nothing."""
-        objects = self._objects.get(guard.place, {})
+        objects = self._objects.get(managed.key, {})
         work = []
         for record in list(known.snapshots.values()):
             shown = objects.get(record.ref, [])
             if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
-                work += [self._remove(guard, record.ref, one) for one in shown if one.own]
-            elif self._has_changed(guard, record, shown, now):
-                work.append(self._keep(guard, record, now))
+                work += [self._remove(managed, record.ref, one) for one in shown if one.own]
+            elif self._has_changed(managed, record, shown, now):
+                work.append(self._keep(managed, record, now))
         return work
 
     def _has_changed(
-        self, guard: SourceGuard, record: SnapshotRecord, shown: Sequence[SnapshotObject], now: datetime
+        self, managed: ManagedSource, record: SnapshotRecord, shown: Sequence[SnapshotObject], now: datetime
     ) -> bool:
         """Tell whether there is anything to do; one that went before anybody saw it is shown as well."""
         if len(shown) != 1:
             return True
-        return shown[0].basis != self._basis(guard, record, shown[0], now)
+        return shown[0].basis != self._basis(managed, record, shown[0], now)
 
-    def _basis(self, guard: SourceGuard, record: SnapshotRecord, one: SnapshotObject, now: datetime) -> Basis:
-        scan, retention = guard.scan, guard.description.retention
+    def _basis(
+        self, managed: ManagedSource, record: SnapshotRecord, one: SnapshotObject, now: datetime
+    ) -> Basis:
+        scan, retention = managed.scan, managed.description.retention
         held = scan.plan.held.get(record.ref) if scan else None
         problem = scan.problems.get(record.ref) if scan else None
         overdue = record.live and record.expires_at(Period.parse(retention)) <= now
         return record, retention, held, problem, overdue, one.generation
 
-    async def _keep(self, guard: SourceGuard, record: SnapshotRecord, now: datetime) -> None:
-        objects = self._objects.setdefault(guard.place, {}).setdefault(record.ref, [])
+    async def _keep(self, managed: ManagedSource, record: SnapshotRecord, now: datetime) -> None:
+        objects = self._objects.setdefault(managed.key, {}).setdefault(record.ref, [])
         async with self._calls:
             if not objects:
-                await self._create(guard, record)
+                await self._create(managed, record)
             applied = [one for one in objects if not one.own]
             own = [one for one in objects if one.own]
             # A job or GitOps has applied one itself: theirs stays, and one is enough.
             for surplus in own if applied else own[1:]:
-                await self._remove_alone(guard, record.ref, surplus)
-            condition_set = self.condition_set(guard, record, now)
-            retention = Period.parse(guard.description.retention)
+                await self._remove_alone(managed, record.ref, surplus)
+            condition_set = self.condition_set(managed, record, now)
+            retention = Period.parse(managed.description.retention)
             for one in objects:
                 status = snapshot_status(record, condition_set, retention, generation=one.generation)
-                if _digest(status) == one.told or await self._write(guard.place, record.ref, one, status):
-                    one.basis = self._basis(guard, record, one, now)
+                if _digest(status) == one.told or await self._write(managed.key, record.ref, one, status):
+                    one.basis = self._basis(managed, record, one, now)
 
-    async def _create(self, guard: SourceGuard, record: SnapshotRecord) -> None:
-        namespace, source = guard.place
+    async def _create(self, managed: ManagedSource, record: SnapshotRecord) -> None:
+        namespace, source = managed.key
         for name in _names(source, record):
             manifest: dict[str, Any] = {
                 "apiVersion": "lethe.dev/v1alpha1",
@@ -241,7 +243,7 @@ class SnapshotObjects:
                             "apiVersion": "lethe.dev/v1alpha1",
                             "kind": "BackupSource",
                             "name": source,
-                            "uid": guard.uid,
+                            "uid": managed.uid,
                         }
                     ],
                 },
@@ -254,13 +256,15 @@ class SnapshotObjects:
                     taken = await self._cluster.get("backupsnapshots", namespace, name)
                     created = taken if taken and _is_about(taken, source, record.ref) else None
             except (ClusterUnavailable, ClusterRefused) as away:
-                log.warning("a BackupSnapshot of source %s waits: %s", guard.name, away)
+                log.warning("a BackupSnapshot of source %s waits: %s", managed.name, away)
                 return
             if created is not None:
                 self.note(created, gone=False)
                 return
 
-    async def _write(self, source: Place, ref: str, one: SnapshotObject, status: Mapping[str, Any]) -> bool:
+    async def _write(
+        self, source: ObjectKey, ref: str, one: SnapshotObject, status: Mapping[str, Any]
+    ) -> bool:
         try:
             self._metrics.api_writes.labels("status").inc()
             written = await self._cluster.write_status(
@@ -275,20 +279,20 @@ class SnapshotObjects:
             self._drop(source, ref, one)
         return written
 
-    async def _remove(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:
+    async def _remove(self, managed: ManagedSource, ref: str, one: SnapshotObject) -> None:
         async with self._calls:
-            await self._remove_alone(guard, ref, one)
+            await self._remove_alone(managed, ref, one)
 
-    async def _remove_alone(self, guard: SourceGuard, ref: str, one: SnapshotObject) -> None:
+    async def _remove_alone(self, managed: ManagedSource, ref: str, one: SnapshotObject) -> None:
         try:
             self._metrics.api_writes.labels("delete").inc()
-            await self._cluster.delete("backupsnapshots", guard.place[0], one.name, uid=one.uid)
+            await self._cluster.delete("backupsnapshots", managed.key[0], one.name, uid=one.uid)
         except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("a BackupSnapshot of source %s waits: %s", guard.name, away)
+            log.warning("a BackupSnapshot of source %s waits: %s", managed.name, away)
             return
-        self._drop(guard.place, ref, one)
+        self._drop(managed.key, ref, one)
 
-    def _drop(self, source: Place, ref: str, one: SnapshotObject) -> None:
+    def _drop(self, source: ObjectKey, ref: str, one: SnapshotObject) -> None:
         objects = self._objects.get(source, {}).get(ref, [])
         if one in objects:
             objects.remove(one)

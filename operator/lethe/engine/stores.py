@@ -11,12 +11,12 @@ from typing import Any, Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import store_description
 from lethe.api.v1alpha1.datastore import DataStore
-from lethe.engine.guarding import Guarding
+from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey, key_of
+from lethe.engine.datastore import StoreController
 from lethe.engine.schedule import Schedule
-from lethe.engine.world import Place, StoreGuard, World, place_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.stores import MappingInvalid, StoreError
-from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.store_session import StoreSession
 
 log = logging.getLogger("lethe.engine")
 
@@ -27,7 +27,7 @@ SECRET_SECONDS = 10
 class ConnectStore(Protocol):
     """Makes the port to a store from its manifest and the Secret that holds its credentials."""
 
-    def __call__(self, store: DataStore, secret: SecretContent | None) -> GuardedStore:
+    def __call__(self, store: DataStore, secret: SecretContent | None) -> StoreSession:
         """Raises `ValueError` with a printable message where manifest or Secret can't be used."""
         ...
 
@@ -41,52 +41,52 @@ class Stores:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         cluster: Cluster,
         connect: ConnectStore,
-        guarding: Guarding,
+        controller: StoreController,
         *,
         regrade: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
-        self._world, self._cluster, self._connect, self._guarding = world, cluster, connect, guarding
+        self._cache, self._cluster, self._connect, self._controller = cache, cluster, connect, controller
         self._regrade, self._spawn = regrade, spawn
-        self._failed: Schedule[Place] = Schedule()
-        self._locks: dict[Place, asyncio.Lock] = {}
+        self._failed: Schedule[ObjectKey] = Schedule()
+        self._locks: dict[ObjectKey, asyncio.Lock] = {}
 
     async def meet(self, manifest: Manifest, *, again: bool = False) -> None:
         """Guard a store as its newest manifest says; one at a time for each place."""
-        async with self._locks.setdefault(place_of(manifest), asyncio.Lock()):
+        async with self._locks.setdefault(key_of(manifest), asyncio.Lock()):
             await self._meet_alone(manifest, again=again)
 
     async def _meet_alone(self, manifest: Manifest, *, again: bool) -> None:
-        place = place_of(manifest)
-        known = self._world.guards.get(place)
+        key = key_of(manifest)
+        known = self._cache.stores.get(key)
         if known is not None and _version(manifest) < _version(known.manifest):
             return  # a list or an event that was overtaken
         same_spec = known is not None and known.manifest.get("spec") == manifest.get("spec")
         same_object = known is not None and known.uid == manifest["metadata"].get("uid")
         if known is not None and same_spec and same_object and not again:
             return
-        guard = await self._new_guard(manifest, known)
-        if guard is None:
+        managed = await self._new_guard(manifest, known)
+        if managed is None:
             return
         if known is not None:
-            await self._guarding.stop(known)
-        self._world.guards[place] = guard
+            await self._controller.stop(known)
+        self._cache.stores[key] = managed
         self._regrade()  # what it says of its backups may be new
-        if guard.trouble is not None:
-            self._failed.at(time.monotonic() + 5, place)
-        self._guarding.start(guard)
+        if managed.trouble is not None:
+            self._failed.at(time.monotonic() + 5, key)
+        self._controller.start(managed)
 
-    async def _new_guard(self, manifest: Manifest, known: StoreGuard | None) -> StoreGuard | None:
+    async def _new_guard(self, manifest: Manifest, known: ManagedStore | None) -> ManagedStore | None:
         try:
             store = parse(DataStore, manifest)
         except InvalidManifest as invalid:
             log.warning("%s", invalid)
             return None
         gate = (manifest.get("spec") or {}).get("gate")
-        guard = StoreGuard(
+        managed = ManagedStore(
             manifest=manifest,
             description=store_description(store),
             without_backups=store.spec.backups.value == "None",
@@ -96,71 +96,71 @@ class Stores:
             status=known.status if known else dict(manifest.get("status") or {}),
         )
         if store.spec.owner.value == "ThirdParty":
-            return guard
+            return managed
         secret = None
         wanted = self._connect.secret_name(store)
         try:
             if wanted is not None:
-                secret = await self._cluster.secret(guard.description.namespace, wanted)
+                secret = await self._cluster.secret(managed.description.namespace, wanted)
                 if secret is None:
-                    guard.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
-                    return guard
-                guard.secret_version = secret.resource_version
-            guard.store = await asyncio.to_thread(self._connect, store, secret)
+                    managed.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                    return managed
+                managed.secret_version = secret.resource_version
+            managed.store = await asyncio.to_thread(self._connect, store, secret)
         except ValueError as unusable:
-            guard.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
+            managed.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
         except MappingInvalid as invalid:
-            guard.trouble = ("MappingInvalid", str(invalid))
+            managed.trouble = ("MappingInvalid", str(invalid))
         except StoreError as unusable:
-            guard.trouble = ("Unreachable", str(unusable))
+            managed.trouble = ("Unreachable", str(unusable))
         except (ClusterRefused, ClusterUnavailable) as refused:
-            guard.trouble = ("SecretMissing", str(refused))
-        return guard
+            managed.trouble = ("SecretMissing", str(refused))
+        return managed
 
     async def run(self) -> None:
         """Try stores again whose Secret was missing or wrong: nobody tells when a Secret changes."""
         looked = time.monotonic()
         while True:
             await asyncio.sleep(1)
-            for place in self._failed.pop_due(time.monotonic()):
-                guard = self._world.guards.get(place)
-                if guard is not None:
-                    self._spawn(self.meet(guard.manifest, again=True))
+            for key in self._failed.pop_due(time.monotonic()):
+                managed = self._cache.stores.get(key)
+                if managed is not None:
+                    self._spawn(self.meet(managed.manifest, again=True))
             if time.monotonic() - looked < SECRET_SECONDS:
                 continue
             looked = time.monotonic()
-            for guard in list(self._world.guards.values()):
-                if guard.store is not None and guard.store.trouble is not None:
-                    self._spawn(self._meet_rotated(guard))
+            for managed in list(self._cache.stores.values()):
+                if managed.store is not None and managed.store.trouble is not None:
+                    self._spawn(self._meet_rotated(managed))
 
-    async def _meet_rotated(self, guard: StoreGuard) -> None:
+    async def _meet_rotated(self, managed: ManagedStore) -> None:
         """Connect anew where the Secret of a store in trouble is another one by now: a rotated password."""
-        store = parse(DataStore, guard.manifest)
+        store = parse(DataStore, managed.manifest)
         wanted = self._connect.secret_name(store)
         if wanted is None:
             return
-        secret = await self._cluster.secret(guard.description.namespace, wanted)
-        if secret is not None and secret.resource_version != guard.secret_version:
-            await self.meet(guard.manifest, again=True)
+        secret = await self._cluster.secret(managed.description.namespace, wanted)
+        if secret is not None and secret.resource_version != managed.secret_version:
+            await self.meet(managed.manifest, again=True)
 
-    async def forget(self, place: Place) -> None:
+    async def forget(self, key: ObjectKey) -> None:
         """Guard a store no more; returns when its last visit has ended."""
-        async with self._locks.setdefault(place, asyncio.Lock()):
-            guard = self._world.guards.get(place)
-            if guard is not None:
-                await self._guarding.stop(guard)  # until its visit has ended, no hold may count on it
-                self._world.guards.pop(place, None)
-                self._guarding.forget(guard)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            managed = self._cache.stores.get(key)
+            if managed is not None:
+                await self._controller.stop(managed)  # until its visit has ended, no hold may count on it
+                self._cache.stores.pop(key, None)
+                self._controller.forget(managed)
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
         """Meet every store that there is, and forget those that are gone."""
-        before = set(self._world.guards)
+        before = set(self._cache.stores)
         seen = set()
         async for manifest in self._cluster.list("datastores", namespaces):
-            seen.add(place_of(manifest))
+            seen.add(key_of(manifest))
             await self.meet(manifest)
-        for place in before - seen:
-            await self.forget(place)
+        for key in before - seen:
+            await self.forget(key)
 
 
 def _version(manifest: Manifest) -> int:

@@ -13,18 +13,18 @@ from lethe.domain.identifiers import PersonalText
 from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, Reminded
 from lethe.domain.periods import Period
+from lethe.engine.cache import ObjectCache, ObjectKey
 from lethe.engine.secrets import Secrets, UnusableSecret, address_in
 from lethe.engine.steady import TwoClocks
 from lethe.engine.threads import in_daemon
-from lethe.engine.world import Place, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Writer
-from lethe.workflows.guarded import email_digest
 from lethe.workflows.notifying import Post, answer_authorities, facts_of, note_draft, tell_users
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.store_session import email_digest
 
 log = logging.getLogger("lethe.legal")
 
@@ -48,7 +48,7 @@ class Telling:
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
         cluster: Cluster,
@@ -59,11 +59,11 @@ class Telling:
         post: Post | None,
         per_hour: int,
     ) -> None:
-        self._world, self._ledger, self._keyring = world, ledger, keyring
+        self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._writer, self._post, self._per_hour = writer, post, per_hour
         self._found: dict[str, tuple[SubjectContact, datetime]] = {}
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ObjectKey] = {}
         self._attempts: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -93,7 +93,7 @@ class Telling:
 
         Returns whether something was recorded meanwhile. Raises the ledger's errors.
         """
-        self._places = {one.legal: one.place for one in known}
+        self._places = {one.legal: one.key for one in known}
         records = [one for one in known if one.open or self.may_retry(one)]
         recorded = await self._remind(records)
         if self._task is not None:
@@ -139,7 +139,7 @@ class Telling:
         disagreement = await self._clocks.disagreement() if lapsed else None
         due: dict[str, SubjectContact] = {}
         for record in candidates:
-            view, namespace = self._world.legal.get(record.place), record.registered.namespace
+            view, namespace = self._cache.legal.get(record.key), record.registered.namespace
             waits: str | None = None
             fresh = record.intended(Addressee.USER) is None
             if disagreement is not None and record in lapsed:
@@ -180,7 +180,7 @@ class Telling:
             return SubjectContact(
                 SealedSubject.read(sealed.get(record.legal)).contact, "the sealed address is gone"
             )
-        primary = self._world.primary_of(record.registered.namespace)
+        primary = self._cache.primary_of(record.registered.namespace)
         if primary is None:
             return "this namespace has no DataStore with role Primary, which holds the address; apply one"
         found, at = self._found.pop(record.legal, (None, None))
@@ -265,7 +265,7 @@ class Telling:
 
     def _note_wait(self, legal: str, what: str, why: str) -> None:
         self._pause(legal, what)
-        view = self._world.legal.get(self._places[legal])
+        view = self._cache.legal.get(self._places[legal])
         if view is not None and what == "user":
             view.waits = why
         elif view is not None:
@@ -273,7 +273,7 @@ class Telling:
 
     async def _address_of_authority(self, record: LegalRecord) -> PersonalText | None:
         """Return where the answer is sent; `None`: it is laid down as a draft. Raises `_Waits`."""
-        view = self._world.legal.get(record.place)
+        view = self._cache.legal.get(record.key)
         if view is None or view.contact_secret is None:
             return None
         if self._post is None:
@@ -289,7 +289,7 @@ class Telling:
         """Lay the answer down in a Secret. Raises `_Waits` for a name that is taken."""
         if record.decided is None:
             return
-        namespace, short_name = record.place
+        namespace, short_name = record.key
         number = record.next_number(Addressee.AUTHORITY)
         name = f"{short_name}-answer" if number == 1 else f"{short_name}-answer-{number}"
         written = await asyncio.to_thread(self._writer.to_authority, facts_of(record, record.decided.outcome))

@@ -43,7 +43,6 @@ from lethe.ports.stores import (
     MappingInvalid,
     StoreUnreachable,
 )
-from lethe.workflows.guarded import GuardedStore, StoreDescription, open_episode_of
 from lethe.workflows.heads import intend_move, settle_move
 from lethe.workflows.holding import (
     blocker_of_hold,
@@ -54,12 +53,13 @@ from lethe.workflows.holding import (
 )
 from lethe.workflows.intending import PassResult, find_and_intend, summed
 from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.store_session import StoreDescription, StoreSession, open_episode_of
 
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
 
 
-def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None, *, holds: bool) -> bool:
+def may_be_asked(record: RequestRecord, store: StoreSession, primary: str | None, *, holds: bool) -> bool:
     """Tell whether a request can be worked on in a store yet.
 
     A request by id, and a store that is linked by the Primary's key, need what the Primary shows first. So
@@ -80,7 +80,7 @@ def may_be_asked(record: RequestRecord, store: GuardedStore, primary: str | None
 
 
 def serve(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
@@ -180,7 +180,7 @@ def _ended_at(record: RequestRecord, outcome: Outcome, now: datetime) -> datetim
 
 
 def _not_held(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
@@ -211,7 +211,7 @@ def _not_held(
 
 
 def _erase_and_verify(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     *,
@@ -246,7 +246,7 @@ def _erase_and_verify(
 
 
 def _unfinished(
-    store: GuardedStore,
+    store: StoreSession,
     record: RequestRecord,
     outcome: ErasureOutcome,
     dirty: set[int],
@@ -283,7 +283,7 @@ def _unfinished(
 
 
 def _reread(
-    ledger: Ledger, records: Sequence[RequestRecord], store: GuardedStore, state: StoreState
+    ledger: Ledger, records: Sequence[RequestRecord], store: StoreSession, state: StoreState
 ) -> list[RequestRecord]:
     places = {(record.accepted.namespace, record.accepted.name) for record in records}
     return [

@@ -17,11 +17,11 @@ from lethe.domain.journal import (
 )
 from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveSettled
 from lethe.ports.stores import Finding, HeadMoved, JournalSupport
-from lethe.workflows.guarded import GuardedStore
+from lethe.workflows.store_session import StoreSession
 
 
 def intend_move(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     *,
     token: int,
@@ -48,19 +48,19 @@ def intend_move(
     return move
 
 
-def settle_move(store: GuardedStore, ledger: Ledger, move: HeadMove) -> None:
+def settle_move(store: StoreSession, ledger: Ledger, move: HeadMove) -> None:
     """Step 3 of a head's move, after the store has committed it."""
     ledger.append(moves=[MoveSettled(store.name, Head(move.move, move.digest))])
 
 
-def last_move(ledger: Ledger, store: GuardedStore) -> int:
+def last_move(ledger: Ledger, store: StoreSession) -> int:
     """Return the number of the highest move that the ledger knows, in doubt or not."""
     known = ledger.known_head(store.name)
     return max(known.head.move if known.head else 0, known.pending.move if known.pending else 0)
 
 
 def tick(
-    store: GuardedStore, ledger: Ledger, *, expected: Head | None, seen: StoreIdentity, token: int
+    store: StoreSession, ledger: Ledger, *, expected: Head | None, seen: StoreIdentity, token: int
 ) -> None:
     """Move the head from `expected` although nothing is erased, and remember the store as it was `seen`.
 
@@ -76,7 +76,7 @@ def tick(
 
 
 def require_absence_evidence(
-    store: GuardedStore, ledger: Ledger, finding: Finding, wanted: Iterable[str]
+    store: StoreSession, ledger: Ledger, finding: Finding, wanted: Iterable[str]
 ) -> None:
     """See that the store is where the ledger knows it, so that not to be found in it means something.
 
@@ -87,7 +87,7 @@ def require_absence_evidence(
         require_in_sync(store, ledger)
 
 
-def require_in_sync(store: GuardedStore, ledger: Ledger) -> None:
+def require_in_sync(store: StoreSession, ledger: Ledger) -> None:
     """See that the store is where the ledger knows it: what was read of it just now is not a restored one's.
 
     Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.

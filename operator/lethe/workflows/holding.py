@@ -13,10 +13,10 @@ from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import FoundRecord, Wanted
-from lethe.workflows.guarded import GuardedStore, email_digest
+from lethe.workflows.store_session import StoreSession, email_digest
 
 
-def read_holds(ledger: Ledger, keyring: Keyring, store: GuardedStore, *, primary: str | None = None) -> Holds:
+def read_holds(ledger: Ledger, keyring: Keyring, store: StoreSession, *, primary: str | None = None) -> Holds:
     """Return the holds on a store as the ledger has them now. Cheap where there are none."""
     holds = _active(ledger, store.description.namespace)
     if not holds:
@@ -60,7 +60,7 @@ def held_by_identifiers(
 
 
 def held_by_records(
-    holds: Holds, store: GuardedStore, found: Sequence[FoundRecord]
+    holds: Holds, store: StoreSession, found: Sequence[FoundRecord]
 ) -> tuple[LegalRecord, ...]:
     """Return the holds on whoever these records belong to."""
     keys = frozenset(one.key for one in found) if store.is_primary else frozenset[str]()
@@ -72,7 +72,7 @@ RowsOfHeld = Mapping[tuple[str, str], tuple[LegalRecord, ...]]
 """Rows by table and key, with the holds on whoever they belong to."""
 
 
-def rows_of_held(store: GuardedStore, holds: Holds) -> RowsOfHeld:
+def rows_of_held(store: StoreSession, holds: Holds) -> RowsOfHeld:
     """Return the rows of held persons in a store that is linked by the Primary's key, by table and key.
 
     Her address there may be an old one, by which somebody else's request, or her own, would find her.
@@ -98,7 +98,7 @@ def rows_of_held(store: GuardedStore, holds: Holds) -> RowsOfHeld:
 
 
 def held_by_tombstones(
-    holds: Holds, store: GuardedStore, tombstones: Sequence[Tombstone], rows: RowsOfHeld
+    holds: Holds, store: StoreSession, tombstones: Sequence[Tombstone], rows: RowsOfHeld
 ) -> tuple[LegalRecord, ...]:
     """Return the holds on whoever is about to be erased by these tombstones."""
     held: dict[str, LegalRecord] = {}
@@ -110,7 +110,7 @@ def held_by_tombstones(
     return tuple(held.values())
 
 
-def holds_tombstone(holds: Holds, store: GuardedStore) -> Callable[[Tombstone], bool]:
+def holds_tombstone(holds: Holds, store: StoreSession) -> Callable[[Tombstone], bool]:
     """Return what tells of a tombstone whether its person is held here."""
     keys = frozenset(key for one in holds.holds for key in one.keys) if store.is_primary else frozenset[str]()
     emails = frozenset(email for one in holds.holds for email in one.emails)

@@ -34,7 +34,6 @@ from lethe.ports.stores import (
     StoreUnreachable,
     Wanted,
 )
-from lethe.workflows.guarded import GuardedStore, email_digest
 from lethe.workflows.heads import last_move, require_absence_evidence
 from lethe.workflows.holding import (
     RowsOfHeld,
@@ -45,6 +44,7 @@ from lethe.workflows.holding import (
 from lethe.workflows.intake import sealed_identifiers
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.reaching import keep_addresses
+from lethe.workflows.store_session import StoreSession, email_digest
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class PassResult:
 
 
 def find_and_intend(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
@@ -143,7 +143,7 @@ def find_and_intend(
 
 
 def _blocker(
-    store: GuardedStore,
+    store: StoreSession,
     record: RequestRecord,
     found: Sequence[FoundRecord],
     identifiers: Sequence[Identifier],
@@ -166,7 +166,7 @@ def _blocker(
 
 
 def _planned(
-    store: GuardedStore, intents: Sequence[tuple[RequestRecord, tuple[Tombstone, ...]]]
+    store: StoreSession, intents: Sequence[tuple[RequestRecord, tuple[Tombstone, ...]]]
 ) -> list[Planned]:
     if not intents:
         return []
@@ -189,7 +189,7 @@ def _linked(identifiers: Sequence[Identifier], found: Sequence[FoundRecord]) -> 
 
 
 def _erased_before(
-    store: GuardedStore,
+    store: StoreSession,
     finding: Finding,
     identifiers: Mapping[str, Sequence[Identifier]],
     ledger: Ledger,
@@ -212,7 +212,7 @@ def _erased_before(
 
 
 def _absence(
-    store: GuardedStore,
+    store: StoreSession,
     record: RequestRecord,
     finding: Finding,
     identifiers: Sequence[Identifier],
@@ -230,7 +230,7 @@ def _absence(
 
 
 def _number(
-    store: GuardedStore,
+    store: StoreSession,
     trusted: Sequence[tuple[RequestRecord, tuple[FoundRecord, ...]]],
     ledger: Ledger,
     token: int,

@@ -10,8 +10,8 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Blocker, blocker_of_key, key_in_doubt
 from lethe.ports.ledger import Ledger
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.intake import unsealed_identifiers
+from lethe.workflows.store_session import StoreSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class KeysOfPrimary:
         return cls(tables[-1] if tables else None, ledger.episodes(store=primary))
 
     def identifiers_of(
-        self, store: GuardedStore, record: RequestRecord, sealed: bytes | None
+        self, store: StoreSession, record: RequestRecord, sealed: bytes | None
     ) -> tuple[Identifier, ...]:
         """Return what a request is searched by in a store.
 
@@ -57,7 +57,7 @@ class KeysOfPrimary:
         return key_in_doubt(key.reveal(), noted_at, self.episodes, table=self.table or "")[0]
 
     def blocker(
-        self, store: GuardedStore, record: RequestRecord, identifiers: Sequence[Identifier]
+        self, store: StoreSession, record: RequestRecord, identifiers: Sequence[Identifier]
     ) -> Blocker | None:
         """Decide whether the keys by which a store was searched may be followed."""
         keys = {record.accepted.subject_id} if store.is_primary else set()

@@ -32,8 +32,8 @@ from lethe.ports.notices import (
     Writer,
     Written,
 )
-from lethe.workflows.guarded import email_digest
 from lethe.workflows.reaching import SubjectContact
+from lethe.workflows.store_session import email_digest
 
 SECRET = "secret"  # noqa: S105 - the name of a channel
 """The channel of a letter that is laid down in a Secret."""

@@ -15,10 +15,10 @@ from lethe.domain.legal_facts import AddressKept, SubjectResolved
 from lethe.domain.trust import key_in_doubt
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Contact, FoundRecord, Wanted
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import require_in_sync
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.store_session import StoreSession
 
 LOOK_AGAIN = timedelta(hours=1)
 """How long an address that the Primary does not know is not looked for again at first; then twice that."""
@@ -33,7 +33,7 @@ class SubjectContact:
     tried: str = ""
 
 
-def resolve(store: GuardedStore, ledger: Ledger, *, now: datetime) -> bool:
+def resolve(store: StoreSession, ledger: Ledger, *, now: datetime) -> bool:
     """Look in the Primary for the subjects of whom it has not been asked; tell whether there were any.
 
     Whom a key means that may have been given out again is not concluded from it. Raises `StoreUnreachable`,
@@ -89,7 +89,7 @@ def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier,
 
 
 def find_contacts(
-    store: GuardedStore, ledger: Ledger, wanted: Collection[str]
+    store: StoreSession, ledger: Ledger, wanted: Collection[str]
 ) -> Mapping[str, SubjectContact]:
     """Ask the Primary how to reach the subjects of these legal requests, by request.
 
@@ -110,7 +110,7 @@ def find_contacts(
 
 
 def _contact_of(
-    store: GuardedStore, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
+    store: StoreSession, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
 ) -> SubjectContact:
     name = store.description.short_name
     if not contacts:
@@ -130,7 +130,7 @@ def _contact_of(
 
 
 def keep_addresses(
-    store: GuardedStore, ledger: Ledger, found: Sequence[Sequence[FoundRecord]], *, now: datetime
+    store: StoreSession, ledger: Ledger, found: Sequence[Sequence[FoundRecord]], *, now: datetime
 ) -> tuple[list[AddressKept], dict[str, bytes]]:
     """Return what is to be sealed of those who are about to be erased and are still to be told something.
 
@@ -161,7 +161,7 @@ def keep_addresses(
     return [AddressKept(legal, now) for legal in seal], seal
 
 
-def _is_subject(store: GuardedStore, legal: LegalRecord, record: FoundRecord, keys: KeysOfPrimary) -> bool:
+def _is_subject(store: StoreSession, legal: LegalRecord, record: FoundRecord, keys: KeysOfPrimary) -> bool:
     if record.key in legal.keys:
         return _is_sure(store, legal, record.key, record.email, keys)
     # Whoever has an address that the subject has given up is somebody else, as long as her key tells her.
@@ -170,7 +170,7 @@ def _is_subject(store: GuardedStore, legal: LegalRecord, record: FoundRecord, ke
 
 
 def _is_sure(
-    store: GuardedStore, legal: LegalRecord, key: str, email: PersonalText | None, keys: KeysOfPrimary
+    store: StoreSession, legal: LegalRecord, key: str, email: PersonalText | None, keys: KeysOfPrimary
 ) -> bool:
     """Tell whether what stands under a key is the subject's: no restore can have given it to somebody else,
     or the address is known.
@@ -184,5 +184,5 @@ def _in_doubt(legal: LegalRecord, key: str, keys: KeysOfPrimary) -> bool:
     return key_in_doubt(key, noted_at, keys.episodes, table=keys.table or "")[0]
 
 
-def _is_known_address(store: GuardedStore, legal: LegalRecord, email: PersonalText | None) -> bool:
+def _is_known_address(store: StoreSession, legal: LegalRecord, email: PersonalText | None) -> bool:
     return email is not None and store.fingerprints.email(email.reveal()) in legal.emails

@@ -29,8 +29,8 @@ from lethe.domain.periods import instant
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
-from lethe.workflows.guarded import email_digest
 from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.store_session import email_digest
 
 ITS_DAY_HAS_COME = "its day has come"
 """Why a hold ended that nobody lifted."""
@@ -96,7 +96,7 @@ class LegalOrder:
     secret_problem: str | None = None
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         """Return the namespace and name of its object."""
         return self.namespace, self.name
 
@@ -114,17 +114,17 @@ def take_down(
     orders: Sequence[LegalOrder], ledger: Ledger, keyring: Keyring, *, now: datetime
 ) -> Mapping[tuple[str, str], Registration]:
     """Register a set of orders, or add what is new to those that are known. Returns them by place."""
-    known = ledger.legal_named({order.place for order in orders})
+    known = ledger.legal_named({order.key for order in orders})
     facts: dict[tuple[str, str], list[LegalFact]] = {}
     blockers: dict[tuple[str, str], Blocker] = {}
     seal: dict[str, bytes] = {}
     for order in orders:
-        record = known.get(order.place)
+        record = known.get(order.key)
         blocker = _blocker(order, record, keyring)
         if blocker is not None:
-            blockers[order.place] = blocker
+            blockers[order.key] = blocker
             continue
-        mine = facts.setdefault(order.place, [])
+        mine = facts.setdefault(order.key, [])
         if record is None:
             mine.append(_registered(order, keyring, now))
             record = evolve_legal(None, mine[0])
@@ -137,10 +137,10 @@ def take_down(
     everything = [fact for mine in facts.values() for fact in mine]
     if everything:
         ledger.append(everything, seal=seal)
-        known = ledger.legal_named({order.place for order in orders})
+        known = ledger.legal_named({order.key for order in orders})
     return {
-        order.place: Registration(
-            known.get(order.place), blockers.get(order.place), tuple(facts.get(order.place, ()))
+        order.key: Registration(
+            known.get(order.key), blockers.get(order.key), tuple(facts.get(order.key, ()))
         )
         for order in orders
     }
@@ -183,14 +183,14 @@ def _blocker(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) ->
 
 
 def _spec_digest(order: LegalOrder, keyring: Keyring) -> str:
-    return keyring.fingerprint("legal", *order.place, order.spec_text).hex()
+    return keyring.fingerprint("legal", *order.key, order.spec_text).hex()
 
 
 def _identifier_digest(order: LegalOrder, keyring: Keyring) -> str | None:
     if order.identifier is None:
         return None
     text = normalised_email(order.identifier.value.reveal())
-    return keyring.fingerprint("identifier", *order.place, text).hex()
+    return keyring.fingerprint("identifier", *order.key, text).hex()
 
 
 def _registered(order: LegalOrder, keyring: Keyring, now: datetime) -> LegalRegistered:

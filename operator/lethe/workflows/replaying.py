@@ -16,8 +16,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.heads import tick
+from lethe.workflows.store_session import StoreSession
 from lethe.workflows.watching import held_numbers, re_erase, recount, settle_committed, supersede
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
@@ -50,7 +50,7 @@ class ReplayStep:
 
 
 def replay(  # noqa: PLR0911 - each return is a state in which a replay can stand
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     holds: Holds,
@@ -121,7 +121,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
 
 
 def _held_rows_returned(
-    store: GuardedStore, ledger: Ledger, holds: Holds, residue: Residue, now: datetime
+    store: StoreSession, ledger: Ledger, holds: Holds, residue: Residue, now: datetime
 ) -> ReplayStep:
     """Say for whom the store waits: counsel; of a hold that is a secret nothing is said."""
     back = {*residue.uncleared}
@@ -139,7 +139,7 @@ def _held_rows_returned(
     )
 
 
-def _settled_observation(store: GuardedStore, ledger: Ledger, now: datetime) -> JournalObservation:
+def _settled_observation(store: StoreSession, ledger: Ledger, now: datetime) -> JournalObservation:
     known = ledger.known_head(store.name)
     observed = store.port.observe_journal(settle=known.pending is not None)
     store.last_observed_at = now
@@ -152,14 +152,14 @@ def _settled_observation(store: GuardedStore, ledger: Ledger, now: datetime) -> 
     return observed
 
 
-def _has_come_to_rest(store: GuardedStore, observed: JournalObservation) -> bool:
+def _has_come_to_rest(store: StoreSession, observed: JournalObservation) -> bool:
     same = store.stable_identity == observed.identity and not observed.being_filled
     store.stable_observations = store.stable_observations + 1 if same else 0
     store.stable_identity = observed.identity
     return store.stable_observations >= STABLE_OBSERVATIONS
 
 
-def _whole_again(store: GuardedStore, ledger: Ledger) -> Proof | ReplayStep:
+def _whole_again(store: StoreSession, ledger: Ledger) -> Proof | ReplayStep:
     """Prove the mapping against the restored schema: pg_restore makes keys and constraints last."""
     mappings = ledger.mappings(store.name)
     store.port.remember(mappings.values())
@@ -175,7 +175,7 @@ def _whole_again(store: GuardedStore, ledger: Ledger) -> Proof | ReplayStep:
 
 
 def _erase_everything_again(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     holds: Holds,
@@ -199,7 +199,7 @@ def _erase_everything_again(
     return (observed.head if adopt is not None else ledger.known_head(store.name).head), held
 
 
-def _remember_what_was_read(store: GuardedStore, ledger: Ledger, observed: JournalObservation) -> None:
+def _remember_what_was_read(store: StoreSession, ledger: Ledger, observed: JournalObservation) -> None:
     """Remember which store a pass was made over, so that a further restore of tables alone shows as well."""
     known = ledger.known_head(store.name)
     if known.head is not None and known.pending is None:
@@ -209,7 +209,7 @@ def _remember_what_was_read(store: GuardedStore, ledger: Ledger, observed: Journ
 
 
 def _note(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     residue: Residue,
@@ -234,7 +234,7 @@ def _note(
 
 
 def _open_gate(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     residue: Residue,
@@ -265,7 +265,7 @@ def _open_gate(
 
 
 def release(
-    store: GuardedStore, episode: RestoreEpisode, ledger: Ledger, *, because: str, token: int, now: datetime
+    store: StoreSession, episode: RestoreEpisode, ledger: Ledger, *, because: str, token: int, now: datetime
 ) -> None:
     """Let a store be served because a person says so, and go on from where it stands.
 

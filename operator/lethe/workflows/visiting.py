@@ -14,10 +14,10 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
-from lethe.workflows.guarded import GuardedStore, open_episode_of
 from lethe.workflows.holding import read_holds
 from lethe.workflows.intending import PassResult
 from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
+from lethe.workflows.store_session import StoreSession, open_episode_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class LedgerOnSameServer(StoreError):
 
 
 def reconcile_store(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,
@@ -124,7 +124,7 @@ def reconcile_store(
     return done
 
 
-def prove(store: GuardedStore, ledger: Ledger) -> None:
+def prove(store: StoreSession, ledger: Ledger) -> None:
     """Prove a store's mapping against its live schema.
 
     Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
@@ -146,7 +146,7 @@ def prove(store: GuardedStore, ledger: Ledger) -> None:
 
 
 def _look(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     holds: Holds,
     plan: PassPlan,
@@ -170,7 +170,7 @@ def _look(
 
 
 def _deal_with(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     holds: Holds,
@@ -192,7 +192,7 @@ def _deal_with(
         store.last_sweep_at = now
 
 
-def _record_mapping(store: GuardedStore, ledger: Ledger) -> None:
+def _record_mapping(store: StoreSession, ledger: Ledger) -> None:
     """Record what was proved, now that a look has shown that no restore is going on.
 
     A schema half restored lacks constraints, and what is recorded says which there have to be.
@@ -203,7 +203,7 @@ def _record_mapping(store: GuardedStore, ledger: Ledger) -> None:
 
 
 def _check_erasures(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     holds: Holds,
     plan: PassPlan,
@@ -224,7 +224,7 @@ def _check_erasures(
 
 
 def _serve(
-    store: GuardedStore,
+    store: StoreSession,
     records: Sequence[RequestRecord],
     ledger: Ledger,
     keyring: Keyring,

@@ -20,9 +20,9 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
 from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
-from lethe.workflows.guarded import GuardedStore, open_episode_of
 from lethe.workflows.heads import intend_move, tick
 from lethe.workflows.holding import holds_tombstone
+from lethe.workflows.store_session import StoreSession, open_episode_of
 
 PROBE_NEWEST = 1000
 PROBE_RANDOM = 1000
@@ -51,7 +51,7 @@ class RecheckResult:
     episode: str | None = None
 
 
-def detect_restore(store: GuardedStore, ledger: Ledger, *, token: int, now: datetime) -> Detection:
+def detect_restore(store: StoreSession, ledger: Ledger, *, token: int, now: datetime) -> Detection:
     """Compare a store's journal with the ledger, settle what is in doubt, and tick the head.
 
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
@@ -87,7 +87,7 @@ def detect_restore(store: GuardedStore, ledger: Ledger, *, token: int, now: date
 
 
 def settle_committed(
-    store: GuardedStore, ledger: Ledger, known: KnownHead, observed: JournalObservation, now: datetime
+    store: StoreSession, ledger: Ledger, known: KnownHead, observed: JournalObservation, now: datetime
 ) -> KnownHead:
     """Record a move that committed although this process or its predecessor never heard so."""
     if known.pending is None or observed.head is None:
@@ -102,7 +102,7 @@ def settle_committed(
 
 
 def open_episode(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     by: DetectedBy,
     *,
@@ -139,7 +139,7 @@ def open_episode(
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
 
-def _last_seen_clean(store: GuardedStore, ledger: Ledger, by: DetectedBy) -> datetime | None:
+def _last_seen_clean(store: StoreSession, ledger: Ledger, by: DetectedBy) -> datetime | None:
     """Return when the store was last seen as it should be; snapshots taken since may hold erased persons.
 
     `None` where nobody can say: what went around journal and identity shows in a sweep only.
@@ -149,7 +149,7 @@ def _last_seen_clean(store: GuardedStore, ledger: Ledger, by: DetectedBy) -> dat
     return store.last_sweep_at
 
 
-def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
+def _name_of_episode(store: StoreSession, ledger: Ledger, now: datetime) -> str:
     """Return a name that no restore of this store had yet: two may be noticed within one second."""
     name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
     taken = {episode.episode for episode in ledger.episodes(store=store.name)}
@@ -158,7 +158,7 @@ def _name_of_episode(store: GuardedStore, ledger: Ledger, now: datetime) -> str:
     return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
 
 
-def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, observed: JournalObservation) -> int:
+def _missing_at_first_sight(store: StoreSession, ledger: Ledger, observed: JournalObservation) -> int:
     """Count the missing erasures, if the journal can be read: that it can't must not hide the restore."""
     if observed.head is None:
         return ledger.tombstone_count(store.name)
@@ -169,7 +169,7 @@ def _missing_at_first_sight(store: GuardedStore, ledger: Ledger, observed: Journ
 
 
 def recount(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     *,
@@ -204,7 +204,7 @@ def recount(
 
 
 def supersede(
-    store: GuardedStore,
+    store: StoreSession,
     episode: RestoreEpisode,
     ledger: Ledger,
     *,
@@ -238,7 +238,7 @@ def supersede(
     return next(iter(ledger.episodes(store=store.name, open_only=True)))
 
 
-def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
+def missing_numbers(store: StoreSession, ledger: Ledger) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
     missing = {number for chunk in ledger.tombstone_numbers(store.name) for number in chunk}
     for numbers in store.port.journaled_numbers():
@@ -246,7 +246,7 @@ def missing_numbers(store: GuardedStore, ledger: Ledger) -> set[int]:
     return missing
 
 
-def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
+def probe(store: StoreSession, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
     """Check the newest and some random erasures; a row that went missing asks for a sweep."""
     sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
@@ -257,7 +257,7 @@ def probe(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
     return classify_uncleared(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
 
 
-def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
+def sweep(store: StoreSession, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
     """Check everything that was ever erased in a store, and erase again what was written back."""
     residue = store.port.check(ledger.tombstones(store.name), _matcher_between_restores(store, ledger))
     store.known_absent = frozenset(residue.absent)
@@ -270,7 +270,7 @@ def sweep(store: GuardedStore, ledger: Ledger, holds: Holds, *, token: int, now:
     return classify_uncleared(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
 
 
-def _matcher_between_restores(store: GuardedStore, ledger: Ledger) -> IdentityMatcher:
+def _matcher_between_restores(store: StoreSession, ledger: Ledger) -> IdentityMatcher:
     """Return the judge of probe and sweep: who was left alone after the last restore is so until the next.
 
     A decision to erase was carried out; what stands under that key since is another question.
@@ -285,7 +285,7 @@ def _matcher_between_restores(store: GuardedStore, ledger: Ledger) -> IdentityMa
 
 
 def classify_uncleared(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     holds: Holds,
     residue: Residue,
@@ -319,7 +319,7 @@ def classify_uncleared(
     return RecheckResult(again, residue.left_alone, unclear)
 
 
-def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
+def held_numbers(store: StoreSession, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
     """Return which of the tombstones are of persons whose data a hold preserves here."""
     if not holds:
         return set()
@@ -327,7 +327,7 @@ def held_numbers(store: GuardedStore, holds: Holds, tombstones: Sequence[Tombsto
     return {tombstone.number for tombstone in tombstones if is_held(tombstone)}
 
 
-def _was_released(store: GuardedStore, ledger: Ledger, holds: Sequence[LegalRecord]) -> bool:
+def _was_released(store: StoreSession, ledger: Ledger, holds: Sequence[LegalRecord]) -> bool:
     """Tell whether a person has let the store be served as it is since the newest of these was placed."""
     last = next(reversed(ledger.episodes(store=store.name)), None)
     if last is None or last.released_because is None or last.safe_at is None:
@@ -336,7 +336,7 @@ def _was_released(store: GuardedStore, ledger: Ledger, holds: Sequence[LegalReco
 
 
 def re_erase(
-    store: GuardedStore,
+    store: StoreSession,
     ledger: Ledger,
     tombstones: Sequence[Tombstone],
     *,
@@ -375,7 +375,7 @@ def re_erase(
 
 
 def _reerasure_facts(
-    store: GuardedStore, episode: RestoreEpisode | None, entries: Sequence[JournalEntry], now: datetime
+    store: StoreSession, episode: RestoreEpisode | None, entries: Sequence[JournalEntry], now: datetime
 ) -> list[Fact]:
     if not entries:
         return []

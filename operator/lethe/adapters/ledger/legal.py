@@ -39,7 +39,7 @@ class LegalInLedger(PartOfLedger):
             for namespace, some in by_namespace(names):
                 named = (legal_requests.c.namespace == namespace) & legal_requests.c.name.in_(some)
                 records = self._legal_records(connection, _RECORDS.where(named))
-                found |= {record.place: record for record in records}
+                found |= {record.key: record for record in records}
         return found
 
     def _legal_records(self, connection: Connection, query: Select[Any]) -> list[LegalRecord]:

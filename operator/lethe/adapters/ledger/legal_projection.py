@@ -87,7 +87,7 @@ class LegalProjection:
             record = changing.record = replace(changing.record, sequence=entry.sequence, digest=digest)
             doc = self._keyring.seal(encode(record), context("legal", legal))
             if first is not None:
-                new.append((legal, *record.place, record.open, first.sequence, first.period, doc))
+                new.append((legal, *record.key, record.open, first.sequence, first.period, doc))
             else:
                 known.append((record.open, doc, legal))
             changing.registered = changing.changed_by = None

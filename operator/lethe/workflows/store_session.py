@@ -39,7 +39,7 @@ class StoreDescription:
 
 
 @dataclass(slots=True)
-class GuardedStore:
+class StoreSession:
     """A store and what has been seen of it since the process began; all of it can be seen again.
 
     `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used now.
@@ -120,6 +120,6 @@ def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
     )
 
 
-def open_episode_of(store: GuardedStore, ledger: Ledger) -> RestoreEpisode | None:
+def open_episode_of(store: StoreSession, ledger: Ledger) -> RestoreEpisode | None:
     """Return the restore of a store that has not been dealt with; there is at most one."""
     return next(iter(ledger.episodes(store=store.name, open_only=True)), None)

@@ -11,10 +11,10 @@ from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker
 from lethe.ports.cluster import Manifest
-from lethe.workflows.guarded import GuardedStore, StoreDescription
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
+from lethe.workflows.store_session import StoreDescription, StoreSession
 
-Place = tuple[str, str]
+ObjectKey = tuple[str, str]
 """(namespace, name) of an object."""
 
 
@@ -37,7 +37,7 @@ class RequestView:
 
 
 @dataclass(slots=True)
-class StoreGuard:
+class ManagedStore:
     """A DataStore, the task that looks after it, and what its status last said.
 
     `release` is a person's word on an open restore: `(episode, because)`. `pass_began_at` is when the
@@ -49,7 +49,7 @@ class StoreGuard:
 
     manifest: Manifest
     description: StoreDescription
-    store: GuardedStore | None = None
+    store: StoreSession | None = None
     trouble: tuple[str, str] | None = None
     without_backups: bool = False
     manual_release: bool = False
@@ -78,7 +78,7 @@ class StoreGuard:
 
 
 @dataclass(slots=True)
-class SourceGuard:
+class ManagedSource:
     """A BackupSource, the task that looks after it, and what its status last said.
 
     `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended.
@@ -108,7 +108,7 @@ class SourceGuard:
         return self.description.name
 
     @property
-    def place(self) -> Place:
+    def key(self) -> ObjectKey:
         """Return where its object is."""
         return self.description.namespace, self.description.short_name
 
@@ -135,31 +135,31 @@ class LegalView:
 
 
 @dataclass(slots=True)
-class World:
+class ObjectCache:
     """Everything that the engine knows at the moment.
 
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
     or are gone: a thread that deletes can't be interrupted.
     """
 
-    guards: dict[Place, StoreGuard] = field(default_factory=dict)
-    dirty: dict[Place, Manifest] = field(default_factory=dict)
-    views: dict[Place, RequestView] = field(default_factory=dict)
-    records: dict[Place, RequestRecord] = field(default_factory=dict)
-    events: dict[Place, Manifest] = field(default_factory=dict)
-    sources: dict[Place, SourceGuard] = field(default_factory=dict)
-    legal: dict[Place, LegalView] = field(default_factory=dict)
+    stores: dict[ObjectKey, ManagedStore] = field(default_factory=dict)
+    dirty: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    views: dict[ObjectKey, RequestView] = field(default_factory=dict)
+    records: dict[ObjectKey, RequestRecord] = field(default_factory=dict)
+    events: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
+    legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
     scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)
 
-    def sources_of(self, store: str) -> list[SourceGuard]:
+    def sources_of(self, store: str) -> list[ManagedSource]:
         """Return the sources that say they hold snapshots of a store (`namespace/name`)."""
         return [source for source in self.sources.values() if store in source.description.stores]
 
-    def stores_of(self, namespace: str) -> list[StoreGuard]:
+    def stores_of(self, namespace: str) -> list[ManagedStore]:
         """Return the guards of a namespace."""
-        return [guard for (ns, _), guard in self.guards.items() if ns == namespace]
+        return [managed for (ns, _), managed in self.stores.items() if ns == namespace]
 
-    def primary_of(self, namespace: str) -> StoreGuard | None:
+    def primary_of(self, namespace: str) -> ManagedStore | None:
         """Return the Primary of a namespace; the oldest, should somebody have applied two."""
         primaries = [g for g in self.stores_of(namespace) if g.description.role == "Primary"]
         return min(primaries, key=_age, default=None)
@@ -169,17 +169,17 @@ class World:
         return [r for (ns, _), r in self.records.items() if ns == namespace and r.open]
 
 
-def _age(guard: StoreGuard) -> str:
+def _age(managed: ManagedStore) -> str:
     """Return when a DataStore was made, to the second; of two of one second the first met counts as older."""
-    return str(guard.manifest.get("metadata", {}).get("creationTimestamp", ""))
+    return str(managed.manifest.get("metadata", {}).get("creationTimestamp", ""))
 
 
-def request_at(place: Place, uid: str) -> Manifest:
+def request_at(key: ObjectKey, uid: str) -> Manifest:
     """Return what names a DeletionRequest in an event about it."""
-    return {"kind": "DeletionRequest", "metadata": {"namespace": place[0], "name": place[1], "uid": uid}}
+    return {"kind": "DeletionRequest", "metadata": {"namespace": key[0], "name": key[1], "uid": uid}}
 
 
-def place_of(manifest: Manifest) -> Place:
+def key_of(manifest: Manifest) -> ObjectKey:
     """Return where an object is."""
     metadata = manifest["metadata"]
     return metadata.get("namespace", ""), metadata["name"]

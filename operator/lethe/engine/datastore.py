@@ -13,16 +13,16 @@ from datetime import datetime
 from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
+from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
-from lethe.engine.world import Place, StoreGuard, World
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import erasing, visiting
-from lethe.workflows.guarded import GuardedStore
 from lethe.workflows.reaching import SubjectContact
+from lethe.workflows.store_session import StoreSession
 from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.guarding")
@@ -34,12 +34,12 @@ LATER_SWEEP_INTERVALS = 3
 TIDY_SECONDS = 30.0
 
 
-class Guarding:
+class StoreController:
     """A task for each store, which visits it each interval and whenever there is work."""
 
     def __init__(
         self,
-        world: World,
+        cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
         cluster: Cluster,
@@ -53,7 +53,7 @@ class Guarding:
         contacts_found: Callable[[Mapping[str, SubjectContact]], None],
     ) -> None:
         self._contacts_found = contacts_found
-        self._world, self._ledger, self._keyring = world, ledger, keyring
+        self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._metrics, self._clock = cluster, metrics, clock
         self._reporting, self._restores = reporting, restores
         self._journal_interval, self._sweep_interval = journal_interval, sweep_interval
@@ -67,106 +67,106 @@ class Guarding:
         self.token = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self, guard: StoreGuard) -> None:
+    def start(self, managed: ManagedStore) -> None:
         """Begin to look after a store."""
-        guard.task = asyncio.create_task(self._look_after(guard), name=f"guard {guard.name}")
+        managed.task = asyncio.create_task(self._look_after(managed), name=f"guard {managed.name}")
 
-    async def stop(self, guard: StoreGuard) -> None:
+    async def stop(self, managed: ManagedStore) -> None:
         """Stop looking after a store, after the visit that is under way."""
-        if guard.task is not None:
-            guard.task.cancel()
+        if managed.task is not None:
+            managed.task.cancel()
             with suppress(asyncio.CancelledError):
-                await guard.task
-        if guard.store is not None:
-            await asyncio.to_thread(guard.store.port.close)
+                await managed.task
+        if managed.store is not None:
+            await asyncio.to_thread(managed.store.port.close)
 
-    async def _look_after(self, guard: StoreGuard) -> None:
+    async def _look_after(self, managed: ManagedStore) -> None:
         try:
             while True:
-                pause = await self._reconcile_whatever_happens(guard)
+                pause = await self._reconcile_whatever_happens(managed)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(guard.wake.wait(), pause)
-                guard.wake.clear()
+                    await asyncio.wait_for(managed.wake.wait(), pause)
+                managed.wake.clear()
         except LedgerError as fatal:
             # Without its ledger the operator must not act; it is started anew and looks again.
             self.note_failure(fatal)
 
-    async def _reconcile_whatever_happens(self, guard: StoreGuard) -> float:
+    async def _reconcile_whatever_happens(self, managed: ManagedStore) -> float:
         """Visit a store; a defect of Lethe there is said loudly, and never ends the looking after it."""
         try:
-            return await self._reconcile_and_report(guard)
+            return await self._reconcile_and_report(managed)
         except LedgerError:
             raise
         except Exception as defect:
-            log.exception("a visit to store %s failed; it is tried again", guard.name)
-            if guard.store is not None:
-                guard.store.trouble_reason = "Unreachable"
-                guard.store.trouble = (
+            log.exception("a visit to store %s failed; it is tried again", managed.name)
+            if managed.store is not None:
+                managed.store.trouble_reason = "Unreachable"
+                managed.store.trouble = (
                     f"Lethe failed here ({type(defect).__name__}); see its log and report it"
                 )
-                self._metrics.store_up.labels(guard.name).set(0)
-            guard.retries += 1
-            await self._reporting.write_store(guard)
-            return min(MAX_PAUSE, 2.0 ** min(guard.retries, 6))
+                self._metrics.store_up.labels(managed.name).set(0)
+            managed.retries += 1
+            await self._reporting.write_store(managed)
+            return min(MAX_PAUSE, 2.0 ** min(managed.retries, 6))
 
-    async def _reconcile_and_report(self, guard: StoreGuard) -> float:
+    async def _reconcile_and_report(self, managed: ManagedStore) -> float:
         """Visit a store once, tell what came of it, and return the seconds until the next visit."""
         began = time.monotonic()
-        records = self._world.open_records(guard.description.namespace)
-        if guard.description.owner is StoreOwner.THIRD_PARTY:
-            await self._mark_third_party(guard, records)
-            await self._reporting.write_store(guard)
+        records = self._cache.open_records(managed.description.namespace)
+        if managed.description.owner is StoreOwner.THIRD_PARTY:
+            await self._mark_third_party(managed, records)
+            await self._reporting.write_store(managed)
             return self._journal_interval
-        store = guard.store
-        if store is None or self._refused_as_second_primary(guard):
-            self._metrics.store_up.labels(guard.name).set(0)
-            await self._reporting.write_store(guard)
+        store = managed.store
+        if store is None or self._refused_as_second_primary(managed):
+            self._metrics.store_up.labels(managed.name).set(0)
+            await self._reporting.write_store(managed)
             return self._journal_interval
-        if began < guard.retry_after and store.trouble is not None:
-            return guard.retry_after - began
-        primary = self._world.primary_of(guard.description.namespace)
-        guard.pass_began_at = began
+        if began < managed.retry_after and store.trouble is not None:
+            return managed.retry_after - began
+        primary = self._cache.primary_of(managed.description.namespace)
+        managed.pass_began_at = began
         work = asyncio.get_running_loop().run_in_executor(
             self._threads,
             self._reconcile,
-            guard,
+            managed,
             store,
             records,
             primary.name if primary else None,
-            self._plan(guard, began),
+            self._plan(managed, began),
         )
         try:
             done = await asyncio.shield(work)
         except asyncio.CancelledError:
             with suppress(Exception):  # a thread can't be interrupted: let it end, and tell what it did
-                await self._after(guard, store, await work, records)
+                await self._after(managed, store, await work, records)
             raise
         finally:
-            guard.pass_began_at = None
-        self._note_moments(guard, done, began)
-        await self._after(guard, store, done, records)
+            managed.pass_began_at = None
+        self._note_moments(managed, done, began)
+        await self._after(managed, store, done, records)
         if store.trouble is not None:
-            guard.retries += 1
-            pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(guard.retries, 10))
-            guard.retry_after = time.monotonic() + pause
+            managed.retries += 1
+            pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(managed.retries, 10))
+            managed.retry_after = time.monotonic() + pause
             return pause
-        guard.retries, guard.retry_after, guard.pass_ended_well = 0, 0.0, True
-        return self._next_pause(guard, done)
+        managed.retries, managed.retry_after, managed.pass_ended_well = 0, 0.0, True
+        return self._next_pause(managed, done)
 
-    def _next_pause(self, guard: StoreGuard, done: StorePass) -> float:
+    def _next_pause(self, managed: ManagedStore, done: StorePass) -> float:
         served = done.served
         if served is not None and served.settled and served.retry:
             return 0.05
         if done.head_moved or (served is not None and served.head_moved):
-            self._last_look.pop(guard.name, None)
+            self._last_look.pop(managed.name, None)
             return 0.1
-        waited = time.monotonic() - self._last_look.get(guard.name, 0.0)
+        waited = time.monotonic() - self._last_look.get(managed.name, 0.0)
         return max(0.02, self._journal_interval - waited)
 
     def _reconcile(
         self,
-        guard: StoreGuard,
-        store: GuardedStore,
+        managed: ManagedStore,
+        store: StoreSession,
         records: Sequence[RequestRecord],
         primary: str | None,
         plan: PassPlan,
@@ -182,16 +182,16 @@ class Guarding:
             token=self.token,
             now=self._clock(),
         )
-        guard.journal_number = self._ledger.known_head(store.name).last_number
-        guard.applied = self._ledger.tombstone_count(store.name)
+        managed.journal_number = self._ledger.known_head(store.name).last_number
+        managed.applied = self._ledger.tombstone_count(store.name)
         return done
 
-    def _plan(self, guard: StoreGuard, began: float) -> PassPlan:
+    def _plan(self, managed: ManagedStore, began: float) -> PassPlan:
         """Say what the next visit is to do, by what is due."""
-        name = guard.name
+        name = managed.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
-        release, guard.release = guard.release, None
-        wanted, guard.contacts_of = frozenset(guard.contacts_of), set()
+        release, managed.release = managed.release, None
+        wanted, managed.contacts_of = frozenset(managed.contacts_of), set()
         if not look and release is None:
             return PassPlan(look=False, contacts_of=wanted)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
@@ -199,14 +199,14 @@ class Guarding:
             look=True,
             sweep=_is_due(self._later_sweeps, name, began) or sweep,
             tidy=_is_due(self._tidy, name, began),
-            manual_release=guard.manual_release,
+            manual_release=managed.manual_release,
             release=release,
             contacts_of=wanted,
         )
 
-    def _note_moments(self, guard: StoreGuard, done: StorePass, began: float) -> None:
+    def _note_moments(self, managed: ManagedStore, done: StorePass, began: float) -> None:
         """Remember what was done when, and what is due because of it."""
-        name = guard.name
+        name = managed.name
         if done.looked and not done.head_moved:
             self._last_look[name] = began
         if done.swept:
@@ -219,7 +219,7 @@ class Guarding:
     # back in the event loop
 
     async def _after(
-        self, guard: StoreGuard, store: GuardedStore, done: StorePass, records: Sequence[RequestRecord]
+        self, managed: ManagedStore, store: StoreSession, done: StorePass, records: Sequence[RequestRecord]
     ) -> None:
         self._metrics.store_up.labels(store.name).set(store.trouble is None)
         # Also by none: an alert sees a counter rise only from a sample that was there before.
@@ -231,15 +231,15 @@ class Guarding:
                 done.re_erased,
             )
         for episode in done.episodes:
-            await self._restores.follow(guard, episode, done.step, opened=done.opened)
+            await self._restores.follow(managed, episode, done.step, opened=done.opened)
         if done.resolved or done.contacts:
             self._contacts_found(done.contacts)
         if store.last_observed_at is not None:
-            safe = guard.replay is None and store.trouble is None
+            safe = managed.replay is None and store.trouble is None
             self._metrics.safe.labels(store.name).set(safe)
-            self._metrics.missing.labels(store.name).set(guard.missing)
-            await self._set_gate(guard, safe=safe)
-        await self._reporting.write_store(guard)
+            self._metrics.missing.labels(store.name).set(managed.missing)
+            await self._set_gate(managed, safe=safe)
+        await self._reporting.write_store(managed)
         if done.served is not None:
             verified, refused = len(done.served.verified), done.served.refused
             self._metrics.erasures.labels(store.name, "verified").inc(verified)
@@ -249,17 +249,17 @@ class Guarding:
                 waited = (now - record.accepted.accepted_at).total_seconds()
                 self._metrics.erasure_seconds.labels(store.name).observe(waited)
             if done.touched:
-                await self.complete({_place_of(r) for r in done.touched})
-                for other in self._world.stores_of(guard.description.namespace):
-                    if other is not guard and done.served.settled:
+                await self.complete({_key_of(r) for r in done.touched})
+                for other in self._cache.stores_of(managed.description.namespace):
+                    if other is not managed and done.served.settled:
                         other.wake.set()
         elif store.trouble is not None:
             for record in records:
-                self._reporting.want(_place_of(record))
+                self._reporting.want(_key_of(record))
 
-    def consider(self, places: Collection[Place]) -> None:
+    def consider(self, keys: Collection[ObjectKey]) -> None:
         """Look soon whether requests can end, also where no store has anything to do for them."""
-        task = asyncio.ensure_future(self.complete(places))
+        task = asyncio.ensure_future(self.complete(keys))
         self._considering.add(task)
         task.add_done_callback(self._considered)
 
@@ -275,78 +275,78 @@ class Guarding:
         elif error is not None:
             log.warning("a step failed (%s); the next resync makes up for it", type(error).__name__)
 
-    def forget(self, guard: StoreGuard) -> None:
+    def forget(self, managed: ManagedStore) -> None:
         """Drop what is kept about a store that is gone: its moments and its metrics."""
         for moments in (self._tidy, self._later_sweeps, self._last_look, self._last_sweep):
-            moments.pop(guard.name, None)
-        self._metrics.forget_store(guard.name)
+            moments.pop(managed.name, None)
+        self._metrics.forget_store(managed.name)
 
-    async def complete(self, places: Collection[Place]) -> None:
+    async def complete(self, keys: Collection[ObjectKey]) -> None:
         """End what has nothing left to do, and let its status be written."""
         async with self._completing:
-            known = await asyncio.to_thread(self._ledger.requests_named, places)
+            known = await asyncio.to_thread(self._ledger.requests_named, keys)
             open_records = [record for record in known.values() if record.open]
             present = {
-                namespace: [guard.description for guard in self._world.stores_of(namespace)]
+                namespace: [managed.description for managed in self._cache.stores_of(namespace)]
                 for namespace in {record.accepted.namespace for record in open_records}
             }
             endings = await asyncio.to_thread(
                 erasing.complete, open_records, self._ledger, present, now=self._clock()
             )
             if any(ending.outcome is not None for ending in endings.values()):
-                known = await asyncio.to_thread(self._ledger.requests_named, places)
-        for place, record in known.items():
-            view = self._world.views.get(place)
+                known = await asyncio.to_thread(self._ledger.requests_named, keys)
+        for key, record in known.items():
+            view = self._cache.views.get(key)
             if view is not None:
                 ending = endings.get(record.request)
                 view.ending = ending.blocker if ending else None
             if view is not None and not view.claimed:
                 continue
             if record.open or view is not None:
-                self._world.records[place] = record
+                self._cache.records[key] = record
             else:
-                self._world.records.pop(place, None)
-            self._reporting.want(place)
+                self._cache.records.pop(key, None)
+            self._reporting.want(key)
 
-    async def _mark_third_party(self, guard: StoreGuard, records: Sequence[RequestRecord]) -> None:
-        waiting = [r for r in records if not r.progress(guard.name).state.settled]
+    async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
+        waiting = [r for r in records if not r.progress(managed.name).state.settled]
         if waiting:
-            await asyncio.to_thread(self._ledger.append, [NotAsked(r.request, guard.name) for r in waiting])
-            await self.complete({_place_of(r) for r in waiting})
+            await asyncio.to_thread(self._ledger.append, [NotAsked(r.request, managed.name) for r in waiting])
+            await self.complete({_key_of(r) for r in waiting})
 
-    def _refused_as_second_primary(self, guard: StoreGuard) -> bool:
-        primary = self._world.primary_of(guard.description.namespace)
-        second = guard.description.role == "Primary" and primary is not None and primary is not guard
+    def _refused_as_second_primary(self, managed: ManagedStore) -> bool:
+        primary = self._cache.primary_of(managed.description.namespace)
+        second = managed.description.role == "Primary" and primary is not None and primary is not managed
         if second and primary is not None:
             name = primary.description.short_name
-            guard.trouble = (
+            managed.trouble = (
                 "DuplicatePrimary",
                 f"DataStore {name} is the Primary of this namespace already; change spec.role",
             )
-        elif guard.trouble is not None and guard.trouble[0] == "DuplicatePrimary":
-            guard.trouble = None
+        elif managed.trouble is not None and managed.trouble[0] == "DuplicatePrimary":
+            managed.trouble = None
         return second
 
-    async def _set_gate(self, guard: StoreGuard, *, safe: bool) -> None:
-        if guard.gate is None or (guard.store and guard.store.trouble is not None):
+    async def _set_gate(self, managed: ManagedStore, *, safe: bool) -> None:
+        if managed.gate is None or (managed.store and managed.store.trouble is not None):
             return
-        reason, message = guard.replay or ("Verified", "every erasure is in place")
+        reason, message = managed.replay or ("Verified", "every erasure is in place")
         try:
             changed = await self._cluster.set_gate(
-                guard.description.namespace,
-                guard.gate,
+                managed.description.namespace,
+                managed.gate,
                 open_=safe,
                 reason=reason,
                 message=message,
                 confirm=lambda: asyncio.to_thread(self._ledger.confirm),
             )
         except (ClusterUnavailable, ClusterRefused) as refused:
-            log.warning("gate of store %s can't be set: %s", guard.name, refused)
+            log.warning("gate of store %s can't be set: %s", managed.name, refused)
             return
         if changed:
             self._metrics.api_writes.labels("gate").inc(len(changed))
             log.info(
-                "gate of store %s is %s for %d pods", guard.name, "open" if safe else "closed", len(changed)
+                "gate of store %s is %s for %d pods", managed.name, "open" if safe else "closed", len(changed)
             )
 
 
@@ -358,5 +358,5 @@ def _is_due(moments: dict[str, float], store: str, now: float) -> bool:
     return True
 
 
-def _place_of(record: RequestRecord) -> Place:
+def _key_of(record: RequestRecord) -> ObjectKey:
     return record.accepted.namespace, record.accepted.name
