@@ -22,7 +22,7 @@ from lethe.adapters.cluster.schemas import shortfall
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.database import look_into
 from lethe.adapters.ledger.ledger import open_ledger
-from lethe.adapters.notices.opening import message_id_domain, open_channel, open_writer
+from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
 from lethe.connectors import BackendConnector, StoreConnector
 from lethe.engine.engine import Engine
 from lethe.engine.metrics import Metrics
@@ -31,10 +31,10 @@ from lethe.handlers.shell import watch
 from lethe.ports.backups import Backend
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Fenced, Ledger
-from lethe.ports.notices import Channel, Writer
+from lethe.ports.notices import Channel, NoticeRenderer
 from lethe.ports.stores import Store
 from lethe.settings import NO_LEASE, InvalidSetting, Settings
-from lethe.workflows.notifying import Post
+from lethe.workflows.notifying import Mailer
 
 log = logging.getLogger("lethe")
 
@@ -48,7 +48,9 @@ PATIENCE = 4
 """How often the CRDs are found wanting before it is said."""
 
 
-def open_post(settings: Settings, writer: Writer, wrap: Callable[[Channel], Channel]) -> Post | None:
+def open_mailer(
+    settings: Settings, renderer: NoticeRenderer, wrap: Callable[[Channel], Channel]
+) -> Mailer | None:
     """Return how letters leave; `None`: no channel is set. Raises `ChannelError`."""
     channel = open_channel(
         smtp_url=settings.smtp_url,
@@ -63,7 +65,7 @@ def open_post(settings: Settings, writer: Writer, wrap: Callable[[Channel], Chan
     )
     if channel is None or domain is None:
         return None
-    return Post(writer, wrap(channel), "smtp" if settings.smtp_url else "webhook", domain)
+    return Mailer(renderer, wrap(channel), "smtp" if settings.smtp_url else "webhook", domain)
 
 
 def login(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
@@ -96,8 +98,8 @@ async def run_operator(
     """
     stop = asyncio.Event()
     _stop_at_signals(stop)
-    writer = open_writer(settings.templates_dir)
-    post = open_post(settings, writer, wrap_channel)
+    renderer = open_renderer(settings.templates_dir)
+    mailer = open_mailer(settings, renderer, wrap_channel)
     keyring = FileKeyring(Path(settings.keys_dir))
     kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
     candidate = candidacy(settings, kubernetes)
@@ -124,8 +126,8 @@ async def run_operator(
                 connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
                 retention=settings.retention,
                 scan_interval=settings.scan_interval.total_seconds(),
-                writer=writer,
-                post=post,
+                renderer=renderer,
+                mailer=mailer,
                 notices_per_hour=settings.notices_per_hour,
                 clock=clock,
             )

@@ -93,7 +93,7 @@ def shown(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
-class Reader:
+class Recipient:
     """Somebody who has the programs of the page and types what it says, in a folder of their own."""
 
     def __init__(self, folder: Path, pod: Path) -> None:
@@ -151,7 +151,7 @@ class Reader:
 def test_every_command_of_the_page_does_what_the_page_says(tmp_path: Path) -> None:
     page = PAGE.read_text()
     pods = tmp_path / "pods"
-    reader, other = Reader(tmp_path / "reader", pods), Reader(tmp_path / "other", pods)
+    reader, other = Recipient(tmp_path / "reader", pods), Recipient(tmp_path / "other", pods)
     skipped, ran = set(), 0
     operator: OperatorProcess | None = None
     with ExitStack() as ended_last:

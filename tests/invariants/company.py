@@ -354,7 +354,7 @@ class Company:
         order = self.orders[name]
         self.orders[name] = order = replace(order, confirmed=(*order.confirmed, *confirmed))
         stores = {NAMESPACE: [STORE, *(store.name for store in self.other_stores)]}
-        taken = intake.take_in(
+        taken = intake.accept(
             [order], self.ledger, self.keyring, now=self.now, deadline=Period(1, 0), stores=stores
         )
         return taken[NAMESPACE, name]

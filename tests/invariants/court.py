@@ -15,7 +15,7 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
 from lethe.workflows import visiting
-from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, end_holds, take_down
+from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
 from lethe.workflows.store_session import StoreSession
 from tests.invariants.company import NAMESPACE, STORE, Company, Wired
 
@@ -146,7 +146,7 @@ class Court:
         """Apply a manifest (again), with what is edited in it."""
         self.orders[name] = order = replace(self.orders[name], **more)
         company = self.company
-        taken = take_down([order], company.real_ledger, company.keyring, now=company.now)[order.key]
+        taken = register([order], company.real_ledger, company.keyring, now=company.now)[order.key]
         assert taken.record is not None
         assert taken.blocker is None
         return taken.record

@@ -28,7 +28,7 @@ from lethe.domain.tombstones import Tombstone
 from lethe.ports.backups import BackendUnavailable
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
-from lethe.workflows.intake import ErasureOrder, Intake, take_in
+from lethe.workflows.intake import ErasureOrder, Intake, accept
 from lethe.workflows.scanning import Declared
 from tests.workflows.backed_up import CRM, DAY, EXPIRY, HOUR, MINUTE, NIGHT, SITE, YEAR, Backups, Source
 
@@ -614,7 +614,7 @@ class Tombs:
             backups.ledger.append([Completed(order.uid, at, Outcome.ERASED)])
 
     def apply(self) -> list[Intake]:
-        taken = take_in(
+        taken = accept(
             self.orders,
             self.backups.ledger,
             self.keyring,

@@ -21,7 +21,7 @@ from lethe.ports.backups import BackendUnavailable
 from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.workflows.heads import intend_move
-from lethe.workflows.notifying import Post, answer_authorities
+from lethe.workflows.notifying import Mailer, answer_authorities
 from lethe.workflows.store_session import StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
 from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
@@ -83,11 +83,11 @@ def test_it_sends_no_letter_that_it_had_meant_to(tmp_path: Path) -> None:
     desk, mail = Desk(tmp_path), Busy()
     record = desk.know(DISCLOSURE)
     to = {record.legal: PersonalText("sheriff@county.example")}
-    post = Post(TemplateWriter(), mail, "smtp", "site.example")
-    told = answer_authorities(to, desk.ledger, desk.keyring, post, now=NOW)
+    mailer = Mailer(TemplateWriter(), mail, "smtp", "site.example")
+    told = answer_authorities(to, desk.ledger, desk.keyring, mailer, now=NOW)
     assert [one.result for one in told.values()] == [DeliveryResult.LATER]
     take_over(tmp_path)
     with pytest.raises(Fenced):
-        answer_authorities(to, desk.ledger, desk.keyring, post, now=NOW)
+        answer_authorities(to, desk.ledger, desk.keyring, mailer, now=NOW)
     assert mail.asked == 1
     desk.ledger.close()

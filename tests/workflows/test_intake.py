@@ -14,7 +14,7 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.periods import Period
 from lethe.domain.trust import BlockReason
-from lethe.workflows.intake import ErasureOrder, Intake, take_in
+from lethe.workflows.intake import ErasureOrder, Intake, accept
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BY_ID = ErasureOrder("shop", "ada", "uid-1", "spec", NOW, subject_id="4711")
@@ -31,7 +31,7 @@ class Desk:
         self.ledger.take_over()
 
     def take(self, order: ErasureOrder, now: datetime = NOW) -> Intake:
-        taken = take_in(
+        taken = accept(
             [order], self.ledger, self.keyring, now=now, deadline=Period(1, 0), stores={"shop": ["shop/site"]}
         )
         return taken[order.namespace, order.name]

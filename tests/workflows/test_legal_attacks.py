@@ -28,14 +28,14 @@ from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets
 from lethe.engine.steady import SteadyClock, TwoClocks
-from lethe.engine.telling import Telling
+from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
 from lethe.workflows.holding import stores_under_hold
-from lethe.workflows.notifying import Post
+from lethe.workflows.notifying import Mailer
 from lethe.workflows.reaching import SubjectContact, resolve
-from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, take_down
+from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, register
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
@@ -67,7 +67,7 @@ def ask(
         identifier=None if email is None else email_identifier(email),
         **more,
     )
-    record = take_down([order], company.ledger, company.keyring, now=company.now)[order.key].record
+    record = register([order], company.ledger, company.keyring, now=company.now)[order.key].record
     assert record is not None
     return record
 
@@ -293,10 +293,10 @@ class Office:
         clocks, metrics = TwoClocks(steady, cluster), Metrics()
         secrets = Secrets(cluster, metrics)
         self.mail = Mail()
-        post = Post(TemplateWriter(), self.mail, "smtp", "site.example")
-        telling = self.telling = Telling(
+        mailer = Mailer(TemplateWriter(), self.mail, "smtp", "site.example")
+        telling = self.telling = NoticeSender(
             self.cache, self.ledger, self.keyring, cluster, secrets, clocks,
-            writer=post.writer, post=post, per_hour=per_hour,
+            renderer=mailer.renderer, mailer=mailer, per_hour=per_hour,
         )  # fmt: skip
         self.legal = Legal(self.cache, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
         self.site = self.store("site")

@@ -25,7 +25,7 @@ from lethe.workflows.registering import (
     PreservationWanted,
     Registration,
     end_holds,
-    take_down,
+    register,
 )
 from lethe.workflows.sealing import SealedSubject
 
@@ -56,7 +56,7 @@ class Desk:
 
     def take_all(self, *orders: LegalOrder, now: datetime = NOW) -> dict[tuple[str, str], Registration]:
         anew = [replace(one, uid=f"uid-{next(self._uids)}") for one in orders]
-        return dict(take_down(anew, self.ledger, self.keyring, now=now))
+        return dict(register(anew, self.ledger, self.keyring, now=now))
 
     def know(self, order: LegalOrder, now: datetime = NOW) -> LegalRecord:
         taken = self.take(order, now)

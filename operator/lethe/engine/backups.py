@@ -77,7 +77,7 @@ class Backups:
         self._scan_interval, self._regrade = scan_interval, regrade
         self._locks: dict[ObjectKey, asyncio.Lock] = {}
         self.objects = SnapshotObjects(cluster, metrics, clocks.now)
-        self._telling = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
+        self._reporting = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # sources
@@ -172,7 +172,7 @@ class Backups:
 
     def measure(self) -> None:
         """Refresh how long ago each source was scanned."""
-        self._telling.measure_ages()
+        self._reporting.measure_ages()
 
     async def _stop(self, managed: ManagedSource) -> None:
         if managed.task is not None:
@@ -217,7 +217,7 @@ class Backups:
                 "Unreachable",
                 f"Lethe failed here ({type(defect).__name__}); see its log and report it",
             )
-        await self._telling.report(managed)
+        await self._reporting.report(managed)
         self._regrade()
         if managed.trouble is not None:
             managed.retries += 1
@@ -296,7 +296,7 @@ class Backups:
         managed.scan = await self._result(managed, known, work)
         if managed.scan.changed:
             self._wake_stores(managed.description.stores)
-        await self._telling.tell_of(managed, managed.scan)
+        await self._reporting.tell_of(managed, managed.scan)
         await self.objects.reconcile(managed, known)
 
     async def _result(self, managed: ManagedSource, known: KnownSource, work: asyncio.Future[Scan]) -> Scan:
@@ -311,7 +311,7 @@ class Backups:
                         "Unreachable",
                         "the backend has been asked for a listing and is silent",
                     )
-                    await self._telling.report(managed)
+                    await self._reporting.report(managed)
         except asyncio.CancelledError:
             # A thread can't be interrupted. One that hangs is left alone: it concludes nothing any more.
             known.abandoned = True

@@ -22,7 +22,7 @@ from lethe.engine.backups import Backups, ConnectBackend
 from lethe.engine.cache import ObjectCache, key_of
 from lethe.engine.copies import Copies
 from lethe.engine.datastore import StoreController
-from lethe.engine.intake import Taking
+from lethe.engine.intake import RequestQueue
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
@@ -30,12 +30,12 @@ from lethe.engine.restores import Restores
 from lethe.engine.secrets import Secrets
 from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.stores import ConnectStore, Stores
-from lethe.engine.telling import Telling
+from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
-from lethe.ports.notices import Writer
-from lethe.workflows.notifying import Post
+from lethe.ports.notices import NoticeRenderer
+from lethe.workflows.notifying import Mailer
 
 log = logging.getLogger("lethe.engine")
 
@@ -70,8 +70,8 @@ class Engine:
         connect_backend: ConnectBackend,
         retention: Period,
         scan_interval: float,
-        writer: Writer,
-        post: Post | None,
+        renderer: NoticeRenderer,
+        mailer: Mailer | None,
         notices_per_hour: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -110,18 +110,18 @@ class Engine:
         self.restores = Restores(
             self.cache, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
         )
-        self._telling = telling = Telling(
+        self._notices = notices = NoticeSender(
             self.cache,
             ledger,
             keyring,
             cluster,
             secrets,
             clocks,
-            writer=writer,
-            post=post,
+            renderer=renderer,
+            mailer=mailer,
             per_hour=notices_per_hour,
         )
-        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, telling, clocks)
+        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks)
         self._controller = StoreController(
             self.cache,
             ledger,
@@ -138,7 +138,7 @@ class Engine:
         self._stores = Stores(
             self.cache, cluster, connect, self._controller, regrade=self.copies.regrade, spawn=self._spawn
         )
-        self._taking = Taking(
+        self._requests = RequestQueue(
             self.cache,
             ledger,
             keyring,
@@ -154,7 +154,7 @@ class Engine:
 
     def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
         """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
-        self._taking.ring(manifest, listed=listed)
+        self._requests.ring(manifest, listed=listed)
 
     def ring_request_gone(self, manifest: Manifest) -> None:
         """A DeletionRequest was deleted, or has ended and left the selector: nobody waits for its status.
@@ -191,7 +191,7 @@ class Engine:
     @property
     def heartbeat_age(self) -> float:
         """Return the seconds since the engine's loop last turned."""
-        return time.monotonic() - self._taking.beat
+        return time.monotonic() - self._requests.beat
 
     # the loops
 
@@ -203,7 +203,7 @@ class Engine:
             loops += [
                 asyncio.create_task(loop, name=name)
                 for name, loop in (
-                    ("intake", self._taking.run()),
+                    ("intake", self._requests.run()),
                     ("reporting", self.reporting.run()),
                     ("failed stores", self._stores.run()),
                     ("resync", self._resync_loop()),
@@ -249,8 +249,8 @@ class Engine:
             if not source.listing:
                 begun.append(work)
         await self.backups.close()
-        if self._telling.under_way is not None:
-            begun.append(self._telling.under_way)
+        if self._notices.under_way is not None:
+            begun.append(self._notices.under_way)
         if begun:
             ended, going_on = await asyncio.wait(begun, timeout=WIND_DOWN_SECONDS)
             await asyncio.gather(*ended, return_exceptions=True)

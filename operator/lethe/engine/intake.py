@@ -21,7 +21,7 @@ from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
-from lethe.workflows.intake import ErasureOrder, Intake, take_in
+from lethe.workflows.intake import ErasureOrder, Intake, accept
 
 log = logging.getLogger("lethe.intake")
 
@@ -33,7 +33,7 @@ RETRY_SECONDS = 5.0
 NamedSecret = tuple[str, SecretContent]
 
 
-class Taking:
+class RequestQueue:
     """The queue of requests, and the loop that empties it."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Taking:
                 keys = list(self._cache.dirty)[:BATCH]
                 batch = [self._cache.dirty.pop(key) for key in keys]
                 try:
-                    await self._take_in(batch)
+                    await self._accept(batch)
                 except ClusterUnavailable as away:
                     log.warning("intake waits: %s", away)
                     for manifest in batch:
@@ -117,7 +117,7 @@ class Taking:
         async for manifest in self._cluster.list("deletionrequests", [namespace], f"metadata.name={name}"):
             self._cache.dirty[key] = manifest
 
-    async def _take_in(self, batch: Iterable[Manifest]) -> None:
+    async def _accept(self, batch: Iterable[Manifest]) -> None:
         orders: list[ErasureOrder] = []
         secrets: dict[ObjectKey, NamedSecret] = {}
         for read in await asyncio.gather(*(self._order(manifest) for manifest in batch)):
@@ -131,7 +131,7 @@ class Taking:
         namespaces = {order.namespace for order in orders}
         now = self._clock()
         intakes = await asyncio.to_thread(
-            take_in,
+            accept,
             orders,
             self._ledger,
             self._keyring,

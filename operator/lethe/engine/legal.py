@@ -32,12 +32,12 @@ from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
 from lethe.engine.steady import TwoClocks
-from lethe.engine.telling import Telling
+from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows.reaching import SubjectContact
-from lethe.workflows.registering import LegalOrder, Registration, end_holds, take_down
+from lethe.workflows.registering import LegalOrder, Registration, end_holds, register
 
 log = logging.getLogger("lethe.legal")
 
@@ -60,19 +60,19 @@ class Legal:
         cluster: Cluster,
         metrics: Metrics,
         secrets: Secrets,
-        telling: Telling,
+        notices: NoticeSender,
         clocks: TwoClocks,
     ) -> None:
         self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
-        self._telling, self._clocks = telling, clocks
+        self._notices, self._clocks = notices, clocks
         self._reporting = LegalReporting(cache, cluster, metrics, clocks.now)
         self._dirty: dict[ObjectKey, Manifest] = {}
         self._retry_at: dict[ObjectKey, float] = {}
         self._records: dict[str, LegalRecord] = {}
         self._placed: dict[str, tuple[object, float]] = {}
         self._wake = asyncio.Event()
-        self._taking = asyncio.Lock()
+        self._registering = asyncio.Lock()
 
     # doorbells
 
@@ -90,8 +90,8 @@ class Legal:
         """Take down every LegalRequest that there is, before anything that a hold of theirs forbids."""
         async for manifest in self._cluster.list("legalrequests", namespaces):
             self._dirty[key_of(manifest)] = manifest
-        async with self._taking:
-            await self._take_down(list(self._dirty))
+        async with self._registering:
+            await self._register(list(self._dirty))
         self._wake.set()
 
     def _is_echo(self, key: ObjectKey, manifest: Manifest) -> bool:
@@ -106,7 +106,7 @@ class Legal:
 
     def contacts_found(self, found: Mapping[str, SubjectContact]) -> None:
         """A visit to a Primary has looked for subjects, and tells how to reach some."""
-        self._telling.contacts_found(found)
+        self._notices.contacts_found(found)
         self._wake.set()
 
     # the loop
@@ -137,12 +137,12 @@ class Legal:
             if view is not None:
                 self._dirty.setdefault(key, view.manifest)
         if self._dirty:
-            async with self._taking:
-                await self._take_down(list(self._dirty))
+            async with self._registering:
+                await self._register(list(self._dirty))
         await self._reread()
-        if any(record.open or self._telling.may_retry(record) for record in self._records.values()):
+        if any(record.open or self._notices.may_retry(record) for record in self._records.values()):
             await self._follow_holds()
-            if await self._telling.turn(list(self._records.values()), self._wake.set):
+            if await self._notices.turn(list(self._records.values()), self._wake.set):
                 await self._reread(retried=True)
         self._reporting.measure(self._records.values())
         await self._reporting.report(self._records.values())
@@ -155,7 +155,7 @@ class Legal:
         before = {
             legal: record
             for legal, record in self._records.items()
-            if record.open or (retried and self._telling.may_retry(record))
+            if record.open or (retried and self._notices.may_retry(record))
         }
         current = await asyncio.to_thread(self._ledger.legal_requests, open_only=True)
         ended = before.keys() - {record.legal for record in current}
@@ -170,7 +170,7 @@ class Legal:
 
     # taking down
 
-    async def _take_down(self, keys: Sequence[ObjectKey]) -> None:
+    async def _register(self, keys: Sequence[ObjectKey]) -> None:
         orders: list[LegalOrder] = []
         identifiers: dict[ObjectKey, NamedSecret] = {}
         taken = {key: self._dirty.get(key) for key in keys}
@@ -181,7 +181,7 @@ class Legal:
                 if secret is not None:
                     identifiers[key] = secret
         registered = await asyncio.to_thread(
-            take_down, orders, self._ledger, self._keyring, now=self._clocks.now()
+            register, orders, self._ledger, self._keyring, now=self._clocks.now()
         )
         for key in keys:
             if self._dirty.get(key) is taken[key]:  # else it was changed meanwhile
@@ -308,7 +308,7 @@ class Legal:
         if disagreement is not None:
             log.warning("no hold is ended: %s", disagreement)
             return
-        async with self._taking:  # a resync may take down a prolongation meanwhile
+        async with self._registering:  # a resync may take down a prolongation meanwhile
             ended = await asyncio.to_thread(end_holds, self._over(), self._ledger, now=self._clocks.now())
             await self._reread()
         for record in ended:

@@ -20,8 +20,8 @@ from lethe.engine.threads import in_daemon
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
-from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Writer
-from lethe.workflows.notifying import Post, answer_authorities, facts_of, note_draft, tell_users
+from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
+from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, note_draft, tell_users
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
@@ -43,7 +43,7 @@ NO_CHANNEL = (
 )
 
 
-class Telling:
+class NoticeSender:
     """Sends what is due, in a task of its own, one at a time."""
 
     def __init__(
@@ -55,13 +55,13 @@ class Telling:
         secrets: Secrets,
         clocks: TwoClocks,
         *,
-        writer: Writer,
-        post: Post | None,
+        renderer: NoticeRenderer,
+        mailer: Mailer | None,
         per_hour: int,
     ) -> None:
         self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
-        self._writer, self._post, self._per_hour = writer, post, per_hour
+        self._renderer, self._mailer, self._per_hour = renderer, mailer, per_hour
         self._found: dict[str, tuple[SubjectContact, datetime]] = {}
         self._places: dict[str, ObjectKey] = {}
         self._attempts: Counter[str] = Counter()
@@ -144,7 +144,7 @@ class Telling:
             fresh = record.intended(Addressee.USER) is None
             if disagreement is not None and record in lapsed:
                 waits = f"the order has lapsed by this host's clock only: {disagreement}"
-            elif self._post is None:
+            elif self._mailer is None:
                 waits = NO_CHANNEL
             elif not self._is_time(record.legal, "user"):
                 continue
@@ -217,12 +217,12 @@ class Telling:
     # sending
 
     async def _deliver(self, users: Mapping[str, SubjectContact], answers: Sequence[LegalRecord]) -> None:
-        if users and self._post is not None:
-            post = self._post
+        if users and self._mailer is not None:
+            mailer = self._mailer
             await self._send(
                 list(users),
                 "user",
-                lambda: tell_users(users, self._ledger, self._keyring, post, now=self._clocks.now()),
+                lambda: tell_users(users, self._ledger, self._keyring, mailer, now=self._clocks.now()),
             )
         addresses: dict[str, PersonalText] = {}
         for record in answers:
@@ -236,13 +236,13 @@ class Telling:
                 self._note_wait(record.legal, "answer", str(waits))
             except (ClusterUnavailable, ClusterRefused) as away:
                 self._note_wait(record.legal, "answer", str(away))
-        if addresses and self._post is not None:
-            post = self._post
+        if addresses and self._mailer is not None:
+            mailer = self._mailer
             await self._send(
                 list(addresses),
                 "answer",
                 lambda: answer_authorities(
-                    addresses, self._ledger, self._keyring, post, now=self._clocks.now()
+                    addresses, self._ledger, self._keyring, mailer, now=self._clocks.now()
                 ),
             )
 
@@ -276,7 +276,7 @@ class Telling:
         view = self._cache.legal.get(record.key)
         if view is None or view.contact_secret is None:
             return None
-        if self._post is None:
+        if self._mailer is None:
             raise _Waits(NO_CHANNEL)
         name, key = view.contact_secret
         try:
@@ -292,7 +292,9 @@ class Telling:
         namespace, short_name = record.key
         number = record.next_number(Addressee.AUTHORITY)
         name = f"{short_name}-answer" if number == 1 else f"{short_name}-answer-{number}"
-        written = await asyncio.to_thread(self._writer.to_authority, facts_of(record, record.decided.outcome))
+        written = await asyncio.to_thread(
+            self._renderer.to_authority, facts_of(record, record.decided.outcome)
+        )
         texts = {"subject": written.subject, "text": written.text}
         if not await self._cluster.create_secret(namespace, name, ANSWER_TYPE, texts):
             there = await self._cluster.secret(namespace, name)

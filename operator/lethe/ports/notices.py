@@ -110,7 +110,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class Recipient:
     """In whose language and time zone is written: a locale such as `de-CH` or `pt_BR`, an IANA zone.
 
     What is absent or unknown is English, and UTC.
@@ -121,10 +121,10 @@ class Reader:
     name: PersonalText | None = field(default=None, repr=False)
 
 
-class Writer(Protocol):
+class NoticeRenderer(Protocol):
     """Writes letters from templates."""
 
-    def to_user(self, facts: NoticeFacts, reader: Reader) -> Written:
+    def to_user(self, facts: NoticeFacts, recipient: Recipient) -> Written:
         """Return the notice to the user whom a legal request is about."""
         ...
 

@@ -65,7 +65,7 @@ def unsealed_identifiers(plaintext: bytes) -> tuple[Identifier, ...]:
     )
 
 
-def take_in(
+def accept(
     orders: Sequence[ErasureOrder],
     ledger: Ledger,
     keyring: Keyring,

@@ -28,8 +28,8 @@ from lethe.ports.notices import (
     DeliveryResult,
     Letter,
     NoticeFacts,
-    Reader,
-    Writer,
+    NoticeRenderer,
+    Recipient,
     Written,
 )
 from lethe.workflows.reaching import SubjectContact
@@ -40,17 +40,17 @@ SECRET = "secret"  # noqa: S105 - the name of a channel
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class Mailer:
     """How letters leave: who writes them, what carries them, its name, and what ends a Message-ID."""
 
-    writer: Writer
+    renderer: NoticeRenderer
     channel: Channel
     name: str
     domain: str
 
 
 def tell_users(
-    contacts: Mapping[str, SubjectContact], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
+    contacts: Mapping[str, SubjectContact], ledger: Ledger, keyring: Keyring, mailer: Mailer, *, now: datetime
 ) -> Mapping[str, Delivery]:
     """Tell the subjects of legal requests; returns what came of each that was tried.
 
@@ -64,7 +64,7 @@ def tell_users(
         for record in ledger.legal_requests()
         if record.legal in contacts and _may_be_notified(record) and not is_gagged(record, now)
     ]
-    _intend(records, Addressee.USER, ledger, keyring, post.domain, now)
+    _intend(records, Addressee.USER, ledger, keyring, mailer.domain, now)
     known = {one.legal: one for one in ledger.legal_requests() if one.legal in contacts}
     lost: list[LegalFact] = []
     letters: dict[str, tuple[LetterIntended, Letter]] = {}
@@ -74,33 +74,33 @@ def tell_users(
             continue
         contact, address = how.contact, how.contact.email if how.contact else None
         if contact is None or address is None:
-            lost.append(_settled(intended, now, delivered=False, answer=how.tried, channel=post.name))
+            lost.append(_settled(intended, now, delivered=False, answer=how.tried, channel=mailer.name))
             continue
-        written = post.writer.to_user(
-            facts_of(record, intended.outcome), Reader(contact.locale, contact.time_zone, contact.name)
+        written = mailer.renderer.to_user(
+            facts_of(record, intended.outcome), Recipient(contact.locale, contact.time_zone, contact.name)
         )
         letters[record.legal] = intended, _letter(intended, written, address)
     if lost:
         ledger.append(lost)
-    return _send(letters, ledger, keyring, post, now)
+    return _send(letters, ledger, keyring, mailer, now)
 
 
 def answer_authorities(
-    addresses: Mapping[str, PersonalText], ledger: Ledger, keyring: Keyring, post: Post, *, now: datetime
+    addresses: Mapping[str, PersonalText], ledger: Ledger, keyring: Keyring, mailer: Mailer, *, now: datetime
 ) -> Mapping[str, Delivery]:
     """Send their answers to authorities that gave an address, by legal request. Raises `ChannelError`."""
     records = [
         one for one in ledger.legal_requests(open_only=True) if one.legal in addresses and not one.answered
     ]
-    _intend(records, Addressee.AUTHORITY, ledger, keyring, post.domain, now)
+    _intend(records, Addressee.AUTHORITY, ledger, keyring, mailer.domain, now)
     known = {one.legal: one for one in ledger.legal_requests(open_only=True)}
     letters: dict[str, tuple[LetterIntended, Letter]] = {}
     for record in (known[one.legal] for one in records):
         intended = record.intended(Addressee.AUTHORITY)
         if intended is not None:
-            written = post.writer.to_authority(facts_of(record, intended.outcome))
+            written = mailer.renderer.to_authority(facts_of(record, intended.outcome))
             letters[record.legal] = intended, _letter(intended, written, addresses[record.legal])
-    return _send(letters, ledger, keyring, post, now)
+    return _send(letters, ledger, keyring, mailer, now)
 
 
 def note_draft(record: LegalRecord, ledger: Ledger, *, name: str, now: datetime) -> None:
@@ -179,13 +179,13 @@ def _send(
     letters: Mapping[str, tuple[LetterIntended, Letter]],
     ledger: Ledger,
     keyring: Keyring,
-    post: Post,
+    mailer: Mailer,
     now: datetime,
 ) -> Mapping[str, Delivery]:
     if not letters:
         return {}
     ledger.confirm()
-    answer = post.channel.send([letter for _, letter in letters.values()])
+    answer = mailer.channel.send([letter for _, letter in letters.values()])
     silent = Delivery(DeliveryResult.LATER, "the channel did not say what became of it")
     deliveries = {one: answer.get(letter.message_id, silent) for one, (_, letter) in letters.items()}
     facts: list[LegalFact] = []
@@ -197,7 +197,12 @@ def _send(
         refused = None if delivered else email_digest(keyring, letter.to.reveal())
         facts.append(
             _settled(
-                intended, now, delivered=delivered, answer=delivery.answer, channel=post.name, address=refused
+                intended,
+                now,
+                delivered=delivered,
+                answer=delivery.answer,
+                channel=mailer.name,
+                address=refused,
             )
         )
     if facts:

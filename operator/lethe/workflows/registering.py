@@ -110,7 +110,7 @@ class Registration:
     news: tuple[LegalFact, ...] = field(default=())
 
 
-def take_down(
+def register(
     orders: Sequence[LegalOrder], ledger: Ledger, keyring: Keyring, *, now: datetime
 ) -> Mapping[tuple[str, str], Registration]:
     """Register a set of orders, or add what is new to those that are known. Returns them by place."""

@@ -10,7 +10,7 @@ import pytest
 from lethe.adapters.notices.letters import TemplateWriter
 from lethe.adapters.notices.smtp import SmtpChannel
 from lethe.domain.identifiers import PersonalText
-from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter, Reader, Written
+from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter, Recipient, Written
 from tests.adapters.notices.test_letters import LANGUAGES, REJECTED, UNDER_ORDER
 from tests.contracts.notices import AT, message_id
 from tests.servers.greenmail import GreenMail, missing_programs
@@ -59,7 +59,9 @@ def bare(text: str) -> str:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_notice_arrives_as_it_was_written(server: GreenMail, language: str) -> None:
     to = f"{language}@people.example"
-    written = WRITER.to_user(UNDER_ORDER, Reader(language, "Europe/Madrid", PersonalText("Zoë Ñandú 你好")))
+    written = WRITER.to_user(
+        UNDER_ORDER, Recipient(language, "Europe/Madrid", PersonalText("Zoë Ñandú 你好"))
+    )
     send(server, 1, to, written)
 
     (message,) = server.inbox(to)

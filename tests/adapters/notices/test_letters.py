@@ -21,7 +21,7 @@ from lethe.adapters.notices.letters import TemplateWriter
 from lethe.adapters.notices.markup import BrokenTemplate
 from lethe.adapters.notices.reading import in_words
 from lethe.domain.identifiers import PersonalText
-from lethe.ports.notices import NoticeFacts, Reader, Written
+from lethe.ports.notices import NoticeFacts, Recipient, Written
 
 LANGUAGES = ("en", "de", "fr", "es")
 OUTCOMES = ("Rejected", "AwaitingReview", "Complied", "Refused", "Preserved", "SomethingNew")
@@ -69,7 +69,7 @@ WRITER = TemplateWriter()
 
 
 def to_user(facts: NoticeFacts, locale: str | None = "en", zone: str | None = None) -> Written:
-    return WRITER.to_user(facts, Reader(locale, zone, ADA))
+    return WRITER.to_user(facts, Recipient(locale, zone, ADA))
 
 
 def words_of_html(written: Written) -> str:
@@ -149,7 +149,7 @@ def test_no_two_outcomes_read_alike(language: str) -> None:
 def test_what_is_not_known_is_not_mentioned() -> None:
     bare = replace(REJECTED, reference=None)
     for language in LANGUAGES:
-        written = WRITER.to_user(bare, Reader(language))
+        written = WRITER.to_user(bare, Recipient(language))
         assert "None" not in written.text
         assert "Ada" not in written.text
         assert written.text.count("\n- ") == 3
@@ -266,7 +266,7 @@ def test_no_time_zone_loses_a_notice(zone: str) -> None:
 @settings(max_examples=150, deadline=None)
 def test_no_name_becomes_markup(name: str, authority: str, reference: str) -> None:
     facts = replace(REJECTED, authority=authority, reference=reference or None)
-    written = WRITER.to_user(facts, Reader("en", None, PersonalText(name)))
+    written = WRITER.to_user(facts, Recipient("en", None, PersonalText(name)))
     assert written.html is not None
     tree = ET.fromstring(written.html)  # noqa: S314 - our own
 
@@ -294,7 +294,7 @@ def test_a_name_at_a_lines_start_is_a_name(authority: str, tmp_path: Path) -> No
     (tmp_path / "user.en.txt").write_text(
         "Subject: ours\n\n{{ authority }}\n{{ authority }}\n\n- {{ authority }}\n"
     )
-    written = TemplateWriter(tmp_path).to_user(replace(REJECTED, authority=authority), Reader("en"))
+    written = TemplateWriter(tmp_path).to_user(replace(REJECTED, authority=authority), Recipient("en"))
 
     assert written.subject == "ours"
     assert written.text == f"{authority} {authority}\n\n- {authority}\n"
@@ -312,18 +312,18 @@ def test_a_line_break_in_a_name_begins_no_line() -> None:
     "name", ["win at evil.example", "http://evil.example", "a@evil.example", "WWW", "x" * 81]
 )
 def test_nobody_is_greeted_by_an_advertisement(name: str) -> None:
-    written = WRITER.to_user(REJECTED, Reader("en", None, PersonalText(name)))
+    written = WRITER.to_user(REJECTED, Recipient("en", None, PersonalText(name)))
 
     assert written.text.startswith("Hello,")
 
 
 @pytest.mark.parametrize("name", ["Jean-Luc O'Neill", "J. R. Smith", "渡辺 謙", "José Ñandú y Ortega"])
 def test_people_are_greeted_by_their_names(name: str) -> None:
-    assert f"Hello {name}," in WRITER.to_user(REJECTED, Reader("en", None, PersonalText(name))).text
+    assert f"Hello {name}," in WRITER.to_user(REJECTED, Recipient("en", None, PersonalText(name))).text
 
 
 def test_signs_that_turn_writing_around_are_left_out() -> None:
-    written = WRITER.to_user(REJECTED, Reader("en", None, PersonalText("Ada\u202e\u2066 X")))
+    written = WRITER.to_user(REJECTED, Recipient("en", None, PersonalText("Ada\u202e\u2066 X")))
 
     assert "Hello Ada X," in written.text
 
@@ -359,31 +359,34 @@ def test_a_folder_overrides_one_language_and_adds_another(tmp_path: Path) -> Non
     (tmp_path / "user.de.txt").write_text("Subject: Kurz\n\nAm {{ received.date }} fragte {{ authority }}.\n")
     (tmp_path / "user.pt-BR.txt").write_text("Subject: Um pedido\n\nEm {{ received.date }}, {{ country }}.\n")
     (tmp_path / "user.ar.txt").write_text("Subject: طلب\n\n{{ authority }}\n")
-    writer = TemplateWriter(tmp_path)
-    writer.check()
+    renderer = TemplateWriter(tmp_path)
+    renderer.check()
 
     assert (
-        writer.to_user(REJECTED, Reader("de")).text
+        renderer.to_user(REJECTED, Recipient("de")).text
         == "Am Sonntag, 22. November 2026 fragte County Sheriff's Office.\n"
     )
-    assert "domingo, 22 de novembro de 2026, Estados Unidos" in writer.to_user(REJECTED, Reader("pt_PT")).text
-    assert writer.to_user(REJECTED, Reader("pt")).language == "pt-BR"
-    assert '<html lang="ar" dir="rtl">' in (writer.to_user(REJECTED, Reader("ar")).html or "")
-    assert writer.to_user(REJECTED, Reader("fr")).text == WRITER.to_user(REJECTED, Reader("fr")).text
+    assert (
+        "domingo, 22 de novembro de 2026, Estados Unidos"
+        in renderer.to_user(REJECTED, Recipient("pt_PT")).text
+    )
+    assert renderer.to_user(REJECTED, Recipient("pt")).language == "pt-BR"
+    assert '<html lang="ar" dir="rtl">' in (renderer.to_user(REJECTED, Recipient("ar")).html or "")
+    assert renderer.to_user(REJECTED, Recipient("fr")).text == WRITER.to_user(REJECTED, Recipient("fr")).text
 
 
 def test_a_signature_tells_who_writes_and_only_its_links_are_links(tmp_path: Path) -> None:
     (tmp_path / "signature.txt").write_text("Example Ltd, Privacy\nhttps://example.com/privacy?a=1&b=2\n")
     (tmp_path / "signature.de.txt").write_text("Beispiel GmbH\n")
-    writer = TemplateWriter(tmp_path)
-    writer.check()
+    renderer = TemplateWriter(tmp_path)
+    renderer.check()
     facts = replace(REJECTED, authority="https://evil.example/")
-    written = writer.to_user(facts, Reader("en"))
+    written = renderer.to_user(facts, Recipient("en"))
 
     assert written.text.endswith("\n-- \nExample Ltd, Privacy\nhttps://example.com/privacy?a=1&b=2\n")
     assert re.findall(r'href="([^"]*)"', written.html or "") == ["https://example.com/privacy?a=1&amp;b=2"]
-    assert writer.to_user(facts, Reader("de-AT")).text.endswith("-- \nBeispiel GmbH\n")
-    assert "Example Ltd" in writer.to_authority(facts).text
+    assert renderer.to_user(facts, Recipient("de-AT")).text.endswith("-- \nBeispiel GmbH\n")
+    assert "Example Ltd" in renderer.to_authority(facts).text
 
 
 BROKEN = [
@@ -407,21 +410,21 @@ def test_a_broken_template_is_named_at_the_start_and_loses_no_notice(
     name: str, template: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).write_text(template)
-    writer = TemplateWriter(tmp_path)
+    renderer = TemplateWriter(tmp_path)
 
     with pytest.raises(BrokenTemplate) as raised:
-        writer.check()
+        renderer.check()
     assert told in raised.value.problem
     assert "LETHE_TEMPLATES_DIR" in raised.value.problem
     assert raised.value.remedy
 
     caplog.set_level(logging.WARNING)
-    reader = Reader("de", None, PersonalText("Canary Name"))
+    recipient = Recipient("de", None, PersonalText("Canary Name"))
     bare = replace(REJECTED, reference=None)
-    assert writer.to_user(bare, reader) == (
-        WRITER.to_user(bare, reader) if name != "authority.en.txt" else writer.to_user(bare, reader)
+    assert renderer.to_user(bare, recipient) == (
+        WRITER.to_user(bare, recipient) if name != "authority.en.txt" else renderer.to_user(bare, recipient)
     )
-    assert writer.to_authority(bare).text == WRITER.to_authority(bare).text
+    assert renderer.to_authority(bare).text == WRITER.to_authority(bare).text
     assert name in caplog.text or "nothing.txt" in caplog.text
     assert "Canary" not in caplog.text
 
@@ -431,16 +434,16 @@ def test_a_template_that_breaks_while_the_operator_runs_loses_no_notice(
 ) -> None:
     template = tmp_path / "user.en.txt"
     template.write_text("Subject: ours\n\n{{ authority }}\n")
-    writer = TemplateWriter(tmp_path)
-    assert writer.to_user(REJECTED, Reader("en")).subject == "ours"
+    renderer = TemplateWriter(tmp_path)
+    assert renderer.to_user(REJECTED, Recipient("en")).subject == "ours"
 
     template.write_bytes(b"\xff\xfe{{")
-    assert writer.to_user(REJECTED, Reader("en")).subject == "A legal request about your account"
+    assert renderer.to_user(REJECTED, Recipient("en")).subject == "A legal request about your account"
     assert "user.en.txt" in caplog.text
 
     template.unlink()
     tmp_path.rmdir()
-    assert writer.to_user(REJECTED, Reader("fr")).language == "fr"
+    assert renderer.to_user(REJECTED, Recipient("fr")).language == "fr"
 
 
 @pytest.mark.parametrize(
@@ -459,10 +462,10 @@ def test_a_mounted_configmap_is_read_through_its_links(tmp_path: Path) -> None:
     (real / "user.en.txt").write_text("Subject: mounted\n\ntext\n")
     (tmp_path / "..data").symlink_to(real.name)
     (tmp_path / "user.en.txt").symlink_to("..data/user.en.txt")
-    writer = TemplateWriter(tmp_path)
-    writer.check()
+    renderer = TemplateWriter(tmp_path)
+    renderer.check()
 
-    assert writer.to_user(REJECTED, Reader("en")).subject == "mounted"
+    assert renderer.to_user(REJECTED, Recipient("en")).subject == "mounted"
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -474,7 +477,7 @@ def test_what_was_written_shows_in_no_repr() -> None:
     written = to_user(REJECTED)
 
     assert "Ada" not in repr(written)
-    assert "Ada" not in repr(Reader("en", None, ADA))
+    assert "Ada" not in repr(Recipient("en", None, ADA))
 
 
 @pytest.mark.parametrize("language", ["rw", "tn_ZA"])

@@ -10,8 +10,8 @@ import pytest
 
 from lethe.adapters.notices.markup import BrokenTemplate
 from lethe.adapters.notices.messages import is_message_id
-from lethe.adapters.notices.opening import message_id_domain, open_channel, open_writer
-from lethe.ports.notices import Channel, ChannelError, Reader
+from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
+from lethe.ports.notices import Channel, ChannelError, Recipient
 from tests.adapters.notices.test_letters import REJECTED
 
 SMTP_URL = "smtps://mailer:canary@mail.example"
@@ -122,27 +122,27 @@ def test_a_sender_or_host_without_a_domain_is_said_without_quoting_it(
 
 def test_a_writer_of_the_operators_own_templates_writes_by_them(tmp_path: Path) -> None:
     (tmp_path / "user.en.txt").write_text("Subject: Ours\n\nWords of ours.\n")
-    writer = open_writer(tmp_path)
+    renderer = open_renderer(tmp_path)
 
-    assert writer.to_user(REJECTED, Reader("en")).subject == "Ours"
-    assert writer.to_authority(REJECTED).text == open_writer(None).to_authority(REJECTED).text
+    assert renderer.to_user(REJECTED, Recipient("en")).subject == "Ours"
+    assert renderer.to_authority(REJECTED).text == open_renderer(None).to_authority(REJECTED).text
 
 
 def test_a_broken_template_is_told_when_the_writer_is_opened(tmp_path: Path) -> None:
     (tmp_path / "user.en.txt").write_text("Subject: Ours\n\n{{ autority }}\n")
     with pytest.raises(BrokenTemplate, match=r"user\.en\.txt, line 3") as raised:
-        open_writer(tmp_path)
+        open_renderer(tmp_path)
     assert "\n" not in str(raised.value)
 
 
 PROGRAM = """
 import sys
 from lethe.adapters.notices.markup import BrokenTemplate
-from lethe.adapters.notices.opening import message_id_domain, open_channel, open_writer
+from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
 nothing = dict(smtp_url=None, mail_from=None, webhook_url=None)
 open_channel(**nothing, smtp_ca_file=None, webhook_secret=None, webhook_ca_file=None)
 message_id_domain(**nothing)
-open_writer(None)
+open_renderer(None)
 print(*sorted({"smtplib", "urllib3", "jinja2", "babel"} & set(sys.modules)))
 """
 

@@ -48,7 +48,7 @@ from lethe.adapters.notices.reading import (
     parse_locale,
 )
 from lethe.domain.identifiers import PersonalText
-from lethe.ports.notices import NoticeFacts, Reader, Written
+from lethe.ports.notices import NoticeFacts, Recipient, Written
 
 PACKAGED = Path(__file__).parent / "templates"
 SETTING = "LETHE_TEMPLATES_DIR"
@@ -73,9 +73,9 @@ class TemplateWriter:
         self._packaged = _Shelf(None)
         self._shelf = self._packaged if folder is None else _Shelf(folder)
 
-    def to_user(self, facts: NoticeFacts, reader: Reader) -> Written:
+    def to_user(self, facts: NoticeFacts, recipient: Recipient) -> Written:
         """Return the notice to the user whom a legal request is about."""
-        return self._written(lambda shelf: shelf.to_user(facts, reader))
+        return self._written(lambda shelf: shelf.to_user(facts, recipient))
 
     def to_authority(self, facts: NoticeFacts) -> Written:
         """Return the answer to the authority: text only, in English."""
@@ -119,9 +119,9 @@ class TemplateWriter:
     def _broken(self) -> Iterator[str]:
         locales = [Locale.parse(language) for language in self._shelf.languages]
         for facts, locale, name in product(_every_kind_of_facts(), locales, ("Ada <b>", None)):
-            reader = Reader(str(locale), "Europe/Berlin", PersonalText(name) if name else None)
+            recipient = Recipient(str(locale), "Europe/Berlin", PersonalText(name) if name else None)
             try:
-                self._shelf.to_user(facts, reader)
+                self._shelf.to_user(facts, recipient)
                 self._shelf.to_authority(facts)
             except Exception as failed:  # noqa: BLE001 - whatever it is, it is told with all others
                 yield self._shelf.what_failed(failed)
@@ -167,15 +167,15 @@ class _Shelf:
                 found[str(locale)] = name
         return found
 
-    def to_user(self, facts: NoticeFacts, reader: Reader) -> Written:
+    def to_user(self, facts: NoticeFacts, recipient: Recipient) -> Written:
         """Write the notice."""
         offered = self.languages
-        theirs = parse_locale(reader.locale)
+        theirs = parse_locale(recipient.locale)
         language = choose_language(theirs, offered)
         spoken = Locale.parse(language)
         # Dates as in Switzerland, in a text that is German everywhere.
         locale = theirs if theirs is not None and theirs.language == spoken.language else spoken
-        context = {**_told(facts, locale, reader.time_zone), "name": _greeted(reader.name)}
+        context = {**_told(facts, locale, recipient.time_zone), "name": _greeted(recipient.name)}
         subject, blocks = self._letter(offered[language], context)
         signature = self._signature(language, context)
         tag = language.replace("_", "-")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import idna
 
-from lethe.ports.notices import Channel, ChannelError, NoticeFacts, Reader, Writer, Written
+from lethe.ports.notices import Channel, ChannelError, NoticeFacts, NoticeRenderer, Recipient, Written
 
 if TYPE_CHECKING:
     from lethe.adapters.notices.letters import TemplateWriter
@@ -44,16 +44,16 @@ def open_channel(
     return None
 
 
-def open_writer(folder: Path | None) -> Writer:
+def open_renderer(folder: Path | None) -> NoticeRenderer:
     """Return who writes the letters; `folder` holds the operator's own templates.
 
     Without a folder the packaged templates are loaded with the first letter.
     Raises `BrokenTemplate` (of `markup`), which names each broken file, its line and the remedy.
     """
-    writer = _WriterOnDemand(folder)
+    renderer = _WriterOnDemand(folder)
     if folder is not None:
-        writer.templates.check()
-    return writer
+        renderer.templates.check()
+    return renderer
 
 
 def message_id_domain(*, smtp_url: str | None, mail_from: str | None, webhook_url: str | None) -> str | None:
@@ -84,18 +84,18 @@ def _fit(domain: str) -> str:
 class _WriterOnDemand:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._writer: TemplateWriter | None = None
+        self._renderer: TemplateWriter | None = None
 
     @property
     def templates(self) -> TemplateWriter:
-        if self._writer is None:
+        if self._renderer is None:
             from lethe.adapters.notices.letters import TemplateWriter  # noqa: PLC0415
 
-            self._writer = TemplateWriter(self._folder)
-        return self._writer
+            self._renderer = TemplateWriter(self._folder)
+        return self._renderer
 
-    def to_user(self, facts: NoticeFacts, reader: Reader) -> Written:
-        return self.templates.to_user(facts, reader)
+    def to_user(self, facts: NoticeFacts, recipient: Recipient) -> Written:
+        return self.templates.to_user(facts, recipient)
 
     def to_authority(self, facts: NoticeFacts) -> Written:
         return self.templates.to_authority(facts)

@@ -40,11 +40,11 @@ def parse_locale(text: str | None) -> Locale | None:
     return None
 
 
-def choose_language(reader: Locale | None, offered: Collection[str]) -> str:
+def choose_language(recipient: Locale | None, offered: Collection[str]) -> str:
     """Return which of the `offered` languages (`pt_BR`) the reader reads; `en` if none."""
-    if reader is None:
+    if recipient is None:
         return str(ENGLISH)
-    language, script, country = reader.language, reader.script, reader.territory
+    language, script, country = recipient.language, recipient.script, recipient.territory
     wanted = [
         "_".join(filter(None, (language, script, country))),
         "_".join(filter(None, (language, country))),
