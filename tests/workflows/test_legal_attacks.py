@@ -258,7 +258,7 @@ class Answers:
     async def server_time(self) -> datetime:
         return self.time
 
-    async def tell(self, _: Any) -> None:
+    async def record_event(self, _: Any) -> None:
         return
 
 

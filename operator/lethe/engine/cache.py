@@ -146,7 +146,7 @@ class ObjectCache:
     dirty: dict[ObjectKey, Manifest] = field(default_factory=dict)
     views: dict[ObjectKey, RequestView] = field(default_factory=dict)
     records: dict[ObjectKey, RequestRecord] = field(default_factory=dict)
-    events: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    restore_events: dict[ObjectKey, Manifest] = field(default_factory=dict)
     sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
     legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
     scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)

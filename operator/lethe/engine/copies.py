@@ -15,7 +15,7 @@ from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
 from lethe.engine.cache import ObjectCache
 from lethe.engine.metrics import Metrics
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
@@ -173,7 +173,7 @@ class Copies:
                     )
                     if status["state"] == "Purged" != before.get("state"):
                         message = "no backup holds this person any more"
-                        await self._cluster.tell(Notice(manifest, "Purged", message))
+                        await self._cluster.record_event(Event(manifest, "Purged", message))
                 self._untold.pop(request, None)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("a DeletionRequest's last copy can't be told of yet: %s", away)

@@ -171,7 +171,7 @@ class Engine:
     def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
         """A RestoreEvent was seen, or is gone."""
         if gone:
-            self.cache.events.pop(key_of(manifest), None)
+            self.cache.restore_events.pop(key_of(manifest), None)
         else:
             self._spawn(self.restores.meet(manifest))
 

@@ -18,7 +18,7 @@ from lethe.engine.cache import ObjectCache, ObjectKey, RequestView, key_of, requ
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.workflows.intake import ErasureOrder, Intake, accept
@@ -196,7 +196,7 @@ class RequestQueue:
             f"Secret {name} came back, and was deleted again; take it out of what applies it, such as Git"
         )
         log.warning("DeletionRequest %s/%s: %s", *key, message)
-        await self._cluster.tell(Notice(request_at(key, uid), "SecretReturned", message, warning=True))
+        await self._cluster.record_event(Event(request_at(key, uid), "SecretReturned", message, warning=True))
 
     def _view(self, manifest: Manifest) -> None:
         key, metadata = key_of(manifest), manifest["metadata"]

@@ -22,7 +22,7 @@ from lethe.domain.legal_facts import (
 from lethe.domain.trust import BlockReason
 from lethe.engine.cache import LegalView, ObjectCache
 from lethe.engine.metrics import Metrics
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 
 log = logging.getLogger("lethe.legal")
 
@@ -82,7 +82,7 @@ class LegalReporting:
         reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
         ready = condition_set.ready
         if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
-            await self._cluster.tell(Notice(view.manifest, ready.reason, ready.message, warning=True))
+            await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning=True))
 
     def _unknown_stores(self, record: LegalRecord | None) -> tuple[str, ...]:
         """Return the stores that a hold names and that do not exist."""
@@ -100,7 +100,7 @@ class LegalReporting:
             told = _event_of(fact)
             if told is not None:
                 reason, message, warning = told
-                await self._cluster.tell(Notice(view.manifest, reason, message, warning))
+                await self._cluster.record_event(Event(view.manifest, reason, message, warning))
 
     def measure(self, records: Iterable[LegalRecord]) -> None:
         """Refresh the gauges."""

@@ -34,7 +34,7 @@ from lethe.engine.cache import ManagedSource, ManagedStore, ObjectCache, ObjectK
 from lethe.engine.copies import Copies, last_copy_gone_at
 from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 
 log = logging.getLogger("lethe.reporting")
 
@@ -168,7 +168,7 @@ class Reporting:
         ):
             return
         warning = reason not in ("Erased", "Planned")
-        await self._cluster.tell(Notice(request_at(key, view.uid), reason, message, warning))
+        await self._cluster.record_event(Event(request_at(key, view.uid), reason, message, warning))
 
     def _let_go(self, key: ObjectKey, record: RequestRecord | None, view: RequestView) -> None:
         """Forget a request that has ended and says so; the field selector keeps it away from now on."""

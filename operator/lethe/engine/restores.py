@@ -20,7 +20,7 @@ from lethe.domain.snapshots import restored_snapshot
 from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, Notice
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
 from lethe.workflows import watching
@@ -73,7 +73,7 @@ class Restores:
             log.warning("%s", invalid)
             return
         namespace, name = event.metadata.namespace or "", event.metadata.name or ""
-        self._cache.events[(namespace, name)] = manifest
+        self._cache.restore_events[(namespace, name)] = manifest
         managed = self._cache.stores.get((namespace, event.spec.store))
         if managed is None:
             await self._report((namespace, name), None)
@@ -159,7 +159,7 @@ class Restores:
 
     async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         namespace, store = managed.description.namespace, managed.description.short_name
-        for (ns, name), manifest in sorted(self._cache.events.items()):
+        for (ns, name), manifest in sorted(self._cache.restore_events.items()):
             spec = manifest.get("spec", {})
             about_this = ns == namespace and spec.get("store") == store
             if about_this and (manifest.get("status") or {}).get("state") in (None, "Pending", "Declared"):
@@ -183,7 +183,7 @@ class Restores:
         async for created in self._cluster.list(
             "restoreevents", [namespace], f"metadata.name={episode.episode}"
         ):
-            self._cache.events[(namespace, episode.episode)] = created
+            self._cache.restore_events[(namespace, episode.episode)] = created
 
     async def measure(self, head: int) -> None:
         """Count the restores that nobody has given a reason for; `head` is the ledger's last entry."""
@@ -228,7 +228,7 @@ class Restores:
         return origin
 
     async def _report(self, key: ObjectKey, episode: RestoreEpisode | None) -> None:
-        manifest = self._cache.events.get(key)
+        manifest = self._cache.restore_events.get(key)
         if manifest is None:
             return
         metadata = manifest["metadata"]
@@ -261,8 +261,8 @@ class Restores:
             log.warning("status of a RestoreEvent waits: %s", away)
             return
         if written:
-            self._cache.events[key] = {**manifest, "status": status}
+            self._cache.restore_events[key] = {**manifest, "status": status}
             if status.get("state") != before.get("state"):
                 ready = condition_set.ready
                 warning = status.get("state") not in ("SafeToServe", "Declared")
-                await self._cluster.tell(Notice(manifest, ready.reason, ready.message, warning))
+                await self._cluster.record_event(Event(manifest, ready.reason, ready.message, warning))

@@ -17,7 +17,7 @@ from lethe.domain.snapshots import SnapshotState
 from lethe.engine.cache import ManagedSource, ObjectCache
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects, difficulty_of
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Notice
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.workflows.scanning import Scan
 
 log = logging.getLogger("lethe.backups")
@@ -49,7 +49,7 @@ class SourceReporting:
         if scan.deleted or scan.purged:
             told = f"{len(scan.deleted)} snapshots deleted, {len(scan.purged)} proven gone"
             log.info("source %s: %s", managed.name, told)
-            await self._cluster.tell(Notice(managed.manifest, "Pruned", told))
+            await self._cluster.record_event(Event(managed.manifest, "Pruned", told))
 
     def measure(self, managed: ManagedSource) -> None:
         """Count the snapshots of a source by their states."""
@@ -156,7 +156,7 @@ class SourceReporting:
             warning = condition.status.value == "False"
             news = reason != condition.reason and (warning or reason not in (None, "Pending"))
             if news and condition.type in ("Ready", "RetentionEffective"):
-                await self._cluster.tell(
-                    Notice(managed.manifest, condition.reason, condition.message, warning)
+                await self._cluster.record_event(
+                    Event(managed.manifest, condition.reason, condition.message, warning)
                 )
                 break

@@ -35,7 +35,7 @@ class SecretContent:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Event:
     """An event for `kubectl describe`: about which object, of what kind, and why."""
 
     regarding: Manifest
@@ -90,7 +90,7 @@ class Cluster(Protocol):
         """Return what time it is by the API server's clock; `None` if it does not say."""
         ...
 
-    async def tell(self, notice: Notice) -> None:
+    async def record_event(self, event: Event) -> None:
         """Write an event. Failing to is no error: an event is a courtesy."""
         ...
 

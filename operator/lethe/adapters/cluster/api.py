@@ -17,7 +17,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from lethe.ports.cluster import ClusterRefused, ClusterUnavailable, Manifest, Notice, SecretContent
+from lethe.ports.cluster import ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 
 GROUP = "/apis/lethe.dev/v1alpha1"
 PAGE = 500
@@ -198,12 +198,12 @@ class KubernetesCluster:
         """
         return await self._read(f"/openapi/v3{GROUP}")
 
-    async def tell(self, notice: Notice) -> None:
+    async def record_event(self, event: Event) -> None:
         """Write an event of `events.k8s.io/v1`."""
-        about = notice.regarding
+        about = event.regarding
         metadata = about["metadata"]
         namespace = metadata["namespace"]
-        event = {
+        body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": f"{metadata['name']}.{secrets.token_hex(8)}", "namespace": namespace},
@@ -211,9 +211,9 @@ class KubernetesCluster:
             "reportingController": "lethe.dev/operator",
             "reportingInstance": "lethe",
             "action": "Reconcile",
-            "type": "Warning" if notice.warning else "Normal",
-            "reason": notice.reason,
-            "note": notice.message[:1024],
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "note": event.message[:1024],
             "regarding": {
                 "apiVersion": about.get("apiVersion", "lethe.dev/v1alpha1"),
                 "kind": about.get("kind"),
@@ -224,7 +224,7 @@ class KubernetesCluster:
         }
         try:
             await self._call(
-                "POST", f"/apis/events.k8s.io/v1/namespaces/{quote(namespace)}/events", body=event
+                "POST", f"/apis/events.k8s.io/v1/namespaces/{quote(namespace)}/events", body=body
             )
         except (ClusterUnavailable, ClusterRefused):
             return
