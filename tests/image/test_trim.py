@@ -18,7 +18,7 @@ LOCKED = CHECKOUT / "requirements" / "run.txt"
 
 IMPORT_EVERYTHING = """
 import importlib, json, pkgutil, sys
-from lethe.lean import skip_unused_clients
+from lethe.import_trim import skip_unused_clients
 skip_unused_clients()
 import lethe
 for module in pkgutil.walk_packages(lethe.__path__, "lethe."):
@@ -32,7 +32,7 @@ USE_WHAT_LOADS_ITS_FILES_LATE = """
 import asyncio, json, ssl, sys, tempfile
 from datetime import datetime, UTC
 from pathlib import Path
-from lethe.lean import skip_unused_clients
+from lethe.import_trim import skip_unused_clients
 skip_unused_clients()
 
 from lethe.adapters.keys.files import FileKeyring

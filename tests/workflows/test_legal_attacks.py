@@ -24,10 +24,10 @@ from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import BlockReason
 from lethe.engine.cache import ManagedStore, ObjectCache
+from lethe.engine.clock import SteadyClock, TwoClocks
 from lethe.engine.legal import Legal
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets
-from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(_: argparse.Namespace) -> int:
-    from lethe.lean import skip_unused_clients
+    from lethe.import_trim import skip_unused_clients
 
     skip_unused_clients()
     from lethe.adapters.notices.markup import BrokenTemplate

@@ -16,10 +16,10 @@ from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.periods import InvalidPeriod, Period
 from lethe.engine.cache import ManagedSource, ObjectCache, ObjectKey, key_of
+from lethe.engine.clock import TwoClocks
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
 from lethe.engine.source_reporting import SourceReporting
-from lethe.engine.steady import TwoClocks
 from lethe.engine.threads import in_daemon
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (

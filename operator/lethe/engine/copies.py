@@ -19,7 +19,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Eve
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import portions
+from lethe.workflows.scanning import chunked
 
 log = logging.getLogger("lethe.copies")
 
@@ -75,7 +75,7 @@ class Copies:
         """Look at all that was erased and is not proven gone from every backup."""
         coverage = self._coverage()
         self._untold.update(dict.fromkeys(await asyncio.to_thread(self._grade, coverage), 0))
-        for some in portions(list(self._untold), 500):
+        for some in chunked(list(self._untold), 500):
             await self._tell(some)
 
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:

@@ -20,6 +20,7 @@ from typing import Any
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
 from lethe.engine.cache import ObjectCache, key_of
+from lethe.engine.clock import SteadyClock, TwoClocks
 from lethe.engine.copies import Copies
 from lethe.engine.datastore import StoreController
 from lethe.engine.intake import RequestQueue
@@ -28,7 +29,6 @@ from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.engine.secrets import Secrets
-from lethe.engine.steady import SteadyClock, TwoClocks
 from lethe.engine.stores import ConnectStore, Stores
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest

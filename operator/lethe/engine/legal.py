@@ -28,10 +28,10 @@ from lethe.domain.legal_facts import (
 )
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.engine.cache import LegalView, ObjectCache, ObjectKey, key_of
+from lethe.engine.clock import TwoClocks
 from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
-from lethe.engine.steady import TwoClocks
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring

@@ -25,7 +25,7 @@ from lethe.engine.cache import ManagedSource, ObjectKey, key_of
 from lethe.engine.metrics import Metrics
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.workflows.scanning import Declared, KnownSource, portions
+from lethe.workflows.scanning import Declared, KnownSource, chunked
 
 log = logging.getLogger("lethe.snapshots")
 
@@ -157,7 +157,7 @@ class SnapshotObjects:
             if ref not in known.snapshots
             for one in applied
         ]
-        for some in portions(work, 500):
+        for some in chunked(work, 500):
             await asyncio.gather(*some)
 
     async def disown(self, sources: Collection[ObjectKey]) -> None:

@@ -14,8 +14,8 @@ from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, Reminded
 from lethe.domain.periods import Period
 from lethe.engine.cache import ObjectCache, ObjectKey
+from lethe.engine.clock import TwoClocks
 from lethe.engine.secrets import Secrets, UnusableSecret, address_in
-from lethe.engine.steady import TwoClocks
 from lethe.engine.threads import in_daemon
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring

@@ -199,7 +199,7 @@ def scan(
 
     done.plan = decide()
     done.changed |= _intend(source, ledger, done.plan, rules, now)
-    for some in portions(done.plan.to_delete, AT_ONCE):
+    for some in chunked(done.plan.to_delete, AT_ONCE):
         _require_not_abandoned(source)
         held = stores_under_hold(ledger, source.stores, moment).keys()  # a hold may have come since
         _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
@@ -275,11 +275,11 @@ def _record(
     now = max((now, *(snapshot.first_seen_at for snapshot in known.values())))
     fresh = [s for s in listing.snapshots if needs_recording(known.get(s.ref), s, stores)]
     facts: list[Fact] = [
-        SnapshotsSeen(source.name, now, stores, tuple(some)) for some in portions(fresh, IN_ONE_FACT)
+        SnapshotsSeen(source.name, now, stores, tuple(some)) for some in chunked(fresh, IN_ONE_FACT)
     ]
     shown = {listed.ref for listed in listing.snapshots}
     vanished = [s.ref for s in known.values() if s.present and s.intended_at is None and s.ref not in shown]
-    facts += [SnapshotsVanished(source.name, now, tuple(some)) for some in portions(vanished, IN_ONE_FACT)]
+    facts += [SnapshotsVanished(source.name, now, tuple(some)) for some in chunked(vanished, IN_ONE_FACT)]
     new = {listed.ref: listed for listed in fresh}
     facts += [
         SnapshotDeclared(source.name, one.ref, now, one.taken_at, stores)
@@ -328,7 +328,7 @@ def _intend(
     """
     intended = [snapshot.ref for snapshot in plan.to_delete if snapshot.intended_at is None]
     facts: list[Fact] = [
-        PruneIntended(source.name, now(), tuple(some)) for some in portions(intended, IN_ONE_FACT)
+        PruneIntended(source.name, now(), tuple(some)) for some in chunked(intended, IN_ONE_FACT)
     ]
     if plan.to_delete and plan.due > rules.most_per_run and rules.confirmed is not None:
         facts.append(PrunesConfirmed(source.name, now(), rules.confirmed))
@@ -374,7 +374,7 @@ def _was_accepted(deletions: Mapping[str, Deletion], ref: str) -> bool:
     return deletion is not None and deletion.result is DeletionResult.ACCEPTED
 
 
-def portions(values: Iterable[_T], size: int) -> Iterable[Sequence[_T]]:
+def chunked(values: Iterable[_T], size: int) -> Iterable[Sequence[_T]]:
     """Yield the values in lists of at most `size`."""
     listed = list(values)
     for start in range(0, len(listed), size):

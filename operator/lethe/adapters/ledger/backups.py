@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select
 
 from lethe.adapters.ledger import clearings, tombstone_expiry
-from lethe.adapters.ledger.docs import number_of, portions
+from lethe.adapters.ledger.docs import chunked, number_of
 from lethe.adapters.ledger.part import PartOfLedger
 from lethe.adapters.ledger.schema import requests as request_rows
 from lethe.adapters.ledger.schema import snapshots, sources
@@ -53,7 +53,7 @@ class BackupsInLedger(PartOfLedger):
         with self._reading() as connection:
             return {
                 record.request: record
-                for some in portions(requests)
+                for some in chunked(requests)
                 for record in self._records(connection, select().where(request_rows.c.request.in_(some)))
             }
 

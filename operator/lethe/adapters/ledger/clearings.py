@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import IN_ONE_QUERY, instant_of, number_of, portions, table_of
+from lethe.adapters.ledger.docs import IN_ONE_QUERY, chunked, instant_of, number_of, table_of
 from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
     NOWHERE,
@@ -234,7 +234,7 @@ def copies_left(connection: Connection, of: Collection[str]) -> Mapping[str, Cop
     """Return what backups hold of these requests; absent for who has no clearing."""
     rows: dict[str, list[tuple[str, int | None, bool]]] = {}
     columns = (clearings.c.request, clearings.c.store, clearings.c.gone_at, clearings.c.proven)
-    for some in portions(of):
+    for some in chunked(of):
         for request, *row in connection.execute(select(*columns).where(clearings.c.request.in_(some))):
             rows.setdefault(request, []).append(tuple(row))
     return {

@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 encode = msgspec.json.Encoder().encode
 
 
-def portions(values: Iterable[_T]) -> Iterator[Sequence[_T]]:
+def chunked(values: Iterable[_T]) -> Iterator[Sequence[_T]]:
     """Yield the values in lists that fit into one query."""
     listed = list(values)
     for start in range(0, len(listed), IN_ONE_QUERY):
@@ -37,7 +37,7 @@ def by_namespace(names: Collection[tuple[str, str]]) -> Iterator[tuple[str, Sequ
     for namespace, name in names:
         grouped.setdefault(namespace, []).append(name)
     for namespace, wanted in grouped.items():
-        for some in portions(wanted):
+        for some in chunked(wanted):
             yield namespace, some
 
 

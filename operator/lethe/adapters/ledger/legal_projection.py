@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from lethe.adapters.ledger.chain import Entry
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import context, encode, portions, unsealed
+from lethe.adapters.ledger.docs import chunked, context, encode, unsealed
 from lethe.adapters.ledger.schema import legal_requests
 from lethe.domain.legal import LegalRecord, evolve_legal
 from lethe.domain.legal_facts import LegalFact
@@ -49,7 +49,7 @@ class LegalProjection:
         self._keyring = keyring
         self._known: dict[str, _Changing] = {}
         self._changed: set[str] = set()
-        for some in portions(wanted):
+        for some in chunked(wanted):
             query = select(legal_requests.c.legal, legal_requests.c.doc)
             for legal, doc in connection.execute(query.where(legal_requests.c.legal.in_(some))):
                 self._known[legal] = _Changing(legal_record(keyring, legal, doc))

@@ -25,7 +25,7 @@ from lethe.adapters.ledger.clearings import (
     record_gone,
 )
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import context, encode, portions, unsealed
+from lethe.adapters.ledger.docs import chunked, context, encode, unsealed
 from lethe.adapters.ledger.legal_projection import LegalProjection
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
@@ -204,7 +204,7 @@ class Projections:
 
     def _load_requests(self, wanted: Collection[str]) -> None:
         columns = (requests.c.request, requests.c.accepted_sequence, requests.c.doc)
-        for some in portions(wanted):
+        for some in chunked(wanted):
             for request, accepted, doc in self._connection.execute(
                 select(*columns).where(requests.c.request.in_(some))
             ):

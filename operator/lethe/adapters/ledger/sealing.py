@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Column, Connection, Table, delete, insert, select
 
-from lethe.adapters.ledger.docs import portions
+from lethe.adapters.ledger.docs import chunked
 from lethe.ports.keys import Keyring, SealBroken
 from lethe.ports.ledger import ChainBroken
 
@@ -36,7 +36,7 @@ def seal(connection: Connection, keyring: Keyring, table: Table, texts: Mapping[
 
 def destroy(connection: Connection, table: Table, of: Collection[str]) -> bool:
     """Destroy what is sealed under these ids; return whether there was anything."""
-    gone = [connection.execute(delete(table).where(_id(table).in_(some))).rowcount for some in portions(of)]
+    gone = [connection.execute(delete(table).where(_id(table).in_(some))).rowcount for some in chunked(of)]
     return any(gone)
 
 
@@ -44,7 +44,7 @@ def opened(
     connection: Connection, keyring: Keyring, table: Table, of: Collection[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the ids with their plain texts; none for what was destroyed. Raises `ChainBroken`."""
-    for some in portions(of):
+    for some in chunked(of):
         for one, wrapped, text in connection.execute(select(table).where(_id(table).in_(some))):
             try:
                 key = AESGCM(keyring.unseal(wrapped, f"{table.name}:{one}"))

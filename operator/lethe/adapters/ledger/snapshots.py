@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import context, encode, number_of, portions, unsealed
+from lethe.adapters.ledger.docs import chunked, context, encode, number_of, unsealed
 from lethe.adapters.ledger.schema import snapshots, sources
 from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact
 from lethe.domain.snapshots import SnapshotRecord, SourceRecord, evolve_snapshots, evolve_source, seen_in
@@ -77,7 +77,7 @@ class SnapshotProjection:
 
     def _load(self, source: str, refs: Collection[str]) -> dict[str, SnapshotRecord]:
         known, loaded = self._known.setdefault(source, {}), self._loaded.setdefault(source, set())
-        for some in portions(set(refs) - loaded):
+        for some in chunked(set(refs) - loaded):
             query = select(snapshots.c.ref, snapshots.c.doc)
             wanted = query.where(snapshots.c.source == source, snapshots.c.ref.in_(some))
             for ref, doc in self._connection.execute(wanted):

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from lethe.adapters.ledger.chain import period_of
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import number_of, portions, table_of
+from lethe.adapters.ledger.docs import chunked, number_of, table_of
 from lethe.adapters.ledger.legal_projection import oldest_open_period
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
@@ -110,7 +110,7 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, no
     connection.execute(delete(request_months).where(of_period))
     people = table_of(connection, fact.requests)
     connection.execute(delete(erased_identifiers).where(erased_identifiers.c.request.in_(people)))
-    for some in portions(fact.requests):
+    for some in chunked(fact.requests):
         query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(some))
         rows = connection.execute(query).all()
         stripped = [(shred(request_doc(keyring, *row).record), row.request) for row in rows]

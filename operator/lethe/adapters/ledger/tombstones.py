@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, func, select
 
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
-from lethe.adapters.ledger.docs import portions
+from lethe.adapters.ledger.docs import chunked
 from lethe.adapters.ledger.part import PartOfLedger
 from lethe.adapters.ledger.schema import entries, erased_identifiers, period_keys, tombstones
 from lethe.domain.facts import Intended
@@ -68,7 +68,7 @@ class TombstonesInLedger(PartOfLedger):
         with self._reading() as connection:
             return frozenset(
                 bytes(digest)
-                for some in portions(digests)
+                for some in chunked(digests)
                 for digest in connection.execute(select(column).where(column.in_(some))).scalars()
             )
 
@@ -77,7 +77,7 @@ class TombstonesInLedger(PartOfLedger):
         with self._reading() as connection:
             return {
                 bytes(digest): request
-                for some in portions(digests)
+                for some in chunked(digests)
                 for digest, request in connection.execute(
                     select(erased_identifiers).where(erased_identifiers.c.digest.in_(some))
                 )
@@ -117,7 +117,7 @@ def sampled(
         others = of_store.where(number < chosen[-1]) if chosen else of_store
         chosen += _chosen_at_random(connection, others, random)
     found: list[Tombstone] = []
-    for some in portions(chosen):
+    for some in chunked(chosen):
         query = _where_they_stand(store).where(number.in_(some)).order_by(number.desc())
         found += _read(connection, keys, connection.execute(query).all())
     return found
@@ -170,7 +170,7 @@ def _chosen_at_random(connection: Connection, others: Select[int], wanted: int) 
         found = set[int]()
         column = others.selected_columns[0]
         for _ in range(_ROUNDS):
-            for some in portions(randomness.sample(span, wanted * 2)):
+            for some in chunked(randomness.sample(span, wanted * 2)):
                 found.update(connection.execute(others.where(column.in_(some))).scalars())
             if len(found) >= wanted:
                 return randomness.sample(sorted(found), wanted)

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import sys
-from lethe.lean import skip_unused_clients
+from lethe.import_trim import skip_unused_clients
 skip_unused_clients()
 import lethe.bootstrap
 import kubernetes.aio.client
