@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UNUSED = (
-    # The synchronous client, and models and methods of each kind: raw JSON goes in and out (lethe.lean).
+    # The synchronous client, and models and methods of each kind: raw JSON goes in and out
+    # (lethe.import_trim).
     "kubernetes/client",
     "kubernetes/dynamic",
     "kubernetes/informer",

@@ -261,13 +261,13 @@ def legal_status(
     answer = answer_of(record)
     if answer is not None:
         state, secret, sent_at, message_id = answer
-        told = {
+        shown = {
             "state": state,
             "secret": secret,
             "sentAt": instant(sent_at) if sent_at else None,
             "messageId": f"<{message_id}>" if message_id else None,
         }
-        status["answer"] = {name: value for name, value in told.items() if value is not None}
+        status["answer"] = {name: value for name, value in shown.items() if value is not None}
     if record.document is not None:
         status["document"] = {"digest": record.document}
     if record.hold is not None and record.hold.active:
@@ -317,6 +317,6 @@ _MOVING = frozenset({"lastSeenAt", "lastSweptAt", "lastScanAt", "journal", "eras
 
 
 def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
-    told = {k: v for k, v in status.items() if k not in _MOVING}
+    shown = {k: v for k, v in status.items() if k not in _MOVING}
     missing = (status.get("erasures") or {}).get("missing", 0)
-    return {**told, "missing": missing}
+    return {**shown, "missing": missing}

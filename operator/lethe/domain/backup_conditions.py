@@ -160,7 +160,7 @@ class SourceObservation:
     difficulties: Sequence[Difficulty] = ()
     held_last: bool = False
     held_legally: int = 0
-    next_told: str = ""
+    next_message: str = ""
     longest: str = ""
     ever_seen: bool = True
     unknown_stores: Sequence[str] = ()
@@ -200,12 +200,14 @@ def _ready_of_source(observed: SourceObservation) -> Condition:
             f"{len(observed.unparsable)} names don't tell when they were taken ({named}); correct the name "
             "pattern, or move them elsewhere. They are never deleted",
         )
-    told = "every snapshot that lies there is known"
+    message = "every snapshot that lies there is known"
     if not observed.ever_seen:
-        told = "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
+        message = (
+            "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
+        )
     if observed.unknown_stores:
-        told += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
-    return Condition("Ready", TRUE, "Scanned", told)
+        message += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
+    return Condition("Ready", TRUE, "Scanned", message)
 
 
 def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
@@ -238,4 +240,4 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
     if observed.unparsable:
         message = f"{len(observed.unparsable)} names don't tell when they were taken, so they never expire"
         return Condition(kind, FALSE, "NameUnparsable", message)
-    return Condition(kind, TRUE, "WithinRetention", observed.next_told or "nothing is past its time")
+    return Condition(kind, TRUE, "WithinRetention", observed.next_message or "nothing is past its time")

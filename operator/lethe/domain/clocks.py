@@ -28,10 +28,10 @@ class Clocks:
         """Say for a person why no date can be relied upon; `None` where the clocks agree."""
         if not self.others:
             return "no second clock can be read, and a date alone must not delete anything"
-        for name, told in sorted(self.others.items()):
-            if abs(told - self.now) > TOLERANCE:
+        for name, time in sorted(self.others.items()):
+            if abs(time - self.now) > TOLERANCE:
                 return (
-                    f"this host says {instant(self.now)} and {name} says {instant(told)}; set the wrong one "
+                    f"this host says {instant(self.now)} and {name} says {instant(time)}; set the wrong one "
                     "(is NTP running?)"
                 )
         if abs(self.expected - self.now) > TOLERANCE:

@@ -120,7 +120,7 @@ def conditions_of_request(
     if record is not None and record.outcome is Outcome.ERASED:
         return _erased(record, no_hold, backups, now)
     if record is not None and record.outcome is Outcome.PLANNED:
-        message = f"dry run, nothing was changed; would erase {_told(record, StoreState.PLANNED)}"
+        message = f"dry run, nothing was changed; would erase {_rows_summary(record, StoreState.PLANNED)}"
         since = record.completed_at
         return ConditionSet(
             "Planned",
@@ -180,9 +180,9 @@ def _erased(
     record: RequestRecord, no_hold: Condition, backups: BackupsObservation, now: datetime
 ) -> ConditionSet:
     since = record.completed_at
-    told = _told(record, StoreState.VERIFIED)
-    if told:
-        message = f"erased and read back: {told}"
+    summary = _rows_summary(record, StoreState.VERIFIED)
+    if summary:
+        message = f"erased and read back: {summary}"
     elif "NothingFound" in record.confirmed:
         message = "no store knows this person, as a person confirmed"
     else:
@@ -221,14 +221,14 @@ def _purged(record: RequestRecord, backups: BackupsObservation, now: datetime) -
     return Condition("Purged", ConditionStatus.FALSE, reason, message, since)
 
 
-def _told(record: RequestRecord, state: StoreState) -> str:
+def _rows_summary(record: RequestRecord, state: StoreState) -> str:
     """Tell the rows by store and table, as in `site: users 1, sessions 3; crm: party.party 1`."""
-    told = []
+    summary = []
     for name, progress in sorted(record.stores.items()):
         if progress.state is state:
             rows = ", ".join(f"{table} {count}" for table, count in sorted(progress.counts.items()) if count)
-            told.append(f"{_short(name)}: {rows or 'nothing left to erase'}")
-    return "; ".join(told)
+            summary.append(f"{_short(name)}: {rows or 'nothing left to erase'}")
+    return "; ".join(summary)
 
 
 def _short(store: str) -> str:
@@ -388,16 +388,16 @@ def conditions_of_restore(
         )
     if not episode.open:
         since = episode.safe_at
-        told = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
+        summary = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
         if episode.released_because is not None:
-            told = f"released by a person; {told}"
+            summary = f"released by a person; {summary}"
         return ConditionSet(
             "SafeToServe",
             (
-                Condition("Ready", ConditionStatus.TRUE, "SafeToServe", told, since),
+                Condition("Ready", ConditionStatus.TRUE, "SafeToServe", summary, since),
                 permitted,
-                Condition("Replayed", ConditionStatus.TRUE, "AllReErased", told, since),
-                Condition("SafeToServe", ConditionStatus.TRUE, "Verified", told, since),
+                Condition("Replayed", ConditionStatus.TRUE, "AllReErased", summary, since),
+                Condition("SafeToServe", ConditionStatus.TRUE, "Verified", summary, since),
             ),
         )
     kind, message = replay or ("Replaying", "the store went back in time; its erasures are applied again")

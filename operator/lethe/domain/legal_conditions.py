@@ -88,8 +88,8 @@ def _ready(  # noqa: PLR0911 - one return for each way to stand
     if observed.answer_waits is not None and not record.answered:
         message = f"the authority has no answer yet: {observed.answer_waits}"
         return with_progress(Condition("Ready", FALSE, "AnswerPending", message), working=True)
-    told = "the user was told" if notice.state is NoticeState.SENT else _deferred(notice)
-    return (Condition("Ready", TRUE, "Registered", f"recorded; {told}", at),)
+    message = "the user was told" if notice.state is NoticeState.SENT else _deferred(notice)
+    return (Condition("Ready", TRUE, "Registered", f"recorded; {message}", at),)
 
 
 def _decided(record: LegalRecord) -> Condition:
@@ -121,8 +121,8 @@ def _informed(observed: LegalObservation, record: LegalRecord) -> Condition:
         case NoticeState.DEFERRED:
             return Condition("UserInformed", FALSE, "Deferred", _deferred(notice))
         case NoticeState.UNDELIVERABLE:
-            told = _tried(notice) if record.notified else "the Primary knows nobody of that key or address"
-            return Condition("UserInformed", FALSE, "Undeliverable", told)
+            message = _tried(notice) if record.notified else "the Primary knows nobody of that key or address"
+            return Condition("UserInformed", FALSE, "Undeliverable", message)
         case NoticeState.PENDING:
             return Condition(
                 "UserInformed", FALSE, "Pending", observed.waits or "the notice is about to be sent"

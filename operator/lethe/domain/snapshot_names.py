@@ -143,25 +143,25 @@ def _ends(name: str, pieces: tuple[str, ...]) -> set[int]:
 
 def _moment(directives: tuple[str, ...], texts: tuple[str, ...]) -> datetime | None:
     """Return the moment that is told by what matched each directive; `None` where no calendar has it."""
-    told: dict[str, int] = {}
+    fields: dict[str, int] = {}
     for directive, text in zip(directives, texts, strict=True):
         field, number = _number(directive, text)
-        if told.setdefault(field, number) != number:
+        if fields.setdefault(field, number) != number:
             return None
-    microseconds = timedelta(microseconds=told.get("f", 0))
+    microseconds = timedelta(microseconds=fields.get("f", 0))
     try:
-        if "s" in told:
-            return _EPOCH + timedelta(seconds=told["s"]) + microseconds
-        if "j" in told:
-            day = datetime(told["Y"], 1, 1, tzinfo=UTC) + timedelta(days=told["j"] - 1)
-            agreed = (told.get("Y"), told.get("m", day.month), told.get("d", day.day))
+        if "s" in fields:
+            return _EPOCH + timedelta(seconds=fields["s"]) + microseconds
+        if "j" in fields:
+            day = datetime(fields["Y"], 1, 1, tzinfo=UTC) + timedelta(days=fields["j"] - 1)
+            agreed = (fields.get("Y"), fields.get("m", day.month), fields.get("d", day.day))
             if (day.year, day.month, day.day) != agreed:
                 return None
         else:
-            day = datetime(told["Y"], told["m"], told["d"], tzinfo=UTC)
-        zone = timezone(timedelta(minutes=told.get("z", 0)))
+            day = datetime(fields["Y"], fields["m"], fields["d"], tzinfo=UTC)
+        zone = timezone(timedelta(minutes=fields.get("z", 0)))
         local = day.replace(
-            hour=told.get("H", 0), minute=told.get("M", 0), second=told.get("S", 0), tzinfo=zone
+            hour=fields.get("H", 0), minute=fields.get("M", 0), second=fields.get("S", 0), tzinfo=zone
         )
         return (local + microseconds).astimezone(UTC)
     except (ValueError, OverflowError):

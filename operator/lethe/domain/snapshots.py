@@ -118,10 +118,10 @@ class SnapshotRecord:
         Where every date lies after the snapshot was seen, each is wrong, and nothing tells: `UNKNOWN_START`.
         What somebody applied does not make up for that.
         """
-        told = min((self.taken_at, *self.evidence))
-        if told == UNKNOWN_START or told > self.first_seen_at + CLOCK_SKEW:
+        stamped = min((self.taken_at, *self.evidence))
+        if stamped == UNKNOWN_START or stamped > self.first_seen_at + CLOCK_SKEW:
             return UNKNOWN_START
-        return min(told, self.first_seen_at, self.declared_at or told) - longest_duration
+        return min(stamped, self.first_seen_at, self.declared_at or stamped) - longest_duration
 
 
 def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:

@@ -47,10 +47,10 @@ class TwoClocks:
     async def offset_of_server(self) -> timedelta | None:
         """Return how far the API server's clock is ahead of this host's; `None` if it does not say."""
         try:
-            told = await self._cluster.server_time()
+            server_time = await self._cluster.server_time()
         except (ClusterUnavailable, ClusterRefused):
             return None
-        return None if told is None else told - self._steady.wall()
+        return None if server_time is None else server_time - self._steady.wall()
 
     def compare(self, offset: timedelta | None, backend_date: datetime | None = None) -> str | None:
         """Return why no date can be relied upon, else `None`; a backend may have a clock of its own."""

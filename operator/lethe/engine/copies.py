@@ -162,7 +162,7 @@ class Copies:
                         self._untold.pop(request, None)
                     return
                 status = self._status(record, left, before, manifest["metadata"].get("generation", 1))
-                if _told(status) != _told(before):
+                if _shown(status) != _shown(before):
                     self._metrics.api_writes.labels("status").inc()
                     await self._cluster.write_status(
                         "deletionrequests",
@@ -209,7 +209,7 @@ def _step_at(steps: Sequence[CopyStep], cleared: datetime) -> CopyStep | None:
     return steps[position - 1] if position else None
 
 
-def _told(status: Mapping[str, object]) -> object:
+def _shown(status: Mapping[str, object]) -> object:
     """Return what a person reads of backups in a status: a message alone is not worth a write."""
     conditions = status.get("conditions")
     listed = conditions if isinstance(conditions, list) else []

@@ -97,9 +97,9 @@ class LegalReporting:
         if view is None:
             return
         for fact in facts:
-            told = _event_of(fact)
-            if told is not None:
-                reason, message, warning = told
+            event = _event_of(fact)
+            if event is not None:
+                reason, message, warning = event
                 await self._cluster.record_event(Event(view.manifest, reason, message, warning))
 
     def measure(self, records: Iterable[LegalRecord]) -> None:

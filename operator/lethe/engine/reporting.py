@@ -296,9 +296,9 @@ class Reporting:
 
     def _measure_mapping(self, store: str, condition_set: ConditionSet) -> None:
         """Show a store's MappingComplete; while it is not proved there is none, and no sample."""
-        told = [c.status for c in condition_set.conditions if c.type == "MappingComplete"]
-        if told:
-            self._metrics.mapping_complete.labels(store).set(told == [ConditionStatus.TRUE])
+        statuses = [c.status for c in condition_set.conditions if c.type == "MappingComplete"]
+        if statuses:
+            self._metrics.mapping_complete.labels(store).set(statuses == [ConditionStatus.TRUE])
         else:
             with suppress(KeyError):
                 self._metrics.mapping_complete.remove(store)

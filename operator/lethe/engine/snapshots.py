@@ -47,8 +47,8 @@ Objects = dict[ObjectKey, dict[str, list["SnapshotObject"]]]
 class SnapshotObject:
     """A BackupSnapshot as the API server last showed it, reduced to what is needed of it.
 
-    `told` is a digest of its status, `own` whether Lethe made it. `basis` is what its status was made of
-    last: while that is the same, nothing has to be made of it again.
+    `status_digest` is a digest of its status, `own` whether Lethe made it. `basis` is what its status was
+    made of last: while that is the same, nothing has to be made of it again.
     """
 
     name: str
@@ -56,7 +56,7 @@ class SnapshotObject:
     generation: int
     taken_at: datetime
     own: bool
-    told: bytes
+    status_digest: bytes
     basis: Basis | None = None
 
 
@@ -95,7 +95,7 @@ class SnapshotObjects:
             generation=manifest["metadata"].get("generation", 1),
             taken_at=snapshot.spec.taken_at,
             own=_is_own(manifest),
-            told=_digest(manifest.get("status") or {}),
+            status_digest=_digest(manifest.get("status") or {}),
         )
         if known is not None:
             objects[objects.index(known)] = seen
@@ -176,7 +176,7 @@ class SnapshotObjects:
         status = unowned_status(
             conditions_of_unowned(reason, message), generation=one.generation, since=one.taken_at
         )
-        if _digest(status) != one.told:
+        if _digest(status) != one.status_digest:
             async with self._calls:
                 await self._write(source, ref, one, status)
 
@@ -225,7 +225,9 @@ class SnapshotObjects:
             retention = Period.parse(managed.description.retention)
             for one in objects:
                 status = snapshot_status(record, condition_set, retention, generation=one.generation)
-                if _digest(status) == one.told or await self._write(managed.key, record.ref, one, status):
+                if _digest(status) == one.status_digest or await self._write(
+                    managed.key, record.ref, one, status
+                ):
                     one.basis = self._basis(managed, record, one, now)
 
     async def _create(self, managed: ManagedSource, record: SnapshotRecord) -> None:
@@ -274,7 +276,7 @@ class SnapshotObjects:
             log.warning("status of a BackupSnapshot of source %s waits: %s", "/".join(source), away)
             return False
         if written:
-            one.told = _digest(status)
+            one.status_digest = _digest(status)
         else:  # gone, or another one by now: the next scan makes it anew
             self._drop(source, ref, one)
         return written
@@ -326,5 +328,5 @@ def _is_own(manifest: Manifest) -> bool:
 
 
 def _digest(status: Mapping[str, Any]) -> bytes:
-    told = {key: value for key, value in status.items() if value is not None}
-    return hashlib.blake2b(_encode(told), digest_size=16).digest()
+    shown = {key: value for key, value in status.items() if value is not None}
+    return hashlib.blake2b(_encode(shown), digest_size=16).digest()

@@ -47,9 +47,9 @@ class SourceReporting:
         count(managed.name, "purged").inc(len(scan.purged))
         count(managed.name, "failed").inc(scan.failed)
         if scan.deleted or scan.purged:
-            told = f"{len(scan.deleted)} snapshots deleted, {len(scan.purged)} proven gone"
-            log.info("source %s: %s", managed.name, told)
-            await self._cluster.record_event(Event(managed.manifest, "Pruned", told))
+            summary = f"{len(scan.deleted)} snapshots deleted, {len(scan.purged)} proven gone"
+            log.info("source %s: %s", managed.name, summary)
+            await self._cluster.record_event(Event(managed.manifest, "Pruned", summary))
 
     def measure(self, managed: ManagedSource) -> None:
         """Count the snapshots of a source by their states."""
@@ -90,7 +90,7 @@ class SourceReporting:
         scan, known = managed.scan, managed.known
         held = list(scan.plan.held.values()) if scan else []
         upcoming = scan.next if scan else None
-        told = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
+        summary = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
         stores = {store.name for store in self._cache.stores.values()}
         return SourceObservation(
             longest=managed.description.retention,
@@ -107,7 +107,7 @@ class SourceReporting:
             difficulties=self._difficulties(managed),
             held_last=RetentionHold.LAST_SNAPSHOT in held,
             held_legally=held.count(RetentionHold.LEGAL_HOLD),
-            next_told=told,
+            next_message=summary,
         )
 
     def _difficulties(self, managed: ManagedSource) -> list[Difficulty]:
@@ -151,8 +151,8 @@ class SourceReporting:
             return
         before, managed.status, managed.status_written = managed.status, status, time.monotonic()
         for condition in condition_set.conditions:
-            told = (c for c in before.get("conditions", ()) if c.get("type") == condition.type)
-            reason = next(told, {"reason": None})["reason"]
+            summary = (c for c in before.get("conditions", ()) if c.get("type") == condition.type)
+            reason = next(summary, {"reason": None})["reason"]
             warning = condition.status.value == "False"
             news = reason != condition.reason and (warning or reason not in (None, "Pending"))
             if news and condition.type in ("Ready", "RetentionEffective"):

@@ -391,9 +391,9 @@ def _listed(described: Mapping[str, object]) -> ListedSnapshot:
     """
     try:
         summary = described.get("summary")
-        told = summary if isinstance(summary, dict) else {}
-        evidence = [_instant(told[name]) for name in ("backup_start", "backup_end") if told.get(name)]
-        size = told.get("total_bytes_processed")
+        fields = summary if isinstance(summary, dict) else {}
+        evidence = [_instant(fields[name]) for name in ("backup_start", "backup_end") if fields.get(name)]
+        size = fields.get("total_bytes_processed")
         identity, tree = str(described["id"]), str(described["tree"])
         if not _ID.fullmatch(identity):
             raise ValueError(identity)

@@ -185,9 +185,9 @@ class KubernetesCluster:
     async def server_time(self) -> datetime | None:
         """Return the `Date` of an answer of the API server: whole seconds."""
         response, _ = await self._send("GET", "/version")
-        told = response.headers.get("Date")
+        date = response.headers.get("Date")
         try:
-            return parsedate_to_datetime(told).astimezone(UTC) if told else None
+            return parsedate_to_datetime(date).astimezone(UTC) if date else None
         except ValueError:
             return None
 

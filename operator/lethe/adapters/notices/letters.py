@@ -175,7 +175,7 @@ class _Shelf:
         spoken = Locale.parse(language)
         # Dates as in Switzerland, in a text that is German everywhere.
         locale = theirs if theirs is not None and theirs.language == spoken.language else spoken
-        context = {**_told(facts, locale, recipient.time_zone), "name": _greeted(recipient.name)}
+        context = {**_context(facts, locale, recipient.time_zone), "name": _greeted(recipient.name)}
         subject, blocks = self._letter(offered[language], context)
         signature = self._signature(language, context)
         tag = language.replace("_", "-")
@@ -193,7 +193,7 @@ class _Shelf:
 
     def to_authority(self, facts: NoticeFacts) -> Written:
         """Write the answer."""
-        context = _told(facts, ENGLISH, None)
+        context = _context(facts, ENGLISH, None)
         subject, blocks = self._letter("authority.en.txt", context)
         return Written(subject, as_text(blocks) + _signed(self._signature("en", context)), "en")
 
@@ -279,7 +279,7 @@ def _marked(value: object) -> object:
     return VALUE + value if isinstance(value, str) else f"{VALUE}{value}"
 
 
-def _told(facts: NoticeFacts, locale: Locale, time_zone: str | None) -> dict[str, Any]:
+def _context(facts: NoticeFacts, locale: Locale, time_zone: str | None) -> dict[str, Any]:
     """Return what templates can tell."""
     zone = find_zone(time_zone)
     held = facts.held_back_until

@@ -18,16 +18,19 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def look(
-    connection: Connection, journal: Journal, tables: Sequence[str], *, told: bool, settle: bool
+    connection: Connection, journal: Journal, tables: Sequence[str], *, has_identifier: bool, settle: bool
 ) -> JournalObservation:
     """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing.
 
-    `told` is what `tells_its_identifier` said: it is part of one statement, which it would make fail.
+    `has_identifier` is what `shows_its_identifier` said: it is part of one statement, which it would make
+    fail.
     """
     if settle:
         _wait_for_writers(connection, journal)
     try:
-        row = connection.execute(_query(connection, journal.head_columns(), tables, told=told)).fetchone()
+        row = connection.execute(
+            _query(connection, journal.head_columns(), tables, has_identifier=has_identifier)
+        ).fetchone()
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn):
         row = None
     if row is None:  # outside of the handler: no journal there, which the ledger will find strange or not
@@ -35,7 +38,7 @@ def look(
             "(SELECT 0::bigint AS move, ''::text AS digest, NULL::text AS positions,"
             " NULL::timestamptz AS ticked_at WHERE false)"
         )
-        row = connection.execute(_query(connection, absent, tables, told=told)).fetchone()
+        row = connection.execute(_query(connection, absent, tables, has_identifier=has_identifier)).fetchone()
     if row is None:
         raise StoreUnreachable("the server gave no answer", "it is tried again")
     move, digest, noted, ticked_at, standby, server, identities, filled = row
@@ -49,7 +52,7 @@ def look(
     return JournalObservation(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
 
 
-def tells_its_identifier(connection: Connection) -> bool:
+def shows_its_identifier(connection: Connection) -> bool:
     """Tell whether the user may read the server's system identifier, as everybody may by default."""
     row = connection.execute(
         "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
@@ -59,17 +62,17 @@ def tells_its_identifier(connection: Connection) -> bool:
 
 def system_identifier(connection: Connection) -> str | None:
     """Return the server's system identifier as text."""
-    row = connection.execute(compose("SELECT {system}", system=_system(told=True))).fetchone()
+    row = connection.execute(compose("SELECT {system}", system=_system(has_identifier=True))).fetchone()
     return str(row[0]) if row else None
 
 
-def _system(*, told: bool) -> sql.Composable:
+def _system(*, has_identifier: bool) -> sql.Composable:
     """Return the expression of the system identifier; without the privilege, of something as lasting.
 
     The fallback is a digest of the server's address and port, as the server itself sees them: after a
     failover to another address it changes, which costs a sweep, never an erasure.
     """
-    if told:
+    if has_identifier:
         return raw("(SELECT system_identifier::text FROM pg_catalog.pg_control_system())")
     return raw(
         "pg_catalog.md5(pg_catalog.concat_ws(':',"
@@ -78,7 +81,7 @@ def _system(*, told: bool) -> sql.Composable:
 
 
 def _query(
-    connection: Connection, head: sql.Composable, tables: Sequence[str], *, told: bool
+    connection: Connection, head: sql.Composable, tables: Sequence[str], *, has_identifier: bool
 ) -> sql.Composed:
     version = connection.info.server_version
     quoted = listed(sql.Literal(quoted_table(table).as_string(connection)) for table in tables)
@@ -99,7 +102,7 @@ def _query(
     return compose(
         _LOOK,
         head=head,
-        system=_system(told=told),
+        system=_system(has_identifier=has_identifier),
         tables=quoted,
         being_built=raw(being_built),
         being_copied=raw(being_copied),

@@ -62,7 +62,7 @@ class SqlStore:
         self._tokens = Tokens(keyring, store)
         self._mappings: dict[str, SubjectMapping] = {}
         self._schema: str | None = None
-        self._told: bool | None = None
+        self._has_identifier: bool | None = None
 
     def __repr__(self) -> str:
         return f"SqlStore({self._store!r})"
@@ -75,11 +75,13 @@ class SqlStore:
         with self._sessions.alive() as connection:
             tables = tables_of(self._mapping)
             # A journal made in the middle of a restore would be in the way of the one that comes back.
-            told = self._told = looking.tells_its_identifier(connection)
-            observed = looking.look(connection, self._journal(connection), tables, told=told, settle=False)
+            has_identifier = self._has_identifier = looking.shows_its_identifier(connection)
+            observed = looking.look(
+                connection, self._journal(connection), tables, has_identifier=has_identifier, settle=False
+            )
             with connection.transaction(), connection.cursor() as cursor:
                 proof = prove_mapping(cursor, self._mapping)
-            server = looking.system_identifier(connection) if told else self._sessions.address
+            server = looking.system_identifier(connection) if has_identifier else self._sessions.address
             journal = self._journal(connection)
             with connection.transaction(), connection.cursor() as cursor:
                 support = journal.ensure(cursor, may_create=not observed.being_filled)
@@ -179,10 +181,12 @@ class SqlStore:
 
     def _pulse(self, *, settle: bool) -> JournalObservation:
         with self._sessions.connection() as connection:
-            if self._told is None:
-                self._told = looking.tells_its_identifier(connection)
+            if self._has_identifier is None:
+                self._has_identifier = looking.shows_its_identifier(connection)
             journal, tables = self._journal(connection), tables_of(self._mapping)
-            return looking.look(connection, journal, tables, told=self._told, settle=settle)
+            return looking.look(
+                connection, journal, tables, has_identifier=self._has_identifier, settle=settle
+            )
 
     @reduced
     def tick(self, move: HeadMove) -> Head:
