@@ -24,9 +24,9 @@ from lethe.adapters.ledger.database import look_into
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
 from lethe.connectors import BackendConnector, StoreConnector
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.probes import serve_probes
 from lethe.engine.engine import Engine
-from lethe.engine.metrics import Metrics
-from lethe.engine.probes import serve_probes
 from lethe.handlers.shell import watch
 from lethe.ports.backups import Backend
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lethe.engine.metrics import Metrics
+from lethe.controllers.runtime.metrics import Metrics
 from tests.cluster.promtool.build import promtool
 from tests.servers.children import run
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.mapping import StoreOwner, StoreRole
-from lethe.engine.cache import ManagedStore, ObjectCache
-from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.e2e.company import SUBJECTS, Api, Site, eventually

@@ -4,7 +4,7 @@ import re
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from lethe.engine.metrics import Metrics
+from lethe.controllers.runtime.metrics import Metrics
 from tests.alerts.rules import CHECKOUT
 
 LISTED = re.compile(r"`(lethe_\w+)(?:\{([\w,]+)\})?`")

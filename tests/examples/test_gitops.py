@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lethe.api.v1alpha1 import KINDS
-from lethe.engine.secrets import IDENTIFIER_TYPE
+from lethe.controllers.runtime.secrets import IDENTIFIER_TYPE
 from tests.chart.helm import Helm, of_kind
 from tests.cluster.kstatus.build import kstatus
 from tests.servers.children import CommandFailed, run, wait_until

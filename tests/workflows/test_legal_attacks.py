@@ -15,6 +15,10 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache
+from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.secrets import Secrets
 from lethe.domain.identifiers import PersonalText, email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind, SubjectResolved
@@ -23,11 +27,7 @@ from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import BlockReason
-from lethe.engine.cache import ManagedStore, ObjectCache
-from lethe.engine.clock import SteadyClock, TwoClocks
 from lethe.engine.legal import Legal
-from lethe.engine.metrics import Metrics
-from lethe.engine.secrets import Secrets
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.api.status import replacing, request_status
+from lethe.controllers.runtime.cache import ObjectCache
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.conditions import BackupsObservation, conditions_of_request
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
-from lethe.engine.cache import ObjectCache
-from lethe.engine.metrics import Metrics
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
-from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
-from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable

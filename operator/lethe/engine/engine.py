@@ -17,18 +17,21 @@ from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+from lethe.controllers.runtime.cache import ObjectCache, key_of
+from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
+from lethe.controllers.runtime.controller import Controller
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.secrets import Secrets
+from lethe.controllers.runtime.status_writer import StatusWriter
+from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
-from lethe.engine.cache import ObjectCache, key_of
-from lethe.engine.clock import SteadyClock, TwoClocks
 from lethe.engine.copies import Copies
 from lethe.engine.datastore import StoreController
 from lethe.engine.intake import RequestQueue
 from lethe.engine.legal import Legal
-from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
-from lethe.engine.secrets import Secrets
 from lethe.engine.stores import ConnectStore, Stores
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
@@ -94,6 +97,8 @@ class Engine:
         self.quiet = True
         """Whether, once `run` has ended, nothing goes on that it had begun."""
         self._background: set[asyncio.Task[Any]] = set()
+        self._controllers: list[Controller[Any]] = []
+        self.statuses = StatusWriter(cluster, metrics)
         self.copies = Copies(self.cache, ledger, cluster, metrics, clock)
         self.backups = Backups(
             self.cache,
@@ -211,6 +216,7 @@ class Engine:
                     ("legal", self.legal.run()),
                     ("forgetting", self.backups.expire_tombstones()),
                     ("measure", self._measure_loop()),
+                    ("controllers", Supervisor(self._controllers).run()),
                     ("stop", _until(stop)),
                 )
             ]

@@ -12,12 +12,12 @@ from datetime import datetime
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import erasure_order
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
+from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, RequestView, key_of, request_at
+from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.domain.periods import Period
 from lethe.domain.trust import BlockReason
-from lethe.engine.cache import ObjectCache, ObjectKey, RequestView, key_of, request_at
 from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
-from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger

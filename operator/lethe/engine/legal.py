@@ -17,6 +17,10 @@ from typing import Any
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import legal_order
 from lethe.api.v1alpha1.legalrequest import LegalRequest
+from lethe.controllers.runtime.cache import LegalView, ObjectCache, ObjectKey, key_of
+from lethe.controllers.runtime.clock import TwoClocks
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, content_of, identifier_in
 from lethe.domain.identifiers import Identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import (
@@ -27,11 +31,7 @@ from lethe.domain.legal_facts import (
     LegalFact,
 )
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.engine.cache import LegalView, ObjectCache, ObjectKey, key_of
-from lethe.engine.clock import TwoClocks
 from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
-from lethe.engine.metrics import Metrics
-from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.keys import Keyring

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from lethe.api.status import differs, legal_status, replacing
+from lethe.controllers.runtime.cache import LegalView, ObjectCache
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
 from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
@@ -20,8 +22,6 @@ from lethe.domain.legal_facts import (
     Reminded,
 )
 from lethe.domain.trust import BlockReason
-from lethe.engine.cache import LegalView, ObjectCache
-from lethe.engine.metrics import Metrics
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 
 log = logging.getLogger("lethe.legal")

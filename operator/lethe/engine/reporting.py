@@ -18,6 +18,15 @@ from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
+from lethe.controllers.runtime.cache import (
+    ManagedSource,
+    ManagedStore,
+    ObjectCache,
+    ObjectKey,
+    RequestView,
+    request_at,
+)
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.conditions import (
     BackupsObservation,
     ConditionSet,
@@ -30,9 +39,7 @@ from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.engine.cache import ManagedSource, ManagedStore, ObjectCache, ObjectKey, RequestView, request_at
 from lethe.engine.copies import Copies, last_copy_gone_at
-from lethe.engine.metrics import Metrics
 from lethe.engine.schedule import Schedule
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.conditions import conditions_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
-from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
-from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger

@@ -16,13 +16,13 @@ import msgspec
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
+from lethe.controllers.runtime.cache import ManagedSource, ObjectKey, key_of
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
 from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
-from lethe.engine.cache import ManagedSource, ObjectKey, key_of
-from lethe.engine.metrics import Metrics
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.workflows.scanning import Declared, KnownSource, chunked

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import store_description
 from lethe.api.v1alpha1.datastore import DataStore
-from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey, key_of
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, key_of
 from lethe.engine.datastore import StoreController
 from lethe.engine.schedule import Schedule
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from lethe.controllers.runtime.cache import ObjectCache, ObjectKey
+from lethe.controllers.runtime.clock import TwoClocks
+from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, address_in
+from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.identifiers import PersonalText
 from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, Reminded
 from lethe.domain.periods import Period
-from lethe.engine.cache import ObjectCache, ObjectKey
-from lethe.engine.clock import TwoClocks
-from lethe.engine.secrets import Secrets, UnusableSecret, address_in
-from lethe.engine.threads import in_daemon
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.engine.metrics import Metrics
 from lethe.ports.cluster import Cluster, ClusterRefused, SecretContent
 
 IDENTIFIER_TYPE = "lethe.dev/identifier"

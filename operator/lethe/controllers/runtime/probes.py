@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from lethe.engine.metrics import Metrics
+from lethe.controllers.runtime.metrics import Metrics
 
 STALE_SECONDS = 60.0
 """A loop that has not turned for this long hangs: the pod is started anew."""

@@ -1,0 +1,1 @@
+"""What every controller stands on: queue and supervision, the writing of status, threads, clock, probes."""
