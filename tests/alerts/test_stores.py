@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.mapping import StoreOwner, StoreRole
-from lethe.engine.reporting import Reporting
 from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.e2e.company import SUBJECTS, Api, Site, eventually
 from tests.e2e.conftest import StartOperator, api, site, start_operator
@@ -26,21 +27,21 @@ class Measured:
         self.now = datetime(2026, 3, 1, tzinfo=UTC)
         self.cache, self.metrics = ObjectCache(), Metrics()
         nobody: Any = None  # measuring asks neither API server nor ledger
-        self._reporting = Reporting(self.cache, nobody, self.metrics, lambda: self.now, nobody)
+        self._status = StoreStatus(self.cache, self.metrics, nobody, lambda: self.now)
 
     def meet(self, name: str, owner: StoreOwner = StoreOwner.SELF, *, usable: bool = True) -> ManagedStore:
         """Make a guard, as is done for a store that is met, or met again."""
         described = StoreDescription("privacy", name, StoreRole.OTHER, owner)
         nothing: Any = None
         store = StoreSession(described, nothing, nothing) if usable else None
-        guard = self.cache.stores["privacy", name] = ManagedStore({}, described, store)
+        guard = self.cache.stores["privacy", name] = ManagedStore({}, described, ShownStatus(""), store)
         return guard
 
     def after(self, time: timedelta) -> None:
         """Measure, let time pass, and measure again."""
-        self._reporting.measure(0)
+        self._status.measure()
         self.now += time
-        self._reporting.measure(0)
+        self._status.measure()
 
     def age(self, name: str) -> float | None:
         """Return a store's sample of the age of its sweep."""
@@ -53,8 +54,8 @@ class Measured:
 
 def swept(guard: ManagedStore, at: datetime) -> None:
     """Let a sweep have ended."""
-    assert guard.store is not None
-    guard.store.last_sweep_at = at
+    assert guard.session is not None
+    guard.session.last_sweep_at = at
 
 
 def test_a_store_that_was_never_swept_is_as_old_as_its_being_met_and_not_hidden_by_one_that_was() -> None:

@@ -139,7 +139,7 @@ def test_the_same_manifest_again_is_the_same_erasure_with_its_original_times(
     api.sql_store("site", site.url)
     api.request_by_id("r1", ada)
     first = api.wait("deletionrequests", "r1", "Erased")["status"]
-    entries = operator.metric("lethe_ledger_head")
+    entries = first["ledger"]["sequence"]
     api.delete("deletionrequests", "r1")
     api.request_by_id("r1", ada)
     again = api.wait("deletionrequests", "r1", "Erased")["status"]

@@ -15,10 +15,11 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
-from lethe.controllers.runtime.cache import ManagedStore, ObjectCache
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, StoreWork
 from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.secrets import Secrets
+from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.identifiers import PersonalText, email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind, SubjectResolved
@@ -26,6 +27,7 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneRules, RetentionHold, prune_plan
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import BlockReason
 from lethe.engine.legal import Legal
 from lethe.engine.telling import NoticeSender
@@ -222,6 +224,9 @@ def test_whoever_registered_anew_after_a_restore_is_known_by_the_address_and_tol
 # What counsel relies on: Holding=True
 
 
+NOT_CONNECTED = Trouble(TroubleReason.UNREACHABLE, "no store here")
+
+
 class Answers:
     """Answers for the API server; `down` are the calls that fail, once for each time they stand there."""
 
@@ -296,9 +301,11 @@ class Office:
         mailer = Mailer(TemplateWriter(), self.mail, "smtp", "site.example")
         telling = self.telling = NoticeSender(
             self.cache, self.ledger, self.keyring, cluster, secrets, clocks,
-            renderer=mailer.renderer, mailer=mailer, per_hour=per_hour,
+            renderer=mailer.renderer, mailer=mailer, per_hour=per_hour, ring_store=lambda _: None,
         )  # fmt: skip
-        self.legal = Legal(self.cache, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks)
+        self.legal = Legal(
+            self.cache, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks, lambda _: None
+        )
         self.site = self.store("site")
 
     def _since(self, start: datetime) -> float:
@@ -307,8 +314,15 @@ class Office:
     def store(self, name: str) -> ManagedStore:
         manifest = {"metadata": {"namespace": NAMESPACE, "name": name}}
         described = StoreDescription(NAMESPACE, name, StoreRole.PRIMARY, StoreOwner.SELF)
-        guard = self.cache.stores[NAMESPACE, name] = ManagedStore(manifest, described)
+        guard = self.cache.stores[NAMESPACE, name] = ManagedStore(
+            manifest, described, ShownStatus(""), unusable=NOT_CONNECTED
+        )
         return guard
+
+    def begin_pass(self) -> None:
+        """Let a pass over the store be under way."""
+        never: Any = None
+        self.site.work = StoreWork(never, time.monotonic(), is_pass=True)
 
     def apply(self, name: str, *, secret: str | None = None, generation: int = 1, **spec: Any) -> None:
         if secret is not None:
@@ -376,7 +390,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_beside_it(
     office: Office,
 ) -> None:
-    office.site.pass_began_at = time.monotonic()
+    office.begin_pass()
     office.apply("a-first", secret="named")
     office.apply("le")
     office.cluster.down = ["delete named"]
@@ -386,7 +400,7 @@ def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_b
     office.look_up("le", "le")
     office.turn()
     assert not office.is_holding("le")
-    office.site.pass_began_at = None
+    office.site.work = None
     office.turn()
     assert office.is_holding("le")
 
@@ -394,11 +408,11 @@ def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_b
 def test_a_hold_waits_for_a_visit_that_began_before_its_subject_was_known(office: Office) -> None:
     office.apply("le", secret="named")
     office.turn()
-    office.site.pass_began_at = time.monotonic()  # it reads a hold on an address only
+    office.begin_pass()  # it reads a hold on an address only
     office.look_up("le", "4711")
     office.turn()
     assert not office.is_holding("le")
-    office.site.pass_began_at = None
+    office.site.work = None
     office.turn()
     assert office.is_holding("le")
 

@@ -64,6 +64,7 @@ _ASKS_A_PERSON = frozenset(
     }
 )
 _GRAVITY = (
+    BlockReason.INTERNAL_ERROR,
     BlockReason.NAME_REUSED,
     BlockReason.SECRET_MISSING,
     BlockReason.VALUE_REFUSED,

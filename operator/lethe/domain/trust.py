@@ -33,6 +33,8 @@ class BlockReason(StrEnum):
     """As if nothing blocked it: what does may not be said."""
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     NAME_REUSED = "NameReused"
+    INTERNAL_ERROR = "InternalError"
+    """Lethe itself failed over this request, and over no other."""
 
 
 @dataclass(frozen=True, slots=True)

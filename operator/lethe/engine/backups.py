@@ -71,10 +71,11 @@ class Backups:
         retention: Period,
         scan_interval: float,
         regrade: Callable[[], None],
+        ring_store: Callable[[ObjectKey], None],
     ) -> None:
         self._cache, self._ledger, self._cluster, self._connect = cache, ledger, cluster, connect
         self._metrics, self._clocks, self._clock, self._retention = metrics, clocks, clocks.now, retention
-        self._scan_interval, self._regrade = scan_interval, regrade
+        self._scan_interval, self._regrade, self._ring_store = scan_interval, regrade, ring_store
         self._locks: dict[ObjectKey, asyncio.Lock] = {}
         self.objects = SnapshotObjects(cluster, metrics, clocks.now)
         self._reporting = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
@@ -162,7 +163,7 @@ class Backups:
         """Let DataStores say anew who covers their backups."""
         for managed in self._cache.stores.values():
             if managed.name in stores:
-                managed.wake.set()
+                self._ring_store(managed.key)
 
     async def close(self) -> None:
         """Stop every task."""

@@ -17,7 +17,14 @@ from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from lethe.controllers.runtime.cache import ObjectCache, key_of
+from lethe.controllers.datastore import StoreController
+from lethe.controllers.datastore_connect import ConnectStore
+from lethe.controllers.datastore_status import StoreStatus
+from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
+from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.last_copies import LastCopies
+from lethe.controllers.restoreevent import RestoreEventController
+from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
@@ -26,27 +33,15 @@ from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
-from lethe.engine.copies import Copies
-from lethe.engine.datastore import StoreController
-from lethe.engine.intake import RequestQueue
 from lethe.engine.legal import Legal
-from lethe.engine.reporting import Reporting
-from lethe.engine.restores import Restores
-from lethe.engine.stores import ConnectStore, Stores
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
+from lethe.ports.ledger import Ledger, LedgerError
 from lethe.ports.notices import NoticeRenderer
 from lethe.workflows.notifying import Mailer
 
 log = logging.getLogger("lethe.engine")
-
-OPEN_REQUESTS = "status.state!=Erased,status.state!=Purged,status.state!=Planned"
-"""The field selector of requests that still need work.
-
-Leaving it arrives as DELETED: never read that as gone.
-"""
 
 RESYNC_SECONDS = 300
 WIND_DOWN_SECONDS = 20
@@ -99,7 +94,7 @@ class Engine:
         self._background: set[asyncio.Task[Any]] = set()
         self._controllers: list[Controller[Any]] = []
         self.statuses = StatusWriter(cluster, metrics)
-        self.copies = Copies(self.cache, ledger, cluster, metrics, clock)
+        self.copies = LastCopies(self.cache, ledger, cluster, metrics, clock)
         self.backups = Backups(
             self.cache,
             ledger,
@@ -110,10 +105,23 @@ class Engine:
             retention=retention,
             scan_interval=scan_interval,
             regrade=self.copies.regrade,
+            ring_store=self._ring_store,
         )
-        self.reporting = Reporting(self.cache, cluster, metrics, clock, self.copies)
-        self.restores = Restores(
-            self.cache, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
+        self._store_status = StoreStatus(self.cache, metrics, self.statuses, clock)
+        self._request_status = RequestStatusController(
+            self.cache, cluster, metrics, self.statuses, self.copies, clock
+        )
+        completion = RequestCompletion(self.cache, ledger, self._request_status, clock=clock)
+        self.restores = RestoreEventController(
+            self.cache,
+            ledger,
+            cluster,
+            metrics,
+            self.statuses,
+            clock,
+            name_of_snapshot=self.backups.objects.name_of,
+            ring_store=self._ring_store,
+            journal_interval=journal_interval,
         )
         self._notices = notices = NoticeSender(
             self.cache,
@@ -125,23 +133,27 @@ class Engine:
             renderer=renderer,
             mailer=mailer,
             per_hour=notices_per_hour,
+            ring_store=self._ring_store,
         )
-        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks)
-        self._controller = StoreController(
+        self.legal = Legal(
+            self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks, self._ring_store
+        )
+        self._stores = StoreController(
             self.cache,
             ledger,
             keyring,
             cluster,
             metrics,
-            self.reporting,
+            connect,
+            self._store_status,
+            self._request_status,
+            completion,
             self.restores,
             clock=clock,
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
+            regrade=self.copies.regrade,
             contacts_found=self.legal.contacts_found,
-        )
-        self._stores = Stores(
-            self.cache, cluster, connect, self._controller, regrade=self.copies.regrade, spawn=self._spawn
         )
         self._requests = RequestQueue(
             self.cache,
@@ -149,36 +161,50 @@ class Engine:
             keyring,
             cluster,
             secrets,
-            self.reporting,
+            self._request_status,
+            completion,
             clock=clock,
             deadline=deadline,
-            consider=self._controller.consider,
+            ring_stores=self._stores.ring,
         )
+        self._controllers += [
+            self._requests,
+            completion,
+            self._request_status,
+            self._stores,
+            self.restores,
+        ]
+        self._supervisor = Supervisor(self._controllers)
+
+    def _ring_store(self, key: ObjectKey) -> None:
+        self._stores.queue.add(key)
 
     # doorbells
 
     def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
         """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
-        self._requests.ring(manifest, listed=listed)
+        self._requests.observe(manifest, listed=listed)
 
     def ring_request_gone(self, manifest: Manifest) -> None:
         """A DeletionRequest was deleted, or has ended and left the selector: nobody waits for its status.
 
         What was accepted goes on all the same; the ledger knows it.
         """
-        self.cache.views.pop(key_of(manifest), None)
+        self._requests.forget(key_of(manifest))
 
     def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
         """A DataStore was seen, or is gone."""
-        key = key_of(manifest)
-        self._spawn(self._stores.forget(key) if gone else self._stores.meet(manifest))
+        if gone:
+            self._stores.forget(key_of(manifest))
+        else:
+            self._stores.observe(manifest)
 
     def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
         """A RestoreEvent was seen, or is gone."""
         if gone:
-            self.cache.restore_events.pop(key_of(manifest), None)
+            self.restores.forget(key_of(manifest))
         else:
-            self._spawn(self.restores.meet(manifest))
+            self.restores.observe(manifest)
 
     def ring_source(self, manifest: Manifest, *, gone: bool) -> None:
         """A BackupSource was seen, or is gone."""
@@ -195,8 +221,8 @@ class Engine:
 
     @property
     def heartbeat_age(self) -> float:
-        """Return the seconds since the engine's loop last turned."""
-        return time.monotonic() - self._requests.beat
+        """Return the seconds since the event loop last turned."""
+        return self._supervisor.heartbeat_age
 
     # the loops
 
@@ -208,19 +234,16 @@ class Engine:
             loops += [
                 asyncio.create_task(loop, name=name)
                 for name, loop in (
-                    ("intake", self._requests.run()),
-                    ("reporting", self.reporting.run()),
-                    ("failed stores", self._stores.run()),
                     ("resync", self._resync_loop()),
                     ("copies", self.copies.run()),
                     ("legal", self.legal.run()),
                     ("forgetting", self.backups.expire_tombstones()),
                     ("measure", self._measure_loop()),
-                    ("controllers", Supervisor(self._controllers).run()),
+                    ("controllers", self._supervisor.run()),
                     ("stop", _until(stop)),
                 )
             ]
-            watched: list[asyncio.Future[Any]] = [*loops, self._controller.failed, self.backups.failed]
+            watched: list[asyncio.Future[Any]] = [*loops, self.backups.failed]
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -233,7 +256,7 @@ class Engine:
 
     async def _begin(self) -> None:
         self._token = await asyncio.to_thread(self._ledger.take_over)
-        self._controller.token = self._token
+        self._stores.token = self._token
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.cache.records[(record.accepted.namespace, record.accepted.name)] = record
@@ -246,10 +269,7 @@ class Engine:
     async def _wind_down(self) -> None:
         """Let end what has begun and can't be interrupted: visits, deletions of snapshots, letters."""
         begun: list[asyncio.Future[Any]] = []
-        for managed in self.cache.stores.values():
-            if managed.task is not None:
-                managed.task.cancel()
-                begun.append(managed.task)
+        begun += [managed.work.future for managed in self.cache.stores.values() if managed.work is not None]
         for work, (source, _) in self.cache.scans.items():
             source.abandoned = True  # one that lists only lists
             if not source.listing:
@@ -261,13 +281,13 @@ class Engine:
             ended, going_on = await asyncio.wait(begun, timeout=WIND_DOWN_SECONDS)
             await asyncio.gather(*ended, return_exceptions=True)
             self.quiet = not going_on
+        await self._stores.close()
 
     async def _list_stores(self) -> None:
         await self._stores.take_stock(self._namespaces)
 
     async def _list_restores(self) -> None:
-        async for manifest in self._cluster.list("restoreevents", self._namespaces):
-            await self.restores.meet(manifest)
+        await self.restores.take_stock(self._namespaces)
 
     async def _list_legal(self) -> None:
         await self.legal.take_stock(self._namespaces)
@@ -283,8 +303,7 @@ class Engine:
                 await self._list_stores()
                 await self._list_restores()
                 await self._list_backups()
-                async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
-                    self.ring_request(manifest, listed=True)
+                await self._requests.take_stock(self._namespaces)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("resync waits: %s", away)
 
@@ -295,7 +314,8 @@ class Engine:
             position = await asyncio.to_thread(self._ledger.position)
             self.metrics.ledger_head.set(position.sequence)
             await self.restores.measure(position.sequence)
-            self.reporting.measure(len(self.cache.dirty))
+            self._request_status.measure(len(self.cache.requests))
+            self._store_status.measure()
             self.backups.measure()
             await asyncio.sleep(2)
 
@@ -316,8 +336,11 @@ class Engine:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
-        if not task.cancelled():
-            self._controller.note_failure(task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LedgerError) and not self.backups.failed.done():
+            self.backups.failed.set_exception(error)
+        elif error is not None:
+            log.warning("a step failed (%s); the next resync makes up for it", type(error).__name__)
 
 
 async def _until(stop: asyncio.Event) -> None:

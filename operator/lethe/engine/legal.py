@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -62,7 +62,9 @@ class Legal:
         secrets: Secrets,
         notices: NoticeSender,
         clocks: TwoClocks,
+        ring_store: Callable[[ObjectKey], None],
     ) -> None:
+        self._ring_store = ring_store
         self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
         self._notices, self._clocks = notices, clocks
@@ -277,7 +279,7 @@ class Legal:
             self._wake_stores(record)
         primary = self._cache.primary_of(record.registered.namespace)
         if primary is not None and record.resolved_at is None:
-            primary.wake.set()
+            self._ring_store(primary.key)
         for fact in news:
             if isinstance(fact, LegalDecided):
                 level = record.registered.level
@@ -286,7 +288,7 @@ class Legal:
 
     def _wake_stores(self, record: LegalRecord) -> None:
         for managed in self._cache.stores_of(record.registered.namespace):
-            managed.wake.set()
+            self._ring_store(managed.key)
         for source in self._cache.sources.values():
             if source.description.namespace == record.registered.namespace:
                 source.wake.set()
@@ -341,7 +343,7 @@ class Legal:
         if not {one.name for one in stores}.issuperset(hold.stores):
             return False
         concerned = [one for one in stores if not hold.stores or one.name in hold.stores]
-        if not all(one.pass_ended_well for one in concerned if one.store is not None):
+        if any(one.earlier_work_may_go_on for one in concerned):
             return False
         began = [one.pass_began_at for one in concerned]
         began += [

@@ -58,7 +58,9 @@ class NoticeSender:
         renderer: NoticeRenderer,
         mailer: Mailer | None,
         per_hour: int,
+        ring_store: Callable[[ObjectKey], None],
     ) -> None:
+        self._ring_store = ring_store
         self._cache, self._ledger, self._keyring = cache, ledger, keyring
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._renderer, self._mailer, self._per_hour = renderer, mailer, per_hour
@@ -193,9 +195,9 @@ class NoticeSender:
         if record.subject_known and record.legal not in primary.contacts_of:
             primary.contacts_of.add(record.legal)
         if record.resolved_at is None or record.subject_known:
-            primary.wake.set()
-        trouble = primary.trouble[1] if primary.trouble else primary.store.trouble if primary.store else None
-        return f"waits for DataStore {primary.description.short_name}: {trouble}" if trouble else None
+            self._ring_store(primary.key)
+        trouble = primary.trouble
+        return f"waits for DataStore {primary.description.short_name}: {trouble.message}" if trouble else None
 
     def _is_elsewhere(self, record: LegalRecord, contact: SubjectContact) -> bool:
         """Tell whether somebody who could not be reached has another address by now."""

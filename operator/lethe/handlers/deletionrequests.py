@@ -6,7 +6,8 @@ from typing import Any
 
 import kopf
 
-from lethe.engine.engine import OPEN_REQUESTS, Engine
+from lethe.controllers.deletionrequest import OPEN_REQUESTS
+from lethe.engine.engine import Engine
 
 SELECTOR = OPEN_REQUESTS
 

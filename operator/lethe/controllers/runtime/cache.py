@@ -1,14 +1,18 @@
-"""What the engine holds in memory: all of it can be lost, and is rebuilt from ledger and API server."""
+"""What is held in memory: all of it can be lost, and is rebuilt from ledger and API server."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import Blocker
 from lethe.ports.cluster import Manifest
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
@@ -20,37 +24,58 @@ ObjectKey = tuple[str, str]
 
 @dataclass(slots=True)
 class RequestView:
-    """A DeletionRequest as the API server last showed it, reduced to what reporting needs.
+    """A DeletionRequest as the API server last showed it, reduced to what its status needs.
 
-    `blocker` is what intake ran into, `ending` what keeps a request from ending that no store blocks.
-    `claimed` is false where the name belongs to another request (`NameReused`).
+    `blocker` is what taking it in ran into, `ending` what keeps a request from ending that no store blocks.
+    `first_seen` is monotonic. `claimed` is false where the name belongs to another request (`NameReused`).
     """
 
-    uid: str
+    shown: ShownStatus
     generation: int
-    status: dict[str, Any]
     blocker: Blocker | None = None
     ending: Blocker | None = None
     first_seen: float = 0.0
-    written_at: float = -1e9
     claimed: bool = True
 
 
 @dataclass(slots=True)
+class RestoreEventView:
+    """A RestoreEvent as the API server last showed it."""
+
+    manifest: Manifest
+    shown: ShownStatus
+
+    @property
+    def generation(self) -> int:
+        """Return its metadata.generation."""
+        return int(self.manifest["metadata"].get("generation", 1))
+
+
+@dataclass(slots=True)
+class StoreWork:
+    """What is done in a store's thread right now, and since when (monotonic): a pass, or a question."""
+
+    future: asyncio.Future[Any]
+    began: float
+    is_pass: bool
+    records: Sequence[RequestRecord] = ()
+
+
+@dataclass(slots=True)
 class ManagedStore:
-    """A DataStore, the task that looks after it, and what its status last said.
+    """A DataStore as its manifest says, the session with the store, and what is known of it now.
 
-    `release` is a person's word on an open restore: `(episode, because)`. `pass_began_at` is when the
-    visit began that is under way (monotonic), `pass_ended_well` whether one has ended well: no earlier
-    operator can erase there since. `contacts_of` are the legal requests whose subjects are to be told.
-
-    `store` is `None` for a third party's and for one that can't be connected at all (`trouble`).
+    `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
+    `work` is under way in its thread; `rung` says that something rang for it meanwhile. `pass_ended_well`
+    tells whether any pass has: no earlier operator can erase there since. `replay` is why the store is not
+    safe to serve: `(reason, message)`. `retry_after` is monotonic.
     """
 
     manifest: Manifest
     description: StoreDescription
-    store: StoreSession | None = None
-    trouble: tuple[str, str] | None = None
+    shown: ShownStatus
+    session: StoreSession | None = None
+    unusable: Trouble | None = None
     without_backups: bool = False
     manual_release: bool = False
     gate: Manifest | None = None
@@ -58,23 +83,47 @@ class ManagedStore:
     missing: int = 0
     applied: int = 0
     journal_number: int = 0
-    release: tuple[str, str] | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
+    work: StoreWork | None = None
+    rung: bool = False
     retries: int = 0
     retry_after: float = 0.0
     pass_ended_well: bool = False
     secret_version: str | None = None
-    uid: str = ""
-    status: dict[str, Any] = field(default_factory=dict)
-    status_written: float = 0.0
-    pass_began_at: float | None = None
+    secret_read: float = float("-inf")
+    release: tuple[str, str] | None = None
     contacts_of: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
         """Return the store's name in ledger and metrics."""
         return self.description.name
+
+    @property
+    def key(self) -> ObjectKey:
+        """Return where its object is."""
+        return self.description.namespace, self.description.short_name
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Return why the store can't be used now, whoever has found out."""
+        session = self.session
+        if session is not None and session.trouble is not None:
+            return Trouble(TroubleReason(session.trouble_reason or "Unreachable"), session.trouble)
+        return self.unusable
+
+    @property
+    def earlier_work_may_go_on(self) -> bool:
+        """Tell whether what an earlier process had begun in the store may still erase there.
+
+        It has ended, or is refused there, once this process has visited the store.
+        """
+        asked = self.description.owner is not StoreOwner.THIRD_PARTY and self.unusable is None
+        return asked and not self.pass_ended_well
+
+    @property
+    def pass_began_at(self) -> float | None:
+        """Return since when a pass has been under way (monotonic)."""
+        return self.work.began if self.work is not None and self.work.is_pass else None
 
 
 @dataclass(slots=True)
@@ -136,17 +185,19 @@ class LegalView:
 
 @dataclass(slots=True)
 class ObjectCache:
-    """Everything that the engine knows at the moment.
+    """Everything that the controllers know at the moment.
 
+    `datastores` are the newest manifests, `stores` what is made of them; `requests` wait to be taken in.
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
     or are gone: a thread that deletes can't be interrupted.
     """
 
+    datastores: dict[ObjectKey, Manifest] = field(default_factory=dict)
     stores: dict[ObjectKey, ManagedStore] = field(default_factory=dict)
-    dirty: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    requests: dict[ObjectKey, Manifest] = field(default_factory=dict)
     views: dict[ObjectKey, RequestView] = field(default_factory=dict)
     records: dict[ObjectKey, RequestRecord] = field(default_factory=dict)
-    restore_events: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    restore_events: dict[ObjectKey, RestoreEventView] = field(default_factory=dict)
     sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
     legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
     scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)
@@ -156,8 +207,12 @@ class ObjectCache:
         return [source for source in self.sources.values() if store in source.description.stores]
 
     def stores_of(self, namespace: str) -> list[ManagedStore]:
-        """Return the guards of a namespace."""
+        """Return the stores of a namespace."""
         return [managed for (ns, _), managed in self.stores.items() if ns == namespace]
+
+    def store_names(self, namespace: str) -> list[str]:
+        """Return how the DataStores of a namespace are called in ledger and metrics."""
+        return [f"{ns}/{name}" for ns, name in self.datastores if ns == namespace]
 
     def primary_of(self, namespace: str) -> ManagedStore | None:
         """Return the Primary of a namespace; the oldest, should somebody have applied two."""

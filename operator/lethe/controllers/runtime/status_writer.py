@@ -146,6 +146,19 @@ class StatusWriter:
         return Written.WRITTEN
 
 
+def without_counters(status: Status) -> object:
+    """Return what is news of most kinds: not what moves with every look and every erasure.
+
+    How many erasures a store holds is shown when something else is written anyway: a write for each would
+    cost as much as the requests themselves.
+    """
+    shown = {name: value for name, value in status.items() if name not in _MOVING}
+    return {**shown, "missing": (status.get("erasures") or {}).get("missing", 0)}
+
+
+_MOVING = frozenset({"lastSeenAt", "lastSweptAt", "lastScanAt", "journal", "erasures"})
+
+
 def waits_for(kind: StatusKind, shown: Shown, status: Status) -> float | None:
     """Return after how many seconds a status is worth a write: 0 is now, `None` never."""
     if shown.differs(status, kind.essence):

@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import differs, replacing, restore_status
+from lethe.api.status import rendered_conditions, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
-from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RestoreEventView, key_of
+from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
-from lethe.domain.conditions import conditions_of_restore
+from lethe.controllers.runtime.status_writer import (
+    ShownStatus,
+    StatusKind,
+    StatusWriter,
+    Written,
+    without_counters,
+)
+from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, conditions_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
-from lethe.engine.snapshots import SnapshotObjects
+from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
@@ -27,6 +35,8 @@ from lethe.workflows import watching
 from lethe.workflows.replaying import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
+
+RESTORE_EVENT = StatusKind("restoreevents", "RestoreEvent", essence=without_counters)
 
 EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
 """How long after a restore has been dealt with a RestoreEvent may still give its reason."""
@@ -44,8 +54,11 @@ _SHOWN: Mapping[ReplayState, Shown] = {
 }
 
 
-class Restores:
-    """Ties RestoreEvents to the restores that the ledger knows, and reports."""
+class RestoreEventController(Controller[ObjectKey]):
+    """Ties RestoreEvents to the restores that the ledger knows, and says in each what became of it."""
+
+    name = "restoreevent"
+    at_once = 8
 
     def __init__(
         self,
@@ -53,37 +66,82 @@ class Restores:
         ledger: Ledger,
         cluster: Cluster,
         metrics: Metrics,
+        writer: StatusWriter,
         clock: Callable[[], datetime],
-        objects: SnapshotObjects,
+        *,
+        name_of_snapshot: Callable[[ObjectKey, str], str | None],
+        ring_store: Callable[[ObjectKey], None],
         journal_interval: float,
     ) -> None:
+        super().__init__()
         self._cache, self._ledger, self._cluster = cache, ledger, cluster
-        self._metrics, self._clock, self._objects = metrics, clock, objects
+        self._metrics, self._writer, self._clock = metrics, writer, clock
+        self._name_of_snapshot, self._ring_store = name_of_snapshot, ring_store
         self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
         self._counted: set[tuple[str, str, str]] = set()
         self._undeclared: Counter[str] = Counter()
         self._read_at = -1
 
-    async def meet(self, manifest: Manifest) -> None:
-        """Take in a RestoreEvent: which restore it explains, and what a person decided in it."""
+    def observe(self, manifest: Manifest) -> None:
+        """Take in the newest manifest of a RestoreEvent."""
+        key, uid = key_of(manifest), manifest["metadata"].get("uid", "")
+        known = self._cache.restore_events.get(key)
+        if known is not None and known.shown.uid == uid:
+            known.manifest = manifest
+        else:
+            shown = ShownStatus(uid, dict(manifest.get("status") or {}))
+            self._cache.restore_events[key] = RestoreEventView(manifest, shown)
+        self.queue.add(key)
+
+    def forget(self, key: ObjectKey) -> None:
+        """A RestoreEvent is gone: the restore that it was about goes on."""
+        self._cache.restore_events.pop(key, None)
+        self.queue.discard(key)
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Take in every RestoreEvent that there is."""
+        async for manifest in self._cluster.list("restoreevents", namespaces):
+            self.observe(manifest)
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in a RestoreEvent's status that Lethe failed over it."""
+        view = self._cache.restore_events.get(key)
+        if view is None:
+            return
+        ready = Condition("Ready", ConditionStatus.FALSE, trouble.reason, trouble.message)
+        failed = ConditionSet(view.shown.status.get("state") or "Pending", (ready,))
+        status = {
+            **view.shown.status,
+            "state": failed.state,
+            "conditions": rendered_conditions(
+                failed, view.shown.status, generation=view.generation, now=self._clock()
+            ),
+        }
+        await self._writer.write(RESTORE_EVENT, key, view.shown, status)
+
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """See which restore an event explains, and what a person decided in it."""
+        view = self._cache.restore_events.get(key)
+        if view is None:
+            return None
         try:
-            event = parse(RestoreEvent, manifest)
+            event = parse(RestoreEvent, view.manifest)
         except InvalidManifest as invalid:
             log.warning("%s", invalid)
-            return
-        namespace, name = event.metadata.namespace or "", event.metadata.name or ""
-        self._cache.restore_events[(namespace, name)] = manifest
+            return None
+        namespace, name = key
         managed = self._cache.stores.get((namespace, event.spec.store))
         if managed is None:
-            await self._report((namespace, name), None)
-            return
+            await self._report(key, None)
+            return None
         episode = await self._episode_for(managed, name, event.spec.reason.value)
         if episode is not None:
             await self._record(managed, episode, event)
             episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
             episode = next(e for e in episodes if e.episode == episode.episode)
-        await self._report((namespace, name), episode)
+        await self._report(key, episode)
+        return None
 
     async def _episode_for(self, managed: ManagedStore, event: str, reason: str) -> RestoreEpisode | None:
         """Return the restore that an event is about: its own, the open one, or a recent one without a
@@ -100,16 +158,16 @@ class Restores:
         for episode in reversed(episodes):
             if episode.undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
                 return episode
-        store = managed.store
-        if store is None or store.proof is None or reason == "Undeclared":
+        session = managed.session
+        if session is None or session.proof is None or reason == "Undeclared":
             return None
-        if store.proof.journal is JournalSupport.KEPT:
+        if session.proof.journal is JournalSupport.KEPT:
             return None  # the journal will tell when the store goes back
         # Nothing in such a store tells a restore: a declaration is taken at its word.
         episode = await asyncio.to_thread(
-            watching.open_episode, store, self._ledger, DetectedBy.DECLARATION, now=now
+            watching.open_episode, session, self._ledger, DetectedBy.DECLARATION, now=now
         )
-        managed.wake.set()
+        self._ring_store(managed.key)
         return episode
 
     async def _record(self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent) -> None:
@@ -129,7 +187,7 @@ class Restores:
             await asyncio.to_thread(self._ledger.append, facts)
         if event.spec.release is not None and episode.open:
             managed.release = episode.episode, event.spec.release.because
-            managed.wake.set()
+            self._ring_store(managed.key)
 
     async def follow(
         self, managed: ManagedStore, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
@@ -159,10 +217,10 @@ class Restores:
 
     async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         namespace, store = managed.description.namespace, managed.description.short_name
-        for (ns, name), manifest in sorted(self._cache.restore_events.items()):
-            spec = manifest.get("spec", {})
+        for (ns, name), view in sorted(self._cache.restore_events.items()):
+            spec = view.manifest.get("spec", {})
             about_this = ns == namespace and spec.get("store") == store
-            if about_this and (manifest.get("status") or {}).get("state") in (None, "Pending", "Declared"):
+            if about_this and view.shown.status.get("state") in (None, "Pending", "Declared"):
                 reason = spec.get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason)
                 return
@@ -183,7 +241,7 @@ class Restores:
         async for created in self._cluster.list(
             "restoreevents", [namespace], f"metadata.name={episode.episode}"
         ):
-            self._cache.restore_events[(namespace, episode.episode)] = created
+            self.observe(created)
 
     async def measure(self, head: int) -> None:
         """Count the restores that nobody has given a reason for; `head` is the ledger's last entry."""
@@ -222,47 +280,31 @@ class Restores:
         snapshot = restored_snapshot(known, episode.back_to, one_tick=self._one_tick)
         if snapshot is not None:
             source = next(s for s in sources if s.name == snapshot.source)
-            name = self._objects.name_of(source.key, snapshot.ref)
+            name = self._name_of_snapshot(source.key, snapshot.ref)
             if name is not None:
                 origin = {"snapshot": name, "takenAt": instant(snapshot.taken_at)}
         return origin
 
     async def _report(self, key: ObjectKey, episode: RestoreEpisode | None) -> None:
-        manifest = self._cache.restore_events.get(key)
-        if manifest is None:
+        view = self._cache.restore_events.get(key)
+        if view is None:
             return
-        metadata = manifest["metadata"]
-        before: Mapping[str, Any] = manifest.get("status") or {}
+        before = view.shown.status.get("state")
         condition_set = conditions_of_restore(
             episode,
-            reason=manifest.get("spec", {}).get("reason", "Undeclared"),
+            reason=view.manifest.get("spec", {}).get("reason", "Undeclared"),
             replay=self._shown(episode) if episode is not None and episode.open else None,
         )
         status = restore_status(
             episode,
             condition_set,
-            before,
-            generation=metadata.get("generation", 1),
+            view.shown.status,
+            generation=view.generation,
             now=self._clock(),
-            origin=self._origin(manifest, episode),
+            origin=self._origin(view.manifest, episode),
         )
-        if not differs(status, before):
-            return
-        try:
-            self._metrics.api_writes.labels("status").inc()
-            written = await self._cluster.write_status(
-                "restoreevents",
-                key[0],
-                key[1],
-                uid=metadata["uid"],
-                status=replacing(status, before),
-            )
-        except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of a RestoreEvent waits: %s", away)
-            return
-        if written:
-            self._cache.restore_events[key] = {**manifest, "status": status}
-            if status.get("state") != before.get("state"):
-                ready = condition_set.ready
-                warning = status.get("state") not in ("SafeToServe", "Declared")
-                await self._cluster.record_event(Event(manifest, ready.reason, ready.message, warning))
+        written = await self._writer.write(RESTORE_EVENT, key, view.shown, status)
+        if written is Written.WRITTEN and status.get("state") != before:
+            ready = condition_set.ready
+            warning = status.get("state") not in ("SafeToServe", "Declared")
+            await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning))

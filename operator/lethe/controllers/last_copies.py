@@ -31,7 +31,7 @@ TRIES = 6
 _HELD = frozenset({StoreState.VERIFIED, StoreState.NOT_FOUND})
 
 
-class Copies:
+class LastCopies:
     """Knows by store what backups hold, and writes what that means for each erased request."""
 
     def __init__(
@@ -110,7 +110,7 @@ class Copies:
             )
         return found
 
-    def observed(self, record: RequestRecord, left: CopiesLeft | None = None) -> BackupsObservation:
+    def observe(self, record: RequestRecord, left: CopiesLeft | None = None) -> BackupsObservation:
         """Return what is known of the backups of an erased person.
 
         `left` is what the ledger says; without, it follows from what the last scans have shown.
@@ -182,7 +182,7 @@ class Copies:
         self, record: RequestRecord, left: CopiesLeft | None, before: Mapping[str, object], generation: int
     ) -> dict[str, object]:
         now = self._clock()
-        observed = self.observed(record, left or CopiesLeft())
+        observed = self.observe(record, left or CopiesLeft())
         condition_set = conditions_of_request(record, [], backups=observed, now=now)
         status = request_status(
             record,

@@ -1,0 +1,447 @@
+"""Looking after each store: when to visit it, in a thread of its own, and what follows from the visit.
+
+`reconcile` never waits for a store: it begins a pass and returns, and the end of the pass rings. So a store
+that hangs holds up its own repair for no longer than its adapter allows, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TypeVar
+
+from lethe.api.parse import InvalidManifest
+from lethe.controllers.datastore_connect import ConnectStore, has_other_secret, managed_store, open_session
+from lethe.controllers.datastore_status import StoreStatus
+from lethe.controllers.deletionrequest import RequestCompletion
+from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.restoreevent import RestoreEventController
+from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, StoreWork, key_of
+from lethe.controllers.runtime.controller import Controller
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
+from lethe.domain.facts import NotAsked
+from lethe.domain.mapping import StoreOwner
+from lethe.domain.requests import RequestRecord
+from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.ports.keys import Keyring
+from lethe.ports.ledger import Ledger
+from lethe.workflows import visiting
+from lethe.workflows.reaching import SubjectContact
+from lethe.workflows.store_session import StoreSession
+from lethe.workflows.visiting import PassPlan, StorePass
+
+log = logging.getLogger("lethe.datastore")
+
+T = TypeVar("T")
+
+MAX_PAUSE = 60.0
+RECONNECT_SECONDS = 5.0
+"""How often a store that can't be connected at all is tried again: nobody tells when a Secret changes."""
+SECRET_SECONDS = 10.0
+"""How often the Secret of a store in trouble is read again."""
+STEADY_THREADS, DOUBTFUL_THREADS = 32, 8
+"""Threads of one namespace for stores that answered last, and for those that did not, or never yet."""
+LATER_SWEEP_INTERVALS = 3
+TIDY_SECONDS = 30.0
+
+
+class StoreController(Controller[ObjectKey]):
+    """Connects each store, visits it each interval and whenever there is work, and tells what came of it."""
+
+    name = "datastore"
+    at_once = 64
+
+    def __init__(
+        self,
+        cache: ObjectCache,
+        ledger: Ledger,
+        keyring: Keyring,
+        cluster: Cluster,
+        metrics: Metrics,
+        connect: ConnectStore,
+        status: StoreStatus,
+        requests: RequestStatusController,
+        completion: RequestCompletion,
+        restores: RestoreEventController,
+        *,
+        clock: Callable[[], datetime],
+        journal_interval: float,
+        sweep_interval: float,
+        regrade: Callable[[], None],
+        contacts_found: Callable[[Mapping[str, SubjectContact]], None],
+    ) -> None:
+        super().__init__()
+        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cluster, self._metrics, self._connect, self._clock = cluster, metrics, connect, clock
+        self._status, self._requests, self._completion = status, requests, completion
+        self._restores, self._regrade, self._contacts_found = restores, regrade, contacts_found
+        self._journal_interval, self._sweep_interval = journal_interval, sweep_interval
+        self._last_look: dict[str, float] = {}
+        self._last_sweep: dict[str, float] = {}
+        self._tidy: dict[str, float] = {}
+        self._later_sweeps: dict[str, float] = {}
+        self._steady, self._doubtful = BoundedThreads(STEADY_THREADS), BoundedThreads(DOUBTFUL_THREADS)
+        self.token = 0
+
+    # what rings
+
+    def observe(self, manifest: Manifest) -> None:
+        """Take in the newest manifest of a DataStore."""
+        key = key_of(manifest)
+        known = self._cache.datastores.get(key)
+        if known is not None and _version(manifest) < _version(known):
+            return  # a list or an event that was overtaken
+        self._cache.datastores[key] = manifest
+        if key not in self._cache.stores:
+            with suppress(InvalidManifest):  # `reconcile` says so
+                self._cache.stores[key] = managed_store(manifest, _shown(manifest))
+        if known is None or _is_other(manifest, known):
+            self.queue.add(key)
+
+    def forget(self, key: ObjectKey) -> None:
+        """A DataStore is gone."""
+        self._cache.datastores.pop(key, None)
+        self.queue.add(key)
+
+    def ring(self, namespaces: Collection[str]) -> None:
+        """Let every store of these namespaces be visited soon."""
+        for namespace, name in self._cache.stores:
+            if namespace in namespaces:
+                self.queue.add((namespace, name))
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Take in every DataStore that there is, and let go of those that are gone."""
+        before = set(self._cache.datastores)
+        listed = set[ObjectKey]()
+        async for manifest in self._cluster.list("datastores", namespaces):
+            listed.add(key_of(manifest))
+            self.observe(manifest)
+        for key in before - listed:
+            self.forget(key)
+
+    # one key
+
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """Take one store one step further; return the seconds until the next (`None`: its work rings)."""
+        managed = self._cache.stores.get(key)
+        pause: float | None = None
+        if managed is not None and managed.work is not None:
+            if not managed.work.future.done():
+                managed.rung = True
+                return None
+            pause = await self._finish(managed)
+        manifest = self._cache.datastores.get(key)
+        if manifest is None:
+            await self._let_go(key, managed)
+            return None
+        if managed is None or _is_other(manifest, managed.manifest):
+            managed = await self._meet(manifest, managed)
+            if managed is None:
+                return None
+        elif pause is not None:
+            return pause
+        return await self._begin(managed)
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in a DataStore's status that Lethe failed over it."""
+        managed = self._cache.stores.get(key)
+        if managed is None:
+            return
+        if managed.session is not None:
+            managed.session.trouble, managed.session.trouble_reason = trouble.message, trouble.reason
+        else:
+            managed.unusable = trouble
+        self._metrics.store_up.labels(managed.name).set(0)
+        await self._status.write(managed)
+
+    async def close(self) -> None:
+        """Tell what the passes have done that ended while the operator was ending."""
+        for managed in self._cache.stores.values():
+            work = managed.work
+            if work is not None and work.is_pass and work.future.done() and managed.session is not None:
+                with suppress(Exception):
+                    await self._after(managed, managed.session, work.future.result(), work.records)
+
+    async def _meet(self, manifest: Manifest, known: ManagedStore | None) -> ManagedStore | None:
+        """Look after a store as its newest manifest says."""
+        try:
+            managed = managed_store(manifest, known.shown if known is not None else _shown(manifest))
+        except InvalidManifest as invalid:
+            log.warning("%s", invalid)
+            return None
+        if known is not None:
+            _close(known)
+        uid = manifest["metadata"].get("uid", "")
+        managed.shown.uid = uid
+        self._cache.stores[managed.key] = managed
+        self._regrade()  # what it says of its backups may be new
+        return managed
+
+    async def _let_go(self, key: ObjectKey, managed: ManagedStore | None) -> None:
+        """Look after a store no more. Its last pass has ended: before, no hold may count on its absence."""
+        if managed is None:
+            return
+        _close(managed)
+        self._cache.stores.pop(key, None)
+        for moments in (self._tidy, self._later_sweeps, self._last_look, self._last_sweep):
+            moments.pop(managed.name, None)
+        self._metrics.forget_store(managed.name)
+
+    async def _begin(self, managed: ManagedStore) -> float | None:
+        """Begin a pass, if the store can be visited; else say why it can't, and when it is tried again."""
+        records = self._cache.open_records(managed.description.namespace)
+        if managed.description.owner is StoreOwner.THIRD_PARTY:
+            await self._mark_third_party(managed, records)
+            await self._status.write(managed)
+            return self._journal_interval
+        if self._refuse_second_primary(managed) or not await self._connected(managed):
+            self._metrics.store_up.labels(managed.name).set(0)
+            await self._status.write(managed)
+            return RECONNECT_SECONDS
+        now = time.monotonic()
+        if now < managed.retry_after and managed.trouble is not None:
+            return managed.retry_after - now
+        self._begin_pass(managed, records, now)
+        return None
+
+    async def _connected(self, managed: ManagedStore) -> bool:
+        """Open the session where there is none; anew where the Secret of a store in trouble has changed."""
+        now = time.monotonic()
+        in_trouble = managed.session is not None and managed.trouble is not None
+        if in_trouble and now - managed.secret_read > SECRET_SECONDS:
+            managed.secret_read = now
+            with suppress(ClusterUnavailable):  # its present credentials may still do
+                if await has_other_secret(managed, self._cluster, self._connect):
+                    _close(managed)
+                    managed.session, managed.retry_after = None, 0.0
+        if managed.session is None:
+            managed.unusable = None
+            await open_session(managed, self._cluster, self._connect)
+        return managed.session is not None
+
+    def _begin_pass(self, managed: ManagedStore, records: Sequence[RequestRecord], began: float) -> None:
+        session = managed.session
+        assert session is not None  # noqa: S101 - `_connected` has seen to it
+        primary = self._cache.primary_of(managed.description.namespace)
+        primary_name, plan = primary.name if primary else None, self._plan(managed, began)
+
+        def work() -> StorePass:
+            return self._pass(managed, session, records, primary_name, plan)
+
+        self._run(managed, work, records=records, is_pass=True)
+
+    def _run(
+        self,
+        managed: ManagedStore,
+        work: Callable[[], T],
+        *,
+        is_pass: bool,
+        records: Sequence[RequestRecord] = (),
+    ) -> asyncio.Future[T]:
+        """Do work in the store's thread, which does one thing at a time; its end rings."""
+        steady = managed.pass_ended_well and managed.trouble is None
+        threads = self._steady if steady else self._doubtful
+        future = threads.run(managed.description.namespace, f"store {managed.name}", work)
+        managed.work = StoreWork(future, time.monotonic(), is_pass, records)
+        future.add_done_callback(lambda _: self.queue.add(managed.key))
+        return future
+
+    async def _finish(self, managed: ManagedStore) -> float | None:
+        """Tell what came of the work that has ended; return the seconds until the next pass."""
+        work, session, rung = managed.work, managed.session, managed.rung
+        managed.work, managed.rung = None, False
+        if work is None or session is None or not work.is_pass:
+            return 0.0 if rung else self._next_look(managed)
+        done: StorePass = work.future.result()
+        self._note_moments(managed, done, work.began)
+        await self._after(managed, session, done, work.records)
+        if session.trouble is not None:
+            managed.retries += 1
+            pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(managed.retries, 10))
+            managed.retry_after = time.monotonic() + pause
+            return pause
+        managed.retries, managed.retry_after, managed.pass_ended_well = 0, 0.0, True
+        return 0.0 if rung else self._next_pause(managed, done)
+
+    def _next_pause(self, managed: ManagedStore, done: StorePass) -> float:
+        served = done.served
+        if served is not None and served.settled and served.retry:
+            return 0.05
+        if done.head_moved or (served is not None and served.head_moved):
+            self._last_look.pop(managed.name, None)
+            return 0.1
+        return self._next_look(managed)
+
+    def _next_look(self, managed: ManagedStore) -> float:
+        waited = time.monotonic() - self._last_look.get(managed.name, float("-inf"))
+        return max(0.02, self._journal_interval - waited)
+
+    def _pass(
+        self,
+        managed: ManagedStore,
+        session: StoreSession,
+        records: Sequence[RequestRecord],
+        primary: str | None,
+        plan: PassPlan,
+    ) -> StorePass:
+        """Visit a store, in its thread."""
+        done = visiting.reconcile_store(
+            session,
+            records,
+            self._ledger,
+            self._keyring,
+            plan,
+            primary=primary,
+            token=self.token,
+            now=self._clock(),
+        )
+        managed.journal_number = self._ledger.known_head(session.name).last_number
+        managed.applied = self._ledger.tombstone_count(session.name)
+        return done
+
+    def _plan(self, managed: ManagedStore, began: float) -> PassPlan:
+        """Say what the next visit is to do, by what is due."""
+        name = managed.name
+        look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
+        release, managed.release = managed.release, None
+        wanted, managed.contacts_of = frozenset(managed.contacts_of), set()
+        if not look and release is None:
+            return PassPlan(look=False, contacts_of=wanted)
+        sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
+        return PassPlan(
+            look=True,
+            sweep=_is_due(self._later_sweeps, name, began) or sweep,
+            tidy=_is_due(self._tidy, name, began),
+            manual_release=managed.manual_release,
+            release=release,
+            contacts_of=wanted,
+        )
+
+    def _note_moments(self, managed: ManagedStore, done: StorePass, began: float) -> None:
+        """Remember what was done when, and what is due because of it."""
+        name = managed.name
+        if done.looked and not done.head_moved:
+            self._last_look[name] = began
+        if done.swept:
+            self._last_sweep[name] = began
+        if done.gate_opened:
+            self._later_sweeps[name] = began + LATER_SWEEP_INTERVALS * self._journal_interval
+        if done.gate_opened or done.re_erased or (done.served is not None and done.served.verified):
+            self._tidy.setdefault(name, began + TIDY_SECONDS)
+
+    async def _after(
+        self, managed: ManagedStore, session: StoreSession, done: StorePass, records: Sequence[RequestRecord]
+    ) -> None:
+        self._metrics.store_up.labels(managed.name).set(session.trouble is None)
+        # Also by none: an alert sees a counter rise only from a sample that was there before.
+        self._metrics.resurrected.labels(managed.name).inc(done.re_erased)
+        if done.re_erased:
+            log.warning(
+                "store %s: %d erased people had been written back; erased again",
+                session.name,
+                done.re_erased,
+            )
+        for episode in done.episodes:
+            await self._restores.follow(managed, episode, done.step, opened=done.opened)
+        if done.resolved or done.contacts:
+            self._contacts_found(done.contacts)
+        if session.last_observed_at is not None:
+            safe = managed.replay is None and session.trouble is None
+            self._metrics.safe.labels(managed.name).set(safe)
+            self._metrics.missing.labels(managed.name).set(managed.missing)
+            await self._set_gate(managed, safe=safe)
+        await self._status.write(managed)
+        if done.served is not None:
+            verified, refused = len(done.served.verified), done.served.refused
+            self._metrics.erasures.labels(session.name, "verified").inc(verified)
+            self._metrics.erasures.labels(session.name, "refused").inc(refused)
+            now = self._clock()
+            for record in done.served.verified:
+                waited = (now - record.accepted.accepted_at).total_seconds()
+                self._metrics.erasure_seconds.labels(managed.name).observe(waited)
+            if done.touched:
+                self._completion.consider({_key_of(r) for r in done.touched})
+                for other in self._cache.stores_of(managed.description.namespace):
+                    if other is not managed and done.served.settled:
+                        self.queue.add(other.key)
+        elif session.trouble is not None:
+            for record in records:
+                self._requests.want(_key_of(record))
+
+    async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
+        waiting = [r for r in records if not r.progress(managed.name).state.settled]
+        if waiting:
+            await asyncio.to_thread(self._ledger.append, [NotAsked(r.request, managed.name) for r in waiting])
+            self._completion.consider({_key_of(r) for r in waiting})
+
+    def _refuse_second_primary(self, managed: ManagedStore) -> bool:
+        primary = self._cache.primary_of(managed.description.namespace)
+        second = managed.description.role == "Primary" and primary is not None and primary is not managed
+        if second and primary is not None:
+            name = primary.description.short_name
+            message = f"DataStore {name} is the Primary of this namespace already; change spec.role"
+            managed.unusable = Trouble(TroubleReason.DUPLICATE_PRIMARY, message)
+        return second
+
+    async def _set_gate(self, managed: ManagedStore, *, safe: bool) -> None:
+        if managed.gate is None or managed.trouble is not None:
+            return
+        reason, message = managed.replay or ("Verified", "every erasure is in place")
+        try:
+            changed = await self._cluster.set_gate(
+                managed.description.namespace,
+                managed.gate,
+                open_=safe,
+                reason=reason,
+                message=message,
+                confirm=lambda: asyncio.to_thread(self._ledger.confirm),
+            )
+        except (ClusterUnavailable, ClusterRefused) as refused:
+            log.warning("gate of store %s can't be set: %s", managed.name, refused)
+            return
+        if changed:
+            self._metrics.api_writes.labels("gate").inc(len(changed))
+            log.info(
+                "gate of store %s is %s for %d pods", managed.name, "open" if safe else "closed", len(changed)
+            )
+
+
+def _shown(manifest: Manifest) -> ShownStatus:
+    return ShownStatus(manifest["metadata"].get("uid", ""), dict(manifest.get("status") or {}))
+
+
+def _version(manifest: Manifest) -> int:
+    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
+    version = manifest["metadata"].get("resourceVersion", "")
+    return int(version) if version.isdecimal() else 0
+
+
+def _is_other(manifest: Manifest, known: Manifest) -> bool:
+    """Tell whether a manifest says something else of a store, or is of another object of its name."""
+    other_spec = manifest.get("spec") != known.get("spec")
+    return other_spec or manifest["metadata"].get("uid") != known["metadata"].get("uid")
+
+
+def _close(managed: ManagedStore) -> None:
+    """Give a store's connections back; one that hangs is left alone."""
+    if managed.session is not None:
+        in_daemon(f"closing {managed.name}", managed.session.port.close)
+
+
+def _is_due(moments: dict[str, float], store: str, now: float) -> bool:
+    """Tell whether a store's moment has come, and forget it if so."""
+    if now < moments.get(store, float("inf")):
+        return False
+    del moments[store]
+    return True
+
+
+def _key_of(record: RequestRecord) -> ObjectKey:
+    return record.accepted.namespace, record.accepted.name

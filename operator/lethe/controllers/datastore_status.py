@@ -1,0 +1,120 @@
+"""The status of DataStores, and what is measured of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+from lethe.api.status import store_status
+from lethe.controllers.runtime.cache import ManagedSource, ManagedStore, ObjectCache
+from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, without_counters
+from lethe.domain.conditions import ConditionSet, ConditionStatus, StoreObservation, conditions_of_store
+from lethe.domain.mapping import StoreOwner
+
+DATA_STORE = StatusKind(
+    "datastores",
+    "DataStore",
+    essence=without_counters,
+    detail=lambda status: status,  # when it was last seen is written every few minutes only for its own sake
+    patience=300.0,
+)
+
+
+class StoreStatus:
+    """Says in the status of each DataStore what is known of its store."""
+
+    def __init__(
+        self, cache: ObjectCache, metrics: Metrics, writer: StatusWriter, clock: Callable[[], datetime]
+    ) -> None:
+        self._cache, self._metrics, self._writer, self._clock = cache, metrics, writer, clock
+        self._swept: dict[str, datetime] = {}
+
+    async def write(self, managed: ManagedStore) -> None:
+        """Write a DataStore's status, if it says something new."""
+        session, proof = managed.session, managed.session.proof if managed.session else None
+        trouble = managed.trouble
+        lookalikes = proof.lookalikes if proof else ()
+        mapping = proof.proved.mapping if proof else None
+        primary = managed.description.role == "Primary"
+        sources = self._cache.sources_of(managed.name)
+        observed = StoreObservation(
+            third_party=managed.description.owner == "ThirdParty",
+            proved=proof is not None,
+            trouble=(trouble.reason.value, trouble.message) if trouble is not None else None,
+            kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
+            lookalikes=lookalikes,
+            journal=proof.journal.value if proof else "NotSupported",
+            journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
+            without_backups=managed.without_backups,
+            looked=session is not None and session.last_observed_at is not None,
+            replay=managed.replay,
+            notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
+            if proof and proof.keys_may_repeat
+            else [],
+            sources=[source.description.short_name for source in sources],
+            snapshots_seen=any(_may_have_snapshots(source) for source in sources),
+        )
+        now = self._clock()
+        generation = managed.manifest["metadata"].get("generation", 1)
+        condition_set = conditions_of_store(observed)
+        self._measure_mapping(managed.name, condition_set)
+        status = store_status(
+            condition_set,
+            managed.shown.status,
+            generation=generation,
+            now=now,
+            seen_at=session.last_observed_at if session else None,
+            swept_at=session.last_sweep_at if session else None,
+            applied=managed.applied,
+            missing=managed.missing,
+            journal_number=managed.journal_number,
+            lookalikes=lookalikes,
+        )
+        await self._writer.write(DATA_STORE, managed.key, managed.shown, status)
+
+    def measure(self) -> None:
+        """Refresh who owns the stores, and how long ago each was swept: since it was met, if it never was.
+
+        By name: what is held of a store is made anew when its manifest changes.
+        """
+        now, stores = self._clock(), self._cache.stores.values()
+        owners = Counter(managed.description.owner for managed in stores)
+        for owner in StoreOwner:
+            self._metrics.stores.labels(owner.value).set(owners[owner])
+        before, self._swept = self._swept, {}
+        for managed in stores:
+            if managed.description.owner is StoreOwner.THIRD_PARTY:
+                if managed.name in before:  # it was the company's own until now
+                    self._metrics.forget_store(managed.name)
+                continue
+            swept = managed.session.last_sweep_at if managed.session else None
+            self._swept[managed.name] = since = swept or before.get(managed.name, now)
+            self._metrics.sweep_age.labels(managed.name).set((now - since).total_seconds())
+
+    def _measure_mapping(self, store: str, condition_set: ConditionSet) -> None:
+        """Show a store's MappingComplete; while it is not proved there is none, and no sample."""
+        statuses = [c.status for c in condition_set.conditions if c.type == "MappingComplete"]
+        if statuses:
+            self._metrics.mapping_complete.labels(store).set(statuses == [ConditionStatus.TRUE])
+        else:
+            with suppress(KeyError):
+                self._metrics.mapping_complete.remove(store)
+
+
+def _may_have_snapshots(source: ManagedSource) -> bool:
+    """Tell whether a source has ever shown a snapshot; of one that was not read yet, nobody says no."""
+    known = source.known
+    return known is None or not known.loaded or bool(known.snapshots)
+
+
+def _journal_message(journal: str, ddl: str) -> str:
+    match journal:
+        case "Kept":
+            return "any restore of this store shows within LETHE_JOURNAL_INTERVAL"
+        case "NotPermitted":
+            return f"Lethe may not create its journal; have a DBA run: {ddl}"
+        case _:
+            return "this kind of store keeps no journal; a restore shows at the next probe or sweep"
