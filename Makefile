@@ -38,62 +38,62 @@ format: install ## let ruff mend what it can
 
 crds: install ## generate crds/ from the models
 	$(PYTHON_IN_VENV) -m lethe.api.crd crds
-	$(PYTHON_IN_VENV) -m tests.chart
+	$(PYTHON_IN_VENV) -m devtools.chart
 
 binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outside the checkout
-	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.build >/dev/null
 
 test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows, TEST_WORKERS=n
-	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.restic.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.restic.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.versitygw.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
 test-all: install ## the same with the second stage: servers whose builds take long
-	@$(PYTHON_IN_VENV) -m tests.cluster.minio.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.minio.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.promtool.build >/dev/null
 	@$(MAKE) test
 
 test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, health rules by Argo CD's Lua and Flux's kstatus
-	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.kstatus.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.promtool.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.promtool.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
-	@$(PYTHON_IN_VENV) -m tests.cluster.versitygw.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.versitygw.build >/dev/null
 	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
 
 bench: binaries ## figures, on real servers
 	$(PYTHON_IN_VENV) -m bench $(BENCH_ARGS)
 
 cluster: binaries ## etcd and kube-apiserver in the background; kubeconfig in build/cluster/
-	@$(PYTHON_IN_VENV) -m tests.cluster up build/cluster
+	@$(PYTHON_IN_VENV) -m devtools.cluster up build/cluster
 
 cluster-down: install ## stop them
-	@$(PYTHON_IN_VENV) -m tests.cluster down build/cluster
+	@$(PYTHON_IN_VENV) -m devtools.cluster down build/cluster
 
 image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
 	@[[ -n "$(BUILDER)" ]] || { echo "buildah, docker or podman is needed to build an image." >&2; exit 1; }
 	$(BUILDER) build -t $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(IMAGE_ARGS) .
 
 node-e2e: install ## the story in a real node on this machine (root, Debian packages); PYTHON_IMAGE=base
-	@$(PYTHON_IN_VENV) -m tests.node.packages
-	@$(PYTHON_IN_VENV) -m tests.cluster.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m tests.node.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.node.packages
+	@$(PYTHON_IN_VENV) -m devtools.cluster.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.node.build >/dev/null
 	PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTHON_IN_VENV) -m pytest tests/node -m node $(PYTEST_ARGS)
 
 node-down: install ## remove what a node left that could not do so itself
-	@$(PYTHON_IN_VENV) -m tests.node.leftovers
+	@$(PYTHON_IN_VENV) -m devtools.node.leftovers
 
 kind-e2e: install ## the same story on kind; needs Docker
 	@docker info >/dev/null 2>&1 || { echo "kind-e2e needs Docker, and none answers here; make node-e2e does without." >&2; exit 1; }
 	@$(MAKE) binaries
 	@$(MAKE) image BUILDER=docker
-	@$(PYTHON_IN_VENV) -m tests.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
 	IMAGE=$(IMAGE) KIND_VERSION=$(KIND_VERSION) $(PYTHON_IN_VENV) -m pytest tests/node -m kind -p pytest_kind.plugin $(PYTEST_ARGS)
 
 sbom: build/sbom-tool/locked.txt ## the image's bill of materials, as CycloneDX: build/sbom.json

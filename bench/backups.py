@@ -23,6 +23,10 @@ import aiohttp
 from bench.company import CRDS, NAMESPACE, MeasuredOperator
 from bench.figures import Figure
 from bench.measuring import Stopwatch, peak_resident, processor_seconds, resident
+from devtools.company import Api, eventually
+from devtools.dumps import PATTERN, dump_name, leave_dump
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.versitygw import VersityServer
 from lethe.adapters.backups.directory import DirectoryBackend
 from lethe.adapters.backups.s3 import S3Backend
 from lethe.adapters.keys.files import FileKeyring
@@ -35,10 +39,6 @@ from lethe.ports.ledger import Ledger
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
 from lethe.workflows.scanning import AT_ONCE, KnownSource, Scan, SourceDescription, scan
-from tests.e2e.company import Api, eventually
-from tests.e2e.dumps import PATTERN, dump_name, leave_dump
-from tests.servers.controlplane import ControlPlane
-from tests.servers.versitygw import VersityServer
 
 BENCH = "backups"
 STORE = f"{NAMESPACE}/site"

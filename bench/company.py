@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.company import SUBJECTS, Api, Site, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
-from tests.servers.postgres import PostgresServer
-from tests.servers.tryton import TrytonServer
+from devtools.company import SUBJECTS, Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.postgres import PostgresServer
+from devtools.servers.tryton import TrytonServer
 
 NAMESPACE = "company"
 STORES = ("site", "shop", "crm")

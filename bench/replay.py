@@ -23,6 +23,7 @@ from bench.figures import Figure, median_figure
 from bench.ledgers import CHUNK, record_erasures
 from bench.measuring import forget_peak, peak_resident, processor_seconds, resident
 from bench.population import MAPPING, Population, warm
+from devtools.servers.postgres import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
@@ -32,7 +33,6 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.workflows.replaying import ReplayState, replay
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 from lethe.workflows.watching import Detection, detect_restore, sweep
-from tests.servers.postgres import PostgresServer
 
 BENCH = "replay"
 STORE = "bench/site"

@@ -22,7 +22,7 @@ import psycopg
 from bench.company import NAMESPACE, Company, company
 from bench.figures import Figure, median_figure
 from bench.measuring import percentile, resident
-from tests.servers.tryton import TrytonServer
+from devtools.servers.tryton import TrytonServer
 
 BENCH = "requests"
 _REQUESTS = f"/apis/lethe.dev/v1alpha1/namespaces/{NAMESPACE}/deletionrequests"

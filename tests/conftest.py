@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ControlPlane, PostgresServer, TrytonServer
+from devtools.servers import ControlPlane, PostgresServer, TrytonServer
 
 CRDS = Path(__file__).parent.parent / "crds"
 _numbers = itertools.count(1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.cache import cached
-from tests.servers import CommandFailed, ControlPlane, PostgresServer, ServerFailed, TrytonServer
-from tests.servers.children import Child, alive, wait_until
+from devtools.cache import cached
+from devtools.servers import CommandFailed, ControlPlane, PostgresServer, ServerFailed, TrytonServer
+from devtools.servers.children import Child, alive, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +145,7 @@ def test_tryton_keeps_its_databases_when_it_is_started_again(tmp_path: Path) -> 
 
 def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tests.servers.children import Child;"
+        "import sys, time; from pathlib import Path; from devtools.servers.children import Child;"
         "child = Child(['sleep', '3600'], log=Path(sys.argv[1])); child.start();"
         "print(child.pid, flush=True); time.sleep(3600)"
     )
@@ -163,7 +163,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_postgres_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tests.servers import PostgresServer;"
+        "import sys, time; from pathlib import Path; from devtools.servers import PostgresServer;"
         "server = PostgresServer(Path(sys.argv[1]), fsync=False).start();"
         "print(server.data_directory / 'postmaster.pid', flush=True); time.sleep(3600)"
     )

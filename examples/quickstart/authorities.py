@@ -5,12 +5,12 @@ import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from devtools.servers.mail import Delivered
 from examples.quickstart.looking import SiteSight
 from examples.quickstart.people import Person
 from examples.quickstart.stage import NAMESPACE, Stage, restart_later
 from examples.quickstart.telling import Account, heading, say
 from lethe.domain.legal import day_ends
-from tests.servers.mail import Delivered
 
 HERE = "examples/quickstart/legal"
 K = f"kubectl -n {NAMESPACE}"

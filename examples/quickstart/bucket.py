@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from devtools.servers.versitygw import VersityServer
 from examples.quickstart.people import Person
-from tests.servers.versitygw import VersityServer
 
 BUCKET, PREFIX = "backups", "nightly/"
 NIGHTS = 213

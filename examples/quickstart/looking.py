@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers.tryton import TrytonServer
+from devtools.servers.tryton import TrytonServer
 
 ERASED_NAME = ("", None)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from devtools.cluster.build import binaries
+from devtools.servers import ControlPlane, MailServer, PostgresServer
+from devtools.servers.children import Child, free_port, wait_until
+from devtools.servers.tryton import TrytonServer
+from devtools.servers.versitygw import VersityServer
 from examples.quickstart import telling
 from examples.quickstart.bucket import Bucket
-from tests.cluster.build import binaries
-from tests.servers import ControlPlane, MailServer, PostgresServer
-from tests.servers.children import Child, free_port, wait_until
-from tests.servers.tryton import TrytonServer
-from tests.servers.versitygw import VersityServer
 
 NAMESPACE = "privacy"
 CRM_PASSWORD = TrytonServer.password

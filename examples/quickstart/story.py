@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from devtools.servers import CommandFailed, ServerFailed
 from examples.quickstart.authorities import GAGGED, REJECTED, authorities_ask
 from examples.quickstart.bucket import NIGHTS
 from examples.quickstart.looking import SiteSight, Watch, holding, parties_with, party_is_erased
@@ -20,7 +21,6 @@ from examples.quickstart.people import Person, fill_site, made_up, sign_up
 from examples.quickstart.stage import Stage, set_stage, start_operator
 from examples.quickstart.telling import Account, CommandRefused, Failed, heading, say, step
 from lethe.domain.periods import Period
-from tests.servers import CommandFailed, ServerFailed
 
 HERE = "examples/quickstart"
 K = "kubectl -n privacy"

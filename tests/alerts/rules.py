@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from devtools.cluster.promtool.build import promtool
+from devtools.servers.children import run
 from lethe.controllers.runtime.metrics import Metrics
-from tests.cluster.promtool.build import promtool
-from tests.servers.children import run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RULES = CHECKOUT / "charts" / "lethe" / "files" / "alerts.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.alerts.dashboard import FILE, KEPT, WIDTH, text
+from devtools.dashboard import FILE, KEPT, WIDTH, text
 from tests.alerts.rules import CHECKOUT, asked_of_promtool, metrics_in, metrics_there
 
 pytestmark = pytest.mark.stage2
@@ -56,7 +56,7 @@ def expressions() -> Iterator[str]:
 
 
 def test_the_file_is_what_its_source_says() -> None:
-    assert FILE.read_text() == text(), "run `python -m tests.alerts.dashboard`"
+    assert FILE.read_text() == text(), "run `python -m devtools.dashboard`"
 
 
 def test_every_panel_has_a_number_of_its_own() -> None:

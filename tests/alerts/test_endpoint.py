@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from devtools.company import Api, Site, eventually
+from devtools.dumps import apply_source, days_ago, leave_dump
+from devtools.operator_process import OperatorProcess
+from devtools.servers import CommandFailed, PostgresServer
 from tests.alerts.rules import alerts, asked_of_promtool, metrics_in
-from tests.e2e.company import Api, Site, eventually
 from tests.e2e.conftest import StartOperator, api, site, start_operator
-from tests.e2e.dumps import apply_source, days_ago, leave_dump
-from tests.e2e.process import OperatorProcess
-from tests.servers import CommandFailed, PostgresServer
 
 pytestmark = pytest.mark.stage2
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from devtools.company import Api
+from devtools.servers import CommandFailed, ControlPlane
 from tests.alerts.rules import RUNBOOKS
-from tests.e2e.company import Api
 from tests.e2e.conftest import api
-from tests.servers import CommandFailed, ControlPlane
 
 __all__ = ["api"]  # a fixture
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from devtools.company import SUBJECTS, Api, Site, eventually
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.workflows.store_session import StoreDescription, StoreSession
-from tests.e2e.company import SUBJECTS, Api, Site, eventually
 from tests.e2e.conftest import StartOperator, api, site, start_operator
 
 __all__ = ["api", "site", "start_operator"]  # fixtures

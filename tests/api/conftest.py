@@ -13,7 +13,7 @@ from tests.api.rights import EDIT, FOLDERS, NOTIFY, READ_SECRETS, allow, documen
 from tests.api.samples import REMOVED, changed, manifest
 
 if TYPE_CHECKING:
-    from tests.servers.controlplane import ControlPlane
+    from devtools.servers.controlplane import ControlPlane
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

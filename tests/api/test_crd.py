@@ -17,7 +17,7 @@ from tests.api.apiserver import PLURALS, RESOURCES, ApiServer
 from tests.api.conftest import DEFINITIONS
 
 if TYPE_CHECKING:
-    from tests.servers.controlplane import ControlPlane
+    from devtools.servers.controlplane import ControlPlane
 
 CRDS = Path(__file__).parents[2] / "crds"
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm
+from devtools.servers.controlplane import ControlPlane
 from tests.chart.monitoring import definitions
 from tests.chart.releases import SECOND, install
-from tests.servers.controlplane import ControlPlane
 
 
 @pytest.fixture(scope="module")

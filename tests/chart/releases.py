@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm
-from tests.servers import ControlPlane
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm
+from devtools.servers import ControlPlane
 
 SECOND = str(CHART / "ci" / "second-release-values.yaml")
 """A second release brings neither CRDs nor policies, and serves the namespace hrm only."""

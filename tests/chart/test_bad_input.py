@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm
-from tests.servers import CommandFailed, ControlPlane
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm
+from devtools.servers import CommandFailed, ControlPlane
 
 RELEASE = ("lethe", str(CHART), "--namespace", NAMESPACE)
 ALONE = ("--set", "crds.enabled=false,policies.enabled=false")

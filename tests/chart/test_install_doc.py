@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from devtools.chart.copies import CHECKOUT
+from devtools.chart.helm import NAMESPACE
+from devtools.cluster.build import binaries
+from devtools.cluster.helm.build import helm
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
-from tests.chart.copies import CHECKOUT
-from tests.chart.helm import NAMESPACE
 from tests.chart.releases import keys_of, mount_keys
-from tests.cluster.build import binaries
-from tests.cluster.helm.build import helm
-from tests.e2e.process import OperatorProcess
-from tests.servers import ControlPlane, PostgresServer
 
 PAGE = CHECKOUT / "docs" / "install.md"
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import yaml
 
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm, Manifest, the
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm, Manifest, the
+from devtools.company import eventually
+from devtools.servers import CommandFailed, ControlPlane
 from tests.chart.releases import install, keys_of
-from tests.e2e.company import eventually
-from tests.servers import CommandFailed, ControlPlane
 
 SMTP = ("urlSecretRef.name=smtp", "urlSecretRef.key=url", "from=privacy@example.com")
 WEBHOOK = ("secretRef.name=webhook", "secretRef.key=secret", "url=https://mail.example.com")

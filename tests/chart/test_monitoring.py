@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 from tests.alerts.rules import RULES, asked_of_promtool
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 
 ASKED = ("--values", str(CHART / "ci" / "monitoring-values.yaml"))
 PREFIX = "https://docs.example.com/lethe/runbooks"

@@ -5,8 +5,8 @@ import pwd
 
 import pytest
 
-from tests.chart.copies import CHART
-from tests.chart.helm import Helm, Manifest, of_kind, the
+from devtools.chart.copies import CHART
+from devtools.chart.helm import Helm, Manifest, of_kind, the
 from tests.chart.test_rendering import CASES
 
 EVERYTHING = ("--values", str(CHART / "ci" / "everything-values.yaml"))

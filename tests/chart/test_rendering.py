@@ -9,11 +9,11 @@ import pytest
 import yaml
 from kubernetes.aio.config import incluster_config
 
+from devtools.chart.copies import CHART, COPIES, CRDS, texts
+from devtools.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
+from devtools.servers import CommandFailed, ControlPlane
 from lethe.adapters.keys.files import FileKeyring
 from lethe.settings import read_settings
-from tests.chart.copies import CHART, COPIES, CRDS, texts
-from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
-from tests.servers import CommandFailed, ControlPlane
 
 CASES: list[Any] = [
     pytest.param((), id="default"),
@@ -54,7 +54,7 @@ def test_a_real_api_server_takes_what_is_rendered(
 
 
 def test_the_copies_of_the_crds_are_theirs() -> None:
-    assert texts(COPIES) == texts(CRDS), "crds/ has changed: run `python -m tests.chart`"
+    assert texts(COPIES) == texts(CRDS), "crds/ has changed: run `python -m devtools.chart`"
 
 
 def test_crds_and_policies_are_rendered_as_they_are_and_outlive_the_release(helm: Helm) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from devtools.chart.helm import NAMESPACE, Helm, Manifest, of_kind
+from devtools.company import Api, Site, eventually
+from devtools.dumps import PATTERN, days_ago, leave_dump
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, MailServer, PostgresServer
 from tests.api.apiserver import ApiServer
-from tests.chart.helm import NAMESPACE, Helm, Manifest, of_kind
 from tests.chart.releases import SECOND, kubeconfig_of
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.dumps import PATTERN, days_ago, leave_dump
-from tests.e2e.process import OperatorProcess
-from tests.servers import ControlPlane, MailServer, PostgresServer
 
 Right = tuple[str, str, str]
 """Verb, group, resource with subresource."""

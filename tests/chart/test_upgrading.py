@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.copies import CHART, CRDS
-from tests.chart.helm import NAMESPACE, Helm, Manifest
+from devtools.chart.copies import CHART, CRDS
+from devtools.chart.helm import NAMESPACE, Helm, Manifest
+from devtools.company import Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, PostgresServer
 from tests.chart.releases import install, keys_of, kubeconfig_of, mount_keys
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers import ControlPlane, PostgresServer
 
 FIELD = "erasures"
 """A field of a DataStore's status that the version before does not know."""

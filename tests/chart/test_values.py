@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from devtools.chart.copies import CHART
+from devtools.chart.helm import NAMESPACE, Helm, the
+from devtools.servers import CommandFailed
 from lethe.settings import InvalidSetting, read_settings
-from tests.chart.copies import CHART
-from tests.chart.helm import NAMESPACE, Helm, the
 from tests.chart.wrong import DIRECTORY, MOUNTED, WRONG
-from tests.servers import CommandFailed
 
 Rule = dict[str, Any]
 SCHEMA: Rule = json.loads((CHART / "values.schema.json").read_text())

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster.build import binaries
-from tests.servers.controlplane import ControlPlane
+from devtools.cluster.build import binaries
+from devtools.servers.controlplane import ControlPlane
 
 CHECKOUT = Path(__file__).parents[2]
 

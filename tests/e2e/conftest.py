@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import Api, Site
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
+from devtools.company import Api, Site
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
 
 
 @pytest.fixture

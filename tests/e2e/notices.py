@@ -8,10 +8,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.company import Api, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers import MailServer
-from tests.servers.mail import Delivered
+from devtools.company import Api, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers import MailServer
+from devtools.servers.mail import Delivered
 
 NEW_YORK = "America/New_York"
 LEGAL_BASIS = "18 U.S.C. 2705(b)"

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
 from lethe.bootstrap import run_operator
 from lethe.logs import set_up_logs
 from lethe.settings import read_settings
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
 
 
 class ClockedOperator(OperatorProcess):

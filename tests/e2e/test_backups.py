@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from devtools.company import Api, Site, eventually, names
+from devtools.dumps import apply_source, days_ago, dump_name, instant, leave_dump, snapshot_states
 from lethe.domain.periods import Period
-from tests.e2e.company import Api, Site, eventually, names
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import apply_source, days_ago, dump_name, instant, leave_dump, snapshot_states
 
 pytestmark = pytest.mark.e2e
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from devtools.company import Api, eventually
+from devtools.dumps import PATTERN, days_ago, dump_name, leave_dump
+from devtools.servers.children import free_port
+from devtools.servers.controlplane import ControlPlane
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from tests.e2e import crashing
-from tests.e2e.company import Api, eventually
 from tests.e2e.crashing import Fatal
-from tests.e2e.dumps import PATTERN, days_ago, dump_name, leave_dump
-from tests.servers.children import free_port
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

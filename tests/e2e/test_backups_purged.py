@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from devtools.company import Api, Site, eventually
+from devtools.dumps import apply_source, days_ago, instant, leave_dump, snapshot_states
+from devtools.servers.controlplane import ControlPlane
 from lethe.domain.periods import Period
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.dumps import apply_source, days_ago, instant, leave_dump, snapshot_states
 from tests.e2e.set_clocks import ClockedOperator
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.restic.build import restic
-from tests.e2e.company import Api, eventually
-from tests.e2e.dumps import snapshot_states
+from devtools.cluster.restic.build import restic
+from devtools.company import Api, eventually
+from devtools.dumps import snapshot_states
+from devtools.servers.controlplane import ControlPlane
 from tests.e2e.set_clocks import ClockedOperator
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
+from devtools.company import Api, Site, eventually
+from devtools.dumps import apply_source, days_ago, dump_name, instant, leave_dump, snapshot_states
+from devtools.servers.postgres import PostgresServer
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import apply_source, days_ago, dump_name, instant, leave_dump, snapshot_states
-from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.e2e
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.e2e.company import Api, eventually
+from devtools.company import Api, eventually
+from devtools.dumps import PATTERN, days_ago, dump_name, snapshot_states
+from devtools.servers import VersityServer
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import PATTERN, days_ago, dump_name, snapshot_states
-from tests.servers import VersityServer
 
 pytestmark = pytest.mark.e2e
 _buckets = itertools.count(1)

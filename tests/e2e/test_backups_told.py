@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
+from devtools.company import Api, Site, eventually
+from devtools.dumps import PATTERN, apply_source, days_ago, instant, leave_dump, snapshot_states
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import PATTERN, apply_source, days_ago, instant, leave_dump, snapshot_states
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.company import SUBJECTS, Api, Site, eventually, names
-from tests.e2e.process import OperatorProcess
-from tests.servers.postgres import PostgresServer
+from devtools.company import SUBJECTS, Api, Site, eventually, names
+from devtools.operator_process import OperatorProcess
+from devtools.servers.postgres import PostgresServer
 
 
 def ready_message(api: Api, plural: str, name: str) -> str:

@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.e2e.company import Api, Site, eventually
+from devtools.company import Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers import MailServer
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.postgres import PostgresServer
 from tests.e2e.conftest import StartOperator
 from tests.e2e.notices import LIFTED, by_mail, files_that_hold, gag, plain_text, wait_informed
-from tests.e2e.process import OperatorProcess
-from tests.servers import MailServer
-from tests.servers.controlplane import ControlPlane
-from tests.servers.postgres import PostgresServer
 
 EMAIL = "Zephyrine.Quackenbush@canary-mail.example"
 CANARIES = ("zephyrine", "quackenbush", "canary-mail", "canary-password")

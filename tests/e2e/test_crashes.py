@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
-from tests.servers.postgres import PostgresServer
+from devtools.company import Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.postgres import PostgresServer
 
 Story = tuple[dict[str, Any], ...]
 

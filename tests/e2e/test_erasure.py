@@ -4,10 +4,10 @@ import json
 import time
 from typing import Any
 
-from tests.e2e.company import Api, Site, eventually, store_states
-from tests.e2e.process import OperatorProcess
-from tests.servers.controlplane import ControlPlane
-from tests.servers.postgres import PostgresServer
+from devtools.company import Api, Site, eventually, store_states
+from devtools.operator_process import OperatorProcess
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.postgres import PostgresServer
 
 
 def test_a_person_named_by_id_is_erased_and_everybody_else_is_not(

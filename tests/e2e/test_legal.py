@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
+from devtools.company import Api, Site, eventually
+from devtools.servers import MailServer
 from tests.e2e.conftest import StartOperator
-from tests.servers import MailServer
 
 ORDER = {"court": "Superior Court", "docket": "26-CV-1182", "issuedAt": "2026-11-19"}
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
+from devtools.company import Api, Site, eventually
+from devtools.servers import MailServer
+from devtools.servers.children import free_port
+from devtools.servers.controlplane import ControlPlane
+from devtools.servers.mail import Delivered
+from devtools.servers.postgres import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.domain.legal_facts import Addressee
 from tests.e2e import crashing
-from tests.e2e.company import Api, Site, eventually
 from tests.e2e.crashing import Fatal
 from tests.e2e.notices import by_mail, gag
-from tests.servers import MailServer
-from tests.servers.children import free_port
-from tests.servers.controlplane import ControlPlane
-from tests.servers.mail import Delivered
-from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from devtools.company import Api, Site, eventually
+from devtools.servers import MailServer
+from devtools.servers.controlplane import ControlPlane
 from tests.adapters.notices.receiver import Receiver
-from tests.e2e.company import Api, Site, eventually
 from tests.e2e.conftest import StartOperator
 from tests.e2e.notices import (
     by_mail,
@@ -24,8 +26,6 @@ from tests.e2e.notices import (
     wait_metric,
 )
 from tests.e2e.set_clocks import ClockedOperator
-from tests.servers import MailServer
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
+from devtools.company import Api, Site, eventually
+from devtools.servers import MailServer
+from devtools.servers.controlplane import ControlPlane
 from tests.e2e.notices import (
     LIFTED,
     NEW_YORK,
@@ -28,8 +30,6 @@ from tests.e2e.notices import (
     wait_metric,
 )
 from tests.e2e.set_clocks import ClockedOperator
-from tests.servers import MailServer
-from tests.servers.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 

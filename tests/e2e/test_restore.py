@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers.postgres import PostgresServer
+from devtools.company import Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers.postgres import PostgresServer
 
 
 def database_of(site: Site) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import Api, Site, eventually
-from tests.e2e.process import OperatorProcess
-from tests.servers import ControlPlane, PostgresServer
+from devtools.company import Api, Site, eventually
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, PostgresServer
 
 pytestmark = pytest.mark.slow
 

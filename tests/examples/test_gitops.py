@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from devtools.chart.helm import Helm, of_kind
+from devtools.cluster.kstatus.build import kstatus
+from devtools.servers.children import CommandFailed, run, wait_until
+from devtools.servers.controlplane import ControlPlane
 from lethe.api.v1alpha1 import KINDS
 from lethe.controllers.runtime.secrets import IDENTIFIER_TYPE
-from tests.chart.helm import Helm, of_kind
-from tests.cluster.kstatus.build import kstatus
-from tests.servers.children import CommandFailed, run, wait_until
-from tests.servers.controlplane import ControlPlane
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GITOPS = CHECKOUT / "examples" / "gitops"

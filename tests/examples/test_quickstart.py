@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.controlplane import ControlPlane
+from devtools.servers.controlplane import ControlPlane
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUICKSTART = CHECKOUT / "examples" / "quickstart"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tests.cluster.kstatus.build import kstatus
-from tests.servers.children import run
+from devtools.cluster.kstatus.build import kstatus
+from devtools.servers.children import run
 
 GITOPS = Path(__file__).resolve().parents[2] / "examples" / "gitops"
 HEALTH = GITOPS / "argocd" / "health.lua"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from devtools.company import SUBJECTS
 from lethe.api.status import (
     legal_status,
     request_status,
@@ -55,7 +56,6 @@ from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trust import Blocker, BlockReason
-from tests.e2e.company import SUBJECTS
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 GENERATION = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.company import Api
+from devtools.company import Api
 from tests.gitops.judging import Judgement, matched
 from tests.gitops.states import SPECS, State, every_state
 

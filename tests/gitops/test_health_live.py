@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.company import SUBJECTS, Api, Site
+from devtools.company import SUBJECTS, Api, Site
+from devtools.dumps import PATTERN, days_ago, leave_dump
+from devtools.servers import MailServer, PostgresServer
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import PATTERN, days_ago, leave_dump
 from tests.gitops.judging import matched
 from tests.gitops.states import ASKS, DONE, STUCK, WORKS, Verdict
-from tests.servers import MailServer, PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.stage2]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.company import SUBJECTS, Api, Site, eventually
+from devtools.company import SUBJECTS, Api, Site, eventually
+from devtools.dumps import PATTERN, days_ago, leave_dump
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, MailServer
 from tests.e2e.conftest import StartOperator
-from tests.e2e.dumps import PATTERN, days_ago, leave_dump
-from tests.e2e.process import OperatorProcess
-from tests.servers import ControlPlane, MailServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.stage2]
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import psycopg
 
+from devtools.servers.postgres import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
@@ -43,7 +44,6 @@ from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.intending import PassResult
 from lethe.workflows.replaying import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
-from tests.servers.postgres import PostgresServer
 
 SCHEMA = """
 CREATE TABLE users (

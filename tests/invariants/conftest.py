@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.domain.mapping import SubjectMapping
 from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company
-from tests.servers import PostgresServer
 
 MakeCompany = Callable[..., Company]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from devtools.servers import PostgresServer
 from tests.invariants.company import Company, canary_in
-from tests.servers import PostgresServer
 
 WORDS = ("canary-ada", "canary-bob", "canary-cleo")
 

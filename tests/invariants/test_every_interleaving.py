@@ -22,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from devtools.servers import PostgresServer
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import BlockReason
 from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company, Snapshot
-from tests.servers import PostgresServer
 
 WAYS = st.sampled_from(["volume", "volume", "truncated", "new-database", "tables"])
 WHICH = st.integers(min_value=0, max_value=10**6)

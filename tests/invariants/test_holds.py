@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.domain.conditions import conditions_of_request
 from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.mapping import SubjectMapping
@@ -21,7 +22,6 @@ from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
 from tests.invariants.court import BY_EMAIL, BY_KEY, ONLY_KEY, SECOND, Court, Crm, at_moment
-from tests.servers import PostgresServer
 
 MakeCrm = Callable[..., Crm]
 ADA, BOB, CLEO = "Ada@x.example", "bob@x.example", "cleo@x.example"

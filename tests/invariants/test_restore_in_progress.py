@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import PostgresServer
 from tests.invariants.company import JOURNAL, TABLES, Company
-from tests.servers import PostgresServer
 
 PEOPLE = 20_000
 """People and padding enough for a restore that takes many looks."""

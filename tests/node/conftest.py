@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.chart.helm import NAMESPACE
-from tests.node import images, leftovers
-from tests.node.node import Node, obstacles
-from tests.node.outside import Outside
-from tests.servers.postgres import PostgresServer
+from devtools.chart.helm import NAMESPACE
+from devtools.node import images, leftovers
+from devtools.node.node import Node, obstacles
+from devtools.node.outside import Outside
+from devtools.servers.postgres import PostgresServer
 
 IMAGE = "localhost/lethe:node-e2e"
 SETTINGS = {"settings.journalInterval": "1s", "settings.sweepInterval": "10s"}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache import cache
-from tests.cluster.build import binaries
-from tests.e2e.company import eventually
-from tests.node import images, leftovers
-from tests.node.node import obstacles
-from tests.servers.children import run
+from devtools.cache import cache
+from devtools.cluster.build import binaries
+from devtools.company import eventually
+from devtools.node import images, leftovers
+from devtools.node.node import obstacles
+from devtools.servers.children import run
 
 PATIENCE = 180
 
@@ -26,7 +26,7 @@ def node() -> Iterator["subprocess.Popen[str]"]:
     reasons = obstacles()
     if reasons:
         pytest.skip(f"NO REAL NODE HERE: {'; '.join(reasons)}")
-    process = subprocess.Popen([sys.executable, "-m", "tests.node"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "devtools.node"], stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:

@@ -1,8 +1,8 @@
 """What the node promises to the machine that it runs on."""
 
-from tests.cluster.build import MODULE as CLUSTER
-from tests.cluster.build import kubernetes_version
-from tests.node.build import MODULE, PROGRAMS
+from devtools.cluster.build import MODULE as CLUSTER
+from devtools.cluster.build import kubernetes_version
+from devtools.node.build import MODULE, PROGRAMS
 
 
 def test_the_node_is_of_the_version_of_its_api_server() -> None:

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.chart.helm import NAMESPACE
-from tests.e2e.company import Api, Site, eventually
-from tests.node import images
+from devtools.chart.helm import NAMESPACE
+from devtools.company import Api, Site, eventually
+from devtools.node import images
+from devtools.node.outside import RELEASE, ApiFromOutside, Outside, container_status
+from devtools.servers.children import CommandFailed
+from devtools.servers.postgres import PostgresServer
 from tests.node.conftest import SETTINGS
-from tests.node.outside import RELEASE, ApiFromOutside, Outside, container_status
-from tests.servers.children import CommandFailed
-from tests.servers.postgres import PostgresServer
 
 PATIENCE = 180
 _numbers = itertools.count(1)

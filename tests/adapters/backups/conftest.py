@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import VersityServer
 from tests.adapters.backups.s3_buckets import bucket_name
-from tests.servers import VersityServer
 
 
 @pytest.fixture(scope="module")

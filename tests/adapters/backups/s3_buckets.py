@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from devtools.servers import VersityServer
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Deletion, Pin
-from tests.servers import VersityServer
 
 PATTERN = NamePattern.parse("{takenAt:%Y%m%d}*")
 _numbers = itertools.count(1)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools.cluster.restic.build import restic
 from lethe.adapters.backups.restic import ResticBackend
 from lethe.ports.backups import (
     Backend,
@@ -24,7 +25,6 @@ from lethe.ports.backups import (
     DeletionResult,
     Pin,
 )
-from tests.cluster.restic.build import restic
 from tests.contracts.backups import FIRST_NIGHT, BackendContract, World
 
 PASSWORD = "canary-password-000371q"

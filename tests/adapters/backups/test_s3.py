@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from devtools.servers import VersityServer
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import (
@@ -14,7 +15,6 @@ from lethe.ports.backups import (
     Pin,
 )
 from tests.adapters.backups.s3_buckets import begin_upload, bucket_name, delete_one, open_backend, pin
-from tests.servers import VersityServer
 
 TAKEN_AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,13 +10,13 @@ from datetime import datetime
 
 import pytest
 
+from devtools.servers import VersityServer
+from devtools.servers.children import free_port
 from lethe.adapters.backups.s3 import S3Backend
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Backend
 from tests.adapters.backups.s3_buckets import bucket_name
 from tests.contracts.backups import BackendContract, World
-from tests.servers import VersityServer
-from tests.servers.children import free_port
 
 PATTERN = NamePattern.parse("site-{takenAt:%Y%m%dT%H%M%SZ}.dump")
 PREFIX = "site/"

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from devtools.servers import MinioServer
+from devtools.servers.children import wait_until
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
 from lethe.ports.backups import BackendUnavailable, DeletionResult, Pin
 from tests.adapters.backups.s3_buckets import PATTERN, bucket_name, delete_one, pin
-from tests.servers import MinioServer
-from tests.servers.children import wait_until
 
 pytestmark = pytest.mark.stage2
 KEY = "site/20260101"

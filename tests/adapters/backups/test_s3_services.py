@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import VersityServer
 from lethe.adapters.backups import s3_bucket
 from lethe.logs import Redacting
 from lethe.ports.backups import BackendMisconfigured, BackendUnavailable, DeletionResult, Pin
 from tests.adapters.backups.odd_s3 import Odd, Reply, refusal
 from tests.adapters.backups.s3_buckets import asks, delete_one, open_backend, pin
-from tests.servers import VersityServer
 
 TAKEN_AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ from unittest.mock import patch
 
 import pytest
 
+from devtools.servers import ControlPlane
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.ports.ledger import Fenced
-from tests.servers import ControlPlane
 
 GATE = "lethe.dev/safe-to-serve"
 SITE = {"matchLabels": {"app": "site"}}

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from devtools.servers import ControlPlane
 from lethe.adapters.cluster import lease
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.cluster.lease import Candidate
 from lethe.ports.cluster import ClusterUnavailable, Manifest
-from tests.servers import ControlPlane
 
 LOST = 3
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import PostgresServer
+from devtools.servers import PostgresServer
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select
 
 import lethe.adapters.ledger
+from devtools.servers import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.docs import number_of
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
@@ -23,7 +24,6 @@ from lethe.ports.ledger import Fenced, KeysDoNotMatch, MoveSettled
 from tests.contracts.ledger_backups_contract import DECEMBER, HOUR, done, purge
 from tests.contracts.ledger_facts import NOW, Clock, accepted
 from tests.contracts.ledger_legal_contract import registered
-from tests.servers import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.ports.ledger import Ledger, LedgerUnavailable
 from tests.contracts.ledger_contract import LedgerContract
 from tests.contracts.ledger_facts import accepted
-from tests.servers import PostgresServer
 
 _names = (f"ledger{number}" for number in itertools.count())
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.servers.certificates import write_certificates
+from devtools.servers.certificates import write_certificates
 
 
 @dataclass

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import MailServer
 from lethe.adapters.notices.smtp import SmtpChannel
 from lethe.adapters.notices.webhook import WebhookChannel
 from lethe.ports.notices import Channel
 from tests.adapters.notices.receiver import Receiver
 from tests.contracts.notices import Arrived, ChannelContract, World
-from tests.servers import MailServer
 
 SENDER = "Example Privacy <privacy@lethe.example>"
 SECRET = "whsec_Y2FuYXJ5LXNlY3JldC1vZi10aGUtd2ViaG9vaw=="

@@ -7,13 +7,13 @@ from email.message import EmailMessage
 
 import pytest
 
+from devtools.servers.greenmail import GreenMail, missing_programs
 from lethe.adapters.notices.letters import TemplateWriter
 from lethe.adapters.notices.smtp import SmtpChannel
 from lethe.domain.identifiers import PersonalText
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter, Recipient, Written
 from tests.adapters.notices.test_letters import LANGUAGES, REJECTED, UNDER_ORDER
 from tests.contracts.notices import AT, message_id
-from tests.servers.greenmail import GreenMail, missing_programs
 
 pytestmark = pytest.mark.stage2
 SENDER = "Exämple Privacy <privacy@lethe.example>"

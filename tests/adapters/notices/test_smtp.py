@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from devtools.servers import MailServer
+from devtools.servers.certificates import write_certificates
+from devtools.servers.children import free_port
 from lethe.adapters.notices.mailboxes import NotAMailbox, parse_mailbox
 from lethe.adapters.notices.smtp import SmtpChannel
 from lethe.domain.identifiers import PersonalText
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult
 from tests.contracts.notices import AT, letter, message_id
-from tests.servers import MailServer
-from tests.servers.certificates import write_certificates
-from tests.servers.children import free_port
 
 SENDER = "Exämple Privacy <privacy@lethe.example>"
 SOON = timedelta(seconds=20)

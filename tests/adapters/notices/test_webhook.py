@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from devtools.servers.certificates import write_certificates
 from lethe.adapters.notices.webhook import WebhookChannel
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult
 from tests.adapters.notices.receiver import Receiver
 from tests.contracts.notices import letter, message_id
-from tests.servers.certificates import write_certificates
 
 SECRET = "whsec_" + base64.b64encode(b"canary secret of the webhook").decode()
 OTHER = "whsec_" + base64.b64encode(b"another secret of the webhook").decode()

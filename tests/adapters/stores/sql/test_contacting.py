@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.adapters.stores.sql import finding
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind
@@ -18,7 +19,6 @@ from lethe.ports.stores import AnswerUntrusted, Contact, StoreError, StoreUnreac
 from tests.adapters.stores.sql.conftest import MAPPING, SCHEMA, HmacKeyring, Site, store_of
 from tests.adapters.stores.sql.test_failures import all_that_is_shown
 from tests.contracts.store_contract import Person, somebody
-from tests.servers import PostgresServer
 
 
 def by_key(key: str) -> Identifier:

@@ -13,14 +13,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from devtools.servers import PostgresServer
+from devtools.servers.postgres import NOBODY
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
 from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import MappingInvalid, StoreError, StoreUnreachable, Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, HmacKeyring, Site, store_of
 from tests.contracts.store_contract import somebody
-from tests.servers import PostgresServer
-from tests.servers.postgres import NOBODY
 
 
 def all_that_is_shown(error: BaseException) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.domain.journal import HeadFinding, HeadMove, KnownHead, changed_identity, compare
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport, MappingInvalid
 from tests.adapters.stores.sql.conftest import Site, store_of
 from tests.contracts.store_contract import somebody
-from tests.servers import PostgresServer
 
 
 def test_a_tick_moves_the_head_and_notes_how_far_keys_were_given_out(site: Site) -> None:

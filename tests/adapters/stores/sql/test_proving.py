@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from devtools.servers import PostgresServer
 from lethe.domain.mapping import ClearRule, ClearTo, Dependent, PiiKind, Quarantine
 from lethe.ports.stores import JournalSupport, MappingInvalid, MappingProblem
 from tests.adapters.stores.sql.conftest import MAPPING, SCHEMA, Site, store_of
 from tests.contracts.store_contract import somebody
-from tests.servers import PostgresServer
 
 E = PiiKind.EMAIL
 

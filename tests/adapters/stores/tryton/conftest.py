@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from devtools.servers.tryton import TrytonServer
 from lethe.adapters.stores.tryton import TrytonStore
 from lethe.domain.identifiers import email_identifier, normalised_email
 from lethe.domain.tombstones import Fingerprints, Tombstone
 from lethe.ports.stores import FoundRecord, Wanted
 from tests.adapters.stores.tryton.liar import Liar
-from tests.servers.tryton import TrytonServer
 
 CANARY = "canary@site.example"
 FINGERPRINTS = Fingerprints(

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from devtools.servers.certificates import write_certificates
 from lethe.adapters.stores.tryton import TrytonStore
 from lethe.adapters.stores.tryton.jsonrpc import JsonRpc
 from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
 from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 from tests.adapters.stores.tryton.conftest import CANARY, FINGERPRINTS, Crm, Opened, found, tombstone, wanted
 from tests.adapters.stores.tryton.liar import Liar, Lie, Raw, result_of
-from tests.servers.certificates import write_certificates
 
 FIRST = match_unchanged_rows(FINGERPRINTS)
 AGAIN = match_restored_rows(FINGERPRINTS)

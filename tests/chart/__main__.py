@@ -1,5 +1,0 @@
-"""Copy crds/ into the chart: Helm reads no file from outside of a chart, and follows no link out of it."""
-
-from tests.chart.copies import copy_crds
-
-copy_crds()
