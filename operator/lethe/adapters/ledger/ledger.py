@@ -22,7 +22,6 @@ from lethe.adapters.ledger.chain import (
     period_of,
     walk,
 )
-from lethe.adapters.ledger.clearings import fill
 from lethe.adapters.ledger.database import (
     connect,
     execute_many,
@@ -43,7 +42,6 @@ from lethe.adapters.ledger.projections import (
 )
 from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
-    VERSIONS,
     entries,
     episodes,
     ledger,
@@ -81,19 +79,14 @@ def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc
     """Open the ledger at `sqlite:////…` or `postgresql://…`; make or migrate it if need be.
 
     `now` dates the entries (UTC). Raises `LedgerUnavailable` naming the setting and the remedy,
-    `KeysDoNotMatch` for a ledger of other keys, `LedgerError` for a schema of a newer Lethe.
+    `KeysDoNotMatch` for a ledger of other keys, `LedgerError` for a schema that another Lethe has made.
     """
     engine = connect(url)
     try:
         with told_without_values(engine.url):
             with engine.connect() as connection, connection.execution_options(writes=True).begin():
-                found = migrate(connection)
+                migrate(connection)
                 ledger_id = _ledger_of_these_keys(connection, keyring, now)
-                if found == "0001":
-                    fill(connection, keyring)
-                if found not in (None, VERSIONS[-1]):
-                    # Who still works with the version before must not write into this one's tables.
-                    connection.execute(update(ledger).values(token=ledger.c.token + 1))
             return SqlLedger(engine, keyring, now, ledger_id, server_identity(engine))
     except BaseException:
         engine.dispose()
