@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.conditions import Condition, ConditionSet, rows_told
+from lethe.domain.conditions import Condition, ConditionSet, existing_rows
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant
@@ -94,7 +94,7 @@ def _store_entry(record: RequestRecord, name: str, blocker: Blocker | None, atte
     entry: dict[str, Any] = {"name": name.rpartition("/")[2], "state": shown}
     if progress.state.settled:
         if progress.counts:
-            entry["erased"] = dict(rows_told(progress.counts))
+            entry["erased"] = dict(existing_rows(progress.counts))
         if progress.at is not None and progress.state is StoreState.VERIFIED:
             entry["erasedAt"] = instant(progress.at)
         if progress.proof is not None:

@@ -418,6 +418,6 @@ def conditions_of_restore(
     )
 
 
-def rows_told(counts: Mapping[str, int]) -> Mapping[str, int]:
+def existing_rows(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Return the rows by table that status shows: those that there were."""
     return {table: rows for table, rows in sorted(counts.items()) if rows}

@@ -146,7 +146,7 @@ def _sql(statement: Insert | Update, dialect: Dialect) -> str:
 
 
 @contextmanager
-def told_without_values(url: URL) -> Iterator[None]:
+def errors_without_values(url: URL) -> Iterator[None]:
     """Turn the database's errors, whose texts can quote whole rows, into `LedgerUnavailable`."""
     try:
         yield
@@ -196,7 +196,7 @@ def look_into(url: str) -> None:
         return
     engine = connect(url)
     try:
-        with told_without_values(engine.url), engine.connect() as connection:
+        with errors_without_values(engine.url), engine.connect() as connection:
             _refuse_foreign(connection, _version(connection))
     finally:
         engine.dispose()

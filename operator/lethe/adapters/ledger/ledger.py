@@ -27,7 +27,7 @@ from lethe.adapters.ledger.database import (
     execute_many,
     migrate,
     server_identity,
-    told_without_values,
+    errors_without_values,
     truncate_wal,
 )
 from lethe.adapters.ledger.docs import by_namespace, instant_of
@@ -83,7 +83,7 @@ def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc
     """
     engine = connect(url)
     try:
-        with told_without_values(engine.url):
+        with errors_without_values(engine.url):
             with engine.connect() as connection, connection.execution_options(writes=True).begin():
                 migrate(connection)
                 ledger_id = _ledger_of_these_keys(connection, keyring, now)
@@ -157,7 +157,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, int]]:
         """Open a transaction that alone may write; yields the token in force with it."""
-        with self._writers, told_without_values(self._engine.url):
+        with self._writers, errors_without_values(self._engine.url):
             with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
                 token = connection.execute(select(ledger.c.token).with_for_update()).scalar_one()
                 yield connection, token
@@ -166,7 +166,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with told_without_values(self._engine.url), self._engine.connect() as connection:
+        with errors_without_values(self._engine.url), self._engine.connect() as connection:
             yield connection
 
     def take_over(self) -> int:
@@ -383,7 +383,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
         with self._writers:
             self._ciphertext_lingers = True
             try:
-                with told_without_values(self._engine.url):
+                with errors_without_values(self._engine.url):
                     self._wipe_what_lingers()
             except LedgerUnavailable:
                 pass  # it is away; there is nothing of it to close
