@@ -12,7 +12,7 @@ from lethe.domain.backup_conditions import (
     conditions_of_snapshot,
     conditions_of_source,
 )
-from lethe.domain.conditions import ConditionSet
+from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.conditions import (
+from lethe.domain.conditions.base import (
     BackupsObservation,
     ConditionSet,
     StoreObservation,

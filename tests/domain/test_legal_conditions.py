@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.conditions import Condition, ConditionStatus
+from lethe.domain.conditions.base import Condition, ConditionStatus
 from lethe.domain.legal import LegalRecord, evolve_legal, notice_of
 from lethe.domain.legal_conditions import LegalObservation, answer_of, conditions_of_legal
 from lethe.domain.legal_facts import (

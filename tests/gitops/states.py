@@ -26,7 +26,7 @@ from lethe.domain.backup_conditions import (
     conditions_of_source,
     conditions_of_unowned,
 )
-from lethe.domain.conditions import (
+from lethe.domain.conditions.base import (
     BackupsObservation,
     StoreObservation,
     conditions_of_request,

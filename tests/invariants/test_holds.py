@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lethe.domain.conditions import conditions_of_request
+from lethe.domain.conditions.base import conditions_of_request
 from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import StoreState

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, with_progress
+from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus, with_progress
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant

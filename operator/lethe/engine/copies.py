@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.api.status import replacing, request_status
-from lethe.domain.conditions import BackupsObservation, conditions_of_request
+from lethe.domain.conditions.base import BackupsObservation, conditions_of_request
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
-from lethe.domain.conditions import (
+from lethe.domain.conditions.base import (
     BackupsObservation,
     ConditionSet,
     ConditionStatus,

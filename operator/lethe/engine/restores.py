@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
-from lethe.domain.conditions import conditions_of_restore
+from lethe.domain.conditions.base import conditions_of_restore
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode

@@ -17,7 +17,7 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
-from lethe.domain.conditions import ConditionSet
+from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
