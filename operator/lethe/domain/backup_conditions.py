@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus, with_progress
+from lethe.domain.conditions.base import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Condition,
+    ConditionSet,
+    with_progress,
+)
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
-
-TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 LOCKED = "ObjectLocked"
 MISMATCH = "IdentityMismatch"
@@ -190,7 +195,7 @@ def _ready_of_source(observed: SourceObservation) -> Condition:
     if observed.trouble is not None:
         return Condition("Ready", FALSE, *observed.trouble)
     if not observed.scanned:
-        return Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not listed yet")
+        return Condition("Ready", UNKNOWN, "Pending", "not listed yet")
     if observed.unparsable:
         named = ", ".join(observed.unparsable[:4])
         return Condition(

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus, with_progress
+from lethe.domain.conditions.base import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Condition,
+    ConditionSet,
+    with_progress,
+)
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant
 from lethe.domain.trust import Blocker, BlockReason
-
-TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

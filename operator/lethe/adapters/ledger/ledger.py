@@ -24,10 +24,10 @@ from lethe.adapters.ledger.chain import (
 )
 from lethe.adapters.ledger.database import (
     connect,
+    errors_without_values,
     execute_many,
     migrate,
     server_identity,
-    errors_without_values,
     truncate_wal,
 )
 from lethe.adapters.ledger.docs import by_namespace, instant_of

@@ -28,6 +28,9 @@ class ConditionStatus(StrEnum):
         return cls.TRUE if truth else cls.FALSE
 
 
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition. `since` is when it came about, where the ledger knows that (`None`: when it is
@@ -86,9 +89,9 @@ def gravest(blockers: Sequence[Blocker]) -> Blocker | None:
 def with_progress(ready: Condition, *, stalled: bool = False, working: bool = False) -> tuple[Condition, ...]:
     """Add `Stalled` or `Reconciling` with Ready's reason; they exist only while they are true (kstatus)."""
     if stalled:
-        return (ready, Condition("Stalled", ConditionStatus.TRUE, ready.reason, ready.message))
+        return (ready, Condition("Stalled", TRUE, ready.reason, ready.message))
     if working:
-        return (ready, Condition("Reconciling", ConditionStatus.TRUE, ready.reason, ready.message))
+        return (ready, Condition("Reconciling", TRUE, ready.reason, ready.message))
     return (ready,)
 
 
@@ -116,7 +119,7 @@ def conditions_of_request(
     now: datetime,
 ) -> ConditionSet:
     """Say where a DeletionRequest stands."""
-    no_hold = Condition("Held", ConditionStatus.FALSE, "NoHold", "no legal hold keeps this person's data")
+    no_hold = Condition("Held", FALSE, "NoHold", "no legal hold keeps this person's data")
     if record is not None and record.outcome is Outcome.ERASED:
         return _erased(record, no_hold, backups, now)
     if record is not None and record.outcome is Outcome.PLANNED:
@@ -125,25 +128,25 @@ def conditions_of_request(
         return ConditionSet(
             "Planned",
             (
-                Condition("Ready", ConditionStatus.TRUE, "Planned", message, since),
+                Condition("Ready", TRUE, "Planned", message, since),
                 no_hold,
-                Condition("Erased", ConditionStatus.FALSE, "Planned", message, since),
-                Condition("Purged", ConditionStatus.FALSE, "NotErased", "a dry run erases nothing", since),
+                Condition("Erased", FALSE, "Planned", message, since),
+                Condition("Purged", FALSE, "NotErased", "a dry run erases nothing", since),
             ),
         )
     # Who is held in secret must look like everybody else: that blocker is passed over.
     sayable = [blocker for blocker in blockers if blocker.reason is not BlockReason.PENDING]
     worst = gravest(sayable) or _unblocked(record)
     stalled = worst.reason in _STALLING
-    ready = Condition("Ready", ConditionStatus.FALSE, worst.reason.value, worst.message)
+    ready = Condition("Ready", FALSE, worst.reason.value, worst.message)
     working = not stalled and worst.reason not in (*_ASKS_A_PERSON, BlockReason.HELD)
     return ConditionSet(
         _state_of_open(record, worst.reason),
         (
             *with_progress(ready, stalled=stalled, working=working),
             _held_of_open(worst),
-            Condition("Erased", ConditionStatus.FALSE, worst.reason.value, worst.message),
-            Condition("Purged", ConditionStatus.FALSE, "NotErased", "not erased everywhere yet"),
+            Condition("Erased", FALSE, worst.reason.value, worst.message),
+            Condition("Purged", FALSE, "NotErased", "not erased everywhere yet"),
         ),
     )
 
@@ -171,9 +174,9 @@ def _held_of_open(worst: Blocker) -> Condition:
     whoever is held in secret must look like everybody else.
     """
     if worst.reason is BlockReason.HELD:
-        return Condition("Held", ConditionStatus.TRUE, "LegalHold", worst.message)
+        return Condition("Held", TRUE, "LegalHold", worst.message)
     message = "holds are looked for when the request is carried out"
-    return Condition("Held", ConditionStatus.UNKNOWN, "Pending", message)
+    return Condition("Held", UNKNOWN, "Pending", message)
 
 
 def _erased(
@@ -189,11 +192,11 @@ def _erased(
         message = "an earlier request had erased this person everywhere"
     purged = _purged(record, backups, now)
     return ConditionSet(
-        "Purged" if purged.status is ConditionStatus.TRUE else "Erased",
+        "Purged" if purged.status is TRUE else "Erased",
         (
-            Condition("Ready", ConditionStatus.TRUE, "Erased", message, since),
+            Condition("Ready", TRUE, "Erased", message, since),
             no_hold,
-            Condition("Erased", ConditionStatus.TRUE, "Verified", message, since),
+            Condition("Erased", TRUE, "Verified", message, since),
             purged,
         ),
     )
@@ -203,10 +206,10 @@ def _purged(record: RequestRecord, backups: BackupsObservation, now: datetime) -
     """Say whether any backup still holds an erased person: proven, or not claimed."""
     since, left = record.completed_at, backups.left
     if backups.without_backups:
-        return Condition("Purged", ConditionStatus.TRUE, "NoBackups", "the stores have no backups", since)
+        return Condition("Purged", TRUE, "NoBackups", "the stores have no backups", since)
     if record.purged_at is not None:
         message = "the last snapshot that held this person is proven gone"
-        return Condition("Purged", ConditionStatus.TRUE, "Verified", message, record.purged_at)
+        return Condition("Purged", TRUE, "Verified", message, record.purged_at)
     reason = "SnapshotsRemain"
     if left.gone_at is not None and left.gone_at <= now:
         reason = "SnapshotsHeld" if backups.held else "SnapshotsOverdue"
@@ -218,7 +221,7 @@ def _purged(record: RequestRecord, backups: BackupsObservation, now: datetime) -
     if left.unproven:
         named = ", ".join(sorted(_short(name) for name in left.unproven))
         message += f"; no listing of every BackupSource of {named} since the erasure proves it"
-    return Condition("Purged", ConditionStatus.FALSE, reason, message, since)
+    return Condition("Purged", FALSE, reason, message, since)
 
 
 def _rows_summary(record: RequestRecord, state: StoreState) -> str:
@@ -271,21 +274,17 @@ def conditions_of_store(observed: StoreObservation) -> ConditionSet:
     """Say where a DataStore stands."""
     if observed.third_party:
         message = "belongs to a third party; nothing is ever sent to it"
-        return ConditionSet(None, (Condition("Ready", ConditionStatus.TRUE, "ThirdParty", message),))
+        return ConditionSet(None, (Condition("Ready", TRUE, "ThirdParty", message),))
     if observed.trouble is not None:
         reason, message = observed.trouble
-        ready = Condition("Ready", ConditionStatus.FALSE, reason, message)
+        ready = Condition("Ready", FALSE, reason, message)
     elif not observed.proved:
-        ready = Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not reached yet")
+        ready = Condition("Ready", UNKNOWN, "Pending", "not reached yet")
     else:
         message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
-        ready = Condition("Ready", ConditionStatus.TRUE, "Available", message)
+        ready = Condition("Ready", TRUE, "Available", message)
     stalled = ready.reason in STALLING_STORE_REASONS
-    conditions = [
-        *with_progress(
-            ready, stalled=stalled, working=ready.status is not ConditionStatus.TRUE and not stalled
-        )
-    ]
+    conditions = [*with_progress(ready, stalled=stalled, working=ready.status is not TRUE and not stalled)]
     if observed.proved:
         conditions += [
             _mapping_complete(observed),
@@ -297,46 +296,40 @@ def conditions_of_store(observed: StoreObservation) -> ConditionSet:
             ),
         ]
     conditions.append(
-        Condition("BackupsCovered", ConditionStatus.TRUE, "NoBackupsDeclared", "the store has no backups")
+        Condition("BackupsCovered", TRUE, "NoBackupsDeclared", "the store has no backups")
         if observed.without_backups
-        else Condition(
-            "BackupsCovered", ConditionStatus.TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}"
-        )
+        else Condition("BackupsCovered", TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}")
         if observed.sources and observed.snapshots_seen
         else Condition(
             "BackupsCovered",
-            ConditionStatus.FALSE,
+            FALSE,
             "NothingSeen",
             f"no snapshot has been seen in {', '.join(sorted(observed.sources))}; are place and name right?",
         )
         if observed.sources
         else Condition(
             "BackupsCovered",
-            ConditionStatus.FALSE,
+            FALSE,
             "NoSource",
             "no BackupSource names this store; an unknown backup is a broken promise",
         )
     )
     if observed.replay is not None:
-        conditions.append(Condition("SafeToServe", ConditionStatus.FALSE, *observed.replay))
+        conditions.append(Condition("SafeToServe", FALSE, *observed.replay))
     elif observed.looked and observed.trouble is None:
-        conditions.append(
-            Condition("SafeToServe", ConditionStatus.TRUE, "Verified", "every erasure is in place")
-        )
+        conditions.append(Condition("SafeToServe", TRUE, "Verified", "every erasure is in place"))
     return ConditionSet(None, tuple(conditions))
 
 
 def _mapping_complete(observed: StoreObservation) -> Condition:
     if observed.kinds_unmapped:
         message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
-        return Condition("MappingComplete", ConditionStatus.FALSE, "KindsUnmapped", message)
+        return Condition("MappingComplete", FALSE, "KindsUnmapped", message)
     if observed.lookalikes:
         named = ", ".join(observed.lookalikes[:8])
         message = f"{named} look like personal data; map them, or name them in ignore"
-        return Condition("MappingComplete", ConditionStatus.FALSE, "LookalikesUnmapped", message)
-    return Condition(
-        "MappingComplete", ConditionStatus.TRUE, "Complete", "every kind of personal data is mapped"
-    )
+        return Condition("MappingComplete", FALSE, "LookalikesUnmapped", message)
+    return Condition("MappingComplete", TRUE, "Complete", "every kind of personal data is mapped")
 
 
 # RestoreEvent
@@ -361,17 +354,15 @@ def conditions_of_restore(
 ) -> ConditionSet:
     """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet."""
     permitted = (
-        Condition(
-            "Permitted", ConditionStatus.FALSE, "Undeclared", "nobody has given a reason; set spec.reason"
-        )
+        Condition("Permitted", FALSE, "Undeclared", "nobody has given a reason; set spec.reason")
         if reason == "Undeclared"
-        else Condition("Permitted", ConditionStatus.TRUE, reason, "the reason was given")
+        else Condition("Permitted", TRUE, reason, "the reason was given")
     )
     if episode is None:
         message = "declared; the store has not been seen to go back in time"
-        ready = Condition("Ready", ConditionStatus.FALSE, "Declared", message)
-        waiting = Condition("Replayed", ConditionStatus.FALSE, "Waiting", message)
-        safe = Condition("SafeToServe", ConditionStatus.FALSE, "Declared", message)
+        ready = Condition("Ready", FALSE, "Declared", message)
+        waiting = Condition("Replayed", FALSE, "Waiting", message)
+        safe = Condition("SafeToServe", FALSE, "Declared", message)
         return ConditionSet(
             "Declared", (*with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
         )
@@ -380,10 +371,10 @@ def conditions_of_restore(
         return ConditionSet(
             "Superseded",
             (
-                Condition("Ready", ConditionStatus.TRUE, "Superseded", message),
+                Condition("Ready", TRUE, "Superseded", message),
                 permitted,
-                Condition("Replayed", ConditionStatus.FALSE, "Superseded", message),
-                Condition("SafeToServe", ConditionStatus.FALSE, "Superseded", message),
+                Condition("Replayed", FALSE, "Superseded", message),
+                Condition("SafeToServe", FALSE, "Superseded", message),
             ),
         )
     if not episode.open:
@@ -394,15 +385,15 @@ def conditions_of_restore(
         return ConditionSet(
             "SafeToServe",
             (
-                Condition("Ready", ConditionStatus.TRUE, "SafeToServe", summary, since),
+                Condition("Ready", TRUE, "SafeToServe", summary, since),
                 permitted,
-                Condition("Replayed", ConditionStatus.TRUE, "AllReErased", summary, since),
-                Condition("SafeToServe", ConditionStatus.TRUE, "Verified", summary, since),
+                Condition("Replayed", TRUE, "AllReErased", summary, since),
+                Condition("SafeToServe", TRUE, "Verified", summary, since),
             ),
         )
     kind, message = replay or ("Replaying", "the store went back in time; its erasures are applied again")
     shown = "Replaying" if kind == "Waiting" else kind
-    ready = Condition("Ready", ConditionStatus.FALSE, shown, message)
+    ready = Condition("Ready", FALSE, shown, message)
     stalled = kind == "MappingDoesNotFit"
     asks = kind in ("IdentityUnclear", "HeldRowsReturned", "AwaitingRelease")
     return ConditionSet(
@@ -410,10 +401,8 @@ def conditions_of_restore(
         (
             *with_progress(ready, stalled=stalled, working=not stalled and not asks),
             permitted,
-            Condition(
-                "Replayed", ConditionStatus.FALSE, "Waiting" if kind == "Waiting" else "Replaying", message
-            ),
-            Condition("SafeToServe", ConditionStatus.FALSE, shown, message),
+            Condition("Replayed", FALSE, "Waiting" if kind == "Waiting" else "Replaying", message),
+            Condition("SafeToServe", FALSE, shown, message),
         ),
     )
 
