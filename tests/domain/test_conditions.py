@@ -11,14 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.conditions.base import (
-    BackupsObservation,
     ConditionSet,
     StoreObservation,
-    conditions_of_request,
     conditions_of_restore,
     conditions_of_store,
-    gravest,
 )
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions, gravest
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
@@ -55,10 +53,10 @@ def test_every_obstacle_has_its_gravity_and_its_condition() -> None:
         blocker = Blocker(reason, "why")
         assert gravest([blocker, Blocker(BlockReason.ERASING, "x")]) is not None
         for record in (None, _record(None)):
-            condition_set = conditions_of_request(record, [blocker], now=NOW)
+            condition_set = deletionrequest_conditions(record, [blocker], now=NOW)
             seen = _is_sound(condition_set)
             if reason is BlockReason.PENDING:  # what may not be said looks as if nothing hindered
-                assert condition_set == conditions_of_request(record, [], now=NOW)
+                assert condition_set == deletionrequest_conditions(record, [], now=NOW)
             else:
                 assert condition_set.ready.reason == reason.value
             assert (seen["Ready"], seen["Erased"], seen["Purged"]) == ("False", "False", "False")
@@ -71,7 +69,7 @@ def test_a_request_is_never_shown_as_erased_unless_the_ledger_says_so(
 ) -> None:
     blockers = [Blocker(one, "why") for one in obstacles]
     backups = BackupsObservation(without_backups=without_backups)
-    seen = _is_sound(conditions_of_request(_record(outcome), blockers, backups=backups, now=NOW))
+    seen = _is_sound(deletionrequest_conditions(_record(outcome), blockers, backups=backups, now=NOW))
     assert (seen["Erased"] == "True") is (outcome is Outcome.ERASED)
     assert (seen["Purged"] == "True") is (outcome is Outcome.ERASED and without_backups)
 
@@ -85,7 +83,9 @@ def test_purged_is_claimed_only_where_the_ledger_has_recorded_the_proof(
 ) -> None:
     record = replace(_record(Outcome.ERASED), purged_at=NOW if recorded else None)
     left = CopiesLeft(gone_at, ("ns/site",) if unproven else ())
-    condition_set = conditions_of_request(record, [], backups=BackupsObservation(left, held=held), now=NOW)
+    condition_set = deletionrequest_conditions(
+        record, [], backups=BackupsObservation(left, held=held), now=NOW
+    )
     purged = next(c for c in condition_set.conditions if c.type == "Purged")
     assert (purged.status.value == "True") is recorded
     assert condition_set.state == ("Purged" if recorded else "Erased")

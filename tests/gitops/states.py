@@ -26,13 +26,8 @@ from lethe.domain.backup_conditions import (
     conditions_of_source,
     conditions_of_unowned,
 )
-from lethe.domain.conditions.base import (
-    BackupsObservation,
-    StoreObservation,
-    conditions_of_request,
-    conditions_of_restore,
-    conditions_of_store,
-)
+from lethe.domain.conditions.base import StoreObservation, conditions_of_restore, conditions_of_store
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
 from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
@@ -209,7 +204,7 @@ def _requests() -> Iterator[State]:
     def status(
         record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsObservation
     ) -> dict[str, Any]:
-        condition_set = conditions_of_request(record, tuple(blockers.values()), backups=backups, now=NOW)
+        condition_set = deletionrequest_conditions(record, tuple(blockers.values()), backups=backups, now=NOW)
         return request_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
 
     none = BackupsObservation()

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.conditions.base import Condition, ConditionSet, existing_rows
+from lethe.domain.conditions.base import Condition, ConditionSet
+from lethe.domain.conditions.deletionrequest import existing_rows
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant

@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lethe.domain.conditions.base import (
-    FALSE,
-    TRUE,
-    UNKNOWN,
-    Condition,
-    ConditionSet,
-    with_progress,
-)
+from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState

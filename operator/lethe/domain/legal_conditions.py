@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from lethe.domain.conditions.base import (
-    FALSE,
-    TRUE,
-    UNKNOWN,
-    Condition,
-    ConditionSet,
-    with_progress,
-)
+from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant

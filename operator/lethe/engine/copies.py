@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.api.status import replacing, request_status
-from lethe.domain.conditions.base import BackupsObservation, conditions_of_request
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
@@ -183,7 +183,7 @@ class Copies:
     ) -> dict[str, object]:
         now = self._clock()
         observed = self.observed(record, left or CopiesLeft())
-        condition_set = conditions_of_request(record, [], backups=observed, now=now)
+        condition_set = deletionrequest_conditions(record, [], backups=observed, now=now)
         status = request_status(
             record,
             condition_set,

@@ -18,14 +18,8 @@ from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
-from lethe.domain.conditions.base import (
-    BackupsObservation,
-    ConditionSet,
-    ConditionStatus,
-    StoreObservation,
-    conditions_of_request,
-    conditions_of_store,
-)
+from lethe.domain.conditions.base import ConditionSet, ConditionStatus, StoreObservation, conditions_of_store
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
@@ -119,7 +113,7 @@ class Reporting:
             observed = (
                 self._copies.observed(record) if record is not None and erased else BackupsObservation()
             )
-            condition_set = conditions_of_request(
+            condition_set = deletionrequest_conditions(
                 None if held_up else record,
                 everything,
                 backups=observed,
