@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.conditions.base import (
-    ConditionSet,
-    StoreObservation,
-    conditions_of_restore,
-    conditions_of_store,
-)
+from lethe.domain.conditions.base import ConditionSet, conditions_of_restore
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions, gravest
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
@@ -116,7 +112,7 @@ TROUBLES = st.none() | st.sampled_from(
     ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
 ).map(lambda reason: (reason, "why"))
 SIGHTS = st.builds(
-    StoreObservation,
+    DataStoreObservation,
     third_party=st.booleans(),
     proved=st.booleans(),
     trouble=TROUBLES,
@@ -131,8 +127,8 @@ SIGHTS = st.builds(
 
 
 @given(SIGHTS)
-def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: StoreObservation) -> None:
-    seen = _is_sound(conditions_of_store(observed))
+def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: DataStoreObservation) -> None:
+    seen = _is_sound(datastore_conditions(observed))
     if seen.get("SafeToServe") == "True":
         assert observed.looked
         assert observed.replay is None

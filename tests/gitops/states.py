@@ -26,7 +26,8 @@ from lethe.domain.backup_conditions import (
     conditions_of_source,
     conditions_of_unowned,
 )
-from lethe.domain.conditions.base import StoreObservation, conditions_of_restore, conditions_of_store
+from lethe.domain.conditions.base import conditions_of_restore
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
@@ -123,7 +124,7 @@ def every_state() -> Iterator[State]:
     yield from _legal()
 
 
-SIGHT = StoreObservation(
+SIGHT = DataStoreObservation(
     third_party=False,
     proved=True,
     trouble=None,
@@ -139,7 +140,7 @@ SIGHT = StoreObservation(
 
 def _stores() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        condition_set = conditions_of_store(replace(SIGHT, **more))
+        condition_set = datastore_conditions(replace(SIGHT, **more))
         status = store_status(
             *(condition_set, {}),
             generation=GENERATION,

@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from lethe.api.status import differs, replacing, request_status, store_status
-from lethe.domain.conditions.base import ConditionSet, ConditionStatus, StoreObservation, conditions_of_store
+from lethe.domain.conditions.base import ConditionSet, ConditionStatus
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Outcome
 from lethe.domain.mapping import StoreOwner
@@ -200,7 +201,7 @@ class Reporting:
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
         sources = self._cache.sources_of(managed.name)
-        observed = StoreObservation(
+        observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
             trouble=trouble,
@@ -219,7 +220,7 @@ class Reporting:
         )
         now = self._clock()
         generation = managed.manifest["metadata"].get("generation", 1)
-        condition_set = conditions_of_store(observed)
+        condition_set = datastore_conditions(observed)
         self._measure_mapping(managed.name, condition_set)
         status = store_status(
             condition_set,
