@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.conditions.base import ConditionSet, conditions_of_restore
+from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions, gravest
+from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
@@ -103,7 +104,7 @@ def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | No
             *("s", "e", NOW, DetectedBy.JOURNAL), safe_at=safe_at, released_because=because
         )
     replay = (shown, "why") if shown and state == "open" else None
-    seen = _is_sound(conditions_of_restore(episode, reason=reason, replay=replay))
+    seen = _is_sound(restoreevent_conditions(episode, reason=reason, replay=replay))
     assert (seen["SafeToServe"] == "True") is (state in ("safe", "released"))
     assert (seen["Permitted"] == "True") is (reason != "Undeclared")
 

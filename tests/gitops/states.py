@@ -26,9 +26,9 @@ from lethe.domain.backup_conditions import (
     conditions_of_source,
     conditions_of_unowned,
 )
-from lethe.domain.conditions.base import conditions_of_restore
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
+from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
 from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
@@ -333,7 +333,7 @@ def _restores() -> Iterator[State]:
         replay: tuple[Shown, str] | None = None,
         given: str = "Drill",
     ) -> State:
-        condition_set = conditions_of_restore(episode, reason=given, replay=replay)
+        condition_set = restoreevent_conditions(episode, reason=given, replay=replay)
         status = restore_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
         flux = "Failed" if verdict is STUCK else "Current"

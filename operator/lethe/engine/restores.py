@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
-from lethe.domain.conditions.base import conditions_of_restore
+from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
@@ -233,7 +233,7 @@ class Restores:
             return
         metadata = manifest["metadata"]
         before: Mapping[str, Any] = manifest.get("status") or {}
-        condition_set = conditions_of_restore(
+        condition_set = restoreevent_conditions(
             episode,
             reason=manifest.get("spec", {}).get("reason", "Undeclared"),
             replay=self._shown(episode) if episode is not None and episode.open else None,
