@@ -19,13 +19,12 @@ from lethe.api.status import (
     store_status,
     unowned_status,
 )
-from lethe.domain.backup_conditions import (
+from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
-    SourceObservation,
-    conditions_of_snapshot,
-    conditions_of_source,
-    conditions_of_unowned,
+    backupsnapshot_conditions,
+    unowned_backupsnapshot_conditions,
 )
+from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
@@ -237,7 +236,9 @@ def _requests() -> Iterator[State]:
 
 def _sources() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        condition_set = conditions_of_source(SourceObservation(**{"scanned": True, "longest": "P6M", **more}))
+        condition_set = backupsource_conditions(
+            BackupSourceObservation(**{"scanned": True, "longest": "P6M", **more})
+        )
         status = source_status(
             *(condition_set, {}),
             generation=GENERATION,
@@ -293,7 +294,9 @@ def _snapshots() -> Iterator[State]:
         held: RetentionHold | None = None,
         difficulty: Difficulty | None = None,
     ) -> State:
-        condition_set = conditions_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
+        condition_set = backupsnapshot_conditions(
+            record, retention, now=now, held=held, difficulty=difficulty
+        )
         status = snapshot_status(record, condition_set, retention, generation=GENERATION)
         return State("backupsnapshots", label, reason, status, verdict, told=told)
 
@@ -313,7 +316,9 @@ def _snapshots() -> Iterator[State]:
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
     for reason in ("NotSeen", "SourceMissing"):
-        status = unowned_status(conditions_of_unowned(reason, "why"), generation=GENERATION, since=NOW)
+        status = unowned_status(
+            unowned_backupsnapshot_conditions(reason, "why"), generation=GENERATION, since=NOW
+        )
         yield State("backupsnapshots", reason, reason, status, STUCK)
 
 

@@ -16,7 +16,11 @@ import msgspec
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
-from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
+from lethe.domain.conditions.backupsnapshot import (
+    Difficulty,
+    backupsnapshot_conditions,
+    unowned_backupsnapshot_conditions,
+)
 from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
@@ -134,7 +138,7 @@ class SnapshotObjects:
         """Say where a snapshot stands, by the last scan of its source."""
         scan = managed.scan
         problem = scan.problems.get(record.ref) if scan else None
-        return conditions_of_snapshot(
+        return backupsnapshot_conditions(
             record,
             Period.parse(managed.description.retention),
             now=now,
@@ -174,7 +178,7 @@ class SnapshotObjects:
         self, source: ObjectKey, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
         status = unowned_status(
-            conditions_of_unowned(reason, message), generation=one.generation, since=one.taken_at
+            unowned_backupsnapshot_conditions(reason, message), generation=one.generation, since=one.taken_at
         )
         if _digest(status) != one.status_digest:
             async with self._calls:
