@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.conditions.base import Condition, ConditionStatus
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, answer_of, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, evolve_legal, notice_of
-from lethe.domain.legal_conditions import LegalObservation, answer_of, conditions_of_legal
 from lethe.domain.legal_facts import (
     Addressee,
     AddressKept,
@@ -65,8 +65,8 @@ def shown(
     known: LegalRecord | None, *, at: datetime = NOW, blocker: Blocker | None = None, **more: Any
 ) -> dict[str, Condition]:
     """Return the conditions of what is known, by type."""
-    observed = LegalObservation(known, notice_of(known, at) if known else None, blocker, **more)
-    conditions = conditions_of_legal(observed).conditions
+    observed = LegalRequestObservation(known, notice_of(known, at) if known else None, blocker, **more)
+    conditions = legalrequest_conditions(observed).conditions
     assert len({one.type for one in conditions}) == len(conditions), "each type once"
     return {one.type: one for one in conditions}
 
@@ -288,8 +288,8 @@ def test_whatever_is_known_a_request_is_never_stalled_and_worked_on_at_once(
             continue
     document, waits, answer = problems
     at = NOW + timedelta(days=later)
-    observed = LegalObservation(known, notice_of(known, at), blocker, document, waits, answer)
-    conditions = {one.type: one for one in conditions_of_legal(observed).conditions}
+    observed = LegalRequestObservation(known, notice_of(known, at), blocker, document, waits, answer)
+    conditions = {one.type: one for one in legalrequest_conditions(observed).conditions}
     progress = {"Stalled", "Reconciling"} & conditions.keys()
     assert len(progress) <= 1
     ready = conditions["Ready"]

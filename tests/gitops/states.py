@@ -27,10 +27,10 @@ from lethe.domain.conditions.backupsnapshot import (
 from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
-from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     Addressee,
     HoldPlaced,
@@ -396,7 +396,7 @@ def _legal() -> Iterator[State]:
             record = evolve_legal(record, fact)
         record = replace(record, sequence=1, digest=DIGEST) if record else None
         notice = notice_of(record, NOW) if record else None
-        condition_set = conditions_of_legal(LegalObservation(record, notice, **more))
+        condition_set = legalrequest_conditions(LegalRequestObservation(record, notice, **more))
         status = legal_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
         accepted = record is not None and record.decided is not None
         flux = verdict.kstatus if verdict is STUCK else "Current" if accepted else "InProgress"

@@ -8,8 +8,8 @@ from typing import Any
 
 from lethe.domain.conditions.base import Condition, ConditionSet
 from lethe.domain.conditions.deletionrequest import existing_rows
+from lethe.domain.conditions.legalrequest import answer_of
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
-from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from lethe.api.status import differs, legal_status, replacing
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
-from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     HoldEnded,
     HoldPlaced,
@@ -51,7 +51,7 @@ class LegalReporting:
         reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
         shown = None if reused else record
         notice = notice_of(shown, now) if shown is not None else None
-        observed = LegalObservation(
+        observed = LegalRequestObservation(
             shown,
             notice,
             view.blocker,
@@ -63,7 +63,7 @@ class LegalReporting:
         follows_from = (view.generation, observed)
         if follows_from == view.shown:
             return
-        condition_set = conditions_of_legal(observed)
+        condition_set = legalrequest_conditions(observed)
         status = legal_status(shown, notice, condition_set, view.status, generation=view.generation, now=now)
         if not differs(status, view.status):
             view.shown = follows_from
