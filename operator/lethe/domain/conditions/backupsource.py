@@ -36,7 +36,7 @@ class BackupSourceObservation:
 
 def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
     """Say where a BackupSource stands."""
-    ready = _ready_of_source(observed)
+    ready = _ready(observed)
     stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
     effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
@@ -46,7 +46,7 @@ def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
     return ConditionSet(None, tuple(conditions))
 
 
-def _ready_of_source(observed: BackupSourceObservation) -> Condition:
+def _ready(observed: BackupSourceObservation) -> Condition:
     if observed.too_long:
         return Condition(
             "Ready",

@@ -1,4 +1,4 @@
-"""What a BackupSnapshot and a BackupSource say of themselves: the states and reasons of the contract."""
+"""What a BackupSnapshot says of itself: the states and reasons of the contract."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lethe.domain.conditions.backupsnapshot import Difficulty, backupsnapshot_conditions
-from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
-from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period
-from lethe.domain.pruning import PruneBlock, RetentionHold
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
+from tests.domain.conditions.reading import message_of, shown
 
 TAKEN = datetime(2026, 8, 31, 3, tzinfo=UTC)
 EXPIRY = datetime(2027, 2, 28, 3, tzinfo=UTC)
@@ -22,14 +21,6 @@ SIX_MONTHS = Period(6, 0)
 def snapshot(**more: object) -> SnapshotRecord:
     fields = {"pieces": ("v1",), **more}
     return SnapshotRecord("shop/nightly", "one", ("shop/site",), SEEN, TAKEN, **fields)  # type: ignore[arg-type]
-
-
-def told(condition_set: ConditionSet) -> dict[str, tuple[str, str]]:
-    return {one.type: (one.status.value, one.reason) for one in condition_set.conditions}
-
-
-def message_of(condition_set: ConditionSet, kind: str) -> str:
-    return next(one.message for one in condition_set.conditions if one.type == kind)
 
 
 LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMismatch", "another")
@@ -142,7 +133,7 @@ def test_a_snapshot_says_where_it_stands(
     further: tuple[str, str, str],
 ) -> None:
     condition_set = backupsnapshot_conditions(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
-    conditions = told(condition_set)
+    conditions = shown(condition_set)
     assert (condition_set.state, conditions["Ready"]) == (state, ready)
     assert conditions[further[0]] == further[1:]
     assert conditions["Purged"][0] == ("True" if record.purged_at else "False")
@@ -152,7 +143,7 @@ def test_a_snapshot_says_where_it_stands(
 def test_only_proof_is_called_purged() -> None:
     for record in (snapshot(), snapshot(deleted_at=EXPIRY), snapshot(vanished_at=SEEN)):
         for now in (SEEN, EXPIRY + timedelta(days=400)):
-            assert told(backupsnapshot_conditions(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
+            assert shown(backupsnapshot_conditions(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
 
 
 def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> None:
@@ -162,83 +153,3 @@ def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> No
     assert day in message_of(vanished, "Ready")
     held = backupsnapshot_conditions(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
     assert "spec.lastSnapshot of the BackupSource to Prune" in message_of(held, "Held")
-
-
-SIGHT = BackupSourceObservation(scanned=True)
-
-
-@pytest.mark.parametrize(
-    ("observed", "ready", "effective"),
-    [
-        (SIGHT, ("True", "Scanned"), ("True", "WithinRetention")),
-        (BackupSourceObservation(scanned=False), ("Unknown", "Pending"), None),
-        (
-            BackupSourceObservation(True, trouble=("Unreachable", "away")),
-            ("False", "Unreachable"),
-            ("False", "BackendUnavailable"),
-        ),
-        (
-            BackupSourceObservation(False, trouble=("SecretMissing", "create it")),
-            ("False", "SecretMissing"),
-            ("False", "BackendUnavailable"),
-        ),
-        (
-            BackupSourceObservation(True, too_long=True, waits=PruneBlock.RETENTION_TOO_LONG),
-            ("False", "RetentionTooLong"),
-            ("False", "RetentionTooLong"),
-        ),
-        (
-            BackupSourceObservation(True, unparsable=["a", "b"]),
-            ("False", "NameUnparsable"),
-            ("False", "NameUnparsable"),
-        ),
-        (
-            BackupSourceObservation(True, waits=PruneBlock.CLOCKS_DISAGREE),
-            ("True", "Scanned"),
-            ("False", "ClocksDisagree"),
-        ),
-        (
-            BackupSourceObservation(True, waits=PruneBlock.SUSPENDED),
-            ("True", "Scanned"),
-            ("False", "Suspended"),
-        ),
-        (
-            BackupSourceObservation(True, waits=PruneBlock.AWAITING_CONFIRMATION),
-            ("True", "Scanned"),
-            ("False", "AwaitingConfirmation"),
-        ),
-        (
-            BackupSourceObservation(True, difficulties=[MISMATCH, LOCKED]),
-            ("True", "Scanned"),
-            ("False", "ObjectLocked"),
-        ),
-        (
-            BackupSourceObservation(True, difficulties=[MISMATCH]),
-            ("True", "Scanned"),
-            ("False", "IdentityMismatch"),
-        ),
-        (
-            BackupSourceObservation(True, difficulties=[Difficulty("DeletedUnproven", "versions")]),
-            ("True", "Scanned"),
-            ("False", "VersionsRemain"),
-        ),
-        (BackupSourceObservation(True, held_last=True), ("True", "Scanned"), ("False", "LastSnapshotHeld")),
-        (BackupSourceObservation(True, held_legally=2), ("True", "Scanned"), ("False", "LegalHold")),
-    ],
-)
-def test_a_source_says_where_it_stands(
-    observed: BackupSourceObservation, ready: tuple[str, str], effective: tuple[str, str] | None
-) -> None:
-    conditions = told(backupsource_conditions(observed))
-    assert conditions["Ready"] == ready
-    assert conditions.get("RetentionEffective") == effective
-    assert ("Stalled" in conditions) is (ready[1] in ("RetentionTooLong", "NameUnparsable"))
-    assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
-
-
-def test_a_source_names_some_of_what_it_does_not_understand_and_counts_all() -> None:
-    observed = BackupSourceObservation(True, unparsable=[f"name-{n}" for n in range(9)])
-    message = message_of(backupsource_conditions(observed), "Ready")
-    assert message.startswith("9 names")
-    assert "name-3" in message
-    assert "name-4" not in message
