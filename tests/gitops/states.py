@@ -10,15 +10,12 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from lethe.api.status import (
-    legal_status,
-    request_status,
-    restore_status,
-    snapshot_status,
-    source_status,
-    store_status,
-    unowned_status,
-)
+from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
+from lethe.api.status.backupsource import backupsource_status
+from lethe.api.status.datastore import datastore_status
+from lethe.api.status.deletionrequest import deletionrequest_status
+from lethe.api.status.legalrequest import legalrequest_status
+from lethe.api.status.restoreevent import restoreevent_status
 from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
     backupsnapshot_conditions,
@@ -140,7 +137,7 @@ SIGHT = DataStoreObservation(
 def _stores() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
         condition_set = datastore_conditions(replace(SIGHT, **more))
-        status = store_status(
+        status = datastore_status(
             *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
@@ -205,7 +202,7 @@ def _requests() -> Iterator[State]:
         record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsObservation
     ) -> dict[str, Any]:
         condition_set = deletionrequest_conditions(record, tuple(blockers.values()), backups=backups, now=NOW)
-        return request_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
+        return deletionrequest_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
 
     none = BackupsObservation()
     for reason, verdict in OBSTACLES.items():
@@ -239,7 +236,7 @@ def _sources() -> Iterator[State]:
         condition_set = backupsource_conditions(
             BackupSourceObservation(**{"scanned": True, "longest": "P6M", **more})
         )
-        status = source_status(
+        status = backupsource_status(
             *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
@@ -297,7 +294,7 @@ def _snapshots() -> Iterator[State]:
         condition_set = backupsnapshot_conditions(
             record, retention, now=now, held=held, difficulty=difficulty
         )
-        status = snapshot_status(record, condition_set, retention, generation=GENERATION)
+        status = backupsnapshot_status(record, condition_set, retention, generation=GENERATION)
         return State("backupsnapshots", label, reason, status, verdict, told=told)
 
     yield state("retained", "Retained", DONE, "until", now=taken)
@@ -316,7 +313,7 @@ def _snapshots() -> Iterator[State]:
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
     for reason in ("NotSeen", "SourceMissing"):
-        status = unowned_status(
+        status = unowned_backupsnapshot_status(
             unowned_backupsnapshot_conditions(reason, "why"), generation=GENERATION, since=NOW
         )
         yield State("backupsnapshots", reason, reason, status, STUCK)
@@ -339,7 +336,7 @@ def _restores() -> Iterator[State]:
         given: str = "Drill",
     ) -> State:
         condition_set = restoreevent_conditions(episode, reason=given, replay=replay)
-        status = restore_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
+        status = restoreevent_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
         flux = "Failed" if verdict is STUCK else "Current"
         return State("restoreevents", label, reason, status, verdict, flux=flux, told=told)
@@ -397,7 +394,7 @@ def _legal() -> Iterator[State]:
         record = replace(record, sequence=1, digest=DIGEST) if record else None
         notice = notice_of(record, NOW) if record else None
         condition_set = legalrequest_conditions(LegalRequestObservation(record, notice, **more))
-        status = legal_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
+        status = legalrequest_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
         accepted = record is not None and record.decided is not None
         flux = verdict.kstatus if verdict is STUCK else "Current" if accepted else "InProgress"
         return State("legalrequests", label, reason, status, verdict, flux=flux, told=told)

@@ -8,7 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from lethe.api.status import replacing, request_status
+from lethe.api.status.base import replacing
+from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
@@ -184,7 +185,7 @@ class Copies:
         now = self._clock()
         observed = self.observed(record, left or CopiesLeft())
         condition_set = deletionrequest_conditions(record, [], backups=observed, now=now)
-        status = request_status(
+        status = deletionrequest_status(
             record,
             condition_set,
             {},

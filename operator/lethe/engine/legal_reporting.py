@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from lethe.api.status import differs, legal_status, replacing
+from lethe.api.status.base import differs, replacing
+from lethe.api.status.legalrequest import legalrequest_status
 from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
 from lethe.domain.legal_facts import (
@@ -64,7 +65,9 @@ class LegalReporting:
         if follows_from == view.shown:
             return
         condition_set = legalrequest_conditions(observed)
-        status = legal_status(shown, notice, condition_set, view.status, generation=view.generation, now=now)
+        status = legalrequest_status(
+            shown, notice, condition_set, view.status, generation=view.generation, now=now
+        )
         if not differs(status, view.status):
             view.shown = follows_from
             return

@@ -17,7 +17,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from lethe.api.status import differs, replacing, request_status, store_status
+from lethe.api.status.base import differs, replacing
+from lethe.api.status.datastore import datastore_status
+from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.domain.conditions.base import ConditionSet, ConditionStatus
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
@@ -120,7 +122,7 @@ class Reporting:
                 backups=observed,
                 now=self._clock(),
             )
-            status = request_status(
+            status = deletionrequest_status(
                 record,
                 condition_set,
                 blockers,
@@ -222,7 +224,7 @@ class Reporting:
         generation = managed.manifest["metadata"].get("generation", 1)
         condition_set = datastore_conditions(observed)
         self._measure_mapping(managed.name, condition_set)
-        status = store_status(
+        status = datastore_status(
             condition_set,
             managed.status,
             generation=generation,

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import differs, replacing, restore_status
+from lethe.api.status.base import differs, replacing
+from lethe.api.status.restoreevent import restoreevent_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
@@ -238,7 +239,7 @@ class Restores:
             reason=manifest.get("spec", {}).get("reason", "Undeclared"),
             replay=self._shown(episode) if episode is not None and episode.open else None,
         )
-        status = restore_status(
+        status = restoreevent_status(
             episode,
             condition_set,
             before,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import snapshot_status, unowned_status
+from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
@@ -177,7 +177,7 @@ class SnapshotObjects:
     async def _disown_one(
         self, source: ObjectKey, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
-        status = unowned_status(
+        status = unowned_backupsnapshot_status(
             unowned_backupsnapshot_conditions(reason, message), generation=one.generation, since=one.taken_at
         )
         if _digest(status) != one.status_digest:
@@ -228,7 +228,7 @@ class SnapshotObjects:
             condition_set = self.condition_set(managed, record, now)
             retention = Period.parse(managed.description.retention)
             for one in objects:
-                status = snapshot_status(record, condition_set, retention, generation=one.generation)
+                status = backupsnapshot_status(record, condition_set, retention, generation=one.generation)
                 if _digest(status) == one.status_digest or await self._write(
                     managed.key, record.ref, one, status
                 ):

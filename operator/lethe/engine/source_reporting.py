@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from lethe.api.status import differs, replacing, source_status
+from lethe.api.status.backupsource import backupsource_status
+from lethe.api.status.base import differs, replacing
 from lethe.domain.conditions.backupsnapshot import Difficulty
 from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
 from lethe.domain.periods import Period, instant
@@ -124,7 +125,7 @@ class SourceReporting:
         scan, known = managed.scan, managed.known
         condition_set = backupsource_conditions(self._observed(managed))
         upcoming = scan.next if scan else None
-        status = source_status(
+        status = backupsource_status(
             condition_set,
             managed.status,
             generation=managed.generation,

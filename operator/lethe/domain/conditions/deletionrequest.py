@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -179,8 +179,3 @@ def _rows_summary(record: RequestRecord, state: StoreState) -> str:
 
 def _short(store: str) -> str:
     return store.rpartition("/")[2]
-
-
-def existing_rows(counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the rows by table that status shows: those that there were."""
-    return {table: rows for table, rows in sorted(counts.items()) if rows}
