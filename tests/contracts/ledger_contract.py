@@ -197,12 +197,21 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         with pytest.raises(KeysDoNotMatch, match="LETHE_LEDGER_URL"):
             open_ledger(url, FileKeyring(tmp_path / "other"))
 
-    def test_a_ledger_of_a_newer_schema_is_refused(
+    @pytest.mark.parametrize("unknown", ["9999", "0003"])
+    def test_a_ledger_of_an_unknown_schema_is_refused(
+        self, opened: Callable[[], Ledger], behind: Connection, unknown: str
+    ) -> None:
+        behind.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": unknown})
+        behind.commit()
+        with pytest.raises(LedgerError, match=rf"has schema {unknown}, which this Lethe does not know"):
+            opened()
+
+    def test_a_ledger_that_lacks_a_table_is_refused_by_its_name(
         self, opened: Callable[[], Ledger], behind: Connection
     ) -> None:
-        behind.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        behind.execute(text("DROP TABLE clearings"))
         behind.commit()
-        with pytest.raises(LedgerError, match=r"9999.*run the newer version"):
+        with pytest.raises(LedgerError, match="has schema 0001, but lacks the tables clearings"):
             opened()
 
     def test_who_was_taken_over_is_fenced_and_leaves_nothing(

@@ -11,32 +11,24 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from devtools.company import SUBJECTS
-from lethe.api.status import (
-    legal_status,
-    request_status,
-    restore_status,
-    snapshot_status,
-    source_status,
-    store_status,
-    unowned_status,
-)
-from lethe.domain.backup_conditions import (
+from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
+from lethe.api.status.backupsource import backupsource_status
+from lethe.api.status.datastore import datastore_status
+from lethe.api.status.deletionrequest import deletionrequest_status
+from lethe.api.status.legalrequest import legalrequest_status
+from lethe.api.status.restoreevent import restoreevent_status
+from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
-    SourceObservation,
-    conditions_of_snapshot,
-    conditions_of_source,
-    conditions_of_unowned,
+    backupsnapshot_conditions,
+    unowned_backupsnapshot_conditions,
 )
-from lethe.domain.conditions import (
-    BackupsObservation,
-    StoreObservation,
-    conditions_of_request,
-    conditions_of_restore,
-    conditions_of_store,
-)
+from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
+from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
-from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     Addressee,
     HoldPlaced,
@@ -128,7 +120,7 @@ def every_state() -> Iterator[State]:
     yield from _legal()
 
 
-SIGHT = StoreObservation(
+SIGHT = DataStoreObservation(
     third_party=False,
     proved=True,
     trouble=None,
@@ -144,8 +136,8 @@ SIGHT = StoreObservation(
 
 def _stores() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        condition_set = conditions_of_store(replace(SIGHT, **more))
-        status = store_status(
+        condition_set = datastore_conditions(replace(SIGHT, **more))
+        status = datastore_status(
             *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
@@ -209,8 +201,8 @@ def _requests() -> Iterator[State]:
     def status(
         record: RequestRecord | None, blockers: Mapping[str, Blocker], backups: BackupsObservation
     ) -> dict[str, Any]:
-        condition_set = conditions_of_request(record, tuple(blockers.values()), backups=backups, now=NOW)
-        return request_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
+        condition_set = deletionrequest_conditions(record, tuple(blockers.values()), backups=backups, now=NOW)
+        return deletionrequest_status(record, condition_set, blockers, {}, {}, generation=GENERATION, now=NOW)
 
     none = BackupsObservation()
     for reason, verdict in OBSTACLES.items():
@@ -241,8 +233,10 @@ def _requests() -> Iterator[State]:
 
 def _sources() -> Iterator[State]:
     def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
-        condition_set = conditions_of_source(SourceObservation(**{"scanned": True, "longest": "P6M", **more}))
-        status = source_status(
+        condition_set = backupsource_conditions(
+            BackupSourceObservation(**{"scanned": True, "longest": "P6M", **more})
+        )
+        status = backupsource_status(
             *(condition_set, {}),
             generation=GENERATION,
             now=NOW,
@@ -297,8 +291,10 @@ def _snapshots() -> Iterator[State]:
         held: RetentionHold | None = None,
         difficulty: Difficulty | None = None,
     ) -> State:
-        condition_set = conditions_of_snapshot(record, retention, now=now, held=held, difficulty=difficulty)
-        status = snapshot_status(record, condition_set, retention, generation=GENERATION)
+        condition_set = backupsnapshot_conditions(
+            record, retention, now=now, held=held, difficulty=difficulty
+        )
+        status = backupsnapshot_status(record, condition_set, retention, generation=GENERATION)
         return State("backupsnapshots", label, reason, status, verdict, told=told)
 
     yield state("retained", "Retained", DONE, "until", now=taken)
@@ -317,7 +313,9 @@ def _snapshots() -> Iterator[State]:
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
     for reason in ("NotSeen", "SourceMissing"):
-        status = unowned_status(conditions_of_unowned(reason, "why"), generation=GENERATION, since=NOW)
+        status = unowned_backupsnapshot_status(
+            unowned_backupsnapshot_conditions(reason, "why"), generation=GENERATION, since=NOW
+        )
         yield State("backupsnapshots", reason, reason, status, STUCK)
 
 
@@ -337,8 +335,8 @@ def _restores() -> Iterator[State]:
         replay: tuple[Shown, str] | None = None,
         given: str = "Drill",
     ) -> State:
-        condition_set = conditions_of_restore(episode, reason=given, replay=replay)
-        status = restore_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
+        condition_set = restoreevent_conditions(episode, reason=given, replay=replay)
+        status = restoreevent_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
         flux = "Failed" if verdict is STUCK else "Current"
         return State("restoreevents", label, reason, status, verdict, flux=flux, told=told)
@@ -395,8 +393,8 @@ def _legal() -> Iterator[State]:
             record = evolve_legal(record, fact)
         record = replace(record, sequence=1, digest=DIGEST) if record else None
         notice = notice_of(record, NOW) if record else None
-        condition_set = conditions_of_legal(LegalObservation(record, notice, **more))
-        status = legal_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
+        condition_set = legalrequest_conditions(LegalRequestObservation(record, notice, **more))
+        status = legalrequest_status(record, notice, condition_set, {}, generation=GENERATION, now=NOW)
         accepted = record is not None and record.decided is not None
         flux = verdict.kstatus if verdict is STUCK else "Current" if accepted else "InProgress"
         return State("legalrequests", label, reason, status, verdict, flux=flux, told=told)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devtools.servers import PostgresServer
-from lethe.domain.conditions import conditions_of_request
+from lethe.domain.conditions.deletionrequest import deletionrequest_conditions
 from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import StoreState
@@ -576,7 +576,7 @@ def test_a_secret_hold_makes_a_request_look_like_one_that_has_just_not_been_carr
         record = company.record(name)
         stores = (company.store, *company.other_stores)
         blockers = [one.blockers[record.request] for one in stores if record.request in one.blockers]
-        standing = conditions_of_request(record, blockers, now=company.now)
+        standing = deletionrequest_conditions(record, blockers, now=company.now)
         progress = {store: one.state for store, one in record.stores.items()}
         return standing.state, tuple(replace(one, since=None) for one in standing.conditions), progress
 
@@ -603,11 +603,11 @@ def test_a_secret_hold_that_comes_after_the_intent_looks_like_an_erasure_that_go
     company.visit_until_safe()
     company.request("ada", key=company.key_of(ada))
     assert company.cut_at(3, lambda: company.visit(look=False))
-    ordinary = conditions_of_request(company.record("ada"), [], now=company.now)
+    ordinary = deletionrequest_conditions(company.record("ada"), [], now=company.now)
     court.hold(key=company.key_of(ada), secretly=True)
     company.visit()
     blocker = company.store.blockers["uid-ada"]
-    assert conditions_of_request(company.record("ada"), [blocker], now=company.now) == ordinary
+    assert deletionrequest_conditions(company.record("ada"), [blocker], now=company.now) == ordinary
 
 
 @pytest.mark.parametrize(

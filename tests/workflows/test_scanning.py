@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lethe.domain.backup_conditions import conditions_of_snapshot
+from lethe.domain.conditions.backupsnapshot import backupsnapshot_conditions
 from lethe.domain.facts import (
     PruneIntended,
     SnapshotsDeleted,
@@ -617,7 +617,7 @@ def test_a_hold_of_which_nobody_may_be_told_keeps_as_well_and_says_nothing(backu
     backups.true = EXPIRY + DAY
     done = nightly.scan()
     assert (done.plan.held, done.purged) == ({dump.name: RetentionHold.UNSAID}, [])
-    told = conditions_of_snapshot(
+    told = backupsnapshot_conditions(
         nightly.record(dump), Period(6, 0), now=backups.true, held=done.plan.held[dump.name]
     )
     assert "hold" not in " ".join(one.message for one in told.conditions)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
-from lethe.api.status import store_status
+from lethe.api.status.datastore import datastore_status
 from lethe.controllers.runtime.cache import ManagedSource, ManagedStore, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, without_counters
-from lethe.domain.conditions import ConditionSet, ConditionStatus, StoreObservation, conditions_of_store
+from lethe.domain.conditions.base import ConditionSet, ConditionStatus
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.mapping import StoreOwner
 
 DATA_STORE = StatusKind(
@@ -40,7 +41,7 @@ class StoreStatus:
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
         sources = self._cache.sources_of(managed.name)
-        observed = StoreObservation(
+        observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
             trouble=(trouble.reason.value, trouble.message) if trouble is not None else None,
@@ -59,9 +60,9 @@ class StoreStatus:
         )
         now = self._clock()
         generation = managed.manifest["metadata"].get("generation", 1)
-        condition_set = conditions_of_store(observed)
+        condition_set = datastore_conditions(observed)
         self._measure_mapping(managed.name, condition_set)
-        status = store_status(
+        status = datastore_status(
             condition_set,
             managed.shown.status,
             generation=generation,

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from lethe.api.status import request_status
+from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.controllers.last_copies import LastCopies, last_copy_gone_at
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RequestView, request_at
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import Status, StatusKind, StatusWriter, Written, waits_for
-from lethe.domain.conditions import BackupsObservation, conditions_of_request
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker, BlockReason
@@ -100,10 +100,10 @@ class RequestStatusController(Controller[ObjectKey]):
         erased = record is not None and record.outcome is Outcome.ERASED
         observed = self._copies.observe(record) if record is not None and erased else BackupsObservation()
         now = self._clock()
-        condition_set = conditions_of_request(
+        condition_set = deletionrequest_conditions(
             None if kept_open else record, [*blockers.values(), *own], backups=observed, now=now
         )
-        status = request_status(
+        status = deletionrequest_status(
             record,
             condition_set,
             blockers,

@@ -8,10 +8,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from lethe.api.status import replacing, request_status
+from lethe.api.status.base import replacing
+from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.controllers.runtime.cache import ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
-from lethe.domain.conditions import BackupsObservation, conditions_of_request
+from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
@@ -183,8 +184,8 @@ class LastCopies:
     ) -> dict[str, object]:
         now = self._clock()
         observed = self.observe(record, left or CopiesLeft())
-        condition_set = conditions_of_request(record, [], backups=observed, now=now)
-        status = request_status(
+        condition_set = deletionrequest_conditions(record, [], backups=observed, now=now)
+        status = deletionrequest_status(
             record,
             condition_set,
             {},

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import rendered_conditions, restore_status
+from lethe.api.status.base import rendered_conditions
+from lethe.api.status.restoreevent import restoreevent_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RestoreEventView, key_of
 from lethe.controllers.runtime.controller import Controller
@@ -22,7 +23,8 @@ from lethe.controllers.runtime.status_writer import (
     Written,
     without_counters,
 )
-from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, conditions_of_restore
+from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus
+from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
@@ -290,12 +292,12 @@ class RestoreEventController(Controller[ObjectKey]):
         if view is None:
             return
         before = view.shown.status.get("state")
-        condition_set = conditions_of_restore(
+        condition_set = restoreevent_conditions(
             episode,
             reason=view.manifest.get("spec", {}).get("reason", "Undeclared"),
             replay=self._shown(episode) if episode is not None and episode.open else None,
         )
-        status = restore_status(
+        status = restoreevent_status(
             episode,
             condition_set,
             view.shown.status,

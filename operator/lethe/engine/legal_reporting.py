@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from lethe.api.status import differs, legal_status, replacing
+from lethe.api.status.base import differs, replacing
+from lethe.api.status.legalrequest import legalrequest_status
 from lethe.controllers.runtime.cache import LegalView, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
-from lethe.domain.legal_conditions import LegalObservation, conditions_of_legal
 from lethe.domain.legal_facts import (
     HoldEnded,
     HoldPlaced,
@@ -51,7 +52,7 @@ class LegalReporting:
         reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
         shown = None if reused else record
         notice = notice_of(shown, now) if shown is not None else None
-        observed = LegalObservation(
+        observed = LegalRequestObservation(
             shown,
             notice,
             view.blocker,
@@ -63,8 +64,10 @@ class LegalReporting:
         follows_from = (view.generation, observed)
         if follows_from == view.shown:
             return
-        condition_set = conditions_of_legal(observed)
-        status = legal_status(shown, notice, condition_set, view.status, generation=view.generation, now=now)
+        condition_set = legalrequest_conditions(observed)
+        status = legalrequest_status(
+            shown, notice, condition_set, view.status, generation=view.generation, now=now
+        )
         if not differs(status, view.status):
             view.shown = follows_from
             return

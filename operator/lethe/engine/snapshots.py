@@ -14,12 +14,16 @@ from typing import Any
 import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status import snapshot_status, unowned_status
+from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.controllers.runtime.cache import ManagedSource, ObjectKey, key_of
 from lethe.controllers.runtime.metrics import Metrics
-from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
-from lethe.domain.conditions import ConditionSet
+from lethe.domain.conditions.backupsnapshot import (
+    Difficulty,
+    backupsnapshot_conditions,
+    unowned_backupsnapshot_conditions,
+)
+from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
@@ -134,7 +138,7 @@ class SnapshotObjects:
         """Say where a snapshot stands, by the last scan of its source."""
         scan = managed.scan
         problem = scan.problems.get(record.ref) if scan else None
-        return conditions_of_snapshot(
+        return backupsnapshot_conditions(
             record,
             Period.parse(managed.description.retention),
             now=now,
@@ -173,8 +177,8 @@ class SnapshotObjects:
     async def _disown_one(
         self, source: ObjectKey, ref: str, one: SnapshotObject, reason: str, message: str
     ) -> None:
-        status = unowned_status(
-            conditions_of_unowned(reason, message), generation=one.generation, since=one.taken_at
+        status = unowned_backupsnapshot_status(
+            unowned_backupsnapshot_conditions(reason, message), generation=one.generation, since=one.taken_at
         )
         if _digest(status) != one.status_digest:
             async with self._calls:
@@ -224,7 +228,7 @@ class SnapshotObjects:
             condition_set = self.condition_set(managed, record, now)
             retention = Period.parse(managed.description.retention)
             for one in objects:
-                status = snapshot_status(record, condition_set, retention, generation=one.generation)
+                status = backupsnapshot_status(record, condition_set, retention, generation=one.generation)
                 if _digest(status) == one.status_digest or await self._write(
                     managed.key, record.ref, one, status
                 ):

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from lethe.api.status import differs, replacing, source_status
+from lethe.api.status.backupsource import backupsource_status
+from lethe.api.status.base import differs, replacing
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
-from lethe.domain.backup_conditions import Difficulty, SourceObservation, conditions_of_source
+from lethe.domain.conditions.backupsnapshot import Difficulty
+from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
@@ -86,13 +88,13 @@ class SourceReporting:
             age = (now - (scanned or managed.met_at)).total_seconds()
             self._metrics.source_scan_age.labels(managed.name).set(age)
 
-    def _observed(self, managed: ManagedSource) -> SourceObservation:
+    def _observed(self, managed: ManagedSource) -> BackupSourceObservation:
         scan, known = managed.scan, managed.known
         held = list(scan.plan.held.values()) if scan else []
         upcoming = scan.next if scan else None
         summary = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
         stores = {store.name for store in self._cache.stores.values()}
-        return SourceObservation(
+        return BackupSourceObservation(
             longest=managed.description.retention,
             ever_seen=known is not None and bool(known.snapshots),
             unknown_stores=sorted(
@@ -121,9 +123,9 @@ class SourceReporting:
         await asyncio.to_thread(self.measure, managed)
         self._metrics.source_up.labels(managed.name).set(managed.trouble is None)
         scan, known = managed.scan, managed.known
-        condition_set = conditions_of_source(self._observed(managed))
+        condition_set = backupsource_conditions(self._observed(managed))
         upcoming = scan.next if scan else None
-        status = source_status(
+        status = backupsource_status(
             condition_set,
             managed.status,
             generation=managed.generation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -25,10 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import IN_ONE_QUERY, chunked, instant_of, number_of, table_of
-from lethe.adapters.ledger.request_docs import request_doc
+from lethe.adapters.ledger.docs import chunked, instant_of, number_of, table_of
 from lethe.adapters.ledger.schema import (
     NOWHERE,
     clearings,
@@ -40,7 +38,6 @@ from lethe.adapters.ledger.schema import (
 from lethe.domain.facts import CopiesGone, Outcome, Reerased
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
-from lethe.ports.keys import Keyring
 
 _CLEARED = (StoreState.VERIFIED, StoreState.NOT_FOUND)
 """A person who is not found in a store now may still be in its old backups."""
@@ -59,6 +56,12 @@ def clearings_of(record: RequestRecord) -> list[Clearing]:
         if progress.state in _CLEARED
     ]
     return cleared or [(record.request, NOWHERE, number_of(record.completed_at), None, True)]
+
+
+def ending_of(record: RequestRecord) -> tuple[int | None, str | None]:
+    """Return what the columns `completed_at` and `outcome` say of a request."""
+    ended, outcome = record.completed_at, record.outcome
+    return None if ended is None else number_of(ended), None if outcome is None else outcome.value
 
 
 def insert_clearings(connection: Connection, rows: Sequence[Clearing]) -> None:
@@ -256,43 +259,3 @@ def purgeable(connection: Connection, limit: int) -> list[str]:
     )
     query = select(clearings.c.request).distinct().where(_GONE, ~still_held.exists()).limit(limit)
     return list(connection.execute(query).scalars())
-
-
-# The migration of ledgers that knew no clearings
-
-
-def fill(connection: Connection, keyring: Keyring) -> None:
-    """Note the clearings of every request that had ended before there was a table for them."""
-    after: str | None = ""
-    while after is not None:
-        after = _fill_some(connection, keyring, after)
-    keys = PeriodKeys(keyring)
-    query = select(entries).where(entries.c.kind == Reerased.__name__, entries.c.payload.is_not(None))
-    for entry in connection.execute(query.order_by(entries.c.sequence)).all():
-        key = keys.for_reading(connection, entry.period)
-        if key is not None:
-            fact = decoded(entry.kind, entry.sequence, decrypted(key, entry.sequence, entry.payload))
-            put_back(connection, cast("Reerased", fact))
-
-
-def _fill_some(connection: Connection, keyring: Keyring, after: str) -> str | None:
-    ended = and_(requests.c.open.is_(False), requests.c.request > after)
-    query = select(requests.c.request, requests.c.doc).where(ended).order_by(requests.c.request)
-    rows = connection.execute(query.limit(IN_ONE_QUERY)).all()
-    records = [request_doc(keyring, request, doc).record for request, doc in rows]
-    insert_clearings(connection, [row for record in records for row in clearings_of(record)])
-    execute_many(connection, _UPDATE_ENDED, [(*ending_of(record), record.request) for record in records])
-    return rows[-1].request if rows else None
-
-
-def ending_of(record: RequestRecord) -> tuple[int | None, str | None]:
-    """Return what the columns `completed_at` and `outcome` say of a request."""
-    ended, outcome = record.completed_at, record.outcome
-    return None if ended is None else number_of(ended), None if outcome is None else outcome.value
-
-
-_UPDATE_ENDED = (
-    update(requests)
-    .where(requests.c.request == bindparam("which"))
-    .values(completed_at=bindparam("ended"), outcome=bindparam("how"))
-)

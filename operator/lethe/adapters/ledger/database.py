@@ -24,16 +24,18 @@ from sqlalchemy import (
     inspect,
     make_url,
     text,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from lethe.adapters.ledger.schema import VERSIONS
+from lethe.adapters.ledger.schema import VERSIONS, ledger, metadata
 from lethe.domain.requests import IllegalTransition
 from lethe.ports.ledger import LedgerError, LedgerUnavailable
 
 _FORMS = "sqlite:////folder/ledger.db or postgresql://user:password@host/database"
 _BUSY_MILLISECONDS = 10_000
 _CHECKPOINT_WAIT_MILLISECONDS = 250
+MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x6C65746865  # "lethe": any number will do that other users of advisory locks don't take
 
 
@@ -144,7 +146,7 @@ def _sql(statement: Insert | Update, dialect: Dialect) -> str:
 
 
 @contextmanager
-def told_without_values(url: URL) -> Iterator[None]:
+def errors_without_values(url: URL) -> Iterator[None]:
     """Turn the database's errors, whose texts can quote whole rows, into `LedgerUnavailable`."""
     try:
         yield
@@ -186,7 +188,7 @@ def _what_to_do(url: URL, error: DBAPIError) -> str:
 
 
 def look_into(url: str) -> None:
-    """See that a ledger in PostgreSQL answers and that no newer Lethe has made it; change nothing.
+    """See that a ledger in PostgreSQL answers and that no other Lethe has made it; change nothing.
 
     A file is not looked at: to open one makes it. Raises `LedgerUnavailable`, `LedgerError`.
     """
@@ -194,43 +196,53 @@ def look_into(url: str) -> None:
         return
     engine = connect(url)
     try:
-        with told_without_values(engine.url), engine.connect() as connection:
-            _refuse_unknown(_version(connection))
+        with errors_without_values(engine.url), engine.connect() as connection:
+            _refuse_foreign(connection, _version(connection))
     finally:
         engine.dispose()
 
 
-def _refuse_unknown(version: str | None) -> None:
-    if version is not None and version not in VERSIONS:
+def _refuse_foreign(connection: Connection, version: str | None) -> None:
+    """Refuse a schema that is not this Lethe's, or not whole, before anything in it is misread."""
+    if version is None:
+        return
+    if version not in VERSIONS:
         raise LedgerError(
-            f"The ledger at LETHE_LEDGER_URL has schema {version}, and this Lethe knows none after "
-            f"{VERSIONS[-1]}: run the newer version of Lethe that has written it."
+            f"The ledger at LETHE_LEDGER_URL has schema {version}, which this Lethe does not know (it knows "
+            f"{', '.join(VERSIONS)}): a newer Lethe has written it, or a development version from before "
+            "0.1.0. Run the Lethe that has written it, or name another ledger."
+        )
+    lacking = metadata.tables.keys() - inspect(connection).get_table_names()
+    if version == VERSIONS[-1] and lacking:
+        raise LedgerError(
+            f"The ledger at LETHE_LEDGER_URL has schema {version}, but lacks the tables "
+            f"{', '.join(sorted(lacking))}: it was restored in part, or a development version from before "
+            "0.1.0 has written it. Restore all of it, or name another ledger."
         )
 
 
-def migrate(connection: Connection) -> str | None:
+def migrate(connection: Connection) -> None:
     """Bring the schema to the newest version; within the caller's transaction, under a lock.
 
-    Returns the version that was found (`None`: an empty database), for what only the keys can migrate.
-    Raises `LedgerError` for a schema that a newer Lethe has made.
+    Raises `LedgerError` for a schema that another Lethe has made, or that is not whole.
     """
-    if _version(connection) == VERSIONS[-1]:
-        return VERSIONS[-1]
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     version = _version(connection)
+    if version != VERSIONS[-1] and connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        version = _version(connection)
+    _refuse_foreign(connection, version)
     if version == VERSIONS[-1]:
-        return VERSIONS[-1]
-    _refuse_unknown(version)
+        return
     # Half a second and ten megabytes, paid only by the start that needs them.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     command.upgrade(config, "head")
-    return version
+    # Who still works with the version before must not write into this one's tables.
+    connection.execute(update(ledger).values(token=ledger.c.token + 1))
 
 
 def _version(connection: Connection) -> str | None:

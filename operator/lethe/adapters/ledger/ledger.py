@@ -22,13 +22,12 @@ from lethe.adapters.ledger.chain import (
     period_of,
     walk,
 )
-from lethe.adapters.ledger.clearings import fill
 from lethe.adapters.ledger.database import (
     connect,
+    errors_without_values,
     execute_many,
     migrate,
     server_identity,
-    told_without_values,
     truncate_wal,
 )
 from lethe.adapters.ledger.docs import by_namespace, instant_of
@@ -43,7 +42,6 @@ from lethe.adapters.ledger.projections import (
 )
 from lethe.adapters.ledger.request_docs import request_doc
 from lethe.adapters.ledger.schema import (
-    VERSIONS,
     entries,
     episodes,
     ledger,
@@ -81,19 +79,14 @@ def open_ledger(url: str, keyring: Keyring, *, now: Callable[[], datetime] = utc
     """Open the ledger at `sqlite:////…` or `postgresql://…`; make or migrate it if need be.
 
     `now` dates the entries (UTC). Raises `LedgerUnavailable` naming the setting and the remedy,
-    `KeysDoNotMatch` for a ledger of other keys, `LedgerError` for a schema of a newer Lethe.
+    `KeysDoNotMatch` for a ledger of other keys, `LedgerError` for a schema that another Lethe has made.
     """
     engine = connect(url)
     try:
-        with told_without_values(engine.url):
+        with errors_without_values(engine.url):
             with engine.connect() as connection, connection.execution_options(writes=True).begin():
-                found = migrate(connection)
+                migrate(connection)
                 ledger_id = _ledger_of_these_keys(connection, keyring, now)
-                if found == "0001":
-                    fill(connection, keyring)
-                if found not in (None, VERSIONS[-1]):
-                    # Who still works with the version before must not write into this one's tables.
-                    connection.execute(update(ledger).values(token=ledger.c.token + 1))
             return SqlLedger(engine, keyring, now, ledger_id, server_identity(engine))
     except BaseException:
         engine.dispose()
@@ -164,7 +157,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, int]]:
         """Open a transaction that alone may write; yields the token in force with it."""
-        with self._writers, told_without_values(self._engine.url):
+        with self._writers, errors_without_values(self._engine.url):
             with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
                 token = connection.execute(select(ledger.c.token).with_for_update()).scalar_one()
                 yield connection, token
@@ -173,7 +166,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with told_without_values(self._engine.url), self._engine.connect() as connection:
+        with errors_without_values(self._engine.url), self._engine.connect() as connection:
             yield connection
 
     def take_over(self) -> int:
@@ -390,7 +383,7 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
         with self._writers:
             self._ciphertext_lingers = True
             try:
-                with told_without_values(self._engine.url):
+                with errors_without_values(self._engine.url):
                     self._wipe_what_lingers()
             except LedgerUnavailable:
                 pass  # it is away; there is nothing of it to close

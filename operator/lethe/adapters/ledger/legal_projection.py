@@ -58,7 +58,7 @@ class LegalProjection:
         """Tell whether this is a legal request that was registered."""
         return legal in self._known
 
-    def is_to_be_told(self, legal: str) -> bool:
+    def has_notice_pending(self, legal: str) -> bool:
         """Tell whether the user has still to be told of a known legal request."""
         return not self._known[legal].record.notified
 

@@ -374,7 +374,7 @@ def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -
     """Raise `IllegalTransition` for a text that nothing would ever destroy."""
     for one in sealing:
         if one in projections.legal:
-            if not projections.legal.is_to_be_told(one):
+            if not projections.legal.has_notice_pending(one):
                 raise IllegalTransition(f"a text is to be sealed for {one}, of which nobody is to be told")
         elif not projections.is_open(one) and one not in projections.completed:
             raise IllegalTransition(f"a text is to be sealed for request {one}, which is not open")

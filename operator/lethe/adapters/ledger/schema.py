@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSIONS = ("0001", "0002", "0003")
+VERSIONS = ("0001",)
 """Every schema version that the migrations know, the newest last."""
 
 

@@ -1,4 +1,4 @@
-"""Where a LegalRequest stands: from what is recorded to conditions."""
+"""Where a LegalRequest stands."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, with_progress
+from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant
 from lethe.domain.trust import Blocker, BlockReason
 
-TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
-
 
 @dataclass(frozen=True, slots=True)
-class LegalObservation:
+class LegalRequestObservation:
     """What is known of a legal request now.
 
     `blocker` is what registering ran into, `document_problem` why the order's document could not be read.
@@ -33,7 +31,7 @@ class LegalObservation:
     unknown_stores: tuple[str, ...] = ()
 
 
-def conditions_of_legal(observed: LegalObservation) -> ConditionSet:
+def legalrequest_conditions(observed: LegalRequestObservation) -> ConditionSet:
     """Say where a LegalRequest stands."""
     record = observed.record
     claimed = observed.blocker is None or observed.blocker.reason is not BlockReason.NAME_REUSED
@@ -63,7 +61,7 @@ def conditions_of_legal(observed: LegalObservation) -> ConditionSet:
 
 
 def _ready(  # noqa: PLR0911 - one return for each way to stand
-    observed: LegalObservation, record: LegalRecord, notice: NoticeSight
+    observed: LegalRequestObservation, record: LegalRecord, notice: NoticeSight
 ) -> tuple[Condition, ...]:
     at = record.registered.at
     unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
@@ -111,7 +109,7 @@ def _decided(record: LegalRecord) -> Condition:
     return Condition("Decided", TRUE, decided.outcome.value, message, decided.at)
 
 
-def _informed(observed: LegalObservation, record: LegalRecord) -> Condition:
+def _informed(observed: LegalRequestObservation, record: LegalRecord) -> Condition:
     notice = observed.notice or NoticeSight(NoticeState.PENDING, None)
     settled = notice.letter.settled if notice.letter else None
     match notice.state:
@@ -144,7 +142,7 @@ def _tried(notice: NoticeSight) -> str:
     return settled.answer or "the notice was refused"
 
 
-def _holding(observed: LegalObservation, record: LegalRecord) -> Condition:
+def _holding(observed: LegalRequestObservation, record: LegalRecord) -> Condition:
     hold = record.hold
     if hold is None:
         message = "nothing is preserved"

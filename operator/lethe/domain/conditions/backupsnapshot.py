@@ -1,17 +1,14 @@
-"""From what is known of sources and snapshots to conditions: pure functions, one for each kind."""
+"""Where a BackupSnapshot stands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, with_progress
+from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.periods import Period, instant
-from lethe.domain.pruning import PruneBlock, RetentionHold
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
-
-TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 LOCKED = "ObjectLocked"
 MISMATCH = "IdentityMismatch"
@@ -25,7 +22,7 @@ class Difficulty:
     message: str
 
 
-def conditions_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
+def backupsnapshot_conditions(  # noqa: PLR0911 - one return for each way to stand
     record: SnapshotRecord,
     retention: Period,
     *,
@@ -130,7 +127,7 @@ def conditions_of_snapshot(  # noqa: PLR0911 - one return for each way to stand
     )
 
 
-def conditions_of_unowned(reason: str, message: str) -> ConditionSet:
+def unowned_backupsnapshot_conditions(reason: str, message: str) -> ConditionSet:
     """Say where a BackupSnapshot stands that somebody has applied and that is none Lethe knows of."""
     return ConditionSet(
         SnapshotState.MISSING,
@@ -140,104 +137,3 @@ def conditions_of_unowned(reason: str, message: str) -> ConditionSet:
             Condition("Purged", FALSE, "NotDue", message),
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SourceObservation:
-    """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
-
-    `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
-    `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
-    `spec.stores` names and nobody has applied.
-    """
-
-    scanned: bool
-    trouble: tuple[str, str] | None = None
-    too_long: bool = False
-    unparsable: Sequence[str] = ()
-    waits: PruneBlock | None = None
-    waits_message: str = ""
-    difficulties: Sequence[Difficulty] = ()
-    held_last: bool = False
-    held_legally: int = 0
-    next_message: str = ""
-    longest: str = ""
-    ever_seen: bool = True
-    unknown_stores: Sequence[str] = ()
-
-
-def conditions_of_source(observed: SourceObservation) -> ConditionSet:
-    """Say where a BackupSource stands."""
-    ready = _ready_of_source(observed)
-    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
-    effective = _retention_effective(observed)
-    working = ready.status is not TRUE and not stalled
-    conditions = [*with_progress(ready, stalled=stalled, working=working)]
-    if effective is not None:
-        conditions.append(effective)
-    return ConditionSet(None, tuple(conditions))
-
-
-def _ready_of_source(observed: SourceObservation) -> Condition:
-    if observed.too_long:
-        return Condition(
-            "Ready",
-            FALSE,
-            "RetentionTooLong",
-            f"spec.retention is longer than the {observed.longest} that LETHE_RETENTION allows; shorten it. "
-            "Nothing is pruned until then",
-        )
-    if observed.trouble is not None:
-        return Condition("Ready", FALSE, *observed.trouble)
-    if not observed.scanned:
-        return Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not listed yet")
-    if observed.unparsable:
-        named = ", ".join(observed.unparsable[:4])
-        return Condition(
-            "Ready",
-            FALSE,
-            "NameUnparsable",
-            f"{len(observed.unparsable)} names don't tell when they were taken ({named}); correct the name "
-            "pattern, or move them elsewhere. They are never deleted",
-        )
-    message = "every snapshot that lies there is known"
-    if not observed.ever_seen:
-        message = (
-            "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
-        )
-    if observed.unknown_stores:
-        message += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
-    return Condition("Ready", TRUE, "Scanned", message)
-
-
-def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
-    observed: SourceObservation,
-) -> Condition | None:
-    kind = "RetentionEffective"
-    if observed.trouble is not None:
-        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble[1])
-    if not observed.scanned and observed.waits is None:
-        return None
-    if observed.waits is not None:
-        return Condition(kind, FALSE, observed.waits.value, observed.waits_message)
-    for reason, shown in ((LOCKED, LOCKED), ("DeletedUnproven", "VersionsRemain"), (None, None)):
-        found = [one for one in observed.difficulties if reason in (None, one.reason)]
-        if found:
-            first = found[0]
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            return Condition(kind, FALSE, shown or first.reason, f"{first.message}{more}")
-    if observed.held_last:
-        return Condition(
-            kind,
-            FALSE,
-            "LastSnapshotHeld",
-            "the only snapshot left is past its time and kept; take a newer one, or set spec.lastSnapshot to "
-            "Prune",
-        )
-    if observed.held_legally:
-        message = f"a legal hold keeps {observed.held_legally} snapshots that are past their time"
-        return Condition(kind, FALSE, "LegalHold", message)
-    if observed.unparsable:
-        message = f"{len(observed.unparsable)} names don't tell when they were taken, so they never expire"
-        return Condition(kind, FALSE, "NameUnparsable", message)
-    return Condition(kind, TRUE, "WithinRetention", observed.next_message or "nothing is past its time")

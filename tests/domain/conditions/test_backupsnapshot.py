@@ -1,4 +1,4 @@
-"""What a BackupSnapshot and a BackupSource say of themselves: the states and reasons of the contract."""
+"""What a BackupSnapshot says of itself: the states and reasons of the contract."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lethe.domain.backup_conditions import (
-    Difficulty,
-    SourceObservation,
-    conditions_of_snapshot,
-    conditions_of_source,
-)
-from lethe.domain.conditions import ConditionSet
+from lethe.domain.conditions.backupsnapshot import Difficulty, backupsnapshot_conditions
 from lethe.domain.periods import Period
-from lethe.domain.pruning import PruneBlock, RetentionHold
+from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
+from tests.domain.conditions.reading import message_of, shown
 
 TAKEN = datetime(2026, 8, 31, 3, tzinfo=UTC)
 EXPIRY = datetime(2027, 2, 28, 3, tzinfo=UTC)
@@ -26,14 +21,6 @@ SIX_MONTHS = Period(6, 0)
 def snapshot(**more: object) -> SnapshotRecord:
     fields = {"pieces": ("v1",), **more}
     return SnapshotRecord("shop/nightly", "one", ("shop/site",), SEEN, TAKEN, **fields)  # type: ignore[arg-type]
-
-
-def told(condition_set: ConditionSet) -> dict[str, tuple[str, str]]:
-    return {one.type: (one.status.value, one.reason) for one in condition_set.conditions}
-
-
-def message_of(condition_set: ConditionSet, kind: str) -> str:
-    return next(one.message for one in condition_set.conditions if one.type == kind)
 
 
 LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMismatch", "another")
@@ -145,8 +132,8 @@ def test_a_snapshot_says_where_it_stands(
     ready: tuple[str, str],
     further: tuple[str, str, str],
 ) -> None:
-    condition_set = conditions_of_snapshot(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
-    conditions = told(condition_set)
+    condition_set = backupsnapshot_conditions(record, SIX_MONTHS, now=now, held=held, difficulty=difficulty)
+    conditions = shown(condition_set)
     assert (condition_set.state, conditions["Ready"]) == (state, ready)
     assert conditions[further[0]] == further[1:]
     assert conditions["Purged"][0] == ("True" if record.purged_at else "False")
@@ -156,89 +143,13 @@ def test_a_snapshot_says_where_it_stands(
 def test_only_proof_is_called_purged() -> None:
     for record in (snapshot(), snapshot(deleted_at=EXPIRY), snapshot(vanished_at=SEEN)):
         for now in (SEEN, EXPIRY + timedelta(days=400)):
-            assert told(conditions_of_snapshot(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
+            assert shown(backupsnapshot_conditions(record, SIX_MONTHS, now=now))["Purged"][0] == "False"
 
 
 def test_a_snapshot_tells_its_last_day_and_what_to_do_about_the_last_one() -> None:
     day = "2027-02-28T03:00:00Z"
-    assert day in message_of(conditions_of_snapshot(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
-    vanished = conditions_of_snapshot(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
+    assert day in message_of(backupsnapshot_conditions(snapshot(), SIX_MONTHS, now=SEEN), "Ready")
+    vanished = backupsnapshot_conditions(snapshot(vanished_at=SEEN), SIX_MONTHS, now=SEEN)
     assert day in message_of(vanished, "Ready")
-    held = conditions_of_snapshot(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
+    held = backupsnapshot_conditions(snapshot(), SIX_MONTHS, now=EXPIRY, held=RetentionHold.LAST_SNAPSHOT)
     assert "spec.lastSnapshot of the BackupSource to Prune" in message_of(held, "Held")
-
-
-SIGHT = SourceObservation(scanned=True)
-
-
-@pytest.mark.parametrize(
-    ("observed", "ready", "effective"),
-    [
-        (SIGHT, ("True", "Scanned"), ("True", "WithinRetention")),
-        (SourceObservation(scanned=False), ("Unknown", "Pending"), None),
-        (
-            SourceObservation(True, trouble=("Unreachable", "away")),
-            ("False", "Unreachable"),
-            ("False", "BackendUnavailable"),
-        ),
-        (
-            SourceObservation(False, trouble=("SecretMissing", "create it")),
-            ("False", "SecretMissing"),
-            ("False", "BackendUnavailable"),
-        ),
-        (
-            SourceObservation(True, too_long=True, waits=PruneBlock.RETENTION_TOO_LONG),
-            ("False", "RetentionTooLong"),
-            ("False", "RetentionTooLong"),
-        ),
-        (
-            SourceObservation(True, unparsable=["a", "b"]),
-            ("False", "NameUnparsable"),
-            ("False", "NameUnparsable"),
-        ),
-        (
-            SourceObservation(True, waits=PruneBlock.CLOCKS_DISAGREE),
-            ("True", "Scanned"),
-            ("False", "ClocksDisagree"),
-        ),
-        (SourceObservation(True, waits=PruneBlock.SUSPENDED), ("True", "Scanned"), ("False", "Suspended")),
-        (
-            SourceObservation(True, waits=PruneBlock.AWAITING_CONFIRMATION),
-            ("True", "Scanned"),
-            ("False", "AwaitingConfirmation"),
-        ),
-        (
-            SourceObservation(True, difficulties=[MISMATCH, LOCKED]),
-            ("True", "Scanned"),
-            ("False", "ObjectLocked"),
-        ),
-        (
-            SourceObservation(True, difficulties=[MISMATCH]),
-            ("True", "Scanned"),
-            ("False", "IdentityMismatch"),
-        ),
-        (
-            SourceObservation(True, difficulties=[Difficulty("DeletedUnproven", "versions")]),
-            ("True", "Scanned"),
-            ("False", "VersionsRemain"),
-        ),
-        (SourceObservation(True, held_last=True), ("True", "Scanned"), ("False", "LastSnapshotHeld")),
-        (SourceObservation(True, held_legally=2), ("True", "Scanned"), ("False", "LegalHold")),
-    ],
-)
-def test_a_source_says_where_it_stands(
-    observed: SourceObservation, ready: tuple[str, str], effective: tuple[str, str] | None
-) -> None:
-    conditions = told(conditions_of_source(observed))
-    assert conditions["Ready"] == ready
-    assert conditions.get("RetentionEffective") == effective
-    assert ("Stalled" in conditions) is (ready[1] in ("RetentionTooLong", "NameUnparsable"))
-    assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
-
-
-def test_a_source_names_some_of_what_it_does_not_understand_and_counts_all() -> None:
-    observed = SourceObservation(True, unparsable=[f"name-{n}" for n in range(9)])
-    message = message_of(conditions_of_source(observed), "Ready")
-    assert message.startswith("9 names")
-    assert "name-3" in message
-    assert "name-4" not in message

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.conditions import Condition, ConditionStatus
+from lethe.domain.conditions.base import Condition, ConditionStatus
+from lethe.domain.conditions.legalrequest import LegalRequestObservation, answer_of, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, evolve_legal, notice_of
-from lethe.domain.legal_conditions import LegalObservation, answer_of, conditions_of_legal
 from lethe.domain.legal_facts import (
     Addressee,
     AddressKept,
@@ -47,7 +47,7 @@ def decided(outcome: LegalOutcome = LegalOutcome.REJECTED) -> LegalDecided:
     return LegalDecided("le", NOW, outcome, "why")
 
 
-def told(*, delivered: bool = True, by: str = "", to: Addressee = Addressee.USER) -> list[LegalFact]:
+def letter_facts(*, delivered: bool = True, by: str = "", to: Addressee = Addressee.USER) -> list[LegalFact]:
     return [
         LetterIntended("le", NOW, to, 1, "1@x", LegalOutcome.REJECTED),
         LetterSettled("le", NOW, to, 1, delivered, answer=by),
@@ -65,8 +65,8 @@ def shown(
     known: LegalRecord | None, *, at: datetime = NOW, blocker: Blocker | None = None, **more: Any
 ) -> dict[str, Condition]:
     """Return the conditions of what is known, by type."""
-    observed = LegalObservation(known, notice_of(known, at) if known else None, blocker, **more)
-    conditions = conditions_of_legal(observed).conditions
+    observed = LegalRequestObservation(known, notice_of(known, at) if known else None, blocker, **more)
+    conditions = legalrequest_conditions(observed).conditions
     assert len({one.type for one in conditions}) == len(conditions), "each type once"
     return {one.type: one for one in conditions}
 
@@ -83,7 +83,7 @@ READY: dict[str, tuple[LegalRecord | None, dict[str, object], str, str, str | No
     "not seen yet": (None, {}, "False", "Pending", "Reconciling"),
     "its Secret is not there": (None, {"blocker": MISSING}, "False", "SecretMissing", "Reconciling"),
     "its name means something else": (record(), {"blocker": REUSED}, "False", "NameReused", "Stalled"),
-    "told": (record(decided(), KNOWN, *told()), {}, "True", "Registered", None),
+    "told": (record(decided(), KNOWN, *letter_facts()), {}, "True", "Registered", None),
     "the notice is scheduled": (record(GAG, decided(), KNOWN), {}, "True", "Registered", None),
     "about to be told": (record(decided(), KNOWN), {}, "False", "NoticePending", "Reconciling"),
     "no way to send it": (
@@ -103,7 +103,7 @@ READY: dict[str, tuple[LegalRecord | None, dict[str, object], str, str, str | No
         "Reconciling",
     ),
     "refused by the mail server": (
-        record(decided(), KNOWN, *told(delivered=False, by="550 no such user")),
+        record(decided(), KNOWN, *letter_facts(delivered=False, by="550 no such user")),
         {},
         "False",
         "NoticeUndeliverable",
@@ -117,28 +117,30 @@ READY: dict[str, tuple[LegalRecord | None, dict[str, object], str, str, str | No
         None,
     ),
     "the document was there, and is not any more": (
-        record(decided(LegalOutcome.AWAITING_REVIEW), KNOWN, DocumentSeen("le", NOW, "sha256:a"), *told()),
+        record(
+            decided(LegalOutcome.AWAITING_REVIEW), KNOWN, DocumentSeen("le", NOW, "sha256:a"), *letter_facts()
+        ),
         {"document_problem": "Secret order is missing"},
         "False",
         "NoticePending",
         "Reconciling",
     ),
     "its Secret can't be deleted": (
-        record(decided(), KNOWN, *told()),
+        record(decided(), KNOWN, *letter_facts()),
         {"blocker": MISSING},
         "False",
         "SecretMissing",
         "Reconciling",
     ),
     "told, and the authority waits for its answer": (
-        record(decided(), KNOWN, *told()),
+        record(decided(), KNOWN, *letter_facts()),
         {"answer_waits": "Secret le-1-answer exists and holds something else"},
         "False",
         "AnswerPending",
         "Reconciling",
     ),
     "told and answered": (
-        record(decided(), KNOWN, *told(), *told(to=Addressee.AUTHORITY)),
+        record(decided(), KNOWN, *letter_facts(), *letter_facts(to=Addressee.AUTHORITY)),
         {"answer_waits": "an old reason"},
         "True",
         "Registered",
@@ -160,7 +162,7 @@ def test_ready(
 
 
 def test_of_a_request_whose_name_was_another_s_nothing_of_the_other_is_shown() -> None:
-    other = record(decided(), KNOWN, *told(), HoldPlaced("le", NOW))
+    other = record(decided(), KNOWN, *letter_facts(), HoldPlaced("le", NOW))
     conditions = shown(other, blocker=REUSED)
     for kind in ("Decided", "UserInformed", "Holding"):
         assert said(conditions[kind]) == ("Unknown", "Pending")
@@ -184,12 +186,17 @@ def test_decided(facts: list[LegalFact], status: str, reason: str) -> None:
     ("facts", "status", "reason", "message"),
     [
         ([decided(), KNOWN], "False", "Pending", "about to be sent"),
-        ([decided(), KNOWN, *told()], "True", "Sent", "was told"),
+        ([decided(), KNOWN, *letter_facts()], "True", "Sent", "was told"),
         ([GAG, decided(), KNOWN], "False", "Deferred", "2027-02-21T05:00:00Z"),
         ([replace(GAG, until=None, time_zone=None), decided()], "False", "Deferred", "nonDisclosure.lifted"),
         ([decided(), NOBODY], "False", "Undeliverable", "knows nobody"),
-        ([decided(), KNOWN, *told(delivered=False, by="550 gone")], "False", "Undeliverable", "550 gone"),
-        ([decided(), KNOWN, *told(delivered=False)], "False", "Undeliverable", "refused"),
+        (
+            [decided(), KNOWN, *letter_facts(delivered=False, by="550 gone")],
+            "False",
+            "Undeliverable",
+            "550 gone",
+        ),
+        ([decided(), KNOWN, *letter_facts(delivered=False)], "False", "Undeliverable", "refused"),
     ],
 )
 def test_user_informed(facts: list[LegalFact], status: str, reason: str, message: str) -> None:
@@ -256,9 +263,9 @@ FACTS = st.sampled_from(
         NOBODY,
         AddressKept("le", NOW),
         DocumentSeen("le", NOW, "sha256:a"),
-        *told(),
-        told(delivered=False)[1],
-        *told(to=Addressee.AUTHORITY),
+        *letter_facts(),
+        letter_facts(delivered=False)[1],
+        *letter_facts(to=Addressee.AUTHORITY),
         PLACED,
         HoldTookEffect("le", NOW),
         HoldEnded("le", NOW, "why"),
@@ -288,8 +295,8 @@ def test_whatever_is_known_a_request_is_never_stalled_and_worked_on_at_once(
             continue
     document, waits, answer = problems
     at = NOW + timedelta(days=later)
-    observed = LegalObservation(known, notice_of(known, at), blocker, document, waits, answer)
-    conditions = {one.type: one for one in conditions_of_legal(observed).conditions}
+    observed = LegalRequestObservation(known, notice_of(known, at), blocker, document, waits, answer)
+    conditions = {one.type: one for one in legalrequest_conditions(observed).conditions}
     progress = {"Stalled", "Reconciling"} & conditions.keys()
     assert len(progress) <= 1
     ready = conditions["Ready"]

@@ -1,0 +1,67 @@
+"""What the status of every kind has: plain JSON, times in UTC seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from lethe.domain.conditions.base import Condition, ConditionSet
+from lethe.domain.periods import instant
+
+MAX_ENTRIES = 64
+MAX_NAMES = 16
+MAX_MESSAGE = 4000
+
+
+def rendered_conditions(
+    condition_set: ConditionSet, previous: Mapping[str, Any], *, generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """Return the conditions; one whose status has not changed keeps its time."""
+    before = {c.get("type"): c for c in previous.get("conditions", ())}
+    return [_rendered(c, before.get(c.type), generation, now) for c in condition_set.conditions]
+
+
+def _rendered(
+    condition: Condition, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    kept = before is not None and before.get("status") == condition.status.value
+    since = before.get("lastTransitionTime") if kept and before else None
+    if condition.since is not None:
+        since = instant(condition.since)
+    return {
+        "type": condition.type,
+        "status": condition.status.value,
+        "reason": condition.reason,
+        "message": condition.message[:MAX_MESSAGE],
+        "observedGeneration": generation,
+        "lastTransitionTime": since or instant(now),
+    }
+
+
+def replacing(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a status as a merge patch: what is no longer said is removed by null."""
+    patch: dict[str, Any] = dict.fromkeys(before)
+    for name, value in status.items():
+        known = before.get(name)
+        both = isinstance(value, Mapping) and isinstance(known, Mapping)
+        patch[name] = replacing(value, known or {}) if both else value
+    return patch
+
+
+def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two statuses say something different, apart from what moves with every look and erasure.
+
+    How many erasures a store holds is shown when something else is written anyway: a write for each
+    would cost as much as the requests themselves.
+    """
+    return _without_counters(one) != _without_counters(other)
+
+
+_MOVING = frozenset({"lastSeenAt", "lastSweptAt", "lastScanAt", "journal", "erasures"})
+
+
+def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {k: v for k, v in status.items() if k not in _MOVING}
+    missing = (status.get("erasures") or {}).get("missing", 0)
+    return {**shown, "missing": missing}

@@ -1,0 +1,1 @@
+"""From what is recorded and observed to conditions: pure functions, one module for each kind."""

@@ -1,0 +1,111 @@
+"""Where a BackupSource stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lethe.domain.conditions.backupsnapshot import LOCKED, Difficulty
+from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
+from lethe.domain.pruning import PruneBlock
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSourceObservation:
+    """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
+
+    `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
+    `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
+    `spec.stores` names and nobody has applied.
+    """
+
+    scanned: bool
+    trouble: tuple[str, str] | None = None
+    too_long: bool = False
+    unparsable: Sequence[str] = ()
+    waits: PruneBlock | None = None
+    waits_message: str = ""
+    difficulties: Sequence[Difficulty] = ()
+    held_last: bool = False
+    held_legally: int = 0
+    next_message: str = ""
+    longest: str = ""
+    ever_seen: bool = True
+    unknown_stores: Sequence[str] = ()
+
+
+def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
+    """Say where a BackupSource stands."""
+    ready = _ready(observed)
+    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
+    effective = _retention_effective(observed)
+    working = ready.status is not TRUE and not stalled
+    conditions = [*with_progress(ready, stalled=stalled, working=working)]
+    if effective is not None:
+        conditions.append(effective)
+    return ConditionSet(None, tuple(conditions))
+
+
+def _ready(observed: BackupSourceObservation) -> Condition:
+    if observed.too_long:
+        return Condition(
+            "Ready",
+            FALSE,
+            "RetentionTooLong",
+            f"spec.retention is longer than the {observed.longest} that LETHE_RETENTION allows; shorten it. "
+            "Nothing is pruned until then",
+        )
+    if observed.trouble is not None:
+        return Condition("Ready", FALSE, *observed.trouble)
+    if not observed.scanned:
+        return Condition("Ready", UNKNOWN, "Pending", "not listed yet")
+    if observed.unparsable:
+        named = ", ".join(observed.unparsable[:4])
+        return Condition(
+            "Ready",
+            FALSE,
+            "NameUnparsable",
+            f"{len(observed.unparsable)} names don't tell when they were taken ({named}); correct the name "
+            "pattern, or move them elsewhere. They are never deleted",
+        )
+    message = "every snapshot that lies there is known"
+    if not observed.ever_seen:
+        message = (
+            "no snapshot has been seen here yet, which proves nothing; are place, prefix and name right?"
+        )
+    if observed.unknown_stores:
+        message += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
+    return Condition("Ready", TRUE, "Scanned", message)
+
+
+def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
+    observed: BackupSourceObservation,
+) -> Condition | None:
+    kind = "RetentionEffective"
+    if observed.trouble is not None:
+        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble[1])
+    if not observed.scanned and observed.waits is None:
+        return None
+    if observed.waits is not None:
+        return Condition(kind, FALSE, observed.waits.value, observed.waits_message)
+    for reason, shown in ((LOCKED, LOCKED), ("DeletedUnproven", "VersionsRemain"), (None, None)):
+        found = [one for one in observed.difficulties if reason in (None, one.reason)]
+        if found:
+            first = found[0]
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            return Condition(kind, FALSE, shown or first.reason, f"{first.message}{more}")
+    if observed.held_last:
+        return Condition(
+            kind,
+            FALSE,
+            "LastSnapshotHeld",
+            "the only snapshot left is past its time and kept; take a newer one, or set spec.lastSnapshot to "
+            "Prune",
+        )
+    if observed.held_legally:
+        message = f"a legal hold keeps {observed.held_legally} snapshots that are past their time"
+        return Condition(kind, FALSE, "LegalHold", message)
+    if observed.unparsable:
+        message = f"{len(observed.unparsable)} names don't tell when they were taken, so they never expire"
+        return Condition(kind, FALSE, "NameUnparsable", message)
+    return Condition(kind, TRUE, "WithinRetention", observed.next_message or "nothing is past its time")

@@ -1,0 +1,105 @@
+"""Where a DataStore stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lethe.domain.conditions.base import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Condition,
+    ConditionSet,
+    ConditionStatus,
+    with_progress,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataStoreObservation:
+    """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
+
+    `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
+    of an open restore. `sources` names the BackupSources that cover it, `snapshots_seen`
+    tells whether any of them has ever shown a snapshot.
+    """
+
+    third_party: bool
+    proved: bool
+    trouble: tuple[str, str] | None
+    kinds_unmapped: Sequence[str]
+    lookalikes: Sequence[str]
+    journal: str
+    journal_message: str
+    without_backups: bool
+    looked: bool
+    replay: tuple[str, str] | None
+    notes: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    snapshots_seen: bool = False
+
+
+STALLING_REASONS = frozenset({"MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind"})
+
+
+def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
+    """Say where a DataStore stands."""
+    if observed.third_party:
+        message = "belongs to a third party; nothing is ever sent to it"
+        return ConditionSet(None, (Condition("Ready", TRUE, "ThirdParty", message),))
+    if observed.trouble is not None:
+        reason, message = observed.trouble
+        ready = Condition("Ready", FALSE, reason, message)
+    elif not observed.proved:
+        ready = Condition("Ready", UNKNOWN, "Pending", "not reached yet")
+    else:
+        message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
+        ready = Condition("Ready", TRUE, "Available", message)
+    stalled = ready.reason in STALLING_REASONS
+    conditions = [*with_progress(ready, stalled=stalled, working=ready.status is not TRUE and not stalled)]
+    if observed.proved:
+        conditions += [
+            _mapping_complete(observed),
+            Condition(
+                "Journaled",
+                ConditionStatus.of(observed.journal == "Kept"),
+                observed.journal,
+                observed.journal_message,
+            ),
+        ]
+    conditions.append(
+        Condition("BackupsCovered", TRUE, "NoBackupsDeclared", "the store has no backups")
+        if observed.without_backups
+        else Condition("BackupsCovered", TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}")
+        if observed.sources and observed.snapshots_seen
+        else Condition(
+            "BackupsCovered",
+            FALSE,
+            "NothingSeen",
+            f"no snapshot has been seen in {', '.join(sorted(observed.sources))}; are place and name right?",
+        )
+        if observed.sources
+        else Condition(
+            "BackupsCovered",
+            FALSE,
+            "NoSource",
+            "no BackupSource names this store; an unknown backup is a broken promise",
+        )
+    )
+    if observed.replay is not None:
+        conditions.append(Condition("SafeToServe", FALSE, *observed.replay))
+    elif observed.looked and observed.trouble is None:
+        conditions.append(Condition("SafeToServe", TRUE, "Verified", "every erasure is in place"))
+    return ConditionSet(None, tuple(conditions))
+
+
+def _mapping_complete(observed: DataStoreObservation) -> Condition:
+    if observed.kinds_unmapped:
+        message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
+        return Condition("MappingComplete", FALSE, "KindsUnmapped", message)
+    if observed.lookalikes:
+        named = ", ".join(observed.lookalikes[:8])
+        message = f"{named} look like personal data; map them, or name them in ignore"
+        return Condition("MappingComplete", FALSE, "LookalikesUnmapped", message)
+    return Condition("MappingComplete", TRUE, "Complete", "every kind of personal data is mapped")

@@ -1,0 +1,37 @@
+"""What a DataStore says of itself."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
+from tests.domain.conditions.reading import sound_statuses
+
+TROUBLES = st.none() | st.sampled_from(
+    ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
+).map(lambda reason: (reason, "why"))
+OBSERVATIONS = st.builds(
+    DataStoreObservation,
+    third_party=st.booleans(),
+    proved=st.booleans(),
+    trouble=TROUBLES,
+    kinds_unmapped=st.just(()) | st.just(("Email",)),
+    lookalikes=st.just(()) | st.just(("users.phone",)),
+    journal=st.sampled_from(["Kept", "NotPermitted", "NotSupported"]),
+    journal_message=st.just("why"),
+    without_backups=st.booleans(),
+    looked=st.booleans(),
+    replay=st.none() | st.just(("Replaying", "why")),
+)
+
+
+@given(OBSERVATIONS)
+def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: DataStoreObservation) -> None:
+    seen = sound_statuses(datastore_conditions(observed))
+    if seen.get("SafeToServe") == "True":
+        assert observed.looked
+        assert observed.replay is None
+        assert observed.trouble is None
+    if seen["Ready"] == "True":
+        assert observed.third_party or (observed.proved and observed.trouble is None)
