@@ -5,11 +5,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from devtools.servers import ControlPlane, PostgresServer, TrytonServer
 
 CRDS = Path(__file__).parent.parent / "crds"
 _numbers = itertools.count(1)
+
+# Every run draws the same examples: what was red is red again. Only sizes are a test's own: tests/search.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        HealthCheck.too_slow,  # a busy machine is no fault
+        HealthCheck.function_scoped_fixture,  # one server or ledger is meant to serve all
+        HealthCheck.differing_executors,  # a contract's property runs once for each adapter
+    ],
+)
+# `make search`: others each time, until the time is over; the first fault of a test is made small and told.
+settings.register_profile(
+    "search",
+    settings.get_profile("repeatable"),
+    derandomize=False,
+    max_examples=1_000,  # at a time: the plugin begins anew, before what was drawn fills the memory
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, delete, select, text, update
 
@@ -79,6 +80,7 @@ from lethe.ports.ledger import (
 from tests.contracts.ledger_backups_contract import BackupsInLedgerContract
 from tests.contracts.ledger_facts import NOW, STORES, Clock, accepted, erased, intended, tombstone
 from tests.contracts.ledger_legal_contract import ONE_OF_EACH_LEGAL, LegalInLedgerContract
+from tests.search.drawing import examples
 
 OPERATOR = Path(__file__).parents[2] / "operator"
 
@@ -471,33 +473,34 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         ledger.append([accepted("b")])
         assert ledger.verify().sequence == 2
 
-    def test_records_rebuilt_from_the_facts_equal_the_projection(self, ledger: SqlLedger) -> None:
-        run = iter(range(10_000))
-
-        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(st.lists(st.lists(_FACTS, min_size=1, max_size=6), min_size=1, max_size=12))
-        def equal(appends: list[list[Fact]]) -> None:
-            example = str(next(run))
-            ledger.append([_renamed(accepted(request), example) for request in "abc"])
-            for drawn in appends:
-                facts = [_renamed(fact, example) for fact in drawn]
-                legal = _legal(ledger, facts)
-                if legal != facts:
-                    with pytest.raises(IllegalTransition):
-                        ledger.append(facts)
-                ledger.append(legal)
-            requests, episodes, verified = _rebuilt(ledger)
-            names = [(one.accepted.namespace, one.accepted.name) for one in requests.values()]
-            assert {one.request: one for one in ledger.requests_named(names).values()} == requests
-            still_open = [one for one in requests.values() if one.open]
-            assert list(ledger.open_requests()) == still_open
-            assert list(ledger.episodes()) == list(episodes.values())
-            assert list(ledger.episodes(open_only=True)) == [one for one in episodes.values() if one.open]
-            for store in STORES:
-                kept = [stone for chunk in ledger.tombstones(store, chunk=7) for stone in chunk]
-                assert kept == verified[store]
-
-        equal()
+    @examples(15)
+    @given(
+        appends=st.lists(
+            st.lists(st.deferred(lambda: _FACTS), min_size=1, max_size=6), min_size=1, max_size=12
+        )
+    )
+    def test_records_rebuilt_from_the_facts_equal_the_projection(
+        self, ledger: SqlLedger, appends: list[list[Fact]]
+    ) -> None:
+        example = str(next(_EXAMPLES))
+        ledger.append([_renamed(accepted(request), example) for request in "abc"])
+        for drawn in appends:
+            facts = [_renamed(fact, example) for fact in drawn]
+            legal = _legal(ledger, facts)
+            if legal != facts:
+                with pytest.raises(IllegalTransition):
+                    ledger.append(facts)
+            ledger.append(legal)
+        requests, episodes, verified = _rebuilt(ledger)
+        names = [(one.accepted.namespace, one.accepted.name) for one in requests.values()]
+        assert {one.request: one for one in ledger.requests_named(names).values()} == requests
+        still_open = [one for one in requests.values() if one.open]
+        assert list(ledger.open_requests()) == still_open
+        assert list(ledger.episodes()) == list(episodes.values())
+        assert list(ledger.episodes(open_only=True)) == [one for one in episodes.values() if one.open]
+        for store in STORES:
+            kept = [stone for chunk in ledger.tombstones(store, chunk=7) for stone in chunk]
+            assert kept == verified[store]
 
     # Sealed texts
 
@@ -791,6 +794,7 @@ _REQUESTS = st.sampled_from(["a", "b", "c"])
 _STORES = st.sampled_from(STORES)
 _EPISODES = st.sampled_from(["e1", "e2"])
 _NUMBERS = iter(range(1, 10_000_000))
+_EXAMPLES = itertools.count()
 _COUNTS = st.dictionaries(st.sampled_from(["public.users", "notes"]), st.integers(0, 9), max_size=2)
 _FACTS: st.SearchStrategy[Fact] = st.one_of(
     _REQUESTS.map(accepted),

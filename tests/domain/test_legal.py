@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -49,6 +49,7 @@ from lethe.domain.legal_facts import (
     SubjectResolved,
 )
 from lethe.domain.requests import IllegalTransition
+from tests.search.drawing import run_machine
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -133,7 +134,6 @@ def _is_over_from_then_on(until: date, zone: str) -> None:
         assert local.date() > until, f"it is still {until} at {local}"
 
 
-@settings(deadline=None)
 @given(until=st.dates(date(1985, 1, 1), date(2100, 1, 1)), zone=ZONES)
 @example(until=date(2018, 11, 3), zone="America/Sao_Paulo")  # the next day begins at 01:00
 @example(until=date(2026, 4, 23), zone="Africa/Cairo")
@@ -479,8 +479,9 @@ class AnyFacts(RuleBasedStateMachine):
             assert self.record.open
 
 
-AnyFacts.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
-TestAnyFacts = AnyFacts.TestCase
+@pytest.mark.machine
+def test_facts_in_any_order_break_nothing_that_a_legal_request_promises() -> None:
+    run_machine(AnyFacts, examples=80, steps=25, shrink=True)
 
 
 def test_a_rejection_that_is_told_is_no_longer_the_last_word_once_an_order_comes_and_is_again_after() -> None:

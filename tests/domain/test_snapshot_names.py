@@ -30,16 +30,11 @@ def taken_at(pattern: str, name: str) -> datetime | None:
         ("100%%-%d%b%Y", timedelta(days=1)),
     ],
 )
-def test_a_moment_that_is_written_is_read_back(written: str, precision: timedelta) -> None:
+@given(moment=MOMENTS)
+def test_a_moment_that_is_written_is_read_back(written: str, precision: timedelta, moment: datetime) -> None:
     pattern = NamePattern.parse(f"site-{{takenAt:{written}}}.dump")
-
-    @given(MOMENTS)
-    def reads_back(moment: datetime) -> None:
-        since = moment - datetime(1, 1, 1, tzinfo=UTC)
-        rounded = moment - since % precision
-        assert pattern.taken_at(f"site-{moment.strftime(written)}.dump") == rounded
-
-    reads_back()
+    rounded = moment - (moment - datetime(1, 1, 1, tzinfo=UTC)) % precision
+    assert pattern.taken_at(f"site-{moment.strftime(written)}.dump") == rounded
 
 
 @given(MOMENTS, st.integers(-23 * 60, 23 * 60))

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -25,6 +24,7 @@ from lethe.domain.pruning import PruneBlock
 from lethe.ports.backups import BackendUnavailable
 from lethe.workflows.scanning import Declared, Scan
 from tests.invariants.company import PowerCut
+from tests.search.drawing import note
 from tests.workflows.backed_up import CRM, DAY, HOUR, MINUTE, SITE, YEAR, Backups, Source, touch
 
 SECOND = timedelta(seconds=1)

@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from devtools.servers import PostgresServer
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import BlockReason
 from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company, Snapshot
+from tests.search.drawing import assume, note, run_machine
 
 WAYS = st.sampled_from(["volume", "volume", "truncated", "new-database", "tables"])
 WHICH = st.integers(min_value=0, max_value=10**6)
-
-LOCAL = settings(
-    max_examples=int(os.environ.get("LETHE_INTERLEAVINGS", "25")),
-    stateful_step_count=20,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=list(HealthCheck),
-    # A failing example takes minutes to shrink; the steps that are noted tell the story as well.
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    print_blob=True,
-)
 
 
 class Interleaving(RuleBasedStateMachine):
@@ -122,7 +103,7 @@ class Interleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.asked)
     @rule(which=WHICH)
     def a_stale_session_saves_the_profile_of_somebody_erased(self, which: int) -> None:
-        person = sorted(self.asked)[which % len(self.asked)]
+        person = list(self.asked)[which % len(self.asked)]
         row = self.rows.get(person)
         assume(row is not None)
         assert row is not None
@@ -289,12 +270,14 @@ def machine(postgres: PostgresServer, ledger_directory: Path) -> type[Interleavi
 
 
 @pytest.mark.slow
+@pytest.mark.machine
 def test_under_every_interleaving_the_erased_stay_erased_and_the_others_untouched(
     machine: type[Interleaving],
 ) -> None:
-    run_state_machine_as_test(Interleaving, settings=LOCAL)
+    run_machine(Interleaving, examples=25, steps=20)
 
 
 @pytest.mark.slow
+@pytest.mark.machine
 def test_under_every_interleaving_also_without_created_at(machine: type[Interleaving]) -> None:
-    run_state_machine_as_test(WithoutCreatedAt, settings=settings(LOCAL, max_examples=6))
+    run_machine(WithoutCreatedAt, examples=6, steps=20)

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from babel import Locale
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.adapters.notices.letters import TemplateWriter
@@ -263,7 +263,6 @@ def test_no_time_zone_loses_a_notice(zone: str) -> None:
 
 
 @given(st.text(max_size=60), st.text(min_size=1, max_size=60), st.text(max_size=60))
-@settings(max_examples=150, deadline=None)
 def test_no_name_becomes_markup(name: str, authority: str, reference: str) -> None:
     facts = replace(REJECTED, authority=authority, reference=reference or None)
     written = WRITER.to_user(facts, Recipient("en", None, PersonalText(name)))
