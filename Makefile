@@ -8,10 +8,12 @@ PYTHON_IN_VENV := .venv/bin/python
 IMAGE ?= lethe:dev
 # How many tests run at the same time, each against servers of its own: about a core and a gigabyte each.
 TEST_WORKERS ?= 2
+# How long `make search` looks for faults.
+MINUTES ?= 10
 KIND_VERSION ?= v0.30.0
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test test-all test-rules demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
+.PHONY: help install lock upgrade check format crds test test-all test-rules search demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -61,6 +63,10 @@ test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, hea
 	@$(PYTHON_IN_VENV) -m devtools.cluster.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.cluster.promtool.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
+
+search: install ## look for faults at random; MINUTES=10, and prints what it found as tests to paste
+	$(PYTHON_IN_VENV) -m pytest -p tests.search.plugin --minutes $(MINUTES) -m "hypothesis or machine" \
+	  -n $(TEST_WORKERS) --dist each --tb=short --show-capture=no -v $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
 	@$(PYTHON_IN_VENV) -m devtools.cluster.versitygw.build >/dev/null
