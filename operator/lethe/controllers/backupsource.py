@@ -14,13 +14,13 @@ from typing import Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.controllers.backupsnapshot import PURGED_SHOWN, SnapshotObjects
+from lethe.controllers.backupsource_status import SourceReporting
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import TwoClocks
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.periods import InvalidPeriod, Period
-from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
-from lethe.engine.source_reporting import SourceReporting
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
     Cluster,

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lethe.api.status import differs, replacing, source_status
+from lethe.controllers.backupsnapshot import SnapshotObjects, difficulty_of
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.backup_conditions import Difficulty, SourceObservation, conditions_of_source
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
-from lethe.engine.snapshots import SnapshotObjects, difficulty_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.workflows.scanning import Scan
 
