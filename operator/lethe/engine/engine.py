@@ -101,6 +101,7 @@ class Engine:
             cluster,
             connect_backend,
             metrics,
+            self.statuses,
             clocks=clocks,
             retention=retention,
             scan_interval=scan_interval,
