@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+from lethe.controllers.backupsource import Backups, ConnectBackend
 from lethe.controllers.datastore import StoreController
 from lethe.controllers.datastore_connect import ConnectStore
 from lethe.controllers.datastore_status import StoreStatus
@@ -32,7 +33,6 @@ from lethe.controllers.runtime.secrets import Secrets
 from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.periods import Period
-from lethe.engine.backups import Backups, ConnectBackend
 from lethe.engine.legal import Legal
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
@@ -101,6 +101,7 @@ class Engine:
             cluster,
             connect_backend,
             metrics,
+            self.statuses,
             clocks=clocks,
             retention=retention,
             scan_interval=scan_interval,

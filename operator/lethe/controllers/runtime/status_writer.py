@@ -105,11 +105,11 @@ class ShownDigest:
     @classmethod
     def of(cls, uid: str, status: Status) -> ShownDigest:
         """Return the digest of a status as it stands there."""
-        return cls(uid, _digest(status))
+        return cls(uid, digest_of(status))
 
     def differs(self, status: Status, essence: Callable[[Status], object]) -> bool:  # noqa: ARG002
         """Tell whether a status is another one: of a digest there is no essence."""
-        return _digest(status) != self.digest
+        return digest_of(status) != self.digest
 
     def patch(self, status: Status) -> Status:
         """Return what to send."""
@@ -117,7 +117,7 @@ class ShownDigest:
 
     def note(self, status: Status) -> None:
         """Take notice that a status was written."""
-        self.digest, self.written_at = _digest(status), time.monotonic()
+        self.digest, self.written_at = digest_of(status), time.monotonic()
 
 
 class StatusWriter:
@@ -178,6 +178,7 @@ def replacing(status: Status, before: Status) -> dict[str, Any]:
     return patch
 
 
-def _digest(status: Status) -> bytes:
+def digest_of(status: Status) -> bytes:
+    """Return a digest of what a status says; what it says is absent counts as not said."""
     shown = {key: value for key, value in status.items() if value is not None}
     return hashlib.blake2b(_encode(shown), digest_size=16).digest()

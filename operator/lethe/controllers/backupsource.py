@@ -14,13 +14,14 @@ from typing import Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.controllers.backupsnapshot import PURGED_SHOWN, SnapshotObjects
+from lethe.controllers.backupsource_status import SourceReporting
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import TwoClocks
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.periods import InvalidPeriod, Period
-from lethe.engine.snapshots import PURGED_SHOWN, SnapshotObjects
-from lethe.engine.source_reporting import SourceReporting
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
     Cluster,
@@ -66,6 +67,7 @@ class Backups:
         cluster: Cluster,
         connect: ConnectBackend,
         metrics: Metrics,
+        statuses: StatusWriter,
         *,
         clocks: TwoClocks,
         retention: Period,
@@ -77,7 +79,7 @@ class Backups:
         self._metrics, self._clocks, self._clock, self._retention = metrics, clocks, clocks.now, retention
         self._scan_interval, self._regrade, self._ring_store = scan_interval, regrade, ring_store
         self._locks: dict[ObjectKey, asyncio.Lock] = {}
-        self.objects = SnapshotObjects(cluster, metrics, clocks.now)
+        self.objects = SnapshotObjects(cluster, metrics, statuses, clocks.now)
         self._reporting = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

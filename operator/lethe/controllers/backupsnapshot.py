@@ -6,18 +6,24 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-
-import msgspec
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.controllers.runtime.cache import ManagedSource, ObjectKey, key_of
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import (
+    ShownDigest,
+    Status,
+    StatusKind,
+    StatusWriter,
+    Written,
+    digest_of,
+)
 from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
     backupsnapshot_conditions,
@@ -40,35 +46,34 @@ PURGED_SHOWN = timedelta(days=30)
 """How long the object of a purged snapshot stays to be seen; the ledger's facts stay for good."""
 
 CALLS_AT_ONCE = 16
-_encode = msgspec.json.Encoder(order="deterministic").encode
-
+STATUS = StatusKind("backupsnapshots", "BackupSnapshot", essence=lambda status: status)
 
 Basis = tuple[SnapshotRecord, str, RetentionHold | None, Deletion | None, bool, int]
 Objects = dict[ObjectKey, dict[str, list["SnapshotObject"]]]
 
 
-@dataclass(slots=True)
-class SnapshotObject:
+@dataclass(slots=True, kw_only=True)
+class SnapshotObject(ShownDigest):
     """A BackupSnapshot as the API server last showed it, reduced to what is needed of it.
 
-    `status_digest` is a digest of its status, `own` whether Lethe made it. `basis` is what its status was
-    made of last: while that is the same, nothing has to be made of it again.
+    `own` tells whether Lethe made it. `basis` is what its status was made of last: while that is the same,
+    nothing has to be made of it again.
     """
 
     name: str
-    uid: str
     generation: int
     taken_at: datetime
     own: bool
-    status_digest: bytes
     basis: Basis | None = None
 
 
 class SnapshotObjects:
     """Keeps one BackupSnapshot for each snapshot of each source."""
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]) -> None:
-        self._cluster, self._metrics, self._clock = cluster, metrics, clock
+    def __init__(
+        self, cluster: Cluster, metrics: Metrics, statuses: StatusWriter, clock: Callable[[], datetime]
+    ) -> None:
+        self._cluster, self._metrics, self._statuses, self._clock = cluster, metrics, statuses, clock
         self._objects: Objects = {}
         self._meanwhile: list[tuple[Manifest, bool]] | None = None
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -93,13 +98,14 @@ class SnapshotObjects:
             if known is not None:
                 objects.remove(known)
             return known is not None
+        uid = manifest["metadata"].get("uid", "")
         seen = SnapshotObject(
+            uid,
+            digest_of(manifest.get("status") or {}),
             name=name,
-            uid=manifest["metadata"].get("uid", ""),
             generation=manifest["metadata"].get("generation", 1),
             taken_at=snapshot.spec.taken_at,
             own=_is_own(manifest),
-            status_digest=_digest(manifest.get("status") or {}),
         )
         if known is not None:
             objects[objects.index(known)] = seen
@@ -180,9 +186,8 @@ class SnapshotObjects:
         status = unowned_backupsnapshot_status(
             unowned_backupsnapshot_conditions(reason, message), generation=one.generation, since=one.taken_at
         )
-        if _digest(status) != one.status_digest:
-            async with self._calls:
-                await self._write(source, ref, one, status)
+        async with self._calls:
+            await self._write(source, ref, one, status)
 
     def _work(
         self, managed: ManagedSource, known: KnownSource, now: datetime
@@ -229,9 +234,7 @@ class SnapshotObjects:
             retention = Period.parse(managed.description.retention)
             for one in objects:
                 status = backupsnapshot_status(record, condition_set, retention, generation=one.generation)
-                if _digest(status) == one.status_digest or await self._write(
-                    managed.key, record.ref, one, status
-                ):
+                if await self._write(managed.key, record.ref, one, status):
                     one.basis = self._basis(managed, record, one, now)
 
     async def _create(self, managed: ManagedSource, record: SnapshotRecord) -> None:
@@ -268,22 +271,12 @@ class SnapshotObjects:
                 self.note(created, gone=False)
                 return
 
-    async def _write(
-        self, source: ObjectKey, ref: str, one: SnapshotObject, status: Mapping[str, Any]
-    ) -> bool:
-        try:
-            self._metrics.api_writes.labels("status").inc()
-            written = await self._cluster.write_status(
-                "backupsnapshots", source[0], one.name, uid=one.uid, status=status
-            )
-        except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of a BackupSnapshot of source %s waits: %s", "/".join(source), away)
-            return False
-        if written:
-            one.status_digest = _digest(status)
-        else:  # gone, or another one by now: the next scan makes it anew
+    async def _write(self, source: ObjectKey, ref: str, one: SnapshotObject, status: Status) -> bool:
+        """Let an object's status say this; return whether it does."""
+        written = await self._statuses.write(STATUS, (source[0], one.name), one, status)
+        if written is Written.GONE:  # or another one by now: the next scan makes it anew
             self._drop(source, ref, one)
-        return written
+        return written in (Written.SAME, Written.WRITTEN)
 
     async def _remove(self, managed: ManagedSource, ref: str, one: SnapshotObject) -> None:
         async with self._calls:
@@ -329,8 +322,3 @@ def _is_about(manifest: Manifest, source: str, ref: str) -> bool:
 def _is_own(manifest: Manifest) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     return all(labels.get(key) == value for key, value in OWN.items())
-
-
-def _digest(status: Mapping[str, Any]) -> bytes:
-    shown = {key: value for key, value in status.items() if value is not None}
-    return hashlib.blake2b(_encode(shown), digest_size=16).digest()

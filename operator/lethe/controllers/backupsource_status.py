@@ -11,6 +11,7 @@ from datetime import datetime
 
 from lethe.api.status.backupsource import backupsource_status
 from lethe.api.status.base import differs, replacing
+from lethe.controllers.backupsnapshot import SnapshotObjects, difficulty_of
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.conditions.backupsnapshot import Difficulty
@@ -18,7 +19,6 @@ from lethe.domain.conditions.backupsource import BackupSourceObservation, backup
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
-from lethe.engine.snapshots import SnapshotObjects, difficulty_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.workflows.scanning import Scan
 
