@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -149,43 +149,43 @@ class Engine:
             deadline=deadline,
             consider=self._controller.consider,
         )
+        self._doorbells: Mapping[str, Callable[[Manifest, bool], None]] = {
+            "deletionrequests": self._ring_request,
+            "datastores": self._ring_store,
+            "restoreevents": self._ring_restore,
+            "backupsources": self._ring_source,
+            "backupsnapshots": self._ring_snapshot,
+            "legalrequests": self._ring_legal,
+        }
 
     # doorbells
 
-    def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
-        """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
-        self._requests.ring(manifest, listed=listed)
+    def ring(self, plural: str, manifest: Manifest, *, gone: bool) -> None:
+        """An object of a kind was seen; `gone`: it was deleted, or has left the selector of the watch."""
+        self._doorbells[plural](manifest, gone)
 
-    def ring_request_gone(self, manifest: Manifest) -> None:
-        """A DeletionRequest was deleted, or has ended and left the selector: nobody waits for its status.
+    def _ring_request(self, manifest: Manifest, gone: bool) -> None:
+        if gone:  # nobody waits for its status; what was accepted goes on all the same, the ledger knows it
+            self.cache.views.pop(key_of(manifest), None)
+        else:
+            self._requests.ring(manifest)
 
-        What was accepted goes on all the same; the ledger knows it.
-        """
-        self.cache.views.pop(key_of(manifest), None)
+    def _ring_store(self, manifest: Manifest, gone: bool) -> None:
+        self._spawn(self._stores.forget(key_of(manifest)) if gone else self._stores.meet(manifest))
 
-    def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
-        """A DataStore was seen, or is gone."""
-        key = key_of(manifest)
-        self._spawn(self._stores.forget(key) if gone else self._stores.meet(manifest))
-
-    def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
-        """A RestoreEvent was seen, or is gone."""
+    def _ring_restore(self, manifest: Manifest, gone: bool) -> None:
         if gone:
             self.cache.restore_events.pop(key_of(manifest), None)
         else:
             self._spawn(self.restores.meet(manifest))
 
-    def ring_source(self, manifest: Manifest, *, gone: bool) -> None:
-        """A BackupSource was seen, or is gone."""
-        key = key_of(manifest)
-        self._spawn(self.backups.forget(key) if gone else self.backups.meet(manifest))
+    def _ring_source(self, manifest: Manifest, gone: bool) -> None:
+        self._spawn(self.backups.forget(key_of(manifest)) if gone else self.backups.meet(manifest))
 
-    def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
-        """A BackupSnapshot was seen, or is gone."""
+    def _ring_snapshot(self, manifest: Manifest, gone: bool) -> None:
         self._spawn(self.backups.meet_snapshot(manifest, gone=gone))
 
-    def ring_legal(self, manifest: Manifest, *, gone: bool) -> None:
-        """A LegalRequest was seen, or is gone."""
+    def _ring_legal(self, manifest: Manifest, gone: bool) -> None:
         self.legal.ring(manifest, gone=gone)
 
     @property
@@ -278,7 +278,7 @@ class Engine:
                 await self._list_restores()
                 await self._list_backups()
                 async for manifest in self._cluster.list("deletionrequests", self._namespaces, OPEN_REQUESTS):
-                    self.ring_request(manifest, listed=True)
+                    self._requests.ring(manifest, listed=True)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("resync waits: %s", away)
 

@@ -16,7 +16,5 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
 
     @kopf.on.event("lethe.dev", "v1alpha1", "deletionrequests", registry=registry)
     async def _(event: kopf.RawEvent, **_: Any) -> None:
-        if event["type"] == "DELETED":  # or it has left the selector: neither undoes an erasure
-            engine.ring_request_gone(dict(event["object"]))
-        else:
-            engine.ring_request(dict(event["object"]))
+        # It was deleted, or has left the selector: neither undoes an erasure.
+        engine.ring("deletionrequests", dict(event["object"]), gone=event["type"] == "DELETED")

@@ -14,4 +14,4 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
 
     @kopf.on.event("lethe.dev", "v1alpha1", "legalrequests", registry=registry)
     async def _(event: kopf.RawEvent, **_: Any) -> None:
-        engine.ring_legal(dict(event["object"]), gone=event["type"] == "DELETED")
+        engine.ring("legalrequests", dict(event["object"]), gone=event["type"] == "DELETED")

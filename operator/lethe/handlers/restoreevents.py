@@ -14,4 +14,4 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
 
     @kopf.on.event("lethe.dev", "v1alpha1", "restoreevents", registry=registry)
     async def _(event: kopf.RawEvent, **_: Any) -> None:
-        engine.ring_restore(dict(event["object"]), gone=event["type"] == "DELETED")
+        engine.ring("restoreevents", dict(event["object"]), gone=event["type"] == "DELETED")
