@@ -355,10 +355,10 @@ class Holds:
 
     def on(self, store: str) -> Holds:
         """Return those that name a store, or all stores of its namespace."""
-        holds = tuple(one for one in self.holds if one.hold and _names(one, store))
-        mine = {one.legal for one in holds}
+        holds = tuple(record for record in self.holds if record.hold and _names(record, store))
+        named = {record.legal for record in holds}
         requests = {
-            request: tuple(one for one in records if one.legal in mine)
+            request: tuple(record for record in records if record.legal in named)
             for request, records in self.requests.items()
         }
         return Holds(holds, {request: records for request, records in requests.items() if records})
@@ -366,11 +366,11 @@ class Holds:
     def only(self, legal: str) -> Holds:
         """Return one of them alone."""
         requests = {
-            request: tuple(one for one in records if one.legal == legal)
+            request: tuple(record for record in records if record.legal == legal)
             for request, records in self.requests.items()
         }
         return Holds(
-            tuple(one for one in self.holds if one.legal == legal),
+            tuple(record for record in self.holds if record.legal == legal),
             {request: records for request, records in requests.items() if records},
         )
 
@@ -378,9 +378,11 @@ class Holds:
         self, keys: frozenset[str], emails: frozenset[bytes], request: str | None = None
     ) -> tuple[LegalRecord, ...]:
         """Return the holds on whoever has one of these keys of the Primary, or addresses."""
-        named = tuple(one for one in self.holds if keys & set(one.keys) or emails & set(one.emails))
+        named = tuple(
+            record for record in self.holds if keys & set(record.keys) or emails & set(record.emails)
+        )
         before = self.requests.get(request, ()) if request is not None else ()
-        return tuple({one.legal: one for one in (*named, *before)}.values())
+        return tuple({record.legal: record for record in (*named, *before)}.values())
 
 
 def _names(record: LegalRecord, store: str) -> bool:
@@ -395,6 +397,8 @@ def may_be_said(holds: tuple[LegalRecord, ...], now: datetime) -> bool:
     That the day of an order has come counts once the user was told, for which two clocks must have agreed.
     """
     return any(
-        one.gag is None or one.gag.lifted is not None or (one.notified and not is_gagged(one, now))
-        for one in holds
+        record.gag is None
+        or record.gag.lifted is not None
+        or (record.notified and not is_gagged(record, now))
+        for record in holds
     )

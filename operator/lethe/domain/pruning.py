@@ -81,8 +81,10 @@ def prune_plan(
     live = [snapshot for snapshot in snapshots if snapshot.live]
     expiry = {snapshot.ref: snapshot.expires_at(rules.retention) for snapshot in live}
     live.sort(key=lambda snapshot: (expiry[snapshot.ref], snapshot.ref))
-    condition_set = [snapshot for snapshot in live if snapshot.present and snapshot.deleted_at is None]
-    newest = max(condition_set, key=lambda one: (one.latest, one.taken_at, one.ref), default=None)
+    present = [snapshot for snapshot in live if snapshot.present and snapshot.deleted_at is None]
+    newest = max(
+        present, key=lambda snapshot: (snapshot.latest, snapshot.taken_at, snapshot.ref), default=None
+    )
     held: dict[str, RetentionHold] = {}
     to_delete: list[SnapshotRecord] = []
     upcoming: tuple[SnapshotRecord, datetime] | None = None

@@ -107,7 +107,7 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
         case IdentitiesDecided(decisions=decisions):
             # The newest word on a row counts: a person may correct a mistake before it is acted upon.
             latest = {(table, key): (table, key, said) for table, key, said in decisions}
-            kept = tuple(one for one in episode.decisions if one[:2] not in latest)
+            kept = tuple(decision for decision in episode.decisions if decision[:2] not in latest)
             return replace(episode, decisions=(*kept, *latest.values()))
         case Released(because=because, at=at):
             return replace(episode, released_because=because, safe_at=at)

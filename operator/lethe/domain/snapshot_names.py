@@ -100,7 +100,7 @@ def _compile(pattern: str, text: str) -> tuple[re.Pattern[str], tuple[str, ...]]
             expression += f"({_DIRECTIVES[directive]})"
             directives.append(directive)
         else:
-            known = " ".join(f"%{one}" for one in _DIRECTIVES)
+            known = " ".join(f"%{name}" for name in _DIRECTIVES)
             raise InvalidName(pattern, f"has %{directive} where only {known} are understood")
     named = set(directives)
     if "*" in text:
@@ -114,7 +114,7 @@ def _compile(pattern: str, text: str) -> tuple[re.Pattern[str], tuple[str, ...]]
         raise InvalidName(pattern, "has both %z and %Z")
     else:
         # Minutes without the hour would be read as minutes past midnight.
-        present = [one in named for one in _CLOCK] + ["f" in named]
+        present = [part in named for part in _CLOCK] + ["f" in named]
         if present != sorted(present, reverse=True):
             raise InvalidName(pattern, "names a part of the time without the greater one before it")
     return re.compile(expression), tuple(directives)

@@ -294,7 +294,7 @@ def holding_snapshots(
         )
         expires = snapshot.expires_at(Period.parse(source.retention))
         found.append(HoldingSnapshot(UNKNOWN_START if overlaps else began, expires))
-    return sorted(found, key=lambda one: (one.began_at, one.expires_at))
+    return sorted(found, key=lambda snapshot: (snapshot.began_at, snapshot.expires_at))
 
 
 def copy_steps(
@@ -306,7 +306,9 @@ def copy_steps(
     `scanned_at` is when the oldest of their newest successful listings began (`None`: one has not been
     listed yet). Who was erased after that may be in a snapshot that no listing has shown yet.
     """
-    edges = sorted({UNKNOWN_START, *(one.began_at for one in holding), *([scanned_at] if scanned_at else [])})
+    edges = sorted(
+        {UNKNOWN_START, *(snapshot.began_at for snapshot in holding), *([scanned_at] if scanned_at else [])}
+    )
     steps: list[CopyStep] = []
     position, latest = 0, None
     for edge in edges:

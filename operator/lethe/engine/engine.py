@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from lethe.controllers.backupsource import Backups, ConnectBackend
 from lethe.controllers.datastore import StoreController
@@ -176,48 +177,31 @@ class Engine:
             self.restores,
         ]
         self._supervisor = Supervisor(self._controllers)
+        self._doorbells: Mapping[str, Callable[[Manifest, bool], None]] = {
+            "deletionrequests": partial(_ring, self._requests),
+            "datastores": partial(_ring, self._stores),
+            "restoreevents": partial(_ring, self.restores),
+            "backupsources": self._ring_source,
+            "backupsnapshots": self._ring_snapshot,
+            "legalrequests": self._ring_legal,
+        }
 
     def _ring_store(self, key: ObjectKey) -> None:
         self._stores.queue.add(key)
 
     # doorbells
 
-    def ring_request(self, manifest: Manifest, *, listed: bool = False) -> None:
-        """A DeletionRequest was seen, by the watch or in a list; it is looked at soon."""
-        self._requests.observe(manifest, listed=listed)
+    def ring(self, plural: str, manifest: Manifest, *, gone: bool) -> None:
+        """An object of a kind was seen; `gone`: it was deleted, or has left the selector of the watch."""
+        self._doorbells[plural](manifest, gone)
 
-    def ring_request_gone(self, manifest: Manifest) -> None:
-        """A DeletionRequest was deleted, or has ended and left the selector: nobody waits for its status.
+    def _ring_source(self, manifest: Manifest, gone: bool) -> None:
+        self._spawn(self.backups.forget(key_of(manifest)) if gone else self.backups.meet(manifest))
 
-        What was accepted goes on all the same; the ledger knows it.
-        """
-        self._requests.forget(key_of(manifest))
-
-    def ring_store(self, manifest: Manifest, *, gone: bool) -> None:
-        """A DataStore was seen, or is gone."""
-        if gone:
-            self._stores.forget(key_of(manifest))
-        else:
-            self._stores.observe(manifest)
-
-    def ring_restore(self, manifest: Manifest, *, gone: bool) -> None:
-        """A RestoreEvent was seen, or is gone."""
-        if gone:
-            self.restores.forget(key_of(manifest))
-        else:
-            self.restores.observe(manifest)
-
-    def ring_source(self, manifest: Manifest, *, gone: bool) -> None:
-        """A BackupSource was seen, or is gone."""
-        key = key_of(manifest)
-        self._spawn(self.backups.forget(key) if gone else self.backups.meet(manifest))
-
-    def ring_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
-        """A BackupSnapshot was seen, or is gone."""
+    def _ring_snapshot(self, manifest: Manifest, gone: bool) -> None:
         self._spawn(self.backups.meet_snapshot(manifest, gone=gone))
 
-    def ring_legal(self, manifest: Manifest, *, gone: bool) -> None:
-        """A LegalRequest was seen, or is gone."""
+    def _ring_legal(self, manifest: Manifest, gone: bool) -> None:
         self.legal.ring(manifest, gone=gone)
 
     @property
@@ -346,3 +330,15 @@ class Engine:
 
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
+
+
+class _Kind(Protocol):
+    def observe(self, manifest: Manifest) -> None: ...
+    def forget(self, key: ObjectKey) -> None: ...
+
+
+def _ring(kind: _Kind, manifest: Manifest, gone: bool) -> None:
+    if gone:
+        kind.forget(key_of(manifest))
+    else:
+        kind.observe(manifest)

@@ -1,1 +1,1 @@
-"""The thin Kopf shell: doorbells, one module per kind. Nothing is decided or written here."""
+"""The thin Kopf shell: a table of doorbells, and how Kopf is set. Nothing is decided or written here."""

@@ -10,15 +10,9 @@ from typing import Any
 
 import kopf
 
+from lethe.api.model import GROUP
 from lethe.engine.engine import Engine
-from lethe.handlers import (
-    backupsnapshots,
-    backupsources,
-    datastores,
-    deletionrequests,
-    legalrequests,
-    restoreevents,
-)
+from lethe.handlers.table import TABLE, register
 
 PAGE = 500
 Login = Callable[[kopf.OperatorSettings], kopf.ConnectionInfo]
@@ -79,7 +73,9 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 300
-    settings.watching.field_selectors["lethe.dev", "deletionrequests"] = deletionrequests.SELECTOR
+    for row in TABLE:
+        if row.selector is not None:
+            settings.watching.field_selectors[GROUP, row.plural] = row.selector
     settings.queueing.idle_timeout = 0.2
     settings.networking.error_backoffs = _EndlessBackoffs()
     return settings
@@ -93,8 +89,7 @@ def build_registry(engine: Engine, login: Login) -> kopf.OperatorRegistry:
     def _(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
         return login(settings)
 
-    for kind in (datastores, deletionrequests, restoreevents, backupsources, backupsnapshots, legalrequests):
-        kind.register(registry, engine)
+    register(registry, engine)
     return registry
 
 

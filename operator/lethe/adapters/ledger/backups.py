@@ -53,8 +53,8 @@ class BackupsInLedger(PartOfLedger):
         with self._reading() as connection:
             return {
                 record.request: record
-                for some in chunked(requests)
-                for record in self._records(connection, select().where(request_rows.c.request.in_(some)))
+                for chunk in chunked(requests)
+                for record in self._records(connection, select().where(request_rows.c.request.in_(chunk)))
             }
 
     def outlived(self, at: datetime) -> frozenset[str]:

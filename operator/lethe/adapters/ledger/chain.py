@@ -113,7 +113,7 @@ class PeriodKeys:
 
     def forget(self, period: str) -> None:
         """Keep no key in memory that was destroyed."""
-        for known in [one for one in self._unsealed if one[0] == period]:
+        for known in [cached for cached in self._unsealed if cached[0] == period]:
             del self._unsealed[known]
 
     def _wrapped(self, connection: Connection, period: str) -> tuple[bytes | None] | None:

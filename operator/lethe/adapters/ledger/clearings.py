@@ -237,8 +237,8 @@ def copies_left(connection: Connection, of: Collection[str]) -> Mapping[str, Cop
     """Return what backups hold of these requests; absent for who has no clearing."""
     rows: dict[str, list[tuple[str, int | None, bool]]] = {}
     columns = (clearings.c.request, clearings.c.store, clearings.c.gone_at, clearings.c.proven)
-    for some in chunked(of):
-        for request, *row in connection.execute(select(*columns).where(clearings.c.request.in_(some))):
+    for chunk in chunked(of):
+        for request, *row in connection.execute(select(*columns).where(clearings.c.request.in_(chunk))):
             rows.setdefault(request, []).append(tuple(row))
     return {
         request: CopiesLeft(

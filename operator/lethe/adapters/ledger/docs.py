@@ -37,8 +37,8 @@ def by_namespace(names: Collection[tuple[str, str]]) -> Iterator[tuple[str, Sequ
     for namespace, name in names:
         grouped.setdefault(namespace, []).append(name)
     for namespace, wanted in grouped.items():
-        for some in chunked(wanted):
-            yield namespace, some
+        for chunk in chunked(wanted):
+            yield namespace, chunk
 
 
 def table_of(connection: Connection, values: Sequence[int] | Sequence[str]) -> Select[Any]:

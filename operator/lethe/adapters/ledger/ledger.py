@@ -265,8 +265,8 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
 
     def _seal(self, connection: Connection, projections: Projections, texts: Mapping[str, bytes]) -> None:
         """Seal texts, and destroy those of what has ended."""
-        of_requests = {one: texts[one] for one in texts if projections.is_open(one)}
-        of_legal = {one: texts[one] for one in texts if one in projections.legal}
+        of_requests = {owner: texts[owner] for owner in texts if projections.is_open(owner)}
+        of_legal = {owner: texts[owner] for owner in texts if owner in projections.legal}
         gone = [
             seal_texts(connection, self._keyring, sealed, of_requests),
             seal_texts(connection, self._keyring, sealed_legal, of_legal),
@@ -295,8 +295,8 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
     def requests_named(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], RequestRecord]:
         """Return the requests of these (namespace, name), as far as they are known."""
         queries = [
-            select().where(requests.c.namespace == namespace, requests.c.name.in_(some))
-            for namespace, some in by_namespace(names)
+            select().where(requests.c.namespace == namespace, requests.c.name.in_(chunk))
+            for namespace, chunk in by_namespace(names)
         ]
         with self._reading() as connection:
             records = [record for query in queries for record in self._records(connection, query)]
@@ -318,9 +318,9 @@ class SqlLedger(TombstonesInLedger, BackupsInLedger, LegalInLedger):
         """Return the plain text of what is sealed for these requests, or legal requests, if there is any."""
         with self._reading() as connection:
             return {
-                one: text
+                owner: text
                 for table in (sealed, sealed_legal)
-                for one, text in opened(connection, self._keyring, table, requests)
+                for owner, text in opened(connection, self._keyring, table, requests)
             }
 
     def known_head(self, store: str) -> KnownHead:

@@ -36,8 +36,8 @@ class LegalInLedger(PartOfLedger):
         """Return the legal requests of these (namespace, name), as far as they are known."""
         found: dict[tuple[str, str], LegalRecord] = {}
         with self._reading() as connection:
-            for namespace, some in by_namespace(names):
-                named = (legal_requests.c.namespace == namespace) & legal_requests.c.name.in_(some)
+            for namespace, chunk in by_namespace(names):
+                named = (legal_requests.c.namespace == namespace) & legal_requests.c.name.in_(chunk)
                 records = self._legal_records(connection, _RECORDS.where(named))
                 found |= {record.key: record for record in records}
         return found

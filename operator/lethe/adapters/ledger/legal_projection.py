@@ -49,9 +49,9 @@ class LegalProjection:
         self._keyring = keyring
         self._known: dict[str, _Changing] = {}
         self._changed: set[str] = set()
-        for some in chunked(wanted):
+        for chunk in chunked(wanted):
             query = select(legal_requests.c.legal, legal_requests.c.doc)
-            for legal, doc in connection.execute(query.where(legal_requests.c.legal.in_(some))):
+            for legal, doc in connection.execute(query.where(legal_requests.c.legal.in_(chunk))):
                 self._known[legal] = _Changing(legal_record(keyring, legal, doc))
 
     def __contains__(self, legal: str) -> bool:

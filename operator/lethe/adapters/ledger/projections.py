@@ -199,14 +199,14 @@ class Projections:
         changed = {fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)}
         self._load_requests(changed | {*sealing})
         changed_legal = {fact.legal for fact in facts if isinstance(fact, LEGAL_FACTS)}
-        others = {one for one in sealing if one not in changed and one not in self._requests}
+        others = {owner for owner in sealing if owner not in changed and owner not in self._requests}
         self.legal = LegalProjection(connection, keyring, changed_legal | others)
 
     def _load_requests(self, wanted: Collection[str]) -> None:
         columns = (requests.c.request, requests.c.accepted_sequence, requests.c.doc)
-        for some in chunked(wanted):
+        for chunk in chunked(wanted):
             for request, accepted, doc in self._connection.execute(
-                select(*columns).where(requests.c.request.in_(some))
+                select(*columns).where(requests.c.request.in_(chunk))
             ):
                 self._requests[request] = _Changing(request_doc(self._keyring, request, doc), False, accepted)
 
@@ -372,9 +372,9 @@ _UPDATE_REQUEST = (
 
 def refuse_sealing_for_ended(projections: Projections, sealing: Iterable[str]) -> None:
     """Raise `IllegalTransition` for a text that nothing would ever destroy."""
-    for one in sealing:
-        if one in projections.legal:
-            if not projections.legal.has_notice_pending(one):
-                raise IllegalTransition(f"a text is to be sealed for {one}, of which nobody is to be told")
-        elif not projections.is_open(one) and one not in projections.completed:
-            raise IllegalTransition(f"a text is to be sealed for request {one}, which is not open")
+    for owner in sealing:
+        if owner in projections.legal:
+            if not projections.legal.has_notice_pending(owner):
+                raise IllegalTransition(f"a text is to be sealed for {owner}, of which nobody is to be told")
+        elif not projections.is_open(owner) and owner not in projections.completed:
+            raise IllegalTransition(f"a text is to be sealed for request {owner}, which is not open")

@@ -25,10 +25,10 @@ def seal(connection: Connection, keyring: Keyring, table: Table, texts: Mapping[
         return False
     replaced = destroy(connection, table, texts)
     rows = []
-    for one, plain in texts.items():
+    for owner, plain in texts.items():
         key, nonce = AESGCM.generate_key(256), os.urandom(_NONCE_BYTES)
-        ciphertext = nonce + AESGCM(key).encrypt(nonce, plain, one.encode())
-        rows.append((one, keyring.seal(key, f"{table.name}:{one}"), ciphertext))
+        ciphertext = nonce + AESGCM(key).encrypt(nonce, plain, owner.encode())
+        rows.append((owner, keyring.seal(key, f"{table.name}:{owner}"), ciphertext))
     names = [column.name for column in table.c]
     connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
     return replaced
@@ -36,7 +36,7 @@ def seal(connection: Connection, keyring: Keyring, table: Table, texts: Mapping[
 
 def destroy(connection: Connection, table: Table, of: Collection[str]) -> bool:
     """Destroy what is sealed under these ids; return whether there was anything."""
-    gone = [connection.execute(delete(table).where(_id(table).in_(some))).rowcount for some in chunked(of)]
+    gone = [connection.execute(delete(table).where(_id(table).in_(chunk))).rowcount for chunk in chunked(of)]
     return any(gone)
 
 
@@ -44,13 +44,13 @@ def opened(
     connection: Connection, keyring: Keyring, table: Table, of: Collection[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the ids with their plain texts; none for what was destroyed. Raises `ChainBroken`."""
-    for some in chunked(of):
-        for one, wrapped, text in connection.execute(select(table).where(_id(table).in_(some))):
+    for chunk in chunked(of):
+        for owner, wrapped, text in connection.execute(select(table).where(_id(table).in_(chunk))):
             try:
-                key = AESGCM(keyring.unseal(wrapped, f"{table.name}:{one}"))
-                yield one, key.decrypt(text[:_NONCE_BYTES], text[_NONCE_BYTES:], one.encode())
+                key = AESGCM(keyring.unseal(wrapped, f"{table.name}:{owner}"))
+                yield owner, key.decrypt(text[:_NONCE_BYTES], text[_NONCE_BYTES:], owner.encode())
             except (SealBroken, InvalidTag):
-                raise ChainBroken(f"What is sealed for request {one} was changed.") from None
+                raise ChainBroken(f"What is sealed for request {owner} was changed.") from None
 
 
 def _id(table: Table) -> Column[str]:

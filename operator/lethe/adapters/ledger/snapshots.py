@@ -77,9 +77,9 @@ class SnapshotProjection:
 
     def _load(self, source: str, refs: Collection[str]) -> dict[str, SnapshotRecord]:
         known, loaded = self._known.setdefault(source, {}), self._loaded.setdefault(source, set())
-        for some in chunked(set(refs) - loaded):
+        for chunk in chunked(set(refs) - loaded):
             query = select(snapshots.c.ref, snapshots.c.doc)
-            wanted = query.where(snapshots.c.source == source, snapshots.c.ref.in_(some))
+            wanted = query.where(snapshots.c.source == source, snapshots.c.ref.in_(chunk))
             for ref, doc in self._connection.execute(wanted):
                 known[ref] = snapshot_record(self._keyring, source, ref, doc)
         loaded.update(refs)

@@ -110,8 +110,8 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, no
     connection.execute(delete(request_months).where(of_period))
     people = table_of(connection, fact.requests)
     connection.execute(delete(erased_identifiers).where(erased_identifiers.c.request.in_(people)))
-    for some in chunked(fact.requests):
-        query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(some))
+    for chunk in chunked(fact.requests):
+        query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(chunk))
         rows = connection.execute(query).all()
         stripped = [(shred(request_doc(keyring, *row).record), row.request) for row in rows]
         execute_many(

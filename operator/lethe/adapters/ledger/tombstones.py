@@ -68,8 +68,8 @@ class TombstonesInLedger(PartOfLedger):
         with self._reading() as connection:
             return frozenset(
                 bytes(digest)
-                for some in chunked(digests)
-                for digest in connection.execute(select(column).where(column.in_(some))).scalars()
+                for chunk in chunked(digests)
+                for digest in connection.execute(select(column).where(column.in_(chunk))).scalars()
             )
 
     def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
@@ -77,9 +77,9 @@ class TombstonesInLedger(PartOfLedger):
         with self._reading() as connection:
             return {
                 bytes(digest): request
-                for some in chunked(digests)
+                for chunk in chunked(digests)
                 for digest, request in connection.execute(
-                    select(erased_identifiers).where(erased_identifiers.c.digest.in_(some))
+                    select(erased_identifiers).where(erased_identifiers.c.digest.in_(chunk))
                 )
             }
 
@@ -117,8 +117,8 @@ def sampled(
         others = of_store.where(number < chosen[-1]) if chosen else of_store
         chosen += _chosen_at_random(connection, others, random)
     found: list[Tombstone] = []
-    for some in chunked(chosen):
-        query = _where_they_stand(store).where(number.in_(some)).order_by(number.desc())
+    for chunk in chunked(chosen):
+        query = _where_they_stand(store).where(number.in_(chunk)).order_by(number.desc())
         found += _read(connection, keys, connection.execute(query).all())
     return found
 
@@ -170,8 +170,8 @@ def _chosen_at_random(connection: Connection, others: Select[int], wanted: int) 
         found = set[int]()
         column = others.selected_columns[0]
         for _ in range(_ROUNDS):
-            for some in chunked(randomness.sample(span, wanted * 2)):
-                found.update(connection.execute(others.where(column.in_(some))).scalars())
+            for chunk in chunked(randomness.sample(span, wanted * 2)):
+                found.update(connection.execute(others.where(column.in_(chunk))).scalars())
             if len(found) >= wanted:
                 return randomness.sample(sorted(found), wanted)
     # A short range, or one of gaps mostly.

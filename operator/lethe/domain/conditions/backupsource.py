@@ -89,7 +89,7 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
     if observed.waits is not None:
         return Condition(kind, FALSE, observed.waits.value, observed.waits_message)
     for reason, shown in ((LOCKED, LOCKED), ("DeletedUnproven", "VersionsRemain"), (None, None)):
-        found = [one for one in observed.difficulties if reason in (None, one.reason)]
+        found = [difficulty for difficulty in observed.difficulties if reason in (None, difficulty.reason)]
         if found:
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
