@@ -18,9 +18,9 @@ from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
-from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import erasing, visiting
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_session import StoreSession
 from lethe.workflows.visiting import PassPlan, StorePass
@@ -41,7 +41,7 @@ class StoreController:
         self,
         cache: ObjectCache,
         ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         reporting: Reporting,
@@ -53,7 +53,7 @@ class StoreController:
         contacts_found: Callable[[Mapping[str, SubjectContact]], None],
     ) -> None:
         self._contacts_found = contacts_found
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._clock = cluster, metrics, clock
         self._reporting, self._restores = reporting, restores
         self._journal_interval, self._sweep_interval = journal_interval, sweep_interval
@@ -64,7 +64,6 @@ class StoreController:
         self._later_sweeps: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(MOST_STORES_AT_ONCE, thread_name_prefix="store")
         self._considering: set[asyncio.Task[None]] = set()
-        self.token = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, managed: ManagedStore) -> None:
@@ -175,12 +174,9 @@ class StoreController:
         done = visiting.reconcile_store(
             store,
             records,
-            self._ledger,
-            self._keyring,
+            self._context(),
             plan,
             primary=primary,
-            token=self.token,
-            now=self._clock(),
         )
         managed.journal_number = self._ledger.known_head(store.name).last_number
         managed.applied = self._ledger.tombstone_count(store.name)
@@ -290,9 +286,7 @@ class StoreController:
                 namespace: [managed.description for managed in self._cache.stores_of(namespace)]
                 for namespace in {record.accepted.namespace for record in open_records}
             }
-            endings = await asyncio.to_thread(
-                erasing.complete, open_records, self._ledger, present, now=self._clock()
-            )
+            endings = await asyncio.to_thread(erasing.complete, open_records, self._context(), present)
             if any(ending.outcome is not None for ending in endings.values()):
                 known = await asyncio.to_thread(self._ledger.requests_named, keys)
         for key, record in known.items():

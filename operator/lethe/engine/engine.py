@@ -36,6 +36,7 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import NoticeRenderer
 from lethe.workflows.notifying import Mailer
+from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.engine")
 
@@ -80,6 +81,8 @@ class Engine:
         clock = steady.now
         clocks = TwoClocks(steady, cluster)
         secrets = Secrets(cluster, metrics)
+        self._token = 0
+        self._pass_context = lambda: PassContext(ledger, keyring, self._token, clock)
         self.cache = ObjectCache()
         self.metrics = metrics
         metrics.tell_settings(
@@ -89,7 +92,6 @@ class Engine:
         )
         self._ledger, self._cluster = ledger, cluster
         self._namespaces = namespaces
-        self._token = 0
         self.started = asyncio.Event()
         self.quiet = True
         """Whether, once `run` has ended, nothing goes on that it had begun."""
@@ -108,12 +110,20 @@ class Engine:
         )
         self.reporting = Reporting(self.cache, cluster, metrics, clock, self.copies)
         self.restores = Restores(
-            self.cache, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
+            self.cache,
+            ledger,
+            self._pass_context,
+            cluster,
+            metrics,
+            clock,
+            self.backups.objects,
+            journal_interval,
         )
         self._notices = notices = NoticeSender(
             self.cache,
             ledger,
             keyring,
+            self._pass_context,
             cluster,
             secrets,
             clocks,
@@ -121,11 +131,11 @@ class Engine:
             mailer=mailer,
             per_hour=notices_per_hour,
         )
-        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks)
+        self.legal = Legal(self.cache, ledger, self._pass_context, cluster, metrics, secrets, notices, clocks)
         self._controller = StoreController(
             self.cache,
             ledger,
-            keyring,
+            self._pass_context,
             cluster,
             metrics,
             self.reporting,
@@ -140,8 +150,7 @@ class Engine:
         )
         self._requests = RequestQueue(
             self.cache,
-            ledger,
-            keyring,
+            self._pass_context,
             cluster,
             secrets,
             self.reporting,
@@ -227,7 +236,6 @@ class Engine:
 
     async def _begin(self) -> None:
         self._token = await asyncio.to_thread(self._ledger.take_over)
-        self._controller.token = self._token
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.cache.records[(record.accepted.namespace, record.accepted.name)] = record

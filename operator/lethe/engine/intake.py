@@ -19,9 +19,8 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
-from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
 from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.intake")
 
@@ -39,8 +38,7 @@ class RequestQueue:
     def __init__(
         self,
         cache: ObjectCache,
-        ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         secrets: Secrets,
         reporting: Reporting,
@@ -49,7 +47,7 @@ class RequestQueue:
         deadline: Period,
         consider: Callable[[Collection[ObjectKey]], None],
     ) -> None:
-        self._cache, self._ledger, self._keyring, self._cluster = cache, ledger, keyring, cluster
+        self._cache, self._context, self._cluster = cache, context, cluster
         self._secrets, self._reporting, self._clock = secrets, reporting, clock
         self._deadline, self._consider = deadline, consider
         self._doorbell = asyncio.Event()
@@ -133,9 +131,7 @@ class RequestQueue:
         intakes = await asyncio.to_thread(
             accept,
             orders,
-            self._ledger,
-            self._keyring,
-            now=now,
+            self._context(),
             deadline=self._deadline,
             stores={ns: [managed.name for managed in self._cache.stores_of(ns)] for ns in namespaces},
         )

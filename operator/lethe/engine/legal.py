@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,8 +34,8 @@ from lethe.engine.metrics import Metrics
 from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier_in
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
-from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.registering import LegalOrder, Registration, end_holds, register
 
@@ -56,14 +56,14 @@ class Legal:
         self,
         cache: ObjectCache,
         ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         secrets: Secrets,
         notices: NoticeSender,
         clocks: TwoClocks,
     ) -> None:
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
         self._notices, self._clocks = notices, clocks
         self._reporting = LegalReporting(cache, cluster, metrics, clocks.now)
@@ -180,9 +180,7 @@ class Legal:
                 orders.append(order)
                 if secret is not None:
                     identifiers[key] = secret
-        registered = await asyncio.to_thread(
-            register, orders, self._ledger, self._keyring, now=self._clocks.now()
-        )
+        registered = await asyncio.to_thread(register, orders, self._context())
         for key in keys:
             if self._dirty.get(key) is taken[key]:  # else it was changed meanwhile
                 self._dirty.pop(key, None)
@@ -309,7 +307,7 @@ class Legal:
             log.warning("no hold is ended: %s", disagreement)
             return
         async with self._registering:  # a resync may take down a prolongation meanwhile
-            ended = await asyncio.to_thread(end_holds, self._over(), self._ledger, now=self._clocks.now())
+            ended = await asyncio.to_thread(end_holds, self._over(), self._context())
             await self._reread()
         for record in ended:
             current = self._records[record.legal]

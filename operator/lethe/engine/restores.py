@@ -24,6 +24,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Eve
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
 from lethe.workflows import watching
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
@@ -51,13 +52,14 @@ class Restores:
         self,
         cache: ObjectCache,
         ledger: Ledger,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         clock: Callable[[], datetime],
         objects: SnapshotObjects,
         journal_interval: float,
     ) -> None:
-        self._cache, self._ledger, self._cluster = cache, ledger, cluster
+        self._cache, self._ledger, self._context, self._cluster = cache, ledger, context, cluster
         self._metrics, self._clock, self._objects = metrics, clock, objects
         self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
@@ -107,7 +109,7 @@ class Restores:
             return None  # the journal will tell when the store goes back
         # Nothing in such a store tells a restore: a declaration is taken at its word.
         episode = await asyncio.to_thread(
-            watching.open_episode, store, self._ledger, DetectedBy.DECLARATION, now=now
+            watching.open_episode, store, self._context(), DetectedBy.DECLARATION
         )
         managed.wake.set()
         return episode

@@ -21,7 +21,8 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
-from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, note_draft, tell_users
+from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
@@ -51,6 +52,7 @@ class NoticeSender:
         cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         secrets: Secrets,
         clocks: TwoClocks,
@@ -59,7 +61,7 @@ class NoticeSender:
         mailer: Mailer | None,
         per_hour: int,
     ) -> None:
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._keyring, self._context = cache, ledger, keyring, context
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._renderer, self._mailer, self._per_hour = renderer, mailer, per_hour
         self._found: dict[str, tuple[SubjectContact, datetime]] = {}
@@ -222,7 +224,7 @@ class NoticeSender:
             await self._send(
                 list(users),
                 "user",
-                lambda: tell_users(users, self._ledger, self._keyring, mailer, now=self._clocks.now()),
+                lambda: notify_users(users, self._context(), mailer),
             )
         addresses: dict[str, PersonalText] = {}
         for record in answers:
@@ -241,9 +243,7 @@ class NoticeSender:
             await self._send(
                 list(addresses),
                 "answer",
-                lambda: answer_authorities(
-                    addresses, self._ledger, self._keyring, mailer, now=self._clocks.now()
-                ),
+                lambda: answer_authorities(addresses, self._context(), mailer),
             )
 
     async def _send(
@@ -301,7 +301,7 @@ class NoticeSender:
             mine = {key: text.encode() for key, text in texts.items()}
             if there is None or there.type != ANSWER_TYPE or dict(there.content) != mine:
                 raise _Waits(f"Secret {name} exists and holds something else; rename it")
-        await asyncio.to_thread(note_draft, record, self._ledger, name=name, now=self._clocks.now())
+        await asyncio.to_thread(record_draft, record, self._context(), name=name)
 
 
 class _Waits(Exception):

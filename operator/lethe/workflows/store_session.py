@@ -14,8 +14,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Proof, Store
+from lethe.workflows.pass_context import PassContext
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """The longest that a blocked request waits for its next try."""
@@ -120,6 +120,6 @@ def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
     )
 
 
-def open_episode_of(store: StoreSession, ledger: Ledger) -> RestoreEpisode | None:
+def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
     """Return the restore of a store that has not been dealt with; there is at most one."""
-    return next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)
