@@ -263,16 +263,18 @@ def sweep(session: StoreSession, context: PassContext, holds: Holds) -> RecheckR
     residue = session.port.check(
         context.ledger.tombstones(session.name), _matcher_between_restores(session, context)
     )
-    session.known_absent = frozenset(residue.absent)
-    session.sweep_wanted = False
-    session.last_sweep_at = began_at
     wanted = set(residue.uncleared)
     back = (
         [t for chunk in context.ledger.tombstones(session.name) for t in chunk if t.number in wanted]
         if wanted
         else []
     )
-    return classify_uncleared(session, context, holds, residue, back, DetectedBy.SWEEP)
+    done = classify_uncleared(session, context, holds, residue, back, DetectedBy.SWEEP)
+    # Not before: what this sweep has found may have been so since the one before it.
+    session.known_absent = frozenset(residue.absent)
+    session.sweep_wanted = False
+    session.last_sweep_at = began_at
+    return done
 
 
 def _matcher_between_restores(session: StoreSession, context: PassContext) -> IdentityMatcher:
