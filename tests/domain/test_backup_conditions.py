@@ -16,6 +16,7 @@ from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trouble import Trouble, TroubleReason
 
 TAKEN = datetime(2026, 8, 31, 3, tzinfo=UTC)
 EXPIRY = datetime(2027, 2, 28, 3, tzinfo=UTC)
@@ -177,12 +178,12 @@ SIGHT = SourceObservation(scanned=True)
         (SIGHT, ("True", "Scanned"), ("True", "WithinRetention")),
         (SourceObservation(scanned=False), ("Unknown", "Pending"), None),
         (
-            SourceObservation(True, trouble=("Unreachable", "away")),
+            SourceObservation(True, trouble=Trouble(TroubleReason.UNREACHABLE, "away")),
             ("False", "Unreachable"),
             ("False", "BackendUnavailable"),
         ),
         (
-            SourceObservation(False, trouble=("SecretMissing", "create it")),
+            SourceObservation(False, trouble=Trouble(TroubleReason.SECRET_MISSING, "create it")),
             ("False", "SecretMissing"),
             ("False", "BackendUnavailable"),
         ),

@@ -23,6 +23,7 @@ from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import CopiesLeft
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import Blocker, BlockReason
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -112,9 +113,7 @@ def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | No
     assert (seen["Permitted"] == "True") is (reason != "Undeclared")
 
 
-TROUBLES = st.none() | st.sampled_from(
-    ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
-).map(lambda reason: (reason, "why"))
+TROUBLES = st.none() | st.sampled_from(TroubleReason).map(lambda reason: Trouble(reason, "why"))
 SIGHTS = st.builds(
     StoreObservation,
     third_party=st.booleans(),

@@ -10,6 +10,7 @@ from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, wi
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.snapshots import SnapshotRecord, SnapshotState
+from lethe.domain.trouble import Trouble
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -152,7 +153,7 @@ class SourceObservation:
     """
 
     scanned: bool
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
     too_long: bool = False
     unparsable: Sequence[str] = ()
     waits: PruneBlock | None = None
@@ -169,7 +170,8 @@ class SourceObservation:
 def conditions_of_source(observed: SourceObservation) -> ConditionSet:
     """Say where a BackupSource stands."""
     ready = _ready_of_source(observed)
-    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
+    troubled = observed.trouble is not None and observed.trouble.reason.stalls
+    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable") or troubled
     effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
@@ -188,7 +190,7 @@ def _ready_of_source(observed: SourceObservation) -> Condition:
             "Nothing is pruned until then",
         )
     if observed.trouble is not None:
-        return Condition("Ready", FALSE, *observed.trouble)
+        return Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
     if not observed.scanned:
         return Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not listed yet")
     if observed.unparsable:
@@ -215,7 +217,7 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
 ) -> Condition | None:
     kind = "RetentionEffective"
     if observed.trouble is not None:
-        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble[1])
+        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble.message)
     if not observed.scanned and observed.waits is None:
         return None
     if observed.waits is not None:

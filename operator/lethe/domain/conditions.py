@@ -12,6 +12,7 @@ from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import CopiesLeft
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 
 
@@ -240,7 +241,7 @@ def _short(store: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreObservation:
-    """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
+    """What is known of a store now, for its conditions. `trouble` `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
     of an open restore. `sources` names the BackupSources that cover it, `snapshots_seen`
@@ -249,7 +250,7 @@ class StoreObservation:
 
     third_party: bool
     proved: bool
-    trouble: tuple[str, str] | None
+    trouble: Trouble | None
     kinds_unmapped: Sequence[str]
     lookalikes: Sequence[str]
     journal: str
@@ -262,25 +263,21 @@ class StoreObservation:
     snapshots_seen: bool = False
 
 
-STALLING_STORE_REASONS = frozenset(
-    {"MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind"}
-)
-
-
 def conditions_of_store(observed: StoreObservation) -> ConditionSet:
     """Say where a DataStore stands."""
     if observed.third_party:
         message = "belongs to a third party; nothing is ever sent to it"
         return ConditionSet(None, (Condition("Ready", ConditionStatus.TRUE, "ThirdParty", message),))
     if observed.trouble is not None:
-        reason, message = observed.trouble
-        ready = Condition("Ready", ConditionStatus.FALSE, reason, message)
+        ready = Condition(
+            "Ready", ConditionStatus.FALSE, observed.trouble.reason.value, observed.trouble.message
+        )
     elif not observed.proved:
         ready = Condition("Ready", ConditionStatus.UNKNOWN, "Pending", "not reached yet")
     else:
         message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
         ready = Condition("Ready", ConditionStatus.TRUE, "Available", message)
-    stalled = ready.reason in STALLING_STORE_REASONS
+    stalled = observed.trouble is not None and observed.trouble.reason.stalls
     conditions = [
         *with_progress(
             ready, stalled=stalled, working=ready.status is not ConditionStatus.TRUE and not stalled

@@ -9,6 +9,7 @@ from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.domain.requests import RequestRecord
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
 from lethe.ports.cluster import Manifest
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
@@ -50,7 +51,7 @@ class ManagedStore:
     manifest: Manifest
     description: StoreDescription
     store: StoreSession | None = None
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
     without_backups: bool = False
     manual_release: bool = False
     gate: Manifest | None = None
@@ -91,7 +92,7 @@ class ManagedSource:
     generation: int
     status: dict[str, Any]
     known: KnownSource | None = None
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
     scan: Scan | None = None
     met_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: dict[str, int] | None = None

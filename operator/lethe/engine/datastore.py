@@ -13,6 +13,7 @@ from datetime import datetime
 from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.engine.metrics import Metrics
 from lethe.engine.reporting import Reporting
@@ -99,10 +100,7 @@ class StoreController:
         except Exception as defect:
             log.exception("a visit to store %s failed; it is tried again", managed.name)
             if managed.store is not None:
-                managed.store.trouble_reason = "Unreachable"
-                managed.store.trouble = (
-                    f"Lethe failed here ({type(defect).__name__}); see its log and report it"
-                )
+                managed.store.trouble = Trouble.of_defect(defect)
                 self._metrics.store_up.labels(managed.name).set(0)
             managed.retries += 1
             await self._reporting.write_store(managed)
@@ -313,11 +311,11 @@ class StoreController:
         second = managed.description.role == "Primary" and primary is not None and primary is not managed
         if second and primary is not None:
             name = primary.description.short_name
-            managed.trouble = (
-                "DuplicatePrimary",
+            managed.trouble = Trouble(
+                TroubleReason.DUPLICATE_PRIMARY,
                 f"DataStore {name} is the Primary of this namespace already; change spec.role",
             )
-        elif managed.trouble is not None and managed.trouble[0] == "DuplicatePrimary":
+        elif managed.trouble is not None and managed.trouble.reason is TroubleReason.DUPLICATE_PRIMARY:
             managed.trouble = None
         return second
 

@@ -201,7 +201,7 @@ class Reporting:
         store, proof = managed.store, managed.store.proof if managed.store else None
         trouble = managed.trouble
         if store is not None and store.trouble is not None:
-            trouble = (store.trouble_reason or "Unreachable", store.trouble)
+            trouble = store.trouble
         lookalikes = proof.lookalikes if proof else ()
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
@@ -327,14 +327,14 @@ def _blocker_at(managed: ManagedStore | None, name: str, record: RequestRecord) 
             BlockReason.STORE_UNREACHABLE, f"DataStore {short} does not exist any more; apply it again"
         )
     if managed.trouble is not None:
-        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.trouble[1]}")
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.trouble.message}")
     if managed.store is None:
         return None
     if managed.replay is not None:
         message = f"{short} was restored, and its missing erasures come first: {managed.replay[1]}"
         return Blocker(BlockReason.ERASING, message)
     if managed.store.trouble is not None:
-        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.store.trouble}")
+        return Blocker(BlockReason.STORE_UNREACHABLE, f"waits for {short}: {managed.store.trouble.message}")
     return managed.store.blockers.get(record.request)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import store_description
 from lethe.api.v1alpha1.datastore import DataStore
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.engine.cache import ManagedStore, ObjectCache, ObjectKey, key_of
 from lethe.engine.datastore import StoreController
 from lethe.engine.schedule import Schedule
@@ -103,18 +104,22 @@ class Stores:
             if wanted is not None:
                 secret = await self._cluster.secret(managed.description.namespace, wanted)
                 if secret is None:
-                    managed.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                    managed.trouble = Trouble(
+                        TroubleReason.SECRET_MISSING, f"Secret {wanted} does not exist; create it"
+                    )
                     return managed
                 managed.secret_version = secret.resource_version
             managed.store = await asyncio.to_thread(self._connect, store, secret)
         except ValueError as unusable:
-            managed.trouble = ("SecretMissing" if wanted else "MappingInvalid", str(unusable))
+            managed.trouble = Trouble(
+                TroubleReason.SECRET_MISSING if wanted else TroubleReason.MAPPING_INVALID, str(unusable)
+            )
         except MappingInvalid as invalid:
-            managed.trouble = ("MappingInvalid", str(invalid))
+            managed.trouble = Trouble(TroubleReason.MAPPING_INVALID, str(invalid))
         except StoreError as unusable:
-            managed.trouble = ("Unreachable", str(unusable))
+            managed.trouble = Trouble(TroubleReason.UNREACHABLE, str(unusable))
         except (ClusterRefused, ClusterUnavailable) as refused:
-            managed.trouble = ("SecretMissing", str(refused))
+            managed.trouble = Trouble(TroubleReason.SECRET_MISSING, str(refused))
         return managed
 
     async def run(self) -> None:

@@ -196,8 +196,8 @@ class NoticeSender:
             primary.contacts_of.add(record.legal)
         if record.resolved_at is None or record.subject_known:
             primary.wake.set()
-        trouble = primary.trouble[1] if primary.trouble else primary.store.trouble if primary.store else None
-        return f"waits for DataStore {primary.description.short_name}: {trouble}" if trouble else None
+        trouble = primary.trouble or (primary.store.trouble if primary.store else None)
+        return f"waits for DataStore {primary.description.short_name}: {trouble.message}" if trouble else None
 
     def _is_elsewhere(self, record: LegalRecord, contact: SubjectContact) -> bool:
         """Tell whether somebody who could not be reached has another address by now."""

@@ -28,6 +28,7 @@ from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import (
     Blocker,
     BlockReason,
@@ -132,7 +133,7 @@ def serve(
             [r for r in waiting if r.request not in result.settled],
             Blocker(BlockReason.STORE_UNREACHABLE, f"{session.description.short_name}: {away}"),
         )
-        session.trouble, session.trouble_reason = str(away), "Unreachable"
+        result.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
         result.retry = True
     except AnswerUntrusted as strange:
         session.block(

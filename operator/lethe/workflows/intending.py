@@ -18,6 +18,7 @@ from lethe.domain.journal import next_move
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.tombstones import Fingerprint, Tombstone
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import (
     EARLIER_ERASURE,
     NOTHING_TO_ASK_BY,
@@ -52,8 +53,9 @@ from lethe.workflows.store_session import StoreSession, email_digest
 class PassResult:
     """What a pass over one store left behind, for status and metrics.
 
-    `settled` are the requests that this store has nothing more to do for, `retry` those that meet a
-    passing blocker, `head_moved` that the store must be looked at before anything else.
+    `settled` are the requests that this store has nothing more to do for, `retry` tells that some meet a
+    passing blocker, `head_moved` that the store must be looked at before anything else. `trouble` is what
+    broke the pass off.
     """
 
     settled: set[str] = field(default_factory=set)
@@ -61,6 +63,7 @@ class PassResult:
     verified: list[RequestRecord] = field(default_factory=list)
     retry: bool = False
     head_moved: bool = False
+    trouble: Trouble | None = None
 
 
 def find_and_intend(

@@ -12,6 +12,7 @@ from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import Proof, Store
@@ -42,15 +43,15 @@ class StoreDescription:
 class StoreSession:
     """A store and what has been seen of it since the process began; all of it can be seen again.
 
-    `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used now.
+    `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used
+    now, as the last pass left it.
     """
 
     description: StoreDescription
     port: Store
     fingerprints: Fingerprints
     proof: Proof | None = None
-    trouble: str | None = None
-    trouble_reason: str | None = None
+    trouble: Trouble | None = None
     ledger_behind: bool = False
     last_observed_at: datetime | None = None
     last_sweep_at: datetime | None = None

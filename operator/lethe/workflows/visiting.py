@@ -9,7 +9,8 @@ from lethe.domain.facts import MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
-from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
+from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
 from lethe.workflows.holding import read_holds
 from lethe.workflows.intending import PassResult
@@ -42,6 +43,7 @@ class StorePass:
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
     `resolved` tells that subjects of legal requests were looked for, `contacts` how to reach them.
+    `trouble` is why the store can't be used now.
     """
 
     served: PassResult | None = None
@@ -57,11 +59,19 @@ class StorePass:
     touched: list[RequestRecord] = field(default_factory=list)
     resolved: bool = False
     contacts: Mapping[str, SubjectContact] = field(default_factory=dict)
+    trouble: Trouble | None = None
 
     @property
     def gate_opened(self) -> bool:
         """Tell whether this visit let a restored store be served again."""
         return self.released or (self.step is not None and self.step.state is replaying.ReplayState.SAFE)
+
+
+LEDGER_BEHIND = Trouble(
+    TroubleReason.LEDGER_BEHIND,
+    "the store's journal is ahead of the ledger: the ledger went back in time. Restore the newest ledger "
+    "(docs/operations.md, 'The ledger went back'); until then nothing is erased",
+)
 
 
 class LedgerOnSameServer(StoreError):
@@ -83,39 +93,33 @@ def reconcile_store(
     *,
     primary: str | None,
 ) -> StorePass:
-    """Visit a store once. Errors of the store become its `trouble`; those of the ledger are raised."""
+    """Visit a store once. Errors of the store become the pass's `trouble`; those of the ledger are raised."""
     done = StorePass()
     try:
         look = plan.look
         if session.proof is None:
             prove(session, context)
             look = True  # what was proved is recorded only when a look has shown a store in step
-        session.trouble = session.trouble_reason = None
         if look:
             holds = read_holds(session, context, primary=primary)
             _look(session, context, holds, plan, done)
         if session.ledger_behind:
-            session.trouble_reason = "LedgerBehind"
-            session.trouble = (
-                "the store's journal is ahead of the ledger: the ledger went back in time. Restore the "
-                "newest ledger (docs/operations.md, 'The ledger went back'); until then nothing is erased"
-            )
+            done.trouble = LEDGER_BEHIND
         elif open_episode_of(session, context) is None:
             if session.is_primary:
                 done.resolved = resolve(session, context)
                 done.contacts = find_contacts(session, context, plan.contacts_of) if plan.contacts_of else {}
             _serve(session, records, context, done, primary=primary)
-    except (StoreUnreachable, AnswerUntrusted) as away:
-        session.trouble, session.trouble_reason = str(away), "Unreachable"
-    except LedgerOnSameServer as same:
-        session.trouble, session.trouble_reason = str(same), "LedgerOnSameServer"
-    except MappingInvalid as invalid:
-        session.trouble, session.trouble_reason = str(invalid), "MappingInvalid"
-        session.proof = None
     except HeadMoved:
         done.head_moved = True
-    except StoreError as unusable:
-        session.trouble, session.trouble_reason = str(unusable), "Unreachable"
+    except MappingInvalid as invalid:
+        done.trouble = Trouble(TroubleReason.MAPPING_INVALID, str(invalid))
+        session.proof = None
+    except LedgerOnSameServer as same:
+        done.trouble = Trouble(TroubleReason.LEDGER_ON_SAME_SERVER, str(same))
+    except StoreError as away:
+        done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
+    session.trouble = done.trouble
     return done
 
 
@@ -206,3 +210,4 @@ def _serve(
     done.touched = [record for record in records if not record.progress(session.name).state.settled]
     if done.touched:
         done.served = erasing.serve(session, done.touched, context, primary=primary)
+        done.trouble = done.served.trouble
