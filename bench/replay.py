@@ -147,7 +147,7 @@ def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[
     (directory / "keys").mkdir(parents=True)
     with opened(directory, url) as (store, context):
         proof = store.port.prove()
-        store.proof = proof
+        store.note_proof(proof)
         context.ledger.append([MappingProved(STORE, proof.proved)])
         detect_restore(store, context)
         return record_erasures(
@@ -192,7 +192,7 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
     """Replay and sweep in this process. Raises `NotReplayed` where Lethe did something else."""
     with opened(directory, url) as (store, context):
         store.port.remember(context.ledger.mappings(STORE).values())
-        store.proof = store.port.prove()
+        store.note_proof(store.port.prove())
         forget_peak()
         before = resident()
         work = Worked(server)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 
-from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -20,7 +19,7 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import erasing, visiting
+from lethe.workflows import erasing, third_party, visiting
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_session import StoreSession
@@ -100,7 +99,7 @@ class StoreController:
         except Exception as defect:
             log.exception("a visit to store %s failed; it is tried again", managed.name)
             if managed.store is not None:
-                managed.store.trouble = Trouble.of_defect(defect)
+                managed.store.note_trouble(Trouble.of_defect(defect))
                 self._metrics.store_up.labels(managed.name).set(0)
             managed.retries += 1
             await self._reporting.write_store(managed)
@@ -301,10 +300,9 @@ class StoreController:
             self._reporting.want(key)
 
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
-        waiting = [r for r in records if not r.progress(managed.name).state.settled]
-        if waiting:
-            await asyncio.to_thread(self._ledger.append, [NotAsked(r.request, managed.name) for r in waiting])
-            await self.complete({_key_of(r) for r in waiting})
+        new = await asyncio.to_thread(third_party.not_asked, records, managed.name, self._context())
+        if new:
+            await self.complete({_key_of(record) for record in new})
 
     def _refused_as_second_primary(self, managed: ManagedStore) -> bool:
         primary = self._cache.primary_of(managed.description.namespace)

@@ -22,7 +22,6 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import (
     HoldEnded,
     HoldPlaced,
-    HoldTookEffect,
     LegalDecided,
     LegalFact,
 )
@@ -35,6 +34,7 @@ from lethe.engine.secrets import Secrets, UnusableSecret, content_of, identifier
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.ledger import Ledger, LedgerError
+from lethe.workflows.holding import take_effect
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.registering import LegalOrder, Registration, end_holds, register
@@ -295,10 +295,7 @@ class Legal:
         held = [record for record in self._records.values() if record.holding]
         effective = [record for record in held if self._has_taken_effect(record)]
         if effective:
-            now = self._clocks.now()
-            await asyncio.to_thread(
-                self._ledger.append, [HoldTookEffect(record.legal, now) for record in effective]
-            )
+            await asyncio.to_thread(take_effect, effective, self._context())
             await self._reread()
         if not self._over():
             return

@@ -13,7 +13,7 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import differs, replacing, restore_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.domain.conditions import conditions_of_restore
-from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
+from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
@@ -116,19 +116,9 @@ class Restores:
 
     async def _record(self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent) -> None:
         name, reason = event.metadata.name or "", event.spec.reason.value
-        facts: list[Fact] = []
-        if episode.events.get(name) != reason:
-            facts.append(RestoreExplained(managed.name, episode.episode, name, reason))
-            self._count(managed, name, reason)
-        fresh = tuple(
-            decision
-            for decision in ((i.table, i.key, i.decision.value) for i in event.spec.identities)
-            if decision not in episode.decisions
-        )
-        if fresh:
-            facts.append(IdentitiesDecided(managed.name, episode.episode, fresh))
-        if facts:
-            await asyncio.to_thread(self._ledger.append, facts)
+        await self._explain(managed, episode, name, reason)
+        decisions = [(one.table, one.key, one.decision.value) for one in event.spec.identities]
+        await asyncio.to_thread(watching.decide_identities, episode, self._context(), decisions)
         if event.spec.release is not None and episode.open:
             managed.release = episode.episode, event.spec.release.because
             managed.wake.set()
@@ -203,9 +193,9 @@ class Restores:
             self._metrics.restores.labels(managed.name, reason).inc()
 
     async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
-        self._count(managed, event, reason)
-        fact = RestoreExplained(managed.name, episode.episode, event, reason)
-        await asyncio.to_thread(self._ledger.append, [fact])
+        context = self._context()
+        if await asyncio.to_thread(watching.explain, episode, context, event=event, reason=reason):
+            self._count(managed, event, reason)
 
     def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:
         step = self._steps.get(episode.episode)

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 
 from lethe.domain.identifiers import PersonalText
 from lethe.domain.legal import LegalRecord, is_gagged
-from lethe.domain.legal_facts import Addressee, Reminded
-from lethe.domain.periods import Period
+from lethe.domain.legal_facts import Addressee
 from lethe.engine.cache import ObjectCache, ObjectKey
 from lethe.engine.clock import TwoClocks
 from lethe.engine.secrets import Secrets, UnusableSecret, address_in
@@ -21,7 +20,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
-from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft
+from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft, remind
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
@@ -37,7 +36,6 @@ RETRIED_FOR = timedelta(days=30)
 """For how long somebody who could not be reached is tried again, should the Primary have another address."""
 FRESH = timedelta(minutes=1)
 """How long an address that the Primary has shown is used: people change theirs."""
-REMIND_EACH = Period(1, 0)
 NO_CHANNEL = (
     "no way to send it is set: set LETHE_SMTP_URL and LETHE_MAIL_FROM, or LETHE_WEBHOOK_URL and "
     "LETHE_WEBHOOK_SECRET"
@@ -97,7 +95,7 @@ class NoticeSender:
         """
         self._places = {one.legal: one.key for one in known}
         records = [one for one in known if one.open or self.may_retry(one)]
-        recorded = await self._remind(records)
+        recorded = await asyncio.to_thread(remind, records, self._context())
         if self._task is not None:
             if not self._task.done():
                 return recorded
@@ -109,20 +107,6 @@ class NoticeSender:
             self._task = asyncio.create_task(self._deliver(users, answers), name="letters")
             self._task.add_done_callback(lambda _: done())
         return recorded
-
-    async def _remind(self, records: Sequence[LegalRecord]) -> bool:
-        """Ask once a month whether an order that names no day is still in force."""
-        now = self._clocks.now()
-        due = []
-        for record in records:
-            gag = record.gag
-            if gag is None or gag.lifted is not None or gag.until is not None or record.notified:
-                continue
-            if REMIND_EACH.after(record.reminded_at or gag.at) <= now:
-                due.append(Reminded(record.legal, now))
-        if due:
-            await asyncio.to_thread(self._ledger.append, due)
-        return bool(due)
 
     # who is due
 

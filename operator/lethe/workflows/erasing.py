@@ -20,12 +20,11 @@ from lethe.domain.facts import (
     Completed,
     Fact,
     IntentAbandoned,
-    NotAsked,
     Outcome,
     Verified,
 )
 from lethe.domain.legal import Holds
-from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.domain.mapping import StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -98,10 +97,6 @@ def serve(
         and not session.is_too_early(record, began_at)
     ][:BATCH]
     if not waiting:
-        return result
-    if session.description.owner is StoreOwner.THIRD_PARTY:
-        context.ledger.append([NotAsked(record.request, session.name) for record in waiting])
-        result.settled |= {record.request for record in waiting}
         return result
     if open_episode_of(session, context) is not None:
         message = f"{session.description.short_name} was restored; its missing erasures come first"

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
+from lethe.domain.legal_facts import HoldTookEffect
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.tombstones import Tombstone
 from lethe.domain.trust import Blocker, BlockReason
@@ -149,3 +150,10 @@ def stores_under_hold(ledger: Ledger, stores: Collection[str], now: datetime) ->
                 if (not named or store in named) and found.get(store) is not RetentionHold.LEGAL_HOLD:
                     found[store] = keeps
     return found
+
+
+def take_effect(records: Sequence[LegalRecord], context: PassContext) -> None:
+    """Record that nothing which had begun before can erase any more what these hold."""
+    if records:
+        at = context.clock()
+        context.ledger.append([HoldTookEffect(record.legal, at) for record in records])

@@ -5,7 +5,7 @@ A crash between the two repeats the same letter under the same Message-ID, and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +19,9 @@ from lethe.domain.legal_facts import (
     LegalOutcome,
     LetterIntended,
     LetterSettled,
+    Reminded,
 )
+from lethe.domain.periods import Period
 from lethe.ports.notices import (
     Channel,
     Delivery,
@@ -36,6 +38,8 @@ from lethe.workflows.store_session import email_digest
 
 SECRET = "secret"  # noqa: S105 - the name of a channel
 """The channel of a letter that is laid down in a Secret."""
+
+REMIND_EACH = Period(1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,23 @@ def record_draft(record: LegalRecord, context: PassContext, *, name: str) -> Non
     number, at = record.next_number(Addressee.AUTHORITY), context.clock()
     intended = LetterIntended(record.legal, at, Addressee.AUTHORITY, number, "", record.decided.outcome)
     context.ledger.append([intended, _settled(intended, at, delivered=True, answer=name, channel=SECRET)])
+
+
+def remind(records: Iterable[LegalRecord], context: PassContext) -> bool:
+    """Ask once a month whether an order that names no day is still in force; tell whether any was due."""
+    now = context.clock()
+    due = [
+        record
+        for record in records
+        if (gag := record.gag) is not None
+        and gag.lifted is None
+        and gag.until is None
+        and not record.notified
+        and REMIND_EACH.after(record.reminded_at or gag.at) <= now
+    ]
+    if due:
+        context.ledger.append([Reminded(record.legal, now) for record in due])
+    return bool(due)
 
 
 def facts_of(record: LegalRecord, outcome: LegalOutcome) -> NoticeFacts:

@@ -64,9 +64,9 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     """
     observed = _settled_observation(session, context)
     if is_ahead(context.ledger.known_head(session.name), observed):
-        session.ledger_behind = True
+        session.note_ledger_behind()
         return ReplayStep(ReplayState.WAITING, "the store's journal is ahead of the ledger, which went back")
-    if not _has_come_to_rest(session, observed):
+    if session.count_unchanged(observed) < STABLE_OBSERVATIONS:
         return ReplayStep(ReplayState.WAITING, "the restore is still going on")
     proof = _whole_again(session, context)
     if isinstance(proof, ReplayStep):
@@ -82,7 +82,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     if proof.journal is JournalSupport.KEPT:
         if episode.replayed_once and compare(known, observed) in _WENT_BACK:
             supersede(session, episode, context, observed=observed)
-            session.stable_observations = 0
+            session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(session, episode, context, observed=observed)
     try:
@@ -114,7 +114,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             )
         return _open_gate(session, episode, context, residue, stands_at, read_from)
     except HeadMoved:
-        session.stable_observations = 0
+        session.note_still_changing()
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
 
 
@@ -140,7 +140,7 @@ def _held_rows_returned(
 def _settled_observation(session: StoreSession, context: PassContext) -> JournalObservation:
     known, asked_at = context.ledger.known_head(session.name), context.clock()
     observed = session.port.observe_journal(settle=known.pending is not None)
-    session.last_observed_at = asked_at
+    session.note_observed(asked_at)
     if known.pending is not None:
         # A replay that died half-way: its move committed or it did not.
         if observed.head is not None and observed.head.digest == known.pending.digest:
@@ -148,13 +148,6 @@ def _settled_observation(session: StoreSession, context: PassContext) -> Journal
         else:
             context.ledger.append(moves=[MoveLost(session.name)])
     return observed
-
-
-def _has_come_to_rest(session: StoreSession, observed: JournalObservation) -> bool:
-    same = session.stable_identity == observed.identity and not observed.being_filled
-    session.stable_observations = session.stable_observations + 1 if same else 0
-    session.stable_identity = observed.identity
-    return session.stable_observations >= STABLE_OBSERVATIONS
 
 
 def _whole_again(session: StoreSession, context: PassContext) -> Proof | ReplayStep:
@@ -245,19 +238,17 @@ def _open_gate(
     if session.proof is not None and session.proof.journal is JournalSupport.KEPT:
         before = session.port.observe_journal()
         if before.identity != session.stable_identity or before.being_filled:
-            session.stable_observations = 0
+            session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
         tick(session, context, expected=stands_at, seen=before.identity)
         if (
             compare(context.ledger.known_head(session.name), session.port.observe_journal())
             is not HeadFinding.IN_STEP
         ):
-            session.stable_observations = 0
+            session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
     context.ledger.append([SafeToServe(session.name, episode.episode, context.clock())])
-    session.known_absent = frozenset(residue.absent)
-    session.sweep_wanted = False
-    session.last_sweep_at = read_from
+    session.note_swept(read_from, residue.absent)
     return ReplayStep(ReplayState.SAFE, "every erasure has been applied again and read back")
 
 
@@ -270,4 +261,4 @@ def release(session: StoreSession, episode: RestoreEpisode, context: PassContext
         observed = _settled_observation(session, context)
         tick(session, context, expected=observed.head, seen=observed.identity)
     context.ledger.append([Released(session.name, episode.episode, context.clock(), because)])
-    session.sweep_wanted = True
+    session.want_sweep()

@@ -114,12 +114,12 @@ def reconcile_store(
         done.head_moved = True
     except MappingInvalid as invalid:
         done.trouble = Trouble(TroubleReason.MAPPING_INVALID, str(invalid))
-        session.proof = None
+        session.forget_proof()
     except LedgerOnSameServer as same:
         done.trouble = Trouble(TroubleReason.LEDGER_ON_SAME_SERVER, str(same))
     except StoreError as away:
         done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
-    session.trouble = done.trouble
+    session.note_trouble(done.trouble)
     return done
 
 
@@ -141,7 +141,7 @@ def prove(session: StoreSession, context: PassContext) -> None:
     if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer
     session.port.remember([proof.proved])
-    session.proof = proof
+    session.note_proof(proof)
 
 
 def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass) -> None:

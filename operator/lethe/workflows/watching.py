@@ -6,14 +6,23 @@ server and tables, a probe of the newest and of random erasures, and the sweep o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
 
-from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
+from lethe.domain.facts import (
+    DetectedBy,
+    Fact,
+    IdentitiesDecided,
+    Reerased,
+    Replayed,
+    RestoreDetected,
+    RestoreExplained,
+    Superseded,
+)
 from lethe.domain.journal import Head, HeadFinding, JournalObservation, KnownHead, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
@@ -59,7 +68,7 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
     """
     known, asked_at = context.ledger.known_head(session.name), context.clock()
     observed = session.port.observe_journal(settle=known.pending is not None)
-    session.last_observed_at = asked_at
+    session.note_observed(asked_at)
     kept = session.proof is not None and session.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
     if session.proof is None or not (kept or journaled_once):
@@ -79,7 +88,7 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
                     tick(session, context, expected=observed.head, seen=observed.identity)
             return Detection.FINE
         case HeadFinding.LEDGER_BEHIND:
-            session.ledger_behind = True
+            session.note_ledger_behind()
             return Detection.LEDGER_BEHIND
         case _:
             by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
@@ -136,7 +145,7 @@ def open_episode(
             )
         ]
     )
-    session.stable_observations, session.stable_identity = 0, None
+    session.note_restored()
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
@@ -238,6 +247,23 @@ def supersede(
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
+def explain(episode: RestoreEpisode, context: PassContext, *, event: str, reason: str) -> bool:
+    """Record the reason that a RestoreEvent gives for a restore; tell whether it is new."""
+    if episode.events.get(event) == reason:
+        return False
+    context.ledger.append([RestoreExplained(episode.store, episode.episode, event, reason)])
+    return True
+
+
+def decide_identities(
+    episode: RestoreEpisode, context: PassContext, decisions: Iterable[tuple[str, str, str]]
+) -> None:
+    """Record what a person said about whose rows are: `(table, key, Erase | LeaveAlone)`."""
+    fresh = tuple(decision for decision in decisions if decision not in episode.decisions)
+    if fresh:
+        context.ledger.append([IdentitiesDecided(episode.store, episode.episode, fresh)])
+
+
 def missing_numbers(session: StoreSession, context: PassContext) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
     missing = {number for chunk in context.ledger.tombstone_numbers(session.name) for number in chunk}
@@ -253,13 +279,13 @@ def probe(session: StoreSession, context: PassContext, holds: Holds) -> RecheckR
         return RecheckResult()
     residue = session.port.check([sample], _matcher_between_restores(session, context))
     if not set(residue.absent) <= session.known_absent:
-        session.sweep_wanted = True
+        session.want_sweep()
     return classify_uncleared(session, context, holds, residue, sample, DetectedBy.PROBE)
 
 
 def sweep(session: StoreSession, context: PassContext, holds: Holds) -> RecheckResult:
     """Check everything that was ever erased in a store, and erase again what was written back."""
-    began_at = context.clock()  # what is written back while it reads may stand where it has read already
+    began_at = context.clock()
     residue = session.port.check(
         context.ledger.tombstones(session.name), _matcher_between_restores(session, context)
     )
@@ -271,9 +297,7 @@ def sweep(session: StoreSession, context: PassContext, holds: Holds) -> RecheckR
     )
     done = classify_uncleared(session, context, holds, residue, back, DetectedBy.SWEEP)
     # Not before: what this sweep has found may have been so since the one before it.
-    session.known_absent = frozenset(residue.absent)
-    session.sweep_wanted = False
-    session.last_sweep_at = began_at
+    session.note_swept(began_at, residue.absent)
     return done
 
 
