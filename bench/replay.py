@@ -25,11 +25,12 @@ from bench.measuring import forget_peak, peak_resident, processor_seconds, resid
 from bench.population import MAPPING, Population, warm
 from devtools.servers.postgres import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
-from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.facts import MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, replay
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 from lethe.workflows.watching import Detection, detect_restore, sweep
@@ -144,19 +145,19 @@ def _ratio(name: str, ratios: Sequence[float], *, aim: float | None = None) -> F
 def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[int, float]:
     """Meet the store as it is, then record erasures in the ledger alone; return facts and seconds."""
     (directory / "keys").mkdir(parents=True)
-    with opened(directory, url) as (store, ledger, keyring, token):
+    with opened(directory, url) as (store, context):
         proof = store.port.prove()
-        store.proof = proof
-        ledger.append([MappingProved(STORE, proof.proved)])
-        detect_restore(store, ledger, token=token, now=datetime.now(UTC))
+        store.note_proof(proof)
+        context.ledger.append([MappingProved(STORE, proof.proved)])
+        detect_restore(store, context)
         return record_erasures(
-            ledger,
-            keyring,
+            context.ledger,
+            context.keyring,
             store.fingerprints,
             population.to_erase(url, CHUNK),
             store=STORE,
             version=proof.proved.version,
-            token=token,
+            token=context.token,
         )
 
 
@@ -189,23 +190,23 @@ def _pid_of(server: PostgresServer) -> int:
 
 def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timing:
     """Replay and sweep in this process. Raises `NotReplayed` where Lethe did something else."""
-    with opened(directory, url) as (store, ledger, _, token):
-        store.port.remember(ledger.mappings(STORE).values())
-        store.proof = store.port.prove()
+    with opened(directory, url) as (store, context):
+        store.port.remember(context.ledger.mappings(STORE).values())
+        store.note_proof(store.port.prove())
         forget_peak()
         before = resident()
         work = Worked(server)
-        found = detect_restore(store, ledger, token=token, now=datetime.now(UTC))
+        found = detect_restore(store, context)
         detection = work.lap()
         if found is not Detection.RESTORED:
             raise NotReplayed(f"the store is {found}")
-        _replay(store, ledger, token)
+        _replay(store, context)
         replayed = work.lap()
-        (episode,) = ledger.episodes(store=STORE)
+        (episode,) = context.ledger.episodes(store=STORE)
         if episode.re_erased != tombstones:
             raise NotReplayed(f"{episode.re_erased} of {tombstones} were erased again")
         work.lap()
-        swept = sweep(store, ledger, Holds(), token=token, now=datetime.now(UTC))
+        swept = sweep(store, context, Holds())
         sweeping = work.lap()
         if swept.re_erased or swept.left_alone or swept.unclear:
             raise NotReplayed(f"the sweep after it found {swept}")
@@ -213,10 +214,10 @@ def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timi
         return Timing(detection, replayed, sweeping, peak, peak - before)
 
 
-def _replay(store: StoreSession, ledger: SqlLedger, token: int) -> None:
+def _replay(store: StoreSession, context: PassContext) -> None:
     for _ in range(_MOST_PASSES):
-        (episode,) = ledger.episodes(store=STORE, open_only=True)
-        step = replay(store, episode, ledger, Holds(), token=token, now=datetime.now(UTC))
+        (episode,) = context.ledger.episodes(store=STORE, open_only=True)
+        step = replay(store, episode, context, Holds())
         if step.state is ReplayState.SAFE:
             return
         if step.state is not ReplayState.WAITING:
@@ -225,7 +226,7 @@ def _replay(store: StoreSession, ledger: SqlLedger, token: int) -> None:
 
 
 @contextmanager
-def opened(directory: Path, url: str) -> Iterator[tuple[StoreSession, SqlLedger, FileKeyring, int]]:
+def opened(directory: Path, url: str) -> Iterator[tuple[StoreSession, PassContext]]:
     """Open the ledger and keys in a directory, and the store over a database; take the ledger over."""
     keyring = FileKeyring(directory / "keys")
     ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", keyring)
@@ -233,7 +234,7 @@ def opened(directory: Path, url: str) -> Iterator[tuple[StoreSession, SqlLedger,
     try:
         description = StoreDescription("bench", "site", StoreRole.PRIMARY, StoreOwner.SELF)
         guarded = StoreSession(description, port, fingerprints_of(keyring, STORE))
-        yield guarded, ledger, keyring, ledger.take_over()
+        yield guarded, PassContext(ledger, keyring, ledger.take_over(), lambda: datetime.now(UTC))
     finally:
         port.close()
         ledger.close()

@@ -55,7 +55,7 @@ class Measured:
 def swept(guard: ManagedStore, at: datetime) -> None:
     """Let a sweep have ended."""
     assert guard.session is not None
-    guard.session.last_sweep_at = at
+    guard.session.note_swept(at, ())
 
 
 def test_a_store_that_was_never_swept_is_as_old_as_its_being_met_and_not_hidden_by_one_that_was() -> None:

@@ -47,6 +47,7 @@ from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import Blocker, BlockReason
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -160,8 +161,9 @@ def _stores() -> Iterator[State]:
         ("DuplicatePrimary", STUCK),
         ("LedgerOnSameServer", STUCK),
         ("LedgerBehind", STUCK),
+        ("InternalError", WORKS),
     ):
-        yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
+        yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))
     further: dict[str, Mapping[str, Any]] = {
         "SafeToServe=False (RestoreDetected): why": {"replay": ("RestoreDetected", "why")},
         "SafeToServe=False (AwaitingRelease): why": {"replay": ("AwaitingRelease", "why")},
@@ -258,8 +260,9 @@ def _sources() -> Iterator[State]:
         ("SecretMissing", WORKS),
         ("Misconfigured", STUCK),
         ("DuplicateSource", STUCK),
+        ("InternalError", WORKS),
     ):
-        yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
+        yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))
     for wait in PruneBlock:
         told = f"RetentionEffective=False ({wait.value}): why"
         yield state(f"waits: {wait}", "Scanned", DONE, told, waits=wait, waits_message="why")

@@ -42,6 +42,7 @@ from lethe.domain.trust import Ending
 from lethe.workflows import erasing, intake, visiting
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.intending import PassResult
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 
@@ -200,6 +201,16 @@ class Company:
         self.store = self._guarded()
         self.other_stores: list[StoreSession] = []
 
+    @property
+    def context(self) -> PassContext:
+        """Return the surroundings of a pass; its clock shows what `now` says at the moment."""
+        return PassContext(self.ledger, self.keyring, self.token, lambda: self.now)
+
+    @property
+    def unfused(self) -> PassContext:
+        """Return the same, past the fuse: for what is not part of the pass that is cut off."""
+        return replace(self.context, ledger=self.real_ledger)
+
     def _guarded(self) -> StoreSession:
         port = SqlStore(
             self.url,
@@ -354,9 +365,7 @@ class Company:
         order = self.orders[name]
         self.orders[name] = order = replace(order, confirmed=(*order.confirmed, *confirmed))
         stores = {NAMESPACE: [STORE, *(store.name for store in self.other_stores)]}
-        taken = intake.accept(
-            [order], self.ledger, self.keyring, now=self.now, deadline=Period(1, 0), stores=stores
-        )
+        taken = intake.accept([order], self.context, deadline=Period(1, 0), stores=stores)
         return taken[NAMESPACE, name]
 
     def record(self, name: str) -> RequestRecord:
@@ -379,7 +388,7 @@ class Company:
 
     def prove(self, store: StoreSession | None = None) -> None:
         """Prove the mapping, as a visit does before all else."""
-        visiting.prove(store or self.store, self.ledger)
+        visiting.prove(store or self.store, self.context)
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
@@ -393,12 +402,9 @@ class Company:
         done = visiting.reconcile_store(
             store,
             self.real_ledger.open_requests(),
-            self.ledger,
-            self.keyring,
+            self.context,
             errand,
             primary=STORE,
-            token=self.token,
-            now=self.now,
         )
         visit.step, visit.served, visit.opened = done.step, done.served, done.opened
         visit.found = done.re_erased + done.unclear + done.head_moved
@@ -408,22 +414,12 @@ class Company:
 
     def serve(self, store: StoreSession) -> PassResult:
         """Take the open requests as far as they go in a store."""
-        return erasing.serve(
-            store,
-            self.real_ledger.open_requests(),
-            self.ledger,
-            self.keyring,
-            primary=STORE,
-            token=self.token,
-            now=self.now,
-        )
+        return erasing.serve(store, self.real_ledger.open_requests(), self.context, primary=STORE)
 
     def complete(self) -> dict[str, Ending]:
         """End what has nothing left to do."""
         present = [self.store.description, *(store.description for store in self.other_stores)]
-        return erasing.complete(
-            self.real_ledger.open_requests(), self.ledger, {NAMESPACE: present}, now=self.now
-        )
+        return erasing.complete(self.real_ledger.open_requests(), self.context, {NAMESPACE: present})
 
     def visit_until_safe(self, *, most: int = 12) -> StorePass:
         """Visit until the gate is open and nothing was found; fail if that never comes."""

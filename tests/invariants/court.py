@@ -93,12 +93,9 @@ class Crm:
         done = visiting.reconcile_store(
             self.store,
             company.real_ledger.open_requests(),
-            company.ledger,
-            company.keyring,
+            company.context,
             errand,
             primary=STORE,
-            token=company.token,
-            now=company.now,
         )
         assert self.store.trouble is None, self.store.trouble
         company.complete()
@@ -146,7 +143,7 @@ class Court:
         """Apply a manifest (again), with what is edited in it."""
         self.orders[name] = order = replace(self.orders[name], **more)
         company = self.company
-        taken = register([order], company.real_ledger, company.keyring, now=company.now)[order.key]
+        taken = register([order], company.unfused)[order.key]
         assert taken.record is not None
         assert taken.blocker is None
         return taken.record
@@ -161,7 +158,7 @@ class Court:
         """End the holds whose day has come; return which."""
         company = self.company
         held = [one for one in company.real_ledger.legal_requests(open_only=True) if one.holding]
-        return [one.key[1] for one in end_holds(held, company.real_ledger, now=company.now)]
+        return [one.key[1] for one in end_holds(held, company.unfused)]
 
     def record(self, name: str = "le-1") -> LegalRecord:
         """Return what the ledger knows of a legal request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lethe.domain.trouble import TroubleReason
 from lethe.workflows.replaying import ReplayState
 from tests.invariants.company import MAPPING, SCHEMA, Company
 from tests.invariants.conftest import MakeCompany
@@ -24,8 +25,10 @@ def test_a_created_at_that_everybody_of_one_day_shares_is_refused(make_company: 
     schema = SCHEMA.replace("timestamptz NOT NULL DEFAULT clock_timestamp()", "date NOT NULL DEFAULT now()")
     company = make_company(MAPPING, schema=schema)
     company.visit()
-    assert company.store.trouble_reason == "MappingInvalid"
-    assert "spec.sql.subjects.createdAt" in (company.store.trouble or "")
+    trouble = company.store.trouble
+    assert trouble is not None
+    assert trouble.reason is TroubleReason.MAPPING_INVALID
+    assert "spec.sql.subjects.createdAt" in trouble.message
 
 
 def test_a_store_that_read_its_journal_can_make_a_lost_one(company: Company) -> None:

@@ -766,7 +766,7 @@ class Successor:
 @pytest.mark.parametrize("resolved", [True, False])
 def test_whoever_got_the_key_after_a_restore_is_not_mailed(company: Company, resolved: bool) -> None:
     Successor(company, resolved=resolved)
-    reached = find_contacts(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
+    reached = find_contacts(company.store, company.context, ["legal-le-1"])["legal-le-1"]
     assert reached.contact is None
     assert "somebody else" in reached.tried
 
@@ -774,7 +774,7 @@ def test_whoever_got_the_key_after_a_restore_is_not_mailed(company: Company, res
 def test_whoever_got_the_key_is_mailed_where_the_address_is_the_one_that_is_known(company: Company) -> None:
     after = Successor(company, resolved=True)
     company.sql("UPDATE users SET email = 'X@x.example' WHERE person = %s", after.y)
-    reached = find_contacts(company.store, company.ledger, ["legal-le-1"])["legal-le-1"]
+    reached = find_contacts(company.store, company.context, ["legal-le-1"])["legal-le-1"]
     assert reached.contact is not None
 
 

@@ -9,6 +9,7 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.ports.ledger import Fenced, KeysDoNotMatch
+from lethe.workflows.visiting import LEDGER_BEHIND
 from tests.invariants.company import Company
 
 
@@ -45,7 +46,7 @@ def test_an_old_copy_of_the_ledger_is_noticed_and_nothing_is_erased(company: Com
     rows = company.everything()
     for _ in range(4):
         assert not company.visit().safe
-        assert company.store.trouble_reason == "LedgerBehind"
+        assert company.store.trouble == LEDGER_BEHIND
     assert company.everything() == rows
 
 
@@ -68,7 +69,7 @@ def test_an_old_copy_of_the_ledger_with_an_open_restore_does_not_go_on_with_its_
     rows = company.everything()
     for _ in range(6):
         assert not company.visit().safe
-    assert company.store.trouble_reason == "LedgerBehind"
+    assert company.store.trouble == LEDGER_BEHIND
     assert company.everything() == rows
 
 
@@ -86,7 +87,7 @@ def test_the_newest_ledger_put_back_in_place_is_the_way_out(company: Company) ->
             shutil.copy(source, f"{newest}{suffix}")
     _put_back(company, copy)
     company.visit()
-    assert company.store.trouble_reason == "LedgerBehind"
+    assert company.store.trouble == LEDGER_BEHIND
     company.real_ledger.close()
     company.ledger_file = newest
     company.power_cut()

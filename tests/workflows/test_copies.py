@@ -29,6 +29,7 @@ from lethe.ports.backups import BackendUnavailable
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
 from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.scanning import Declared
 from tests.workflows.backed_up import CRM, DAY, EXPIRY, HOUR, MINUTE, NIGHT, SITE, YEAR, Backups, Source
 
@@ -616,9 +617,7 @@ class Tombs:
     def apply(self) -> list[Intake]:
         taken = accept(
             self.orders,
-            self.backups.ledger,
-            self.keyring,
-            now=self.backups.true,
+            PassContext(self.backups.ledger, self.keyring, 1, lambda: self.backups.true),
             deadline=Period(1, 0),
             stores={"shop": [SITE]},
         )

@@ -22,6 +22,7 @@ from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.workflows.heads import intend_move
 from lethe.workflows.notifying import Mailer, answer_authorities
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
 from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
@@ -52,10 +53,11 @@ def test_it_prunes_nothing_that_it_had_meant_to(backups: Backups, nightly: Sourc
 
 def test_it_erases_nothing_in_a_store_without_a_journal(backups: Backups) -> None:
     without = cast("StoreSession", _Journalless())
-    assert intend_move(without, backups.real_ledger, token=1) is None
+    context = PassContext(backups.real_ledger, backups.keyring, 1, lambda: NOW)
+    assert intend_move(without, context) is None
     take_over(backups.home)
     with pytest.raises(Fenced):
-        intend_move(without, backups.real_ledger, token=1)
+        intend_move(without, context)
 
 
 class _Journalless:
@@ -84,10 +86,10 @@ def test_it_sends_no_letter_that_it_had_meant_to(tmp_path: Path) -> None:
     record = desk.know(DISCLOSURE)
     to = {record.legal: PersonalText("sheriff@county.example")}
     mailer = Mailer(TemplateWriter(), mail, "smtp", "site.example")
-    told = answer_authorities(to, desk.ledger, desk.keyring, mailer, now=NOW)
+    told = answer_authorities(to, desk.at(NOW), mailer)
     assert [one.result for one in told.values()] == [DeliveryResult.LATER]
     take_over(tmp_path)
     with pytest.raises(Fenced):
-        answer_authorities(to, desk.ledger, desk.keyring, mailer, now=NOW)
+        answer_authorities(to, desk.at(NOW), mailer)
     assert mail.asked == 1
     desk.ledger.close()

@@ -15,6 +15,7 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.periods import Period
 from lethe.domain.trust import BlockReason
 from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.pass_context import PassContext
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BY_ID = ErasureOrder("shop", "ada", "uid-1", "spec", NOW, subject_id="4711")
@@ -28,12 +29,11 @@ class Desk:
         (directory / "keys").mkdir()
         self.keyring = FileKeyring(directory / "keys")
         self.ledger: SqlLedger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
-        self.ledger.take_over()
+        self.token = self.ledger.take_over()
 
     def take(self, order: ErasureOrder, now: datetime = NOW) -> Intake:
-        taken = accept(
-            [order], self.ledger, self.keyring, now=now, deadline=Period(1, 0), stores={"shop": ["shop/site"]}
-        )
+        context = PassContext(self.ledger, self.keyring, self.token, lambda: now)
+        taken = accept([order], context, deadline=Period(1, 0), stores={"shop": ["shop/site"]})
         return taken[order.namespace, order.name]
 
 

@@ -36,6 +36,7 @@ from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
 from lethe.workflows.holding import stores_under_hold
 from lethe.workflows.notifying import Mailer
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, resolve
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, register
 from lethe.workflows.replaying import ReplayState
@@ -69,7 +70,7 @@ def ask(
         identifier=None if email is None else email_identifier(email),
         **more,
     )
-    record = register([order], company.ledger, company.keyring, now=company.now)[order.key].record
+    record = register([order], company.context)[order.key].record
     assert record is not None
     return record
 
@@ -85,12 +86,9 @@ def reached(company: Company, name: str, *, look: bool = True) -> SubjectContact
     found = reconcile_store(
         company.store,
         company.real_ledger.open_requests(),
-        company.ledger,
-        company.keyring,
+        company.context,
         PassPlan(look=look, contacts_of=frozenset({f"uid-{name}"})),
         primary=STORE,
-        token=company.token,
-        now=company.now,
     )
     return found.contacts.get(f"uid-{name}")
 
@@ -288,7 +286,11 @@ class Office:
         (directory / "keys").mkdir()
         self.keyring = FileKeyring(directory / "keys")
         self.ledger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
-        self.ledger.take_over()
+        token = self.ledger.take_over()
+
+        def context() -> PassContext:
+            return PassContext(self.ledger, self.keyring, token, clocks.now)
+
         self.cluster = Answers()
         self.cache = ObjectCache()
         self.now = datetime(2026, 3, 1, tzinfo=UTC)
@@ -300,11 +302,11 @@ class Office:
         self.mail = Mail()
         mailer = Mailer(TemplateWriter(), self.mail, "smtp", "site.example")
         telling = self.telling = NoticeSender(
-            self.cache, self.ledger, self.keyring, cluster, secrets, clocks,
+            self.cache, self.ledger, self.keyring, context, cluster, secrets, clocks,
             renderer=mailer.renderer, mailer=mailer, per_hour=per_hour, ring_store=lambda _: None,
         )  # fmt: skip
         self.legal = Legal(
-            self.cache, self.ledger, self.keyring, cluster, metrics, secrets, telling, clocks, lambda _: None
+            self.cache, self.ledger, context, cluster, metrics, secrets, telling, clocks, lambda _: None
         )
         self.site = self.store("site")
 
@@ -624,5 +626,5 @@ def test_an_address_that_nobody_has_fills_no_ledger(company: Company) -> None:
     before = company.real_ledger.position().sequence
     for _ in range(24 * 3):
         company.now += timedelta(hours=1)
-        resolve(company.store, company.ledger, now=company.now)
+        resolve(company.store, company.context)
     assert company.real_ledger.position().sequence - before < 12

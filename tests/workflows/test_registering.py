@@ -16,6 +16,7 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.trust import BlockReason
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.registering import (
     ITS_DAY_HAS_COME,
     REFUSED,
@@ -48,15 +49,19 @@ class Desk:
         (directory / "keys").mkdir()
         self.keyring = FileKeyring(directory / "keys")
         self.ledger: SqlLedger = open_ledger(f"sqlite:///{directory / 'ledger.db'}", self.keyring)
-        self.ledger.take_over()
+        self.token = self.ledger.take_over()
         self._uids = itertools.count(2)
+
+    def at(self, now: datetime) -> PassContext:
+        """Return the surroundings of what is done at a moment."""
+        return PassContext(self.ledger, self.keyring, self.token, lambda: now)
 
     def take(self, order: LegalOrder, now: datetime = NOW) -> Registration:
         return self.take_all(order, now=now)[order.key]
 
     def take_all(self, *orders: LegalOrder, now: datetime = NOW) -> dict[tuple[str, str], Registration]:
         anew = [replace(one, uid=f"uid-{next(self._uids)}") for one in orders]
-        return dict(register(anew, self.ledger, self.keyring, now=now))
+        return dict(register(anew, self.at(now)))
 
     def know(self, order: LegalOrder, now: datetime = NOW) -> LegalRecord:
         taken = self.take(order, now)
@@ -324,7 +329,7 @@ def test_holds_whose_day_has_come_end_and_no_others(desk: Desk) -> None:
     desk.know(replace(DISCLOSURE, name="le-4"))
 
     def end(at: datetime) -> list[str]:
-        return [one.key[1] for one in end_holds(desk.ledger.legal_requests(), desk.ledger, now=at)]
+        return [one.key[1] for one in end_holds(desk.ledger.legal_requests(), desk.at(at))]
 
     position = desk.ledger.position()
     assert end(NOW + DAY - timedelta(seconds=1)) == []
@@ -340,7 +345,7 @@ def test_holds_whose_day_has_come_end_and_no_others(desk: Desk) -> None:
 
 def test_a_hold_whose_day_came_goes_on_where_it_is_prolonged_after_it(desk: Desk) -> None:
     desk.know(held(("shop/site",), NOW + DAY))
-    end_holds(desk.ledger.legal_requests(), desk.ledger, now=NOW + DAY)
+    end_holds(desk.ledger.legal_requests(), desk.at(NOW + DAY))
     position = desk.ledger.position()
     for same in (held(("shop/site",), NOW + DAY), held(("shop/site",), NOW)):
         assert not desk.know(same, NOW + 2 * DAY).holding
@@ -350,13 +355,13 @@ def test_a_hold_whose_day_came_goes_on_where_it_is_prolonged_after_it(desk: Desk
     assert prolonged.hold is not None
     assert (prolonged.hold.stores, prolonged.hold.until) == (("shop/crm", "shop/site"), NOW + 9 * DAY)
     assert prolonged.hold.placed_at == NOW + 2 * DAY
-    end_holds(desk.ledger.legal_requests(), desk.ledger, now=NOW + 9 * DAY)
+    end_holds(desk.ledger.legal_requests(), desk.at(NOW + 9 * DAY))
     assert desk.know(held(("shop/site",), None), NOW + 10 * DAY).holding
 
 
 def test_a_hold_that_is_prolonged_after_everything_was_closed_looks_for_its_subject_anew(desk: Desk) -> None:
     record = desk.know(replace(held(until=NOW + DAY), review="Comply"))
-    end_holds([record], desk.ledger, now=NOW + DAY)
+    end_holds([record], desk.at(NOW + DAY))
     told = LegalOutcome.COMPLIED
     desk.ledger.append(
         [
@@ -374,5 +379,5 @@ def test_a_hold_that_is_prolonged_after_everything_was_closed_looks_for_its_subj
 def test_nothing_is_recorded_where_nothing_is_asked(desk: Desk) -> None:
     position = desk.ledger.position()
     assert desk.take_all() == {}
-    assert end_holds([], desk.ledger, now=NOW) == []
+    assert end_holds([], desk.at(NOW)) == []
     assert desk.ledger.position() == position

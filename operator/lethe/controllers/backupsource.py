@@ -22,6 +22,7 @@ from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.periods import InvalidPeriod, Period
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import (
     Cluster,
@@ -209,17 +210,16 @@ class Backups:
             raise
         except BackendError as unusable:
             wrong = isinstance(unusable, BackendMisconfigured)
-            managed.trouble = ("Misconfigured" if wrong else "Unreachable", str(unusable))
+            managed.trouble = Trouble(
+                TroubleReason.MISCONFIGURED if wrong else TroubleReason.UNREACHABLE, str(unusable)
+            )
             if wrong:
                 self._disconnect(managed)  # the Secret may be another one by now
         except (ClusterUnavailable, ClusterRefused) as away:
-            managed.trouble = ("Unreachable", str(away))
+            managed.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
         except Exception as defect:
             log.exception("a scan of source %s failed; it is tried again", managed.name)
-            managed.trouble = (
-                "Unreachable",
-                f"Lethe failed here ({type(defect).__name__}); see its log and report it",
-            )
+            managed.trouble = Trouble.of_defect(defect)
         await self._reporting.report(managed)
         self._regrade()
         if managed.trouble is not None:
@@ -235,22 +235,28 @@ class Backups:
         duplicate = self._duplicate_of(managed)
         if duplicate is not None:
             message = f"BackupSource {duplicate} lists the same place by the same names"
-            managed.trouble = ("DuplicateSource", f"{message}; name all stores in that one, and remove this")
+            managed.trouble = Trouble(
+                TroubleReason.DUPLICATE_SOURCE, f"{message}; name all stores in that one, and remove this"
+            )
             return
         if wanted is not None:
             try:
                 secret = await self._cluster.secret(managed.description.namespace, wanted)
             except ClusterRefused as refused:
-                managed.trouble = ("SecretMissing", str(refused))
+                managed.trouble = Trouble(TroubleReason.SECRET_MISSING, str(refused))
                 return
             if secret is None:
-                managed.trouble = ("SecretMissing", f"Secret {wanted} does not exist; create it")
+                managed.trouble = Trouble(
+                    TroubleReason.SECRET_MISSING, f"Secret {wanted} does not exist; create it"
+                )
                 return
             managed.secret_version = secret.resource_version
         try:
             backend = await asyncio.to_thread(self._connect, managed.source, secret)
         except ValueError as unusable:
-            managed.trouble = ("SecretMissing" if wanted else "Unreachable", str(unusable))
+            managed.trouble = Trouble(
+                TroubleReason.SECRET_MISSING if wanted else TroubleReason.UNREACHABLE, str(unusable)
+            )
             return
         managed.known = KnownSource(managed.description, backend)
 
@@ -310,8 +316,8 @@ class Backups:
                 if done:
                     return work.result()
                 if known.listing:
-                    managed.trouble = (
-                        "Unreachable",
+                    managed.trouble = Trouble(
+                        TroubleReason.UNREACHABLE,
                         "the backend has been asked for a listing and is silent",
                     )
                     await self._reporting.report(managed)

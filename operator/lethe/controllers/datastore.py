@@ -25,14 +25,13 @@ from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
-from lethe.domain.facts import NotAsked
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
-from lethe.workflows import visiting
+from lethe.workflows import third_party, visiting
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_session import StoreSession
 from lethe.workflows.visiting import PassPlan, StorePass
@@ -62,7 +61,7 @@ class StoreController(Controller[ObjectKey]):
         self,
         cache: ObjectCache,
         ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         connect: ConnectStore,
@@ -78,7 +77,7 @@ class StoreController(Controller[ObjectKey]):
         contacts_found: Callable[[Mapping[str, SubjectContact]], None],
     ) -> None:
         super().__init__()
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._connect, self._clock = cluster, metrics, connect, clock
         self._status, self._requests, self._completion = status, requests, completion
         self._restores, self._regrade, self._contacts_found = restores, regrade, contacts_found
@@ -88,7 +87,6 @@ class StoreController(Controller[ObjectKey]):
         self._tidy: dict[str, float] = {}
         self._later_sweeps: dict[str, float] = {}
         self._steady, self._doubtful = BoundedThreads(STEADY_THREADS), BoundedThreads(DOUBTFUL_THREADS)
-        self.token = 0
 
     # what rings
 
@@ -155,7 +153,7 @@ class StoreController(Controller[ObjectKey]):
         if managed is None:
             return
         if managed.session is not None:
-            managed.session.trouble, managed.session.trouble_reason = trouble.message, trouble.reason
+            managed.session.note_trouble(trouble)
         else:
             managed.unusable = trouble
         self._metrics.store_up.labels(managed.name).set(0)
@@ -295,12 +293,9 @@ class StoreController(Controller[ObjectKey]):
         done = visiting.reconcile_store(
             session,
             records,
-            self._ledger,
-            self._keyring,
+            self._context(),
             plan,
             primary=primary,
-            token=self.token,
-            now=self._clock(),
         )
         managed.journal_number = self._ledger.known_head(session.name).last_number
         managed.applied = self._ledger.tombstone_count(session.name)
@@ -376,10 +371,8 @@ class StoreController(Controller[ObjectKey]):
                 self._requests.want(_key_of(record))
 
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
-        waiting = [r for r in records if not r.progress(managed.name).state.settled]
-        if waiting:
-            await asyncio.to_thread(self._ledger.append, [NotAsked(r.request, managed.name) for r in waiting])
-            self._completion.consider({_key_of(r) for r in waiting})
+        new = await asyncio.to_thread(third_party.not_asked, records, managed.name, self._context())
+        self._completion.consider({_key_of(record) for record in new})
 
     def _refuse_second_primary(self, managed: ManagedStore) -> bool:
         primary = self._cache.primary_of(managed.description.namespace)

@@ -36,7 +36,6 @@ class StoreStatus:
     async def write(self, managed: ManagedStore) -> None:
         """Write a DataStore's status, if it says something new."""
         session, proof = managed.session, managed.session.proof if managed.session else None
-        trouble = managed.trouble
         lookalikes = proof.lookalikes if proof else ()
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
@@ -44,7 +43,7 @@ class StoreStatus:
         observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
-            trouble=(trouble.reason.value, trouble.message) if trouble is not None else None,
+            trouble=managed.trouble,
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
             journal=proof.journal.value if proof else "NotSupported",

@@ -20,10 +20,10 @@ from lethe.domain.periods import Period
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.cluster import Cluster, Event, Manifest, SecretContent
-from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.workflows import erasing
 from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.intake")
 
@@ -51,8 +51,7 @@ class RequestQueue(Controller[ObjectKey]):
     def __init__(
         self,
         cache: ObjectCache,
-        ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         secrets: Secrets,
         statuses: RequestStatusController,
@@ -63,7 +62,7 @@ class RequestQueue(Controller[ObjectKey]):
         ring_stores: Callable[[Collection[str]], None],
     ) -> None:
         super().__init__()
-        self._cache, self._ledger, self._keyring, self._cluster = cache, ledger, keyring, cluster
+        self._cache, self._context, self._cluster = cache, context, cluster
         self._secrets, self._statuses, self._completion = secrets, statuses, completion
         self._clock, self._deadline, self._ring_stores = clock, deadline, ring_stores
 
@@ -152,9 +151,7 @@ class RequestQueue(Controller[ObjectKey]):
         intakes = await asyncio.to_thread(
             accept,
             orders,
-            self._ledger,
-            self._keyring,
-            now=now,
+            self._context(),
             deadline=self._deadline,
             stores={ns: [store.name for store in self._cache.stores_of(ns)] for ns in namespaces},
         )
@@ -240,12 +237,11 @@ class RequestCompletion(Controller[ObjectKey]):
         self,
         cache: ObjectCache,
         ledger: Ledger,
+        context: Callable[[], PassContext],
         statuses: RequestStatusController,
-        *,
-        clock: Callable[[], datetime],
     ) -> None:
         super().__init__()
-        self._cache, self._ledger, self._statuses, self._clock = cache, ledger, statuses, clock
+        self._cache, self._ledger, self._context, self._statuses = cache, ledger, context, statuses
 
     def consider(self, keys: Collection[ObjectKey]) -> None:
         """Look soon whether requests can end, also where no store has anything to do for them."""
@@ -264,9 +260,7 @@ class RequestCompletion(Controller[ObjectKey]):
             namespace: [store.description for store in self._cache.stores_of(namespace)]
             for namespace in {record.accepted.namespace for record in open_records}
         }
-        endings = await asyncio.to_thread(
-            erasing.complete, open_records, self._ledger, present, now=self._clock()
-        )
+        endings = await asyncio.to_thread(erasing.complete, open_records, self._context(), present)
         if any(ending.outcome is not None for ending in endings.values()):
             known = await asyncio.to_thread(self._ledger.requests_named, keys)
         for key, record in known.items():

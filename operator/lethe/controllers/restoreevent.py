@@ -25,7 +25,7 @@ from lethe.controllers.runtime.status_writer import (
 )
 from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
-from lethe.domain.facts import DetectedBy, Fact, IdentitiesDecided, RestoreExplained
+from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import restored_snapshot
@@ -34,6 +34,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Eve
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
 from lethe.workflows import watching
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
@@ -66,6 +67,7 @@ class RestoreEventController(Controller[ObjectKey]):
         self,
         cache: ObjectCache,
         ledger: Ledger,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         writer: StatusWriter,
@@ -76,7 +78,7 @@ class RestoreEventController(Controller[ObjectKey]):
         journal_interval: float,
     ) -> None:
         super().__init__()
-        self._cache, self._ledger, self._cluster = cache, ledger, cluster
+        self._cache, self._ledger, self._context, self._cluster = cache, ledger, context, cluster
         self._metrics, self._writer, self._clock = metrics, writer, clock
         self._name_of_snapshot, self._ring_store = name_of_snapshot, ring_store
         self._one_tick = timedelta(seconds=2 * journal_interval)
@@ -167,26 +169,16 @@ class RestoreEventController(Controller[ObjectKey]):
             return None  # the journal will tell when the store goes back
         # Nothing in such a store tells a restore: a declaration is taken at its word.
         episode = await asyncio.to_thread(
-            watching.open_episode, session, self._ledger, DetectedBy.DECLARATION, now=now
+            watching.open_episode, session, self._context(), DetectedBy.DECLARATION
         )
         self._ring_store(managed.key)
         return episode
 
     async def _record(self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent) -> None:
         name, reason = event.metadata.name or "", event.spec.reason.value
-        facts: list[Fact] = []
-        if episode.events.get(name) != reason:
-            facts.append(RestoreExplained(managed.name, episode.episode, name, reason))
-            self._count(managed, name, reason)
-        fresh = tuple(
-            decision
-            for decision in ((i.table, i.key, i.decision.value) for i in event.spec.identities)
-            if decision not in episode.decisions
-        )
-        if fresh:
-            facts.append(IdentitiesDecided(managed.name, episode.episode, fresh))
-        if facts:
-            await asyncio.to_thread(self._ledger.append, facts)
+        await self._explain(managed, episode, name, reason)
+        decisions = [(one.table, one.key, one.decision.value) for one in event.spec.identities]
+        await asyncio.to_thread(watching.decide_identities, episode, self._context(), decisions)
         if event.spec.release is not None and episode.open:
             managed.release = episode.episode, event.spec.release.because
             self._ring_store(managed.key)
@@ -261,9 +253,9 @@ class RestoreEventController(Controller[ObjectKey]):
             self._metrics.restores.labels(managed.name, reason).inc()
 
     async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
-        self._count(managed, event, reason)
-        fact = RestoreExplained(managed.name, episode.episode, event, reason)
-        await asyncio.to_thread(self._ledger.append, [fact])
+        context = self._context()
+        if await asyncio.to_thread(watching.explain, episode, context, event=event, reason=reason):
+            self._count(managed, event, reason)
 
     def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:
         step = self._steps.get(episode.episode)

@@ -1,4 +1,4 @@
-"""Why an object can't be used now: one reason for its condition `Ready`, with a message for a person."""
+"""Why a DataStore or a BackupSource can't be used now, in one word and for a person."""
 
 from __future__ import annotations
 
@@ -7,23 +7,39 @@ from enum import StrEnum
 
 
 class TroubleReason(StrEnum):
-    """The reasons of `Ready` of DataStores and BackupSources that can't be used (docs/troubleshooting.md)."""
+    """The reason of `Ready=False` while a store or a source can't be used."""
 
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     MAPPING_INVALID = "MappingInvalid"
-    MISCONFIGURED = "Misconfigured"
     UNREACHABLE = "Unreachable"
+    MISCONFIGURED = "Misconfigured"
     DUPLICATE_PRIMARY = "DuplicatePrimary"
     DUPLICATE_SOURCE = "DuplicateSource"
-    LEDGER_BEHIND = "LedgerBehind"
     LEDGER_ON_SAME_SERVER = "LedgerOnSameServer"
+    LEDGER_BEHIND = "LedgerBehind"
     INTERNAL_ERROR = "InternalError"
-    """Lethe itself failed over this object, and over no other."""
+    """A defect of Lethe; what it was about is tried again."""
+
+    @property
+    def stalls(self) -> bool:
+        """Tell whether only a person can end it, so that trying again is of no use."""
+        return self not in _PASSING
+
+
+_PASSING = frozenset({TroubleReason.SECRET_MISSING, TroubleReason.UNREACHABLE, TroubleReason.INTERNAL_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong, and what to do; nothing personal."""
+    """What keeps a store or a source from being used. `message` says what is wrong and what to do."""
 
     reason: TroubleReason
     message: str
+
+    @classmethod
+    def of_defect(cls, defect: BaseException) -> Trouble:
+        """Return what is said of a defect of Lethe: its type alone, for its text may hold personal data."""
+        return cls(
+            TroubleReason.INTERNAL_ERROR,
+            f"Lethe failed here ({type(defect).__name__}); see its log and report it",
+        )

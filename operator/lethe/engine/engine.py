@@ -41,6 +41,7 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.ports.notices import NoticeRenderer
 from lethe.workflows.notifying import Mailer
+from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.engine")
 
@@ -79,6 +80,8 @@ class Engine:
         clock = steady.now
         clocks = TwoClocks(steady, cluster)
         secrets = Secrets(cluster, metrics)
+        self._token = 0
+        self._pass_context = lambda: PassContext(ledger, keyring, self._token, clock)
         self.cache = ObjectCache()
         self.metrics = metrics
         metrics.tell_settings(
@@ -88,7 +91,6 @@ class Engine:
         )
         self._ledger, self._cluster = ledger, cluster
         self._namespaces = namespaces
-        self._token = 0
         self.started = asyncio.Event()
         self.quiet = True
         """Whether, once `run` has ended, nothing goes on that it had begun."""
@@ -113,10 +115,11 @@ class Engine:
         self._request_status = RequestStatusController(
             self.cache, cluster, metrics, self.statuses, self.copies, clock
         )
-        completion = RequestCompletion(self.cache, ledger, self._request_status, clock=clock)
+        completion = RequestCompletion(self.cache, ledger, self._pass_context, self._request_status)
         self.restores = RestoreEventController(
             self.cache,
             ledger,
+            self._pass_context,
             cluster,
             metrics,
             self.statuses,
@@ -129,6 +132,7 @@ class Engine:
             self.cache,
             ledger,
             keyring,
+            self._pass_context,
             cluster,
             secrets,
             clocks,
@@ -138,12 +142,20 @@ class Engine:
             ring_store=self._ring_store,
         )
         self.legal = Legal(
-            self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks, self._ring_store
+            self.cache,
+            ledger,
+            self._pass_context,
+            cluster,
+            metrics,
+            secrets,
+            notices,
+            clocks,
+            self._ring_store,
         )
         self._stores = StoreController(
             self.cache,
             ledger,
-            keyring,
+            self._pass_context,
             cluster,
             metrics,
             connect,
@@ -159,8 +171,7 @@ class Engine:
         )
         self._requests = RequestQueue(
             self.cache,
-            ledger,
-            keyring,
+            self._pass_context,
             cluster,
             secrets,
             self._request_status,
@@ -241,7 +252,6 @@ class Engine:
 
     async def _begin(self) -> None:
         self._token = await asyncio.to_thread(self._ledger.take_over)
-        self._stores.token = self._token
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.cache.records[(record.accepted.namespace, record.accepted.name)] = record

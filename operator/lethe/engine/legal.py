@@ -26,7 +26,6 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import (
     HoldEnded,
     HoldPlaced,
-    HoldTookEffect,
     LegalDecided,
     LegalFact,
 )
@@ -34,8 +33,9 @@ from lethe.domain.trust import Blocker, BlockReason
 from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
-from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerError
+from lethe.workflows.holding import take_effect
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.registering import LegalOrder, Registration, end_holds, register
 
@@ -56,7 +56,7 @@ class Legal:
         self,
         cache: ObjectCache,
         ledger: Ledger,
-        keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         metrics: Metrics,
         secrets: Secrets,
@@ -65,7 +65,7 @@ class Legal:
         ring_store: Callable[[ObjectKey], None],
     ) -> None:
         self._ring_store = ring_store
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
         self._notices, self._clocks = notices, clocks
         self._reporting = LegalReporting(cache, cluster, metrics, clocks.now)
@@ -182,9 +182,7 @@ class Legal:
                 orders.append(order)
                 if secret is not None:
                     identifiers[key] = secret
-        registered = await asyncio.to_thread(
-            register, orders, self._ledger, self._keyring, now=self._clocks.now()
-        )
+        registered = await asyncio.to_thread(register, orders, self._context())
         for key in keys:
             if self._dirty.get(key) is taken[key]:  # else it was changed meanwhile
                 self._dirty.pop(key, None)
@@ -299,10 +297,7 @@ class Legal:
         held = [record for record in self._records.values() if record.holding]
         effective = [record for record in held if self._has_taken_effect(record)]
         if effective:
-            now = self._clocks.now()
-            await asyncio.to_thread(
-                self._ledger.append, [HoldTookEffect(record.legal, now) for record in effective]
-            )
+            await asyncio.to_thread(take_effect, effective, self._context())
             await self._reread()
         if not self._over():
             return
@@ -311,7 +306,7 @@ class Legal:
             log.warning("no hold is ended: %s", disagreement)
             return
         async with self._registering:  # a resync may take down a prolongation meanwhile
-            ended = await asyncio.to_thread(end_holds, self._over(), self._ledger, now=self._clocks.now())
+            ended = await asyncio.to_thread(end_holds, self._over(), self._context())
             await self._reread()
         for record in ended:
             current = self._records[record.legal]

@@ -15,13 +15,13 @@ from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, address_i
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.identifiers import PersonalText
 from lethe.domain.legal import LegalRecord, is_gagged
-from lethe.domain.legal_facts import Addressee, Reminded
-from lethe.domain.periods import Period
+from lethe.domain.legal_facts import Addressee
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
-from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, note_draft, tell_users
+from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft, remind
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
@@ -36,7 +36,6 @@ RETRIED_FOR = timedelta(days=30)
 """For how long somebody who could not be reached is tried again, should the Primary have another address."""
 FRESH = timedelta(minutes=1)
 """How long an address that the Primary has shown is used: people change theirs."""
-REMIND_EACH = Period(1, 0)
 NO_CHANNEL = (
     "no way to send it is set: set LETHE_SMTP_URL and LETHE_MAIL_FROM, or LETHE_WEBHOOK_URL and "
     "LETHE_WEBHOOK_SECRET"
@@ -51,6 +50,7 @@ class NoticeSender:
         cache: ObjectCache,
         ledger: Ledger,
         keyring: Keyring,
+        context: Callable[[], PassContext],
         cluster: Cluster,
         secrets: Secrets,
         clocks: TwoClocks,
@@ -61,7 +61,7 @@ class NoticeSender:
         ring_store: Callable[[ObjectKey], None],
     ) -> None:
         self._ring_store = ring_store
-        self._cache, self._ledger, self._keyring = cache, ledger, keyring
+        self._cache, self._ledger, self._keyring, self._context = cache, ledger, keyring, context
         self._cluster, self._secrets, self._clocks = cluster, secrets, clocks
         self._renderer, self._mailer, self._per_hour = renderer, mailer, per_hour
         self._found: dict[str, tuple[SubjectContact, datetime]] = {}
@@ -97,7 +97,7 @@ class NoticeSender:
         """
         self._places = {one.legal: one.key for one in known}
         records = [one for one in known if one.open or self.may_retry(one)]
-        recorded = await self._remind(records)
+        recorded = await asyncio.to_thread(remind, records, self._context())
         if self._task is not None:
             if not self._task.done():
                 return recorded
@@ -109,20 +109,6 @@ class NoticeSender:
             self._task = asyncio.create_task(self._deliver(users, answers), name="letters")
             self._task.add_done_callback(lambda _: done())
         return recorded
-
-    async def _remind(self, records: Sequence[LegalRecord]) -> bool:
-        """Ask once a month whether an order that names no day is still in force."""
-        now = self._clocks.now()
-        due = []
-        for record in records:
-            gag = record.gag
-            if gag is None or gag.lifted is not None or gag.until is not None or record.notified:
-                continue
-            if REMIND_EACH.after(record.reminded_at or gag.at) <= now:
-                due.append(Reminded(record.legal, now))
-        if due:
-            await asyncio.to_thread(self._ledger.append, due)
-        return bool(due)
 
     # who is due
 
@@ -224,7 +210,7 @@ class NoticeSender:
             await self._send(
                 list(users),
                 "user",
-                lambda: tell_users(users, self._ledger, self._keyring, mailer, now=self._clocks.now()),
+                lambda: notify_users(users, self._context(), mailer),
             )
         addresses: dict[str, PersonalText] = {}
         for record in answers:
@@ -243,9 +229,7 @@ class NoticeSender:
             await self._send(
                 list(addresses),
                 "answer",
-                lambda: answer_authorities(
-                    addresses, self._ledger, self._keyring, mailer, now=self._clocks.now()
-                ),
+                lambda: answer_authorities(addresses, self._context(), mailer),
             )
 
     async def _send(
@@ -303,7 +287,7 @@ class NoticeSender:
             mine = {key: text.encode() for key, text in texts.items()}
             if there is None or there.type != ANSWER_TYPE or dict(there.content) != mine:
                 raise _Waits(f"Secret {name} exists and holds something else; rename it")
-        await asyncio.to_thread(note_draft, record, self._ledger, name=name, now=self._clocks.now())
+        await asyncio.to_thread(record_draft, record, self._context(), name=name)
 
 
 class _Waits(Exception):

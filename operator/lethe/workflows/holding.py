@@ -7,21 +7,23 @@ from datetime import datetime
 
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
+from lethe.domain.legal_facts import HoldTookEffect
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.tombstones import Tombstone
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.ports.keys import Keyring, record_digest
+from lethe.ports.keys import record_digest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import FoundRecord, Wanted
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession, email_digest
 
 
-def read_holds(ledger: Ledger, keyring: Keyring, store: StoreSession, *, primary: str | None = None) -> Holds:
+def read_holds(session: StoreSession, context: PassContext, *, primary: str | None = None) -> Holds:
     """Return the holds on a store as the ledger has them now. Cheap where there are none."""
-    holds = _active(ledger, store.description.namespace)
+    holds = _active(context.ledger, session.description.namespace)
     if not holds:
         return Holds()
-    return Holds(tuple(holds), _erased_before(holds, ledger, keyring, primary)).on(store.name)
+    return Holds(tuple(holds), _erased_before(holds, context, primary)).on(session.name)
 
 
 def _active(ledger: Ledger, namespace: str) -> list[LegalRecord]:
@@ -29,42 +31,46 @@ def _active(ledger: Ledger, namespace: str) -> list[LegalRecord]:
 
 
 def _erased_before(
-    holds: Sequence[LegalRecord], ledger: Ledger, keyring: Keyring, primary: str | None
+    holds: Sequence[LegalRecord], context: PassContext, primary: str | None
 ) -> dict[str, tuple[LegalRecord, ...]]:
     """Return the requests that erased held persons before: their tombstones are not acted on."""
-    mappings = ledger.mappings(primary) if primary is not None else {}
+    mappings = context.ledger.mappings(primary) if primary is not None else {}
     tables = {proved.mapping.table for proved in mappings.values()}
     whose: dict[bytes, list[LegalRecord]] = {}
     for hold in holds:
         digests = {*hold.emails}
         if primary is not None:
-            digests |= {record_digest(keyring, primary, table, key) for table in tables for key in hold.keys}
+            digests |= {
+                record_digest(context.keyring, primary, table, key) for table in tables for key in hold.keys
+            }
         for digest in digests:
             whose.setdefault(digest, []).append(hold)
     found: dict[str, list[LegalRecord]] = {}
-    for digest, request in ledger.who_erased(whose).items():
+    for digest, request in context.ledger.who_erased(whose).items():
         found.setdefault(request, []).extend(whose[digest])
     return {request: tuple(records) for request, records in found.items()}
 
 
 def held_by_identifiers(
-    holds: Holds, identifiers: Iterable[Identifier], keyring: Keyring
+    holds: Holds, identifiers: Iterable[Identifier], context: PassContext
 ) -> tuple[LegalRecord, ...]:
     """Return the holds on whoever a request names."""
     known = list(identifiers)
     keys = frozenset(one.value.reveal() for one in known if one.kind is IdentifierKind.PRIMARY_KEY)
     emails = frozenset(
-        email_digest(keyring, one.value.reveal()) for one in known if one.kind is IdentifierKind.EMAIL
+        email_digest(context.keyring, one.value.reveal()) for one in known if one.kind is IdentifierKind.EMAIL
     )
     return holds.of(keys, emails)
 
 
 def held_by_records(
-    holds: Holds, store: StoreSession, found: Sequence[FoundRecord]
+    holds: Holds, session: StoreSession, found: Sequence[FoundRecord]
 ) -> tuple[LegalRecord, ...]:
     """Return the holds on whoever these records belong to."""
-    keys = frozenset(one.key for one in found) if store.is_primary else frozenset[str]()
-    emails = frozenset(store.fingerprints.email(one.email.reveal()) for one in found if one.email is not None)
+    keys = frozenset(one.key for one in found) if session.is_primary else frozenset[str]()
+    emails = frozenset(
+        session.fingerprints.email(one.email.reveal()) for one in found if one.email is not None
+    )
     return holds.of(keys, emails)
 
 
@@ -72,7 +78,7 @@ RowsOfHeld = Mapping[tuple[str, str], tuple[LegalRecord, ...]]
 """Rows by table and key, with the holds on whoever they belong to."""
 
 
-def rows_of_held(store: StoreSession, holds: Holds) -> RowsOfHeld:
+def rows_of_held(session: StoreSession, holds: Holds) -> RowsOfHeld:
     """Return the rows of held persons in a store that is linked by the Primary's key, by table and key.
 
     Her address there may be an old one, by which somebody else's request, or her own, would find her.
@@ -86,10 +92,10 @@ def rows_of_held(store: StoreSession, holds: Holds) -> RowsOfHeld:
         for one in holds.holds
         if one.keys
     ]
-    if store.is_primary or not store.description.needs_primary_key or not wanted:
+    if session.is_primary or not session.description.needs_primary_key or not wanted:
         return {}
     rows: dict[tuple[str, str], tuple[LegalRecord, ...]] = {}
-    records = store.port.find(wanted).records
+    records = session.port.find(wanted).records
     for hold in holds.holds:
         for found in records.get(hold.legal, ()):
             row = found.table, found.key
@@ -98,21 +104,23 @@ def rows_of_held(store: StoreSession, holds: Holds) -> RowsOfHeld:
 
 
 def held_by_tombstones(
-    holds: Holds, store: StoreSession, tombstones: Sequence[Tombstone], rows: RowsOfHeld
+    holds: Holds, session: StoreSession, tombstones: Sequence[Tombstone], rows: RowsOfHeld
 ) -> tuple[LegalRecord, ...]:
     """Return the holds on whoever is about to be erased by these tombstones."""
     held: dict[str, LegalRecord] = {}
     for one in tombstones:
-        keys = frozenset({one.key}) if store.is_primary else frozenset[str]()
+        keys = frozenset({one.key}) if session.is_primary else frozenset[str]()
         emails = frozenset({one.email}) if one.email is not None else frozenset[bytes]()
         named = (*holds.of(keys, emails, one.request), *rows.get((one.table, one.key), ()))
         held.update({hold.legal: hold for hold in named})
     return tuple(held.values())
 
 
-def holds_tombstone(holds: Holds, store: StoreSession) -> Callable[[Tombstone], bool]:
+def holds_tombstone(holds: Holds, session: StoreSession) -> Callable[[Tombstone], bool]:
     """Return what tells of a tombstone whether its person is held here."""
-    keys = frozenset(key for one in holds.holds for key in one.keys) if store.is_primary else frozenset[str]()
+    keys = (
+        frozenset(key for one in holds.holds for key in one.keys) if session.is_primary else frozenset[str]()
+    )
     emails = frozenset(email for one in holds.holds for email in one.emails)
     requests = holds.requests
     return lambda tombstone: (
@@ -142,3 +150,10 @@ def stores_under_hold(ledger: Ledger, stores: Collection[str], now: datetime) ->
                 if (not named or store in named) and found.get(store) is not RetentionHold.LEGAL_HOLD:
                     found[store] = keeps
     return found
+
+
+def take_effect(records: Sequence[LegalRecord], context: PassContext) -> None:
+    """Record that nothing which had begun before can erase any more what these hold."""
+    if records:
+        at = context.clock()
+        context.ledger.append([HoldTookEffect(record.legal, at) for record in records])

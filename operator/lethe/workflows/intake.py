@@ -14,8 +14,7 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, n
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
+from lethe.workflows.pass_context import PassContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +66,8 @@ def unsealed_identifiers(plaintext: bytes) -> tuple[Identifier, ...]:
 
 def accept(
     orders: Sequence[ErasureOrder],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     *,
-    now: datetime,
     deadline: Period,
     stores: Mapping[str, Sequence[str]],
 ) -> Mapping[tuple[str, str], Intake]:
@@ -79,14 +76,15 @@ def accept(
     The same manifest applied again is the same request, with its original times. Another spec, or
     another person in the Secret, under a name that the ledger knows is `NameReused`: nothing is claimed.
     """
-    known = ledger.requests_named({(order.namespace, order.name) for order in orders})
+    accepted_at = context.clock()
+    known = context.ledger.requests_named({(order.namespace, order.name) for order in orders})
     facts: list[Fact] = []
     seal: dict[str, bytes] = {}
     answers: dict[tuple[str, str], Blocker | None] = {}
     for order in orders:
         place = (order.namespace, order.name)
-        spec_digest = keyring.fingerprint("spec", *place, order.spec_text).hex()
-        digest = _identifier_digest(keyring, order)
+        spec_digest = context.keyring.fingerprint("spec", *place, order.spec_text).hex()
+        digest = _identifier_digest(order, context)
         record = known.get(place)
         if record is not None:
             answers[place] = _name_reused(record, spec_digest, digest)
@@ -100,14 +98,14 @@ def accept(
             )
             continue
         answers[place] = None
-        requested_at = min(order.requested_at or order.created_at, now)
+        requested_at = min(order.requested_at or order.created_at, accepted_at)
         facts.append(
             Accepted(
                 request=order.uid,
                 namespace=order.namespace,
                 name=order.name,
                 spec_digest=spec_digest,
-                accepted_at=now,
+                accepted_at=accepted_at,
                 requested_at=requested_at,
                 due_at=deadline.after(requested_at),
                 subject_id=order.subject_id,
@@ -122,16 +120,16 @@ def accept(
         if order.identifier is not None:
             seal[order.uid] = sealed_identifiers([order.identifier])
     if facts:
-        ledger.append(facts, seal=seal)
-        known = ledger.requests_named(set(answers))
+        context.ledger.append(facts, seal=seal)
+        known = context.ledger.requests_named(set(answers))
     return {place: Intake(known.get(place), blocker) for place, blocker in answers.items()}
 
 
-def _identifier_digest(keyring: Keyring, order: ErasureOrder) -> str | None:
+def _identifier_digest(order: ErasureOrder, context: PassContext) -> str | None:
     if order.identifier is None:
         return None
     text = normalised_email(order.identifier.value.reveal())
-    return keyring.fingerprint("identifier", order.namespace, order.name, text).hex()
+    return context.keyring.fingerprint("identifier", order.namespace, order.name, text).hex()
 
 
 def _name_reused(record: RequestRecord, spec_digest: str, identifier_digest: str | None) -> Blocker | None:

@@ -18,6 +18,7 @@ from lethe.domain.journal import next_move
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.tombstones import Fingerprint, Tombstone
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import (
     EARLIER_ERASURE,
     NOTHING_TO_ASK_BY,
@@ -26,8 +27,8 @@ from lethe.domain.trust import (
     RecordTrait,
     blocker_of_found,
 )
-from lethe.ports.keys import Keyring, record_digest
-from lethe.ports.ledger import Ledger, MoveIntended, MoveLost, MoveNote
+from lethe.ports.keys import record_digest
+from lethe.ports.ledger import MoveIntended, MoveLost, MoveNote
 from lethe.ports.stores import (
     Finding,
     FoundRecord,
@@ -43,6 +44,7 @@ from lethe.workflows.holding import (
 )
 from lethe.workflows.intake import sealed_identifiers
 from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import keep_addresses
 from lethe.workflows.store_session import StoreSession, email_digest
 
@@ -51,8 +53,9 @@ from lethe.workflows.store_session import StoreSession, email_digest
 class PassResult:
     """What a pass over one store left behind, for status and metrics.
 
-    `settled` are the requests that this store has nothing more to do for, `retry` those that meet a
-    passing blocker, `head_moved` that the store must be looked at before anything else.
+    `settled` are the requests that this store has nothing more to do for, `retry` tells that some meet a
+    passing blocker, `head_moved` that the store must be looked at before anything else. `trouble` is what
+    broke the pass off.
     """
 
     settled: set[str] = field(default_factory=set)
@@ -60,18 +63,16 @@ class PassResult:
     verified: list[RequestRecord] = field(default_factory=list)
     retry: bool = False
     head_moved: bool = False
+    trouble: Trouble | None = None
 
 
 def find_and_intend(
-    store: StoreSession,
+    session: StoreSession,
     records: Sequence[RequestRecord],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     keys: KeysOfPrimary,
     holds: Holds,
     *,
-    token: int,
-    now: datetime,
     result: PassResult,
 ) -> None:
     """Find a set of requests' persons, decide what may be trusted, and write the intent into the ledger.
@@ -81,14 +82,15 @@ def find_and_intend(
     """
     if not records:
         return
-    sealed = ledger.sealed([record.request for record in records])
+    sealed = context.ledger.sealed([record.request for record in records])
     identifiers = {
-        record.request: keys.identifiers_of(store, record, sealed.get(record.request)) for record in records
+        record.request: keys.identifiers_of(session, record, sealed.get(record.request)) for record in records
     }
-    finding = store.port.find([Wanted(request, known) for request, known in identifiers.items()])
-    require_absence_evidence(store, ledger, finding, [record.request for record in records])
-    before = _erased_before(store, finding, identifiers, ledger, keyring)
-    held_rows = rows_of_held(store, holds)
+    finding = session.port.find([Wanted(request, known) for request, known in identifiers.items()])
+    require_absence_evidence(session, context, finding, [record.request for record in records])
+    found_at = context.clock()  # after the reading: whoever is not found is believed to be gone since then
+    before = _erased_before(session, finding, identifiers, context)
+    held_rows = rows_of_held(session, holds)
 
     facts: list[Fact] = []
     seal: dict[str, bytes] = {}
@@ -98,52 +100,60 @@ def find_and_intend(
         found = tuple(
             one
             for one in finding.records.get(record.request, ())
-            if not (one.cleared and record_digest(keyring, store.name, one.table, one.key) in before)
+            if not (
+                one.cleared and record_digest(context.keyring, session.name, one.table, one.key) in before
+            )
         )
         cleared_before = len(found) < len(finding.records.get(record.request, ()))
         if not found:
             absence = (
-                NotFound(record.request, store.name, now, EARLIER_ERASURE)
+                NotFound(record.request, session.name, found_at, EARLIER_ERASURE)
                 if cleared_before
-                else _absence(store, record, finding, identifiers[record.request], before, keyring, now)
+                else _absence(
+                    session, record, finding, identifiers[record.request], before, context, found_at
+                )
             )
             if absence is None:
-                message = f"{store.description.short_name} showed nobody, and no canary, which proves nothing"
-                store.block([record], Blocker(BlockReason.FIND_UNTRUSTED, message), now)
+                message = (
+                    f"{session.description.short_name} showed nobody, and no canary, which proves nothing"
+                )
+                session.block([record], Blocker(BlockReason.FIND_UNTRUSTED, message), found_at)
                 result.retry = True
             else:
                 facts.append(absence)
                 result.settled.add(record.request)
             continue
-        blocker = _blocker(store, record, found, identifiers[record.request], keys, holds, held_rows, now)
+        blocker = _blocker(
+            session, record, found, identifiers[record.request], keys, holds, held_rows, found_at
+        )
         if blocker is not None:
-            store.block([record], blocker, now)
+            session.block([record], blocker, found_at)
             continue
         if taken & {(one.table, one.key) for one in found}:
             result.retry = True  # another request of this batch erases them; look again after it
             continue
         taken |= {(one.table, one.key) for one in found}
         trusted.append((record, found))
-        if store.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
+        if session.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
             seal[record.request] = _linked(identifiers[record.request], found)
 
-    numbered, moves = _number(store, trusted, ledger, token)
+    numbered, moves = _number(session, trusted, context)
     to_erase = [intent for intent in numbered if not intent[0].accepted.dry_run]
-    facts += [Intended(record.request, store.name, tombstones) for record, tombstones in to_erase]
-    planned = _planned(store, [intent for intent in numbered if intent[0].accepted.dry_run])
+    facts += [Intended(record.request, session.name, tombstones) for record, tombstones in to_erase]
+    planned = _planned(session, [intent for intent in numbered if intent[0].accepted.dry_run])
     facts += planned
     result.settled |= {fact.request for fact in planned}
-    if store.is_primary and to_erase:
+    if session.is_primary and to_erase:
         # Who is to be told of a legal request later must still be reached once the address is cleared.
-        kept, addresses = keep_addresses(store, ledger, [found for record, found in trusted], now=now)
+        kept, addresses = keep_addresses(session, context, [found for record, found in trusted])
         facts += kept
         seal |= addresses
     if facts:
-        ledger.append(facts, seal=seal, moves=moves if to_erase else ())
+        context.ledger.append(facts, seal=seal, moves=moves if to_erase else ())
 
 
 def _blocker(
-    store: StoreSession,
+    session: StoreSession,
     record: RequestRecord,
     found: Sequence[FoundRecord],
     identifiers: Sequence[Identifier],
@@ -152,27 +162,27 @@ def _blocker(
     held_rows: RowsOfHeld,
     now: datetime,
 ) -> Blocker | None:
-    held = held_by_records(holds, store, found)
+    held = held_by_records(holds, session, found)
     held = held or tuple(hold for one in found for hold in held_rows.get((one.table, one.key), ()))
     if held and not record.accepted.dry_run:
         return blocker_of_hold(held, now)
     untrusted = blocker_of_found(
         [RecordTrait(one.table, one.key, one.shared) for one in found],
-        max_records=store.description.max_records,
+        max_records=session.description.max_records,
         confirmed=record.confirmed,
-        store=store.description.short_name,
+        store=session.description.short_name,
     )
-    return untrusted or keys.blocker(store, record, identifiers)
+    return untrusted or keys.blocker(session, record, identifiers)
 
 
 def _planned(
-    store: StoreSession, intents: Sequence[tuple[RequestRecord, tuple[Tombstone, ...]]]
+    session: StoreSession, intents: Sequence[tuple[RequestRecord, tuple[Tombstone, ...]]]
 ) -> list[Planned]:
     if not intents:
         return []
-    counts = store.port.plan([tombstone for _, tombstones in intents for tombstone in tombstones])
+    counts = session.port.plan([tombstone for _, tombstones in intents for tombstone in tombstones])
     return [
-        Planned(record.request, store.name, summed(counts.get(one.number, {}) for one in tombstones))
+        Planned(record.request, session.name, summed(counts.get(one.number, {}) for one in tombstones))
         for record, tombstones in intents
     ]
 
@@ -189,57 +199,55 @@ def _linked(identifiers: Sequence[Identifier], found: Sequence[FoundRecord]) -> 
 
 
 def _erased_before(
-    store: StoreSession,
+    session: StoreSession,
     finding: Finding,
     identifiers: Mapping[str, Sequence[Identifier]],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
 ) -> frozenset[bytes]:
     digests = {
-        email_digest(keyring, identifier.value.reveal())
+        email_digest(context.keyring, identifier.value.reveal())
         for request, known in identifiers.items()
         if request not in finding.records
         for identifier in known
         if identifier.kind is IdentifierKind.EMAIL
     }
     digests |= {
-        record_digest(keyring, store.name, one.table, one.key)
+        record_digest(context.keyring, session.name, one.table, one.key)
         for found in finding.records.values()
         for one in found
         if one.cleared
     }
-    return ledger.erased_before(digests)
+    return context.ledger.erased_before(digests)
 
 
 def _absence(
-    store: StoreSession,
+    session: StoreSession,
     record: RequestRecord,
     finding: Finding,
     identifiers: Sequence[Identifier],
     before: frozenset[bytes],
-    keyring: Keyring,
-    now: datetime,
+    context: PassContext,
+    at: datetime,
 ) -> NotFound | None:
     if record.request in finding.unaskable:
-        return NotFound(record.request, store.name, now, NOTHING_TO_ASK_BY)
+        return NotFound(record.request, session.name, at, NOTHING_TO_ASK_BY)
     if finding.proof is None:
         return None
     emails = [i for i in identifiers if i.kind is IdentifierKind.EMAIL]
-    erased = any(email_digest(keyring, i.value.reveal()) in before for i in emails)
-    return NotFound(record.request, store.name, now, EARLIER_ERASURE if erased else finding.proof)
+    erased = any(email_digest(context.keyring, i.value.reveal()) in before for i in emails)
+    return NotFound(record.request, session.name, at, EARLIER_ERASURE if erased else finding.proof)
 
 
 def _number(
-    store: StoreSession,
+    session: StoreSession,
     trusted: Sequence[tuple[RequestRecord, tuple[FoundRecord, ...]]],
-    ledger: Ledger,
-    token: int,
+    context: PassContext,
 ) -> tuple[list[tuple[RequestRecord, tuple[Tombstone, ...]]], tuple[MoveNote, ...]]:
     """Give every record its journal number, and note the numbers as allotted."""
-    if store.proof is None:
+    if session.proof is None:
         raise StoreUnreachable("its mapping has not been proved yet")
-    version = store.proof.proved.version
-    known = ledger.known_head(store.name)
+    version = session.proof.proved.version
+    known = context.ledger.known_head(session.name)
     number = known.last_number
     numbered = []
     for record, found in trusted:
@@ -253,16 +261,18 @@ def _number(
                     table=one.table,
                     key=one.key,
                     mapping=version,
-                    created_at=_of(store.fingerprints.created_at, one.created_at),
-                    email=_of(store.fingerprints.email, None if one.email is None else one.email.reveal()),
+                    created_at=_of(session.fingerprints.created_at, one.created_at),
+                    email=_of(session.fingerprints.email, None if one.email is None else one.email.reveal()),
                 )
             )
         numbered.append((record, tuple(tombstones)))
     # Noted as a move that is at once given up: allotting numbers and moving the head are two things.
-    allot = next_move(known.head, after_move=last_move(ledger, store), token=token, nonce=token_bytes(16))
+    allot = next_move(
+        known.head, after_move=last_move(session, context), token=context.token, nonce=token_bytes(16)
+    )
     moves: tuple[MoveNote, ...] = (
-        MoveIntended(store.name, allot, reserve=number - known.last_number),
-        MoveLost(store.name),
+        MoveIntended(session.name, allot, reserve=number - known.last_number),
+        MoveLost(session.name),
     )
     return numbered, moves
 

@@ -9,8 +9,8 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Blocker, blocker_of_key, key_in_doubt
-from lethe.ports.ledger import Ledger
 from lethe.workflows.intake import unsealed_identifiers
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 
 
@@ -25,15 +25,15 @@ class KeysOfPrimary:
     episodes: Sequence[RestoreEpisode]
 
     @classmethod
-    def read(cls, ledger: Ledger, primary: str | None) -> KeysOfPrimary:
+    def read(cls, context: PassContext, primary: str | None) -> KeysOfPrimary:
         """Read from the ledger what is known of them."""
         if primary is None:
             return cls(None, ())
-        tables = [proved.mapping.table for proved in ledger.mappings(primary).values()]
-        return cls(tables[-1] if tables else None, ledger.episodes(store=primary))
+        tables = [proved.mapping.table for proved in context.ledger.mappings(primary).values()]
+        return cls(tables[-1] if tables else None, context.ledger.episodes(store=primary))
 
     def identifiers_of(
-        self, store: StoreSession, record: RequestRecord, sealed: bytes | None
+        self, session: StoreSession, record: RequestRecord, sealed: bytes | None
     ) -> tuple[Identifier, ...]:
         """Return what a request is searched by in a store.
 
@@ -41,7 +41,7 @@ class KeysOfPrimary:
         the request names tells whom it means.
         """
         known = unsealed_identifiers(sealed) if sealed else ()
-        if store.is_primary:
+        if session.is_primary:
             known = tuple(
                 one
                 for one in known
@@ -57,11 +57,11 @@ class KeysOfPrimary:
         return key_in_doubt(key.reveal(), noted_at, self.episodes, table=self.table or "")[0]
 
     def blocker(
-        self, store: StoreSession, record: RequestRecord, identifiers: Sequence[Identifier]
+        self, session: StoreSession, record: RequestRecord, identifiers: Sequence[Identifier]
     ) -> Blocker | None:
         """Decide whether the keys by which a store was searched may be followed."""
-        keys = {record.accepted.subject_id} if store.is_primary else set()
-        if store.description.needs_primary_key:
+        keys = {record.accepted.subject_id} if session.is_primary else set()
+        if session.description.needs_primary_key:
             keys |= {i.value.reveal() for i in identifiers if i.kind is IdentifierKind.PRIMARY_KEY}
         # Who asks by id has looked the key up before the request reached the ledger.
         asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)

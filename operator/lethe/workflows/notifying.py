@@ -5,7 +5,7 @@ A crash between the two repeats the same letter under the same Message-ID, and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,9 +19,9 @@ from lethe.domain.legal_facts import (
     LegalOutcome,
     LetterIntended,
     LetterSettled,
+    Reminded,
 )
-from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
+from lethe.domain.periods import Period
 from lethe.ports.notices import (
     Channel,
     Delivery,
@@ -32,11 +32,14 @@ from lethe.ports.notices import (
     Recipient,
     Written,
 )
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_session import email_digest
 
 SECRET = "secret"  # noqa: S105 - the name of a channel
 """The channel of a letter that is laid down in a Secret."""
+
+REMIND_EACH = Period(1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +52,24 @@ class Mailer:
     domain: str
 
 
-def tell_users(
-    contacts: Mapping[str, SubjectContact], ledger: Ledger, keyring: Keyring, mailer: Mailer, *, now: datetime
+def notify_users(
+    contacts: Mapping[str, SubjectContact], context: PassContext, mailer: Mailer
 ) -> Mapping[str, Delivery]:
-    """Tell the subjects of legal requests; returns what came of each that was tried.
+    """Notify the subjects of legal requests; returns what came of each that was tried.
 
     What the ledger has recorded since is heeded: nobody is told twice, and nobody whom an order forbids to
     tell. Whoever can't be reached is settled as undeliverable, with what was tried.
 
     Raises `ChannelError` for what no letter could ever mend; then all of them wait.
     """
+    due_at = context.clock()
     records = [
         record
-        for record in ledger.legal_requests()
-        if record.legal in contacts and _may_be_notified(record) and not is_gagged(record, now)
+        for record in context.ledger.legal_requests()
+        if record.legal in contacts and _may_be_notified(record) and not is_gagged(record, due_at)
     ]
-    _intend(records, Addressee.USER, ledger, keyring, mailer.domain, now)
-    known = {one.legal: one for one in ledger.legal_requests() if one.legal in contacts}
+    _intend(records, Addressee.USER, context, mailer.domain)
+    known = {one.legal: one for one in context.ledger.legal_requests() if one.legal in contacts}
     lost: list[LegalFact] = []
     letters: dict[str, tuple[LetterIntended, Letter]] = {}
     for record in (known[one.legal] for one in records):
@@ -74,42 +78,63 @@ def tell_users(
             continue
         contact, address = how.contact, how.contact.email if how.contact else None
         if contact is None or address is None:
-            lost.append(_settled(intended, now, delivered=False, answer=how.tried, channel=mailer.name))
+            lost.append(
+                _settled(intended, context.clock(), delivered=False, answer=how.tried, channel=mailer.name)
+            )
             continue
         written = mailer.renderer.to_user(
             facts_of(record, intended.outcome), Recipient(contact.locale, contact.time_zone, contact.name)
         )
         letters[record.legal] = intended, _letter(intended, written, address)
     if lost:
-        ledger.append(lost)
-    return _send(letters, ledger, keyring, mailer, now)
+        context.ledger.append(lost)
+    return _send(letters, context, mailer)
 
 
 def answer_authorities(
-    addresses: Mapping[str, PersonalText], ledger: Ledger, keyring: Keyring, mailer: Mailer, *, now: datetime
+    addresses: Mapping[str, PersonalText], context: PassContext, mailer: Mailer
 ) -> Mapping[str, Delivery]:
     """Send their answers to authorities that gave an address, by legal request. Raises `ChannelError`."""
     records = [
-        one for one in ledger.legal_requests(open_only=True) if one.legal in addresses and not one.answered
+        one
+        for one in context.ledger.legal_requests(open_only=True)
+        if one.legal in addresses and not one.answered
     ]
-    _intend(records, Addressee.AUTHORITY, ledger, keyring, mailer.domain, now)
-    known = {one.legal: one for one in ledger.legal_requests(open_only=True)}
+    _intend(records, Addressee.AUTHORITY, context, mailer.domain)
+    known = {one.legal: one for one in context.ledger.legal_requests(open_only=True)}
     letters: dict[str, tuple[LetterIntended, Letter]] = {}
     for record in (known[one.legal] for one in records):
         intended = record.intended(Addressee.AUTHORITY)
         if intended is not None:
             written = mailer.renderer.to_authority(facts_of(record, intended.outcome))
             letters[record.legal] = intended, _letter(intended, written, addresses[record.legal])
-    return _send(letters, ledger, keyring, mailer, now)
+    return _send(letters, context, mailer)
 
 
-def note_draft(record: LegalRecord, ledger: Ledger, *, name: str, now: datetime) -> None:
+def record_draft(record: LegalRecord, context: PassContext, *, name: str) -> None:
     """Record that the answer to an authority lies in a Secret of this name."""
     if record.decided is None:
         return
-    number = record.next_number(Addressee.AUTHORITY)
-    intended = LetterIntended(record.legal, now, Addressee.AUTHORITY, number, "", record.decided.outcome)
-    ledger.append([intended, _settled(intended, now, delivered=True, answer=name, channel=SECRET)])
+    number, at = record.next_number(Addressee.AUTHORITY), context.clock()
+    intended = LetterIntended(record.legal, at, Addressee.AUTHORITY, number, "", record.decided.outcome)
+    context.ledger.append([intended, _settled(intended, at, delivered=True, answer=name, channel=SECRET)])
+
+
+def remind(records: Iterable[LegalRecord], context: PassContext) -> bool:
+    """Ask once a month whether an order that names no day is still in force; tell whether any was due."""
+    now = context.clock()
+    due = [
+        record
+        for record in records
+        if (gag := record.gag) is not None
+        and gag.lifted is None
+        and gag.until is None
+        and not record.notified
+        and REMIND_EACH.after(record.reminded_at or gag.at) <= now
+    ]
+    if due:
+        context.ledger.append([Reminded(record.legal, now) for record in due])
+    return bool(due)
 
 
 def facts_of(record: LegalRecord, outcome: LegalOutcome) -> NoticeFacts:
@@ -145,22 +170,21 @@ def _may_be_notified(record: LegalRecord) -> bool:
 def _intend(
     records: Sequence[LegalRecord],
     to: Addressee,
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     domain: str,
-    now: datetime,
 ) -> None:
     intents: list[LegalFact] = []
+    at = context.clock()
     for record in records:
         if record.intended(to) is not None or record.decided is None:
             continue
         number = record.next_number(to)
-        digest = keyring.fingerprint("message-id", record.legal, to.value, str(number)).hex()[:40]
+        digest = context.keyring.fingerprint("message-id", record.legal, to.value, str(number)).hex()[:40]
         intents.append(
-            LetterIntended(record.legal, now, to, number, f"{digest}@{domain}", record.decided.outcome)
+            LetterIntended(record.legal, at, to, number, f"{digest}@{domain}", record.decided.outcome)
         )
     if intents:
-        ledger.append(intents)
+        context.ledger.append(intents)
 
 
 def _letter(intended: LetterIntended, written: Written, to: PersonalText) -> Letter:
@@ -177,28 +201,27 @@ def _letter(intended: LetterIntended, written: Written, to: PersonalText) -> Let
 
 def _send(
     letters: Mapping[str, tuple[LetterIntended, Letter]],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     mailer: Mailer,
-    now: datetime,
 ) -> Mapping[str, Delivery]:
     if not letters:
         return {}
-    ledger.confirm()
+    context.ledger.confirm()
     answer = mailer.channel.send([letter for _, letter in letters.values()])
     silent = Delivery(DeliveryResult.LATER, "the channel did not say what became of it")
     deliveries = {one: answer.get(letter.message_id, silent) for one, (_, letter) in letters.items()}
     facts: list[LegalFact] = []
+    settled_at = context.clock()
     for one, delivery in deliveries.items():
         intended, letter = letters[one]
         if delivery.result is DeliveryResult.LATER:
             continue
         delivered = delivery.result is DeliveryResult.SENT
-        refused = None if delivered else email_digest(keyring, letter.to.reveal())
+        refused = None if delivered else email_digest(context.keyring, letter.to.reveal())
         facts.append(
             _settled(
                 intended,
-                now,
+                settled_at,
                 delivered=delivered,
                 answer=delivery.answer,
                 channel=mailer.name,
@@ -206,13 +229,13 @@ def _send(
             )
         )
     if facts:
-        ledger.append(facts)
+        context.ledger.append(facts)
     return deliveries
 
 
 def _settled(
     intended: LetterIntended,
-    now: datetime,
+    at: datetime,
     *,
     delivered: bool,
     answer: str,
@@ -220,5 +243,5 @@ def _settled(
     address: bytes | None = None,
 ) -> LetterSettled:
     return LetterSettled(
-        intended.legal, now, intended.to, intended.number, delivered, answer, channel, address
+        intended.legal, at, intended.to, intended.number, delivered, answer, channel, address
     )

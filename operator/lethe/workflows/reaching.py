@@ -13,10 +13,10 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import AddressKept, SubjectResolved
 from lethe.domain.trust import key_in_doubt
-from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Contact, FoundRecord, Wanted
 from lethe.workflows.heads import require_in_sync
 from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import StoreSession
 
@@ -33,41 +33,46 @@ class SubjectContact:
     tried: str = ""
 
 
-def resolve(store: StoreSession, ledger: Ledger, *, now: datetime) -> bool:
+def resolve(session: StoreSession, context: PassContext) -> bool:
     """Look in the Primary for the subjects of whom it has not been asked; tell whether there were any.
 
     Whom a key means that may have been given out again is not concluded from it. Raises `StoreUnreachable`,
     `AnswerUntrusted`, `HeadMoved`.
     """
-    namespace = store.description.namespace
+    namespace = session.description.namespace
+    looked_at = context.clock()
     asked = [
-        one for one in ledger.legal_requests(namespace=namespace, open_only=True) if _is_to_be_asked(one, now)
+        one
+        for one in context.ledger.legal_requests(namespace=namespace, open_only=True)
+        if _is_to_be_asked(one, looked_at)
     ]
     if not asked:
         return False
-    sealed = ledger.sealed([one.legal for one in asked])
+    sealed = context.ledger.sealed([one.legal for one in asked])
     wanted = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in asked]
-    finding = store.port.find(wanted)
-    require_in_sync(store, ledger)
-    keys = KeysOfPrimary.read(ledger, store.name)
+    finding = session.port.find(wanted)
+    require_in_sync(session, context)
+    keys = KeysOfPrimary.read(context, session.name)
     facts = []
     for one in asked:
         found = finding.records.get(one.legal, ())
         if not found and finding.proof is None:
             continue
         if one.registered.subject_id is not None or one.subject_known:
-            found = tuple(record for record in found if _is_sure(store, one, record.key, record.email, keys))
+            found = tuple(
+                record for record in found if _is_sure(session, one, record.key, record.email, keys)
+            )
         addresses = [record.email for record in found if record.email is not None and not record.cleared]
         facts.append(
             SubjectResolved(
                 one.legal,
-                now,
+                looked_at,
                 tuple(record.key for record in found),
-                tuple(store.fingerprints.email(address.reveal()) for address in addresses),
+                tuple(session.fingerprints.email(address.reveal()) for address in addresses),
             )
         )
     if facts:
-        ledger.append(facts)
+        context.ledger.append(facts)
     return bool(facts)
 
 
@@ -89,7 +94,7 @@ def _identifiers(record: LegalRecord, sealed: bytes | None) -> tuple[Identifier,
 
 
 def find_contacts(
-    store: StoreSession, ledger: Ledger, wanted: Collection[str]
+    session: StoreSession, context: PassContext, wanted: Collection[str]
 ) -> Mapping[str, SubjectContact]:
     """Ask the Primary how to reach the subjects of these legal requests, by request.
 
@@ -97,28 +102,28 @@ def find_contacts(
 
     Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
-    namespace = store.description.namespace
-    records = [one for one in ledger.legal_requests(namespace=namespace) if one.legal in wanted]
+    namespace = session.description.namespace
+    records = [one for one in context.ledger.legal_requests(namespace=namespace) if one.legal in wanted]
     if not records:
         return {}
-    sealed = ledger.sealed([one.legal for one in records])
+    sealed = context.ledger.sealed([one.legal for one in records])
     asked = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in records]
-    contacts = store.port.contacts([one for one in asked if one.identifiers])
-    require_in_sync(store, ledger)
-    keys = KeysOfPrimary.read(ledger, store.name)
-    return {one.legal: _contact_of(store, one, contacts.get(one.legal, ()), keys) for one in records}
+    contacts = session.port.contacts([one for one in asked if one.identifiers])
+    require_in_sync(session, context)
+    keys = KeysOfPrimary.read(context, session.name)
+    return {one.legal: _contact_of(session, one, contacts.get(one.legal, ()), keys) for one in records}
 
 
 def _contact_of(
-    store: StoreSession, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
+    session: StoreSession, record: LegalRecord, contacts: Sequence[Contact], keys: KeysOfPrimary
 ) -> SubjectContact:
-    name = store.description.short_name
+    name = session.description.short_name
     if not contacts:
         return SubjectContact(None, f"DataStore {name} holds nobody of that key or address")
     living = [one for one in contacts if not one.cleared]
     if not living:
         return SubjectContact(None, f"the person was erased from DataStore {name} before this request")
-    sure = [one for one in living if _is_sure(store, record, one.key, one.email, keys)]
+    sure = [one for one in living if _is_sure(session, record, one.key, one.email, keys)]
     if not sure:
         return SubjectContact(
             None, f"DataStore {name} was restored since, and the key may mean somebody else by now"
@@ -130,52 +135,57 @@ def _contact_of(
 
 
 def keep_addresses(
-    store: StoreSession, ledger: Ledger, found: Sequence[Sequence[FoundRecord]], *, now: datetime
+    session: StoreSession, context: PassContext, found: Sequence[Sequence[FoundRecord]]
 ) -> tuple[list[AddressKept], dict[str, bytes]]:
     """Return what is to be sealed of those who are about to be erased and are still to be told something.
 
     Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
-    namespace = store.description.namespace
+    namespace = session.description.namespace
     # Also of whom an address is kept already: an intent that was given up may have left an old one.
-    to_tell = [one for one in ledger.legal_requests(namespace=namespace, open_only=True) if not one.notified]
+    to_tell = [
+        one for one in context.ledger.legal_requests(namespace=namespace, open_only=True) if not one.notified
+    ]
     if not to_tell:
         return [], {}
     wanted = []
-    keys = KeysOfPrimary.read(ledger, store.name)
+    keys = KeysOfPrimary.read(context, session.name)
     for one in to_tell:
-        mine = [record.key for of_one in found for record in of_one if _is_subject(store, one, record, keys)]
+        mine = [
+            record.key for of_one in found for record in of_one if _is_subject(session, one, record, keys)
+        ]
         if mine:
             identifiers = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(key)) for key in mine]
             wanted.append(Wanted(one.legal, tuple(dict.fromkeys(identifiers))))
     if not wanted:
         return [], {}
-    contacts = store.port.contacts(wanted)
-    require_in_sync(store, ledger)
-    sealed = ledger.sealed([one.request for one in wanted])
+    contacts = session.port.contacts(wanted)
+    require_in_sync(session, context)
+    sealed = context.ledger.sealed([one.request for one in wanted])
     seal = {
         legal: SealedSubject(SealedSubject.read(sealed.get(legal)).identifiers, addressed[0]).text()
         for legal, known in contacts.items()
         if (addressed := [one for one in known if one.email is not None and not one.cleared])
     }
-    return [AddressKept(legal, now) for legal in seal], seal
+    kept_at = context.clock()
+    return [AddressKept(legal, kept_at) for legal in seal], seal
 
 
-def _is_subject(store: StoreSession, legal: LegalRecord, record: FoundRecord, keys: KeysOfPrimary) -> bool:
+def _is_subject(session: StoreSession, legal: LegalRecord, record: FoundRecord, keys: KeysOfPrimary) -> bool:
     if record.key in legal.keys:
-        return _is_sure(store, legal, record.key, record.email, keys)
+        return _is_sure(session, legal, record.key, record.email, keys)
     # Whoever has an address that the subject has given up is somebody else, as long as her key tells her.
     lost = not legal.subject_known or any(_in_doubt(legal, key, keys) for key in legal.keys)
-    return lost and _is_known_address(store, legal, record.email)
+    return lost and _is_known_address(session, legal, record.email)
 
 
 def _is_sure(
-    store: StoreSession, legal: LegalRecord, key: str, email: PersonalText | None, keys: KeysOfPrimary
+    session: StoreSession, legal: LegalRecord, key: str, email: PersonalText | None, keys: KeysOfPrimary
 ) -> bool:
     """Tell whether what stands under a key is the subject's: no restore can have given it to somebody else,
     or the address is known.
     """
-    return not _in_doubt(legal, key, keys) or _is_known_address(store, legal, email)
+    return not _in_doubt(legal, key, keys) or _is_known_address(session, legal, email)
 
 
 def _in_doubt(legal: LegalRecord, key: str, keys: KeysOfPrimary) -> bool:
@@ -184,5 +194,5 @@ def _in_doubt(legal: LegalRecord, key: str, keys: KeysOfPrimary) -> bool:
     return key_in_doubt(key, noted_at, keys.episodes, table=keys.table or "")[0]
 
 
-def _is_known_address(store: StoreSession, legal: LegalRecord, email: PersonalText | None) -> bool:
-    return email is not None and store.fingerprints.email(email.reveal()) in legal.emails
+def _is_known_address(session: StoreSession, legal: LegalRecord, email: PersonalText | None) -> bool:
+    return email is not None and session.fingerprints.email(email.reveal()) in legal.emails

@@ -27,8 +27,7 @@ from lethe.domain.legal_facts import (
 )
 from lethe.domain.periods import instant
 from lethe.domain.trust import Blocker, BlockReason
-from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
 
@@ -110,34 +109,33 @@ class Registration:
     news: tuple[LegalFact, ...] = field(default=())
 
 
-def register(
-    orders: Sequence[LegalOrder], ledger: Ledger, keyring: Keyring, *, now: datetime
-) -> Mapping[tuple[str, str], Registration]:
+def register(orders: Sequence[LegalOrder], context: PassContext) -> Mapping[tuple[str, str], Registration]:
     """Register a set of orders, or add what is new to those that are known. Returns them by place."""
-    known = ledger.legal_named({order.key for order in orders})
+    at = context.clock()
+    known = context.ledger.legal_named({order.key for order in orders})
     facts: dict[tuple[str, str], list[LegalFact]] = {}
     blockers: dict[tuple[str, str], Blocker] = {}
     seal: dict[str, bytes] = {}
     for order in orders:
         record = known.get(order.key)
-        blocker = _blocker(order, record, keyring)
+        blocker = _blocker(order, record, context)
         if blocker is not None:
             blockers[order.key] = blocker
             continue
         mine = facts.setdefault(order.key, [])
         if record is None:
-            mine.append(_registered(order, keyring, now))
+            mine.append(_registered(order, context, at))
             record = evolve_legal(None, mine[0])
             if order.identifier is not None:
                 seal[order.uid] = SealedSubject((order.identifier,)).text()
         for say in (_ordered, _documented, _gagged, _decided, _held):
-            for fact in say(record, order, now):
+            for fact in say(record, order, at):
                 mine.append(fact)
                 record = evolve_legal(record, fact)
     everything = [fact for mine in facts.values() for fact in mine]
     if everything:
-        ledger.append(everything, seal=seal)
-        known = ledger.legal_named({order.key for order in orders})
+        context.ledger.append(everything, seal=seal)
+        known = context.ledger.legal_named({order.key for order in orders})
     return {
         order.key: Registration(
             known.get(order.key), blockers.get(order.key), tuple(facts.get(order.key, ()))
@@ -146,32 +144,33 @@ def register(
     }
 
 
-def end_holds(records: Sequence[LegalRecord], ledger: Ledger, *, now: datetime) -> Sequence[LegalRecord]:
+def end_holds(records: Sequence[LegalRecord], context: PassContext) -> Sequence[LegalRecord]:
     """Let go what was held until a day that has come. To be called when two clocks agree only.
 
     Returns those whose hold has ended with it.
     """
+    ended_at = context.clock()
     over = [
         record
         for record in records
         if record.hold is not None
         and record.hold.active
         and record.hold.until is not None
-        and record.hold.until <= now
+        and record.hold.until <= ended_at
     ]
     if over:
-        ledger.append([HoldEnded(record.legal, now, ITS_DAY_HAS_COME) for record in over])
+        context.ledger.append([HoldEnded(record.legal, ended_at, ITS_DAY_HAS_COME) for record in over])
     return over
 
 
-def _blocker(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) -> Blocker | None:
+def _blocker(order: LegalOrder, record: LegalRecord | None, context: PassContext) -> Blocker | None:
     if record is None:
         if order.subject_id is None and order.identifier is None:
             return Blocker(BlockReason.SECRET_MISSING, order.secret_problem or "the Secret is missing")
         return None
     registered = record.registered
-    other_spec = registered.spec_digest != _spec_digest(order, keyring)
-    other_person = _identifier_digest(order, keyring) not in (None, registered.identifier_digest)
+    other_spec = registered.spec_digest != _spec_digest(order, context)
+    other_person = _identifier_digest(order, context) not in (None, registered.identifier_digest)
     if not other_spec and not other_person:
         return None
     what = "another spec" if other_spec else "another person in its Secret"
@@ -182,25 +181,25 @@ def _blocker(order: LegalOrder, record: LegalRecord | None, keyring: Keyring) ->
     )
 
 
-def _spec_digest(order: LegalOrder, keyring: Keyring) -> str:
-    return keyring.fingerprint("legal", *order.key, order.spec_text).hex()
+def _spec_digest(order: LegalOrder, context: PassContext) -> str:
+    return context.keyring.fingerprint("legal", *order.key, order.spec_text).hex()
 
 
-def _identifier_digest(order: LegalOrder, keyring: Keyring) -> str | None:
+def _identifier_digest(order: LegalOrder, context: PassContext) -> str | None:
     if order.identifier is None:
         return None
     text = normalised_email(order.identifier.value.reveal())
-    return keyring.fingerprint("identifier", *order.key, text).hex()
+    return context.keyring.fingerprint("identifier", *order.key, text).hex()
 
 
-def _registered(order: LegalOrder, keyring: Keyring, now: datetime) -> LegalRegistered:
+def _registered(order: LegalOrder, context: PassContext, at: datetime) -> LegalRegistered:
     address = order.identifier
     return LegalRegistered(
         legal=order.uid,
         namespace=order.namespace,
         name=order.name,
-        spec_digest=_spec_digest(order, keyring),
-        at=now,
+        spec_digest=_spec_digest(order, context),
+        at=at,
         kind=order.kind,
         authority=order.authority,
         level=order.level,
@@ -208,26 +207,26 @@ def _registered(order: LegalOrder, keyring: Keyring, now: datetime) -> LegalRegi
         received_at=order.received_at,
         reference=order.reference,
         subject_id=order.subject_id,
-        identifier_digest=_identifier_digest(order, keyring),
-        emails=() if address is None else (email_digest(keyring, address.value.reveal()),),
+        identifier_digest=_identifier_digest(order, context),
+        emails=() if address is None else (email_digest(context.keyring, address.value.reveal()),),
     )
 
 
 # What a manifest adds to what is known
 
 
-def _ordered(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[LegalFact]:
+def _ordered(record: LegalRecord, order: LegalOrder, at: datetime) -> Iterator[LegalFact]:
     given = order.order
     if given is not None and record.order is None:
-        yield CourtOrderGiven(record.legal, now, given.court, given.docket, given.issued_on, given.documented)
+        yield CourtOrderGiven(record.legal, at, given.court, given.docket, given.issued_on, given.documented)
 
 
-def _documented(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[LegalFact]:
+def _documented(record: LegalRecord, order: LegalOrder, at: datetime) -> Iterator[LegalFact]:
     if record.order is not None and order.document is not None and order.document != record.document:
-        yield DocumentSeen(record.legal, now, order.document)
+        yield DocumentSeen(record.legal, at, order.document)
 
 
-def _gagged(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[LegalFact]:
+def _gagged(record: LegalRecord, order: LegalOrder, at: datetime) -> Iterator[LegalFact]:
     said, known = order.gag, record.gag
     if said is None or (known is not None and known.lifted is not None):
         return
@@ -236,7 +235,7 @@ def _gagged(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[L
         basis = known.legal_basis
         if _ends_sooner(until, zone, known.until, known.time_zone):
             until, zone = known.until, known.time_zone
-    fact = NonDisclosureOrdered(record.legal, now, basis, until, zone, said.lifted)
+    fact = NonDisclosureOrdered(record.legal, at, basis, until, zone, said.lifted)
     if known is None or (known.until, known.time_zone, known.lifted) != (until, zone, said.lifted):
         yield fact
 
@@ -250,7 +249,7 @@ def _ends_sooner(
     return day_ends(until, zone) < day_ends(known_until, known_zone)
 
 
-def _decided(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[LegalFact]:
+def _decided(record: LegalRecord, order: LegalOrder, at: datetime) -> Iterator[LegalFact]:
     given = record.order
     documented = given is None or not given.documented or record.document is not None
     outcome, reason = decision_of(
@@ -262,30 +261,30 @@ def _decided(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[
         if before.outcome is outcome or undone:
             return
     reviewer = order.reviewer if outcome in (LegalOutcome.COMPLIED, LegalOutcome.REFUSED) else None
-    yield LegalDecided(record.legal, now, outcome, reason, reviewer)
+    yield LegalDecided(record.legal, at, outcome, reason, reviewer)
 
 
-def _held(record: LegalRecord, order: LegalOrder, now: datetime) -> Iterator[LegalFact]:
+def _held(record: LegalRecord, order: LegalOrder, at: datetime) -> Iterator[LegalFact]:
     """Say what changes about a hold. What is rejected holds nothing, and refused preservations end."""
     wanted, known = order.preservation, record.hold
     outcome = record.decided.outcome if record.decided else None
     refused = record.registered.kind is LegalKind.PRESERVATION and outcome is LegalOutcome.REFUSED
     if known is not None and known.active and refused:
-        yield HoldEnded(record.legal, now, REFUSED)
+        yield HoldEnded(record.legal, at, REFUSED)
     if wanted is None or refused or outcome is LegalOutcome.REJECTED:
         return
     if wanted.lifted is not None:
         if known is not None and known.active:
-            yield HoldEnded(record.legal, now, wanted.lifted)
+            yield HoldEnded(record.legal, at, wanted.lifted)
         return
     if known is None:
-        yield HoldPlaced(record.legal, now, wanted.stores, wanted.until)
+        yield HoldPlaced(record.legal, at, wanted.stores, wanted.until)
     elif known.active:
         stores, until = _wider(known, wanted), _later(known.until, wanted.until)
         if (stores, until) != (known.stores, known.until):
-            yield HoldPlaced(record.legal, now, stores, until)
+            yield HoldPlaced(record.legal, at, stores, until)
     elif _is_prolonged(known, wanted):
-        yield HoldPlaced(record.legal, now, _wider(known, wanted), wanted.until)
+        yield HoldPlaced(record.legal, at, _wider(known, wanted), wanted.until)
 
 
 def _is_prolonged(known: Hold, wanted: PreservationWanted) -> bool:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from lethe.domain.identifiers import normalised_email
-from lethe.domain.journal import StoreIdentity
+from lethe.domain.journal import JournalObservation, StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Proof, Store
+from lethe.workflows.pass_context import PassContext
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """The longest that a blocked request waits for its next try."""
@@ -42,15 +43,15 @@ class StoreDescription:
 class StoreSession:
     """A store and what has been seen of it since the process began; all of it can be seen again.
 
-    `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used now.
+    `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used
+    now, as the last pass left it.
     """
 
     description: StoreDescription
     port: Store
     fingerprints: Fingerprints
     proof: Proof | None = None
-    trouble: str | None = None
-    trouble_reason: str | None = None
+    trouble: Trouble | None = None
     ledger_behind: bool = False
     last_observed_at: datetime | None = None
     last_sweep_at: datetime | None = None
@@ -72,6 +73,57 @@ class StoreSession:
     def is_primary(self) -> bool:
         """Tell whether this is the store whose key identifies a person."""
         return self.description.role is StoreRole.PRIMARY
+
+    # what a pass has seen
+
+    def note_proof(self, proof: Proof) -> None:
+        """Note that the mapping fits the live schema."""
+        self.proof = proof
+
+    def forget_proof(self) -> None:
+        """Let the mapping be proved anew: the schema is not as it was."""
+        self.proof = None
+
+    def note_trouble(self, trouble: Trouble | None) -> None:
+        """Note what keeps the store from being used; `None`: nothing does."""
+        self.trouble = trouble
+
+    def note_ledger_behind(self) -> None:
+        """Note that the journal knows more than the ledger. Only a newer ledger ends that: a new process."""
+        self.ledger_behind = True
+
+    def note_observed(self, asked_at: datetime) -> None:
+        """Note that the store was seen as it was at an instant: when it was asked, not when it answered."""
+        self.last_observed_at = asked_at
+
+    def note_swept(self, began_at: datetime, absent: Iterable[int]) -> None:
+        """Note that everything that was ever erased has been read; `absent` are tombstones without a row.
+
+        What is written back while it is being read may stand where it has been read already: so only what
+        was so when it began is known.
+        """
+        self.known_absent, self.sweep_wanted, self.last_sweep_at = frozenset(absent), False, began_at
+
+    def want_sweep(self) -> None:
+        """Let the next pass read everything that was ever erased."""
+        self.sweep_wanted = True
+
+    def note_restored(self) -> None:
+        """Note that the store went back: what it looked like before does not tell when it comes to rest."""
+        self.stable_observations, self.stable_identity = 0, None
+
+    def note_still_changing(self) -> None:
+        """Note that a restore goes on that was taken to have ended."""
+        self.stable_observations = 0
+
+    def count_unchanged(self, observed: JournalObservation) -> int:
+        """Return how many observations in a row, this one included, have shown the same store at rest."""
+        same = self.stable_identity == observed.identity and not observed.being_filled
+        self.stable_observations = self.stable_observations + 1 if same else 0
+        self.stable_identity = observed.identity
+        return self.stable_observations
+
+    # what blocks requests
 
     def block(self, records: Sequence[RequestRecord], blocker: Blocker, now: datetime | None = None) -> None:
         """Note what blocks requests here.
@@ -120,6 +172,6 @@ def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
     )
 
 
-def open_episode_of(store: StoreSession, ledger: Ledger) -> RestoreEpisode | None:
+def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
     """Return the restore of a store that has not been dealt with; there is at most one."""
-    return next(iter(ledger.episodes(store=store.name, open_only=True)), None)
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)

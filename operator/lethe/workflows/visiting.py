@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from lethe.domain.facts import MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
-from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger
-from lethe.ports.stores import AnswerUntrusted, HeadMoved, MappingInvalid, StoreError, StoreUnreachable
+from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
 from lethe.workflows.holding import read_holds
 from lethe.workflows.intending import PassResult
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
 from lethe.workflows.store_session import StoreSession, open_episode_of
 
@@ -44,6 +43,7 @@ class StorePass:
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
     `resolved` tells that subjects of legal requests were looked for, `contacts` how to reach them.
+    `trouble` is why the store can't be used now.
     """
 
     served: PassResult | None = None
@@ -59,11 +59,19 @@ class StorePass:
     touched: list[RequestRecord] = field(default_factory=list)
     resolved: bool = False
     contacts: Mapping[str, SubjectContact] = field(default_factory=dict)
+    trouble: Trouble | None = None
 
     @property
     def gate_opened(self) -> bool:
         """Tell whether this visit let a restored store be served again."""
         return self.released or (self.step is not None and self.step.state is replaying.ReplayState.SAFE)
+
+
+LEDGER_BEHIND = Trouble(
+    TroubleReason.LEDGER_BEHIND,
+    "the store's journal is ahead of the ledger: the ledger went back in time. Restore the newest ledger "
+    "(docs/operations.md, 'The ledger went back'); until then nothing is erased",
+)
 
 
 class LedgerOnSameServer(StoreError):
@@ -78,164 +86,128 @@ class LedgerOnSameServer(StoreError):
 
 
 def reconcile_store(
-    store: StoreSession,
+    session: StoreSession,
     records: Sequence[RequestRecord],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     plan: PassPlan,
     *,
     primary: str | None,
-    token: int,
-    now: datetime,
 ) -> StorePass:
-    """Visit a store once. Errors of the store become its `trouble`; those of the ledger are raised."""
+    """Visit a store once. Errors of the store become the pass's `trouble`; those of the ledger are raised."""
     done = StorePass()
     try:
         look = plan.look
-        if store.proof is None:
-            prove(store, ledger)
+        if session.proof is None:
+            prove(session, context)
             look = True  # what was proved is recorded only when a look has shown a store in step
-        store.trouble = store.trouble_reason = None
         if look:
-            holds = read_holds(ledger, keyring, store, primary=primary)
-            _look(store, ledger, holds, plan, done, token=token, now=now)
-        if store.ledger_behind:
-            store.trouble_reason = "LedgerBehind"
-            store.trouble = (
-                "the store's journal is ahead of the ledger: the ledger went back in time. Restore the "
-                "newest ledger (docs/operations.md, 'The ledger went back'); until then nothing is erased"
-            )
-        elif open_episode_of(store, ledger) is None:
-            if store.is_primary:
-                done.resolved = resolve(store, ledger, now=now)
-                done.contacts = find_contacts(store, ledger, plan.contacts_of) if plan.contacts_of else {}
-            _serve(store, records, ledger, keyring, done, primary=primary, token=token, now=now)
-    except (StoreUnreachable, AnswerUntrusted) as away:
-        store.trouble, store.trouble_reason = str(away), "Unreachable"
-    except LedgerOnSameServer as same:
-        store.trouble, store.trouble_reason = str(same), "LedgerOnSameServer"
-    except MappingInvalid as invalid:
-        store.trouble, store.trouble_reason = str(invalid), "MappingInvalid"
-        store.proof = None
+            holds = read_holds(session, context, primary=primary)
+            _look(session, context, holds, plan, done)
+        if session.ledger_behind:
+            done.trouble = LEDGER_BEHIND
+        elif open_episode_of(session, context) is None:
+            if session.is_primary:
+                done.resolved = resolve(session, context)
+                done.contacts = find_contacts(session, context, plan.contacts_of) if plan.contacts_of else {}
+            _serve(session, records, context, done, primary=primary)
     except HeadMoved:
         done.head_moved = True
-    except StoreError as unusable:
-        store.trouble, store.trouble_reason = str(unusable), "Unreachable"
+    except MappingInvalid as invalid:
+        done.trouble = Trouble(TroubleReason.MAPPING_INVALID, str(invalid))
+        session.forget_proof()
+    except LedgerOnSameServer as same:
+        done.trouble = Trouble(TroubleReason.LEDGER_ON_SAME_SERVER, str(same))
+    except StoreError as away:
+        done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
+    session.note_trouble(done.trouble)
     return done
 
 
-def prove(store: StoreSession, ledger: Ledger) -> None:
+def prove(session: StoreSession, context: PassContext) -> None:
     """Prove a store's mapping against its live schema.
 
     Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
     """
-    store.port.remember(ledger.mappings(store.name).values())
+    session.port.remember(context.ledger.mappings(session.name).values())
     try:
-        proof = store.port.prove()
+        proof = session.port.prove()
     except MappingInvalid as invalid:
-        never_erased = ledger.known_head(store.name).head is None
-        if never_erased or open_episode_of(store, ledger) is not None:
+        never_erased = context.ledger.known_head(session.name).head is None
+        if never_erased or open_episode_of(session, context) is not None:
             raise
         # A mapping that was fine and is not: in the middle of a restore tables are missing.
         problem = f"its schema is not as it was ({invalid})"
         raise StoreUnreachable(problem, "is it being restored?") from None
-    if ledger.server is not None and proof.server == ledger.server:
+    if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer
-    store.port.remember([proof.proved])
-    store.proof = proof
+    session.port.remember([proof.proved])
+    session.note_proof(proof)
 
 
-def _look(
-    store: StoreSession,
-    ledger: Ledger,
-    holds: Holds,
-    plan: PassPlan,
-    done: StorePass,
-    *,
-    token: int,
-    now: datetime,
-) -> None:
+def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass) -> None:
     done.looked = True
-    episode = open_episode_of(store, ledger)
+    episode = open_episode_of(session, context)
     if episode is not None:
-        _deal_with(store, episode, ledger, holds, plan, done, token=token, now=now)
-    elif watching.detect_restore(store, ledger, token=token, now=now) is watching.Detection.FINE:
-        _record_mapping(store, ledger)
-        _check_erasures(store, ledger, holds, plan, done, token=token, now=now)
-    current = open_episode_of(store, ledger)
+        _deal_with(session, episode, context, holds, plan, done)
+    elif watching.detect_restore(session, context) is watching.Detection.FINE:
+        _record_mapping(session, context)
+        _check_erasures(session, context, holds, plan, done)
+    current = open_episode_of(session, context)
     done.opened = current is not None and (episode is None or current.episode != episode.episode)
     concerned = {e.episode for e in (episode, current) if e is not None}
     if concerned:
-        done.episodes = [e for e in ledger.episodes(store=store.name) if e.episode in concerned]
+        done.episodes = [e for e in context.ledger.episodes(store=session.name) if e.episode in concerned]
 
 
 def _deal_with(
-    store: StoreSession,
+    session: StoreSession,
     episode: RestoreEpisode,
-    ledger: Ledger,
+    context: PassContext,
     holds: Holds,
     plan: PassPlan,
     done: StorePass,
-    *,
-    token: int,
-    now: datetime,
 ) -> None:
     released, because = plan.release or ("", "")
     if released == episode.episode:
-        replaying.release(store, episode, ledger, because=because, token=token, now=now)
+        replaying.release(session, episode, context, because=because)
         done.released = True
     else:
-        done.step = replaying.replay(
-            store, episode, ledger, holds, token=token, now=now, manual_release=plan.manual_release
-        )
-    if done.gate_opened:
-        store.last_sweep_at = now
+        done.step = replaying.replay(session, episode, context, holds, manual_release=plan.manual_release)
 
 
-def _record_mapping(store: StoreSession, ledger: Ledger) -> None:
+def _record_mapping(session: StoreSession, context: PassContext) -> None:
     """Record what was proved, now that a look has shown that no restore is going on.
 
     A schema half restored lacks constraints, and what is recorded says which there have to be.
     """
-    proved = store.proof.proved if store.proof else None
-    if proved is not None and ledger.mappings(store.name).get(proved.version) != proved:
-        ledger.append([MappingProved(store.name, proved)])
+    proved = session.proof.proved if session.proof else None
+    if proved is not None and context.ledger.mappings(session.name).get(proved.version) != proved:
+        context.ledger.append([MappingProved(session.name, proved)])
 
 
 def _check_erasures(
-    store: StoreSession,
-    ledger: Ledger,
-    holds: Holds,
-    plan: PassPlan,
-    done: StorePass,
-    *,
-    token: int,
-    now: datetime,
+    session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass
 ) -> None:
-    found = watching.probe(store, ledger, holds, token=token, now=now)
-    if plan.sweep or store.sweep_wanted:
+    found = watching.probe(session, context, holds)
+    if plan.sweep or session.sweep_wanted:
         done.swept = True
-        swept = watching.sweep(store, ledger, holds, token=token, now=now)
+        swept = watching.sweep(session, context, holds)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
     if plan.tidy:
-        store.port.tidy()
+        session.port.tidy()
 
 
 def _serve(
-    store: StoreSession,
+    session: StoreSession,
     records: Sequence[RequestRecord],
-    ledger: Ledger,
-    keyring: Keyring,
+    context: PassContext,
     done: StorePass,
     *,
     primary: str | None,
-    token: int,
-    now: datetime,
 ) -> None:
-    done.touched = [record for record in records if not record.progress(store.name).state.settled]
+    done.touched = [record for record in records if not record.progress(session.name).state.settled]
     if done.touched:
-        done.served = erasing.serve(
-            store, done.touched, ledger, keyring, primary=primary, token=token, now=now
-        )
+        done.served = erasing.serve(session, done.touched, context, primary=primary)
+        done.trouble = done.served.trouble

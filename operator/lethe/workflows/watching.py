@@ -6,22 +6,32 @@ server and tables, a probe of the newest and of random erasures, and the sweep o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
 
-from lethe.domain.facts import DetectedBy, Fact, Reerased, Replayed, RestoreDetected, Superseded
+from lethe.domain.facts import (
+    DetectedBy,
+    Fact,
+    IdentitiesDecided,
+    Reerased,
+    Replayed,
+    RestoreDetected,
+    RestoreExplained,
+    Superseded,
+)
 from lethe.domain.journal import Head, HeadFinding, JournalObservation, KnownHead, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
-from lethe.ports.ledger import Ledger, MoveLost, MoveSettled
+from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
 from lethe.workflows.heads import intend_move, tick
 from lethe.workflows.holding import holds_tombstone
+from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession, open_episode_of
 
 PROBE_NEWEST = 1000
@@ -51,129 +61,128 @@ class RecheckResult:
     episode: str | None = None
 
 
-def detect_restore(store: StoreSession, ledger: Ledger, *, token: int, now: datetime) -> Detection:
+def detect_restore(session: StoreSession, context: PassContext) -> Detection:
     """Compare a store's journal with the ledger, settle what is in doubt, and tick the head.
 
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
     """
-    known = ledger.known_head(store.name)
-    observed = store.port.observe_journal(settle=known.pending is not None)
-    store.last_observed_at = now
-    kept = store.proof is not None and store.proof.journal is JournalSupport.KEPT
+    known, asked_at = context.ledger.known_head(session.name), context.clock()
+    observed = session.port.observe_journal(settle=known.pending is not None)
+    session.note_observed(asked_at)
+    kept = session.proof is not None and session.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
-    if store.proof is None or not (kept or journaled_once):
+    if session.proof is None or not (kept or journaled_once):
         return Detection.FINE
     finding = compare(known, observed)
     if finding is HeadFinding.PENDING_COMMITTED:
-        known = settle_committed(store, ledger, known, observed, now)
+        known = settle_committed(session, context, known, observed)
         finding = compare(known, observed)
     elif finding is HeadFinding.PENDING_LOST:
-        ledger.append(moves=[MoveLost(store.name)])
-        known = ledger.known_head(store.name)
+        context.ledger.append(moves=[MoveLost(session.name)])
+        known = context.ledger.known_head(session.name)
         finding = compare(known, observed)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
-            if kept and open_episode_of(store, ledger) is None:
+            if kept and open_episode_of(session, context) is None:
                 with suppress(HeadMoved):  # the next look tells why
-                    tick(store, ledger, expected=observed.head, seen=observed.identity, token=token)
+                    tick(session, context, expected=observed.head, seen=observed.identity)
             return Detection.FINE
         case HeadFinding.LEDGER_BEHIND:
-            store.ledger_behind = True
+            session.note_ledger_behind()
             return Detection.LEDGER_BEHIND
         case _:
             by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
-            open_episode(store, ledger, by, now=now, observed=observed)
+            open_episode(session, context, by, observed=observed)
             return Detection.RESTORED
 
 
 def settle_committed(
-    store: StoreSession, ledger: Ledger, known: KnownHead, observed: JournalObservation, now: datetime
+    session: StoreSession, context: PassContext, known: KnownHead, observed: JournalObservation
 ) -> KnownHead:
     """Record a move that committed although this process or its predecessor never heard so."""
     if known.pending is None or observed.head is None:
         return known
-    entries = store.port.entries_of(known.pending.move)
+    entries = session.port.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
-    episode = open_episode_of(store, ledger)
-    ledger.append(
-        _reerasure_facts(store, episode, again, now), moves=[MoveSettled(store.name, observed.head)]
+    episode = open_episode_of(session, context)
+    context.ledger.append(
+        _reerasure_facts(session, episode, again, context.clock()),
+        moves=[MoveSettled(session.name, observed.head)],
     )
-    return ledger.known_head(store.name)
+    return context.ledger.known_head(session.name)
 
 
 def open_episode(
-    store: StoreSession,
-    ledger: Ledger,
+    session: StoreSession,
+    context: PassContext,
     by: DetectedBy,
     *,
-    now: datetime,
     observed: JournalObservation | None = None,
 ) -> RestoreEpisode:
     """Record that a store went back in time, with the erasures that its journal says are missing.
 
     While an episode is open, a further restore belongs to it.
     """
-    already = open_episode_of(store, ledger)
+    already = open_episode_of(session, context)
     if already is not None:
         return already
-    name = _name_of_episode(store, ledger, now)
-    missing = _missing_at_first_sight(store, ledger, observed) if observed is not None else 0
+    missing = _missing_at_first_sight(session, context, observed) if observed is not None else 0
     # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
     rewound = by is DetectedBy.JOURNAL and observed is not None and observed.head is not None
     positions = dict(observed.head.positions) if rewound and observed is not None and observed.head else {}
-    ledger.append(
+    detected_at = context.clock()
+    context.ledger.append(
         [
             RestoreDetected(
-                store.name,
-                name,
-                now,
+                session.name,
+                _name_of_episode(session, context, detected_at),
+                detected_at,
                 by,
                 positions,
                 missing,
-                missing_since=_last_seen_clean(store, ledger, by),
+                missing_since=_last_seen_clean(session, context, by),
                 back_to=observed.head.at if rewound and observed is not None and observed.head else None,
             )
         ]
     )
-    store.stable_observations, store.stable_identity = 0, None
-    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+    session.note_restored()
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
-def _last_seen_clean(store: StoreSession, ledger: Ledger, by: DetectedBy) -> datetime | None:
+def _last_seen_clean(session: StoreSession, context: PassContext, by: DetectedBy) -> datetime | None:
     """Return when the store was last seen as it should be; snapshots taken since may hold erased persons.
 
     `None` where nobody can say: what went around journal and identity shows in a sweep only.
     """
     if by in (DetectedBy.JOURNAL, DetectedBy.TABLE_IDENTITY):
-        return ledger.known_head(store.name).settled_at
-    return store.last_sweep_at
+        return context.ledger.known_head(session.name).settled_at
+    return session.last_sweep_at
 
 
-def _name_of_episode(store: StoreSession, ledger: Ledger, now: datetime) -> str:
+def _name_of_episode(session: StoreSession, context: PassContext, detected_at: datetime) -> str:
     """Return a name that no restore of this store had yet: two may be noticed within one second."""
-    name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
-    taken = {episode.episode for episode in ledger.episodes(store=store.name)}
+    name = f"{session.description.short_name}-{detected_at:%Y%m%d-%H%M%S}"
+    taken = {episode.episode for episode in context.ledger.episodes(store=session.name)}
     if name not in taken:
         return name
     return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
 
 
-def _missing_at_first_sight(store: StoreSession, ledger: Ledger, observed: JournalObservation) -> int:
+def _missing_at_first_sight(session: StoreSession, context: PassContext, observed: JournalObservation) -> int:
     """Count the missing erasures, if the journal can be read: that it can't must not hide the restore."""
     if observed.head is None:
-        return ledger.tombstone_count(store.name)
+        return context.ledger.tombstone_count(session.name)
     try:
-        return len(missing_numbers(store, ledger))
+        return len(missing_numbers(session, context))
     except StoreError:
-        return ledger.tombstone_count(store.name)  # counted anew once the restore has come to rest
+        return context.ledger.tombstone_count(session.name)  # counted anew once the restore has come to rest
 
 
 def recount(
-    store: StoreSession,
+    session: StoreSession,
     episode: RestoreEpisode,
-    ledger: Ledger,
+    context: PassContext,
     *,
-    now: datetime,
     observed: JournalObservation,
 ) -> RestoreEpisode:
     """Count the missing erasures of a restore that has come to rest.
@@ -181,18 +190,18 @@ def recount(
     In the middle of a restore the journal is empty or half there, so the count at the detection says
     little. Once erasures have been applied again, only a further restore can make more of them missing.
     """
-    missing = len(missing_numbers(store, ledger))
+    missing = len(missing_numbers(session, context))
     rewound = episode.detected_by is DetectedBy.JOURNAL and observed.head is not None
     positions = dict(observed.head.positions) if rewound and observed.head else dict(episode.positions)
     as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
-    ledger.append(
+    context.ledger.append(
         [
             RestoreDetected(
-                store.name,
+                session.name,
                 episode.episode,
-                now,
+                context.clock(),
                 episode.detected_by,
                 positions,
                 missing,
@@ -200,33 +209,33 @@ def recount(
             )
         ]
     )
-    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
 def supersede(
-    store: StoreSession,
+    session: StoreSession,
     episode: RestoreEpisode,
-    ledger: Ledger,
+    context: PassContext,
     *,
-    now: datetime,
     observed: JournalObservation,
 ) -> RestoreEpisode:
     """Begin a new episode: the store went back once more before this restore had been dealt with.
 
     What a person decided about the rows of the one says nothing about those of the other.
     """
-    name = f"{store.description.short_name}-{now:%Y%m%d-%H%M%S}"
-    if any(known.episode == name for known in ledger.episodes(store=store.name)):
-        name = f"{name}-{now:%f}"
+    detected_at = context.clock()
+    name = f"{session.description.short_name}-{detected_at:%Y%m%d-%H%M%S}"
+    if any(known.episode == name for known in context.ledger.episodes(store=session.name)):
+        name = f"{name}-{detected_at:%f}"
     positions = dict(observed.head.positions) if observed.head is not None else {}
-    missing = len(missing_numbers(store, ledger))
-    ledger.append(
+    missing = len(missing_numbers(session, context))
+    context.ledger.append(
         [
-            Superseded(store.name, episode.episode, now, name),
+            Superseded(session.name, episode.episode, detected_at, name),
             RestoreDetected(
-                store.name,
+                session.name,
                 name,
-                now,
+                detected_at,
                 DetectedBy.JOURNAL,
                 positions,
                 missing,
@@ -235,65 +244,84 @@ def supersede(
             ),
         ]
     )
-    return next(iter(ledger.episodes(store=store.name, open_only=True)))
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
-def missing_numbers(store: StoreSession, ledger: Ledger) -> set[int]:
+def explain(episode: RestoreEpisode, context: PassContext, *, event: str, reason: str) -> bool:
+    """Record the reason that a RestoreEvent gives for a restore; tell whether it is new."""
+    if episode.events.get(event) == reason:
+        return False
+    context.ledger.append([RestoreExplained(episode.store, episode.episode, event, reason)])
+    return True
+
+
+def decide_identities(
+    episode: RestoreEpisode, context: PassContext, decisions: Iterable[tuple[str, str, str]]
+) -> None:
+    """Record what a person said about whose rows are: `(table, key, Erase | LeaveAlone)`."""
+    fresh = tuple(decision for decision in decisions if decision not in episode.decisions)
+    if fresh:
+        context.ledger.append([IdentitiesDecided(episode.store, episode.episode, fresh)])
+
+
+def missing_numbers(session: StoreSession, context: PassContext) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
-    missing = {number for chunk in ledger.tombstone_numbers(store.name) for number in chunk}
-    for numbers in store.port.journaled_numbers():
+    missing = {number for chunk in context.ledger.tombstone_numbers(session.name) for number in chunk}
+    for numbers in session.port.journaled_numbers():
         missing.difference_update(numbers)
     return missing
 
 
-def probe(store: StoreSession, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
+def probe(session: StoreSession, context: PassContext, holds: Holds) -> RecheckResult:
     """Check the newest and some random erasures; a row that went missing asks for a sweep."""
-    sample = ledger.sample_tombstones(store.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
+    sample = context.ledger.sample_tombstones(session.name, newest=PROBE_NEWEST, random=PROBE_RANDOM)
     if not sample:
         return RecheckResult()
-    residue = store.port.check([sample], _matcher_between_restores(store, ledger))
-    if not set(residue.absent) <= store.known_absent:
-        store.sweep_wanted = True
-    return classify_uncleared(store, ledger, holds, residue, sample, DetectedBy.PROBE, token=token, now=now)
+    residue = session.port.check([sample], _matcher_between_restores(session, context))
+    if not set(residue.absent) <= session.known_absent:
+        session.want_sweep()
+    return classify_uncleared(session, context, holds, residue, sample, DetectedBy.PROBE)
 
 
-def sweep(store: StoreSession, ledger: Ledger, holds: Holds, *, token: int, now: datetime) -> RecheckResult:
+def sweep(session: StoreSession, context: PassContext, holds: Holds) -> RecheckResult:
     """Check everything that was ever erased in a store, and erase again what was written back."""
-    residue = store.port.check(ledger.tombstones(store.name), _matcher_between_restores(store, ledger))
-    store.known_absent = frozenset(residue.absent)
-    store.sweep_wanted = False
-    store.last_sweep_at = now
+    began_at = context.clock()
+    residue = session.port.check(
+        context.ledger.tombstones(session.name), _matcher_between_restores(session, context)
+    )
     wanted = set(residue.uncleared)
     back = (
-        [t for chunk in ledger.tombstones(store.name) for t in chunk if t.number in wanted] if wanted else []
+        [t for chunk in context.ledger.tombstones(session.name) for t in chunk if t.number in wanted]
+        if wanted
+        else []
     )
-    return classify_uncleared(store, ledger, holds, residue, back, DetectedBy.SWEEP, token=token, now=now)
+    done = classify_uncleared(session, context, holds, residue, back, DetectedBy.SWEEP)
+    # Not before: what this sweep has found may have been so since the one before it.
+    session.note_swept(began_at, residue.absent)
+    return done
 
 
-def _matcher_between_restores(store: StoreSession, ledger: Ledger) -> IdentityMatcher:
+def _matcher_between_restores(session: StoreSession, context: PassContext) -> IdentityMatcher:
     """Return the judge of probe and sweep: who was left alone after the last restore is so until the next.
 
     A decision to erase was carried out; what stands under that key since is another question.
     """
-    last = next(reversed(ledger.episodes(store=store.name)), None)
+    last = next(reversed(context.ledger.episodes(store=session.name)), None)
 
     def left_alone(table: str, key: str) -> Identity | None:
         decided = last.decision_on(table, key) if last else None
         return decided if decided is Identity.OTHER else None
 
-    return match_restored_rows(store.fingerprints, left_alone)
+    return match_restored_rows(session.fingerprints, left_alone)
 
 
 def classify_uncleared(
-    store: StoreSession,
-    ledger: Ledger,
+    session: StoreSession,
+    context: PassContext,
     holds: Holds,
     residue: Residue,
     tombstones: Sequence[Tombstone],
     by: DetectedBy,
-    *,
-    token: int,
-    now: datetime,
 ) -> RecheckResult:
     """Tell a write-back from a restore by its size, and erase again the people of a write-back.
 
@@ -302,47 +330,47 @@ def classify_uncleared(
     """
     wanted = set(residue.uncleared)
     unclear = len(residue.unclear)
-    held = held_numbers(store, holds, tombstones) & wanted
+    held = held_numbers(session, holds, tombstones) & wanted
     back = [one for one in tombstones if one.number in held]
-    theirs = [one for one in holds.holds if held_numbers(store, holds.only(one.legal), back)] if back else []
-    if held and not _was_released(store, ledger, theirs):
-        episode = open_episode(store, ledger, by, now=now)
+    theirs = (
+        [one for one in holds.holds if held_numbers(session, holds.only(one.legal), back)] if back else []
+    )
+    if held and not _was_released(session, context, theirs):
+        episode = open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear, episode.episode)
     wanted -= held
     if len(wanted) > WRITE_BACK_LIMIT or unclear:
-        episode = open_episode(store, ledger, by, now=now)
+        episode = open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear, episode.episode)
     if not wanted:
         return RecheckResult(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
-    again = re_erase(store, ledger, back, episode=None, token=token, now=now, exclusive=False)
+    again = re_erase(session, context, back, episode=None, exclusive=False)
     return RecheckResult(again, residue.left_alone, unclear)
 
 
-def held_numbers(store: StoreSession, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
+def held_numbers(session: StoreSession, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
     """Return which of the tombstones are of persons whose data a hold preserves here."""
     if not holds:
         return set()
-    is_held = holds_tombstone(holds, store)
+    is_held = holds_tombstone(holds, session)
     return {tombstone.number for tombstone in tombstones if is_held(tombstone)}
 
 
-def _was_released(store: StoreSession, ledger: Ledger, holds: Sequence[LegalRecord]) -> bool:
+def _was_released(session: StoreSession, context: PassContext, holds: Sequence[LegalRecord]) -> bool:
     """Tell whether a person has let the store be served as it is since the newest of these was placed."""
-    last = next(reversed(ledger.episodes(store=store.name)), None)
+    last = next(reversed(context.ledger.episodes(store=session.name)), None)
     if last is None or last.released_because is None or last.safe_at is None:
         return False
     return all(one.hold is None or one.hold.placed_at <= last.safe_at for one in holds)
 
 
 def re_erase(
-    store: StoreSession,
-    ledger: Ledger,
+    session: StoreSession,
+    context: PassContext,
     tombstones: Sequence[Tombstone],
     *,
     episode: RestoreEpisode | None,
-    token: int,
-    now: datetime,
     exclusive: bool,
     adopt: JournalObservation | None = None,
 ) -> int:
@@ -352,42 +380,44 @@ def re_erase(
     """
     decided = episode.decision_on if episode else None
     matcher = (
-        match_restored_rows(store.fingerprints, decided)
+        match_restored_rows(session.fingerprints, decided)
         if decided
-        else match_restored_rows(store.fingerprints)
+        else match_restored_rows(session.fingerprints)
     )
-    first_number = ledger.known_head(store.name).last_number + 1
+    first_number = context.ledger.known_head(session.name).last_number + 1
     move = intend_move(
-        store,
-        ledger,
-        token=token,
+        session,
+        context,
         reserve=len(tombstones),
         expected=adopt.head if adopt else None,
         adopt=adopt is not None,
     )
-    outcome = store.port.erase(tombstones, matcher, move=move, first_number=first_number, exclusive=exclusive)
+    outcome = session.port.erase(
+        tombstones, matcher, move=move, first_number=first_number, exclusive=exclusive
+    )
+    erased_at = context.clock()
     # One transaction for fact and settling: a crash before it is made up for by `settle_committed`.
-    ledger.append(
-        _reerasure_facts(store, episode, outcome.entries, now),
-        moves=[MoveSettled(store.name, Head(move.move, move.digest))] if move else (),
+    context.ledger.append(
+        _reerasure_facts(session, episode, outcome.entries, erased_at),
+        moves=[MoveSettled(session.name, Head(move.move, move.digest))] if move else (),
     )
     return len(outcome.entries)
 
 
 def _reerasure_facts(
-    store: StoreSession, episode: RestoreEpisode | None, entries: Sequence[JournalEntry], now: datetime
+    session: StoreSession, episode: RestoreEpisode | None, entries: Sequence[JournalEntry], at: datetime
 ) -> list[Fact]:
     if not entries:
         return []
     numbers = tuple(entry.of for entry in entries)
     name = episode.episode if episode else None
-    facts: list[Fact] = [Reerased(store.name, name, now, entries[0].number, numbers)]
+    facts: list[Fact] = [Reerased(session.name, name, at, entries[0].number, numbers)]
     if episode is not None:
         facts.append(
             Replayed(
-                store.name,
+                session.name,
                 episode.episode,
-                now,
+                at,
                 len(numbers),
                 episode.left_alone,
                 episode.unclear or 0,

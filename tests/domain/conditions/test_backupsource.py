@@ -7,6 +7,7 @@ import pytest
 from lethe.domain.conditions.backupsnapshot import Difficulty
 from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
 from lethe.domain.pruning import PruneBlock
+from lethe.domain.trouble import Trouble, TroubleReason
 from tests.domain.conditions.reading import message_of, shown
 
 LOCKED, MISMATCH = Difficulty("ObjectLocked", "locked"), Difficulty("IdentityMismatch", "another")
@@ -19,12 +20,12 @@ SCANNED = BackupSourceObservation(scanned=True)
         (SCANNED, ("True", "Scanned"), ("True", "WithinRetention")),
         (BackupSourceObservation(scanned=False), ("Unknown", "Pending"), None),
         (
-            BackupSourceObservation(True, trouble=("Unreachable", "away")),
+            BackupSourceObservation(True, trouble=Trouble(TroubleReason.UNREACHABLE, "away")),
             ("False", "Unreachable"),
             ("False", "BackendUnavailable"),
         ),
         (
-            BackupSourceObservation(False, trouble=("SecretMissing", "create it")),
+            BackupSourceObservation(False, trouble=Trouble(TroubleReason.SECRET_MISSING, "create it")),
             ("False", "SecretMissing"),
             ("False", "BackendUnavailable"),
         ),

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
+from lethe.domain.trouble import Trouble, TroubleReason
 from tests.domain.conditions.reading import sound_statuses
 
-TROUBLES = st.none() | st.sampled_from(
-    ["MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind", "Unreachable"]
-).map(lambda reason: (reason, "why"))
+TROUBLES = st.none() | st.sampled_from(TroubleReason).map(lambda reason: Trouble(reason, "why"))
 OBSERVATIONS = st.builds(
     DataStoreObservation,
     third_party=st.booleans(),

@@ -12,7 +12,7 @@ from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
-from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
 from lethe.ports.cluster import Manifest
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
@@ -106,10 +106,8 @@ class ManagedStore:
     @property
     def trouble(self) -> Trouble | None:
         """Return why the store can't be used now, whoever has found out."""
-        session = self.session
-        if session is not None and session.trouble is not None:
-            return Trouble(TroubleReason(session.trouble_reason or "Unreachable"), session.trouble)
-        return self.unusable
+        found = self.session.trouble if self.session is not None else None
+        return found or self.unusable
 
     @property
     def earlier_work_may_go_on(self) -> bool:
@@ -140,7 +138,7 @@ class ManagedSource:
     generation: int
     status: dict[str, Any]
     known: KnownSource | None = None
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
     scan: Scan | None = None
     met_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: dict[str, int] | None = None

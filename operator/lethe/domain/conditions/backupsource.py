@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from lethe.domain.conditions.backupsnapshot import LOCKED, Difficulty
 from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.pruning import PruneBlock
+from lethe.domain.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
 class BackupSourceObservation:
-    """What is known of a source now. `trouble` is `(reason, message)`; `None` is well.
+    """What is known of a source now. `trouble` `None` is well.
 
     `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
     `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
@@ -20,7 +21,7 @@ class BackupSourceObservation:
     """
 
     scanned: bool
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
     too_long: bool = False
     unparsable: Sequence[str] = ()
     waits: PruneBlock | None = None
@@ -37,7 +38,8 @@ class BackupSourceObservation:
 def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
     """Say where a BackupSource stands."""
     ready = _ready(observed)
-    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable", "Misconfigured", "DuplicateSource")
+    troubled = observed.trouble is not None and observed.trouble.reason.stalls
+    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable") or troubled
     effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
@@ -56,7 +58,7 @@ def _ready(observed: BackupSourceObservation) -> Condition:
             "Nothing is pruned until then",
         )
     if observed.trouble is not None:
-        return Condition("Ready", FALSE, *observed.trouble)
+        return Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
     if not observed.scanned:
         return Condition("Ready", UNKNOWN, "Pending", "not listed yet")
     if observed.unparsable:
@@ -83,7 +85,7 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
 ) -> Condition | None:
     kind = "RetentionEffective"
     if observed.trouble is not None:
-        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble[1])
+        return Condition(kind, FALSE, "BackendUnavailable", observed.trouble.message)
     if not observed.scanned and observed.waits is None:
         return None
     if observed.waits is not None:

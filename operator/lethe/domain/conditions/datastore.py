@@ -14,11 +14,12 @@ from lethe.domain.conditions.base import (
     ConditionStatus,
     with_progress,
 )
+from lethe.domain.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
 class DataStoreObservation:
-    """What is known of a store now, for its conditions. `trouble` is `(reason, message)`; `None` is well.
+    """What is known of a store now, for its conditions. `trouble` `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
     of an open restore. `sources` names the BackupSources that cover it, `snapshots_seen`
@@ -27,7 +28,7 @@ class DataStoreObservation:
 
     third_party: bool
     proved: bool
-    trouble: tuple[str, str] | None
+    trouble: Trouble | None
     kinds_unmapped: Sequence[str]
     lookalikes: Sequence[str]
     journal: str
@@ -40,23 +41,19 @@ class DataStoreObservation:
     snapshots_seen: bool = False
 
 
-STALLING_REASONS = frozenset({"MappingInvalid", "DuplicatePrimary", "LedgerOnSameServer", "LedgerBehind"})
-
-
 def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
     """Say where a DataStore stands."""
     if observed.third_party:
         message = "belongs to a third party; nothing is ever sent to it"
         return ConditionSet(None, (Condition("Ready", TRUE, "ThirdParty", message),))
     if observed.trouble is not None:
-        reason, message = observed.trouble
-        ready = Condition("Ready", FALSE, reason, message)
+        ready = Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
     elif not observed.proved:
         ready = Condition("Ready", UNKNOWN, "Pending", "not reached yet")
     else:
         message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
         ready = Condition("Ready", TRUE, "Available", message)
-    stalled = ready.reason in STALLING_REASONS
+    stalled = observed.trouble is not None and observed.trouble.reason.stalls
     conditions = [*with_progress(ready, stalled=stalled, working=ready.status is not TRUE and not stalled)]
     if observed.proved:
         conditions += [
