@@ -58,7 +58,7 @@ def swept(guard: ManagedStore, at: datetime) -> None:
     guard.session.note_swept(at, ())
 
 
-def test_a_store_that_was_never_swept_is_as_old_as_its_being_met_and_not_hidden_by_one_that_was() -> None:
+def test_a_store_never_swept_is_as_old_as_its_first_meeting_and_not_hidden_by_others() -> None:
     seen = Measured()
     site = seen.meet("site")
     seen.meet("crm")
@@ -68,7 +68,7 @@ def test_a_store_that_was_never_swept_is_as_old_as_its_being_met_and_not_hidden_
     assert (seen.age("site"), seen.age("crm")) == (3600, 4 * 3600)
 
 
-def test_a_store_that_is_met_anew_again_and_again_since_it_can_t_be_connected_grows_older() -> None:
+def test_a_store_that_can_t_be_connected_grows_older_however_often_it_is_met_anew() -> None:
     seen = Measured()
     for _ in range(5):
         seen.meet("crm", usable=False)

@@ -347,7 +347,7 @@ def test_a_reviewer_can_make_a_decision_their_own(
 # who changes nothing
 
 
-def test_applying_counsels_request_again_takes_no_right_of_counsels_and_leaves_the_reviewer(
+def test_applying_counsels_request_again_takes_no_right_and_leaves_the_reviewer(
     apiserver: ApiServer, counsel: ApiServer, clerk: ApiServer, intern: ApiServer, namespace: str
 ) -> None:
     """A pipeline applies what stands in Git, which has no reviewer."""

@@ -178,7 +178,7 @@ def test_a_ledger_in_postgresql_needs_no_volume(helm: Helm) -> None:
     assert {volume["name"] for volume in spec["volumes"]} == {"keys", "token", "tmp"}
 
 
-def test_notices_are_given_as_the_values_say_and_their_files_where_the_settings_point(helm: Helm) -> None:
+def test_notices_are_set_as_the_values_say_and_files_lie_where_settings_point(helm: Helm) -> None:
     spec = the(helm.rendered("--values", str(CHART / "ci" / "notices-values.yaml")), "Deployment")["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]

@@ -292,7 +292,7 @@ class BackupsInLedgerContract:
 
     # People who come back
 
-    def test_people_of_a_write_back_may_be_in_every_snapshot_until_they_were_erased_again(
+    def test_people_written_back_may_be_in_every_snapshot_until_they_were_erased_again(
         self, ledger: Ledger
     ) -> None:
         ledger.append([*done("a", 1, 2), *done("b", 3), *done("c", 4)])

@@ -367,7 +367,7 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         ledger.append([accepted("a")])
         assert [fact for _, _, fact in opened().facts()] == [TookOver(1), accepted("a")]
 
-    def test_destroying_the_key_of_a_month_destroys_its_payloads_and_the_chain_still_verifies(
+    def test_destroying_a_months_key_destroys_its_payloads_and_the_chain_still_verifies(
         self, ledger: Ledger, opened: Callable[[], SqlLedger], behind: Connection, clock: Clock
     ) -> None:
         ledger.append(erased("a", 1, 2))

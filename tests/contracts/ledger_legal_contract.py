@@ -262,7 +262,7 @@ class LegalInLedgerContract:
         assert [one.legal for one in successor.legal_requests()] == ["a"]
         assert successor.sealed(["a"]) == {"a": b"first"}
 
-    def test_where_no_legal_request_is_open_one_query_of_an_index_tells_and_no_doc_is_opened(
+    def test_that_no_legal_request_is_open_takes_one_query_of_an_index_and_opens_no_doc(
         self, ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ledger.append([fact for number in range(50) for fact in closed(f"o{number}")])
@@ -344,7 +344,7 @@ class LegalInLedgerContract:
         assert ledger.verify() == ledger.position() == before
         assert ledger.sealed(["told", "unknown", "open"]) == {"open": b"first"}
 
-    def test_texts_of_requests_and_of_legal_requests_are_sealed_and_destroyed_side_by_side(
+    def test_texts_of_both_kinds_of_requests_are_sealed_and_destroyed_side_by_side(
         self, ledger: Ledger
     ) -> None:
         ledger.append([accepted("r"), registered("a")], seal={"r": b"erase", "a": b"tell"})
@@ -510,7 +510,7 @@ class LegalInLedgerContract:
 
     # Crashes
 
-    def test_a_process_killed_at_any_commit_leaves_the_address_exactly_where_the_user_is_to_be_told(
+    def test_a_kill_at_any_commit_leaves_an_address_only_where_a_notice_is_pending(
         self, ledger: Ledger, opened: Callable[[], SqlLedger], url: str, keys: Path
     ) -> None:
         for commits_before_death in range(4):

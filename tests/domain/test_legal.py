@@ -209,7 +209,7 @@ def test_a_gag_without_a_day_or_without_a_zone_lasts_until_a_person_lifts_it() -
         assert held_back_until(lifted) == NOW + DAY
 
 
-def test_a_gag_that_is_lifted_before_its_day_let_the_user_be_told_then_and_after_it_by_its_day() -> None:
+def test_a_gag_held_back_until_it_was_lifted_or_until_its_day_if_that_came_first() -> None:
     until = date(2027, 2, 20)
     for at, since in ((NOW + DAY, NOW + DAY), (NOW + 900 * DAY, day_ends(until, "UTC"))):
         record = legal(gagged(until), replace(gagged(until, lifted="why"), at=at))
@@ -330,7 +330,7 @@ def test_a_request_that_was_never_registered_takes_no_fact() -> None:
         evolve_legal(None, HoldPlaced("le", NOW))
 
 
-def test_a_hold_that_is_prolonged_keeps_its_beginning_and_waits_anew_where_it_is_wider() -> None:
+def test_a_prolonged_hold_keeps_its_beginning_and_waits_anew_where_it_is_wider() -> None:
     placed = HoldPlaced("le", NOW, ("shop/site",), NOW + DAY)
     record = legal(placed, HoldTookEffect("le", NOW + HOUR), replace(placed, at=NOW + 2 * HOUR, until=None))
     assert record.hold is not None
@@ -345,7 +345,7 @@ def test_a_day_that_has_come_does_not_end_a_hold_by_itself() -> None:
     assert record.holding
 
 
-def test_of_who_is_held_anew_after_everything_was_closed_the_addresses_are_asked_for_anew() -> None:
+def test_who_is_held_anew_after_everything_was_closed_is_asked_for_addresses_anew() -> None:
     closed = legal(REJECTED, SOMEBODY, intended(), settled(), *_answered(1), registered=BY_ID)
     assert not closed.open
     again = evolve_legal(closed, HoldPlaced("le", NOW + DAY))
@@ -354,7 +354,7 @@ def test_of_who_is_held_anew_after_everything_was_closed_the_addresses_are_asked
     assert evolve_legal(held, HoldPlaced("le", NOW + DAY)).resolved_at == NOW, "they are still known"
 
 
-def test_the_address_of_a_secret_is_forgotten_with_the_last_thing_to_do_and_not_before() -> None:
+def test_the_address_of_a_secret_is_shredded_with_the_last_duty_and_not_before() -> None:
     told: list[LegalFact] = [REJECTED, SOMEBODY, intended(), settled()]
     assert legal(*told).registered.emails == (b"by-secret",), "the authority has no answer yet"
     closed = legal(*told, *_answered(1))
@@ -484,7 +484,7 @@ def test_facts_in_any_order_break_nothing_that_a_legal_request_promises() -> Non
     run_machine(AnyFacts, examples=80, steps=25, shrink=True)
 
 
-def test_a_rejection_that_is_told_is_no_longer_the_last_word_once_an_order_comes_and_is_again_after() -> None:
+def test_a_user_notified_of_a_rejection_is_to_be_notified_again_once_an_order_comes() -> None:
     told = legal(REJECTED, intended(), settled())
     assert told.notified
     up_again = evolve_legal(told, decided(LegalOutcome.AWAITING_REVIEW))

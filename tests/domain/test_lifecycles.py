@@ -137,7 +137,7 @@ def test_the_newest_decision_on_a_row_counts_and_one_on_a_row_beats_one_on_all()
     assert _after(DETECTED).decision_on("users", "7") is None
 
 
-def test_a_further_restore_within_an_episode_never_raises_the_position_to_which_keys_went_back() -> None:
+def test_a_further_restore_in_an_episode_never_raises_the_position_keys_went_back_to() -> None:
     further = RestoreDetected("s", "e", NOW, DetectedBy.JOURNAL, {"table:public.users": 12}, 4)
     assert _after(DETECTED, further).positions == {"table:public.users": 10}
     lower = RestoreDetected("s", "e", NOW, DetectedBy.JOURNAL, {"table:public.users": 2}, 4)

@@ -105,7 +105,7 @@ def after(*facts: SnapshotFact) -> SnapshotRecord:
 
 
 @pytest.mark.parametrize("end", [*EVERY_MONTH_END, *LEAP_DAYS], ids=str)
-def test_a_snapshot_of_a_months_end_dies_in_the_sixth_month_after_and_not_before_its_day(
+def test_a_snapshot_of_a_months_end_dies_in_the_sixth_month_and_not_before_its_day(
     end: datetime,
 ) -> None:
     dies = snapshot(end).expires_at(SIX_MONTHS)
@@ -175,7 +175,7 @@ def test_a_date_that_somebody_declares_only_makes_a_snapshot_live_longer(
 
 
 @given(RECORDS, st.lists(MOMENTS, max_size=3), MOMENTS)
-def test_a_listing_never_makes_the_same_snapshot_die_earlier_once_a_date_has_spoken_for_later(
+def test_no_listing_makes_a_snapshot_die_earlier_than_the_dates_seen_before(
     record: SnapshotRecord, evidence: Sequence[datetime], at: datetime
 ) -> None:
     same = replace(record, pieces=("v1",))
@@ -192,7 +192,7 @@ def test_a_date_that_is_set_back_later_speaks_of_nothing(record: SnapshotRecord,
     assert again.latest >= same.latest
 
 
-def test_a_snapshot_of_many_dates_is_as_old_as_the_latest_and_began_with_the_earliest() -> None:
+def test_a_snapshot_of_many_dates_is_as_old_as_the_latest_and_began_at_the_earliest() -> None:
     record = snapshot(
         NOW - 9 * DAY, first_seen_at=NOW, evidence=(NOW - 10 * DAY, NOW - 7 * DAY), declared_at=NOW - 8 * DAY
     )
@@ -230,7 +230,7 @@ def test_of_two_declared_dates_the_later_counts_in_either_order() -> None:
     assert after(seen(NOW - 20 * DAY), late, early).latest == NOW - 2 * DAY
 
 
-def test_what_a_listing_does_not_show_any_more_is_live_until_its_bytes_are_proven_gone() -> None:
+def test_what_no_listing_shows_any_more_is_live_until_its_bytes_are_proven_gone() -> None:
     vanished = after(seen(NOW - DAY), SnapshotsVanished(SOURCE, NOW + DAY, ("one",)))
     assert (vanished.live, vanished.present, vanished.vanished_at) == (True, False, NOW + DAY)
     assert needs_recording(vanished, ListedSnapshot("one", ("v1",), NOW - DAY), ["site"])

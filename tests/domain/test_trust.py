@@ -81,7 +81,7 @@ STATES = st.sampled_from(StoreState)
 
 
 @given(st.dictionaries(st.sampled_from("abc"), STATES, max_size=3), st.booleans(), st.booleans())
-def test_nothing_is_called_erased_before_every_store_has_settled_and_somebody_was_found(
+def test_nothing_is_called_erased_before_every_store_settled_and_somebody_was_found(
     states: dict[str, StoreState], confirmed: bool, has_primary: bool
 ) -> None:
     accepted = Accepted("r", "ns", "n", "d", NOW, NOW, NOW)

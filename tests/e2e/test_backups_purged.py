@@ -103,7 +103,7 @@ def test_half_a_year_later_the_last_copy_is_gone_and_the_request_is_purged(
     wait_effective(api, "WithinRetention")
 
 
-def test_a_clock_that_jumps_by_a_year_deletes_nothing_and_all_goes_on_when_it_is_back(
+def test_a_clock_that_jumps_by_a_year_deletes_nothing_and_all_goes_on_afterwards(
     api: Api, dumps: Path, operator: ClockedOperator
 ) -> None:
     present = [leave_dump(dumps, days_ago(days)) for days in (90, 30, 1)]

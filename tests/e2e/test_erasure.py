@@ -223,7 +223,7 @@ def test_a_third_party_is_never_asked(
     assert store_states(request) == {"mailer": "ThirdParty", "site": "Verified"}
 
 
-def test_a_request_costs_at_most_three_writes_and_leaves_neither_annotation_nor_finalizer(
+def test_a_request_costs_three_writes_at_most_and_leaves_no_annotation_or_finalizer(
     api: Api, site: Site, operator: OperatorProcess, control_plane: ControlPlane
 ) -> None:
     emails = [f"p{n}@canary.example" for n in range(5)]

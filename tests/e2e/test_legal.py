@@ -33,7 +33,7 @@ def decision(api: Api, name: str) -> Any:
 
 
 @pytest.mark.parametrize("level", ["Local", "Federal", "Foreign"])
-def test_without_a_court_order_it_is_rejected_and_the_user_is_told_in_her_language_and_time(
+def test_without_a_court_order_it_is_rejected_and_the_user_notified_in_her_language(
     api: Api, site: Site, mail: MailServer, start_operator: StartOperator, level: str
 ) -> None:
     (ada,) = site.sign_up("ada@users.example")

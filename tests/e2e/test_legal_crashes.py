@@ -227,7 +227,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_side_effect_of_legal_requests_converges_and_tells_everybody_once(
+def test_a_kill_at_any_side_effect_of_legal_requests_notifies_everybody_once(
     tmp_path: Path, control_plane: ControlPlane, postgres: PostgresServer, made: Path, namespace: str
 ) -> None:
     kinds = ("append", "send", "create_secret", "delete_secret", "write_status", "erase")

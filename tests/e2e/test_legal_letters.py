@@ -151,7 +151,7 @@ def test_a_shop_without_mail_is_told_by_a_signed_webhook(
         assert receiver.headers[0]["webhook-id"] == event["data"]["messageId"]
 
 
-def test_a_pile_of_manifests_mails_no_more_users_an_hour_than_was_set_also_across_a_restart(
+def test_a_pile_of_manifests_mails_no_more_users_an_hour_than_set_across_a_restart(
     api: Api, site: Site, mail: MailServer, start_operator: StartOperator
 ) -> None:
     keys = site.sign_up(*(f"user-{number}@users.example" for number in range(5)))
@@ -206,7 +206,7 @@ def test_notices_of_a_clock_that_was_ahead_keep_no_others_back_once_it_is_set_ri
         wait_informed(api, "le-bob", "Sent")
 
 
-def test_the_authority_gets_its_answer_by_mail_or_finds_a_draft_that_overwrites_nothing(
+def test_the_authority_is_answered_by_mail_or_by_a_draft_that_overwrites_nothing(
     api: Api, site: Site, mail: MailServer, start_operator: StartOperator
 ) -> None:
     (ada,) = site.sign_up("ada@users.example")

@@ -73,7 +73,7 @@ def killed_and_started_in(operator: ClockedOperator, later: timedelta) -> None:
     operator.start()
 
 
-def test_a_gag_defers_the_notice_until_its_day_has_ended_there_through_kills_and_months(
+def test_a_gag_defers_the_notice_until_its_day_ended_there_through_kills_and_months(
     api: Api, site: Site, mail: MailServer, operator: ClockedOperator
 ) -> None:
     (ada,) = site.sign_up("ada@users.example")
@@ -159,7 +159,7 @@ def test_an_order_without_a_day_waits_for_a_person_who_is_reminded_each_month(
     wait_metric(operator, "lethe_notices_without_end", 0)
 
 
-def test_who_is_erased_meanwhile_is_told_all_the_same_and_the_kept_address_is_destroyed(
+def test_who_is_erased_meanwhile_is_notified_and_the_kept_address_is_destroyed(
     api: Api, site: Site, mail: MailServer, operator: ClockedOperator
 ) -> None:
     ada, bob = site.sign_up("ada@users.example", "bob@users.example")
@@ -271,7 +271,7 @@ def _ledger(api: Api) -> object:
     return status["ledger"]["digest"], status["notice"]["messageId"]
 
 
-def test_an_order_that_comes_after_a_rejection_reopens_it_and_the_user_is_told_once_more(
+def test_an_order_after_a_rejection_reopens_it_and_the_user_is_notified_once_more(
     api: Api, site: Site, mail: MailServer, operator: ClockedOperator
 ) -> None:
     (ada,) = site.sign_up("ada@users.example")

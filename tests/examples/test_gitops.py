@@ -281,7 +281,7 @@ def test_the_account_may_apply_stores_and_requests_and_needs_each_of_its_rights(
     applied()
 
 
-def test_the_role_of_support_in_the_documentation_is_enough_to_ask_for_erasures_and_reads_no_secret(
+def test_the_documented_role_of_support_may_ask_for_erasures_and_reads_no_secret(
     guarded: ControlPlane,
 ) -> None:
     page = (CHECKOUT / "docs" / "install.md").read_text()

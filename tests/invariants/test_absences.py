@@ -64,7 +64,7 @@ def test_a_partly_written_back_row_without_created_at_is_not_called_erased(
     assert company.is_cleared(ada)
 
 
-def test_a_mapped_table_that_is_dropped_and_comes_back_between_two_looks_is_a_restore(
+def test_a_mapped_table_dropped_and_made_anew_between_two_checks_is_a_restore(
     make_company: MakeCompany,
 ) -> None:
     company = make_company(
@@ -97,7 +97,7 @@ def test_a_mapped_table_that_is_dropped_and_comes_back_between_two_looks_is_a_re
 
 
 @pytest.mark.parametrize("lost", ["journal", "journal and the right to make it"])
-def test_a_journal_that_is_gone_is_a_restore_also_for_a_new_process_and_without_the_right_to_make_it(
+def test_a_missing_journal_is_a_restore_to_a_new_process_also_without_rights_to_ddl(
     make_company: MakeCompany, lost: str
 ) -> None:
     company = make_company()

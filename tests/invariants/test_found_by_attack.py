@@ -63,7 +63,7 @@ def test_a_decision_does_not_outlive_the_restore_that_it_was_made_about(
     assert company.row_of(y) == row, "she never asked, and nobody has decided about her"
 
 
-def test_a_process_that_starts_in_the_midst_of_a_restore_does_not_forget_which_constraints_there_were(
+def test_a_process_that_starts_amid_a_restore_still_knows_the_former_constraints(
     company: Company,
 ) -> None:
     company.visit_until_safe()

@@ -86,7 +86,7 @@ def town(company: Company, make_crm: MakeCrm) -> Town:
 
 
 @pytest.mark.parametrize("held_by", ["id", "email", "capitals"])
-def test_who_is_held_is_never_erased_however_she_is_named_and_everybody_else_of_the_batch_is(
+def test_who_is_held_is_never_erased_however_named_and_all_others_of_the_batch_are(
     town: Town, held_by: str
 ) -> None:
     company, court = town.company, town.court
@@ -147,7 +147,7 @@ def test_an_old_address_in_a_store_that_is_linked_by_key_is_hers_all_the_same(to
     assert town.by_key.is_cleared(town.ada)
 
 
-def test_of_a_store_that_a_hold_does_not_name_she_is_erased_and_of_the_other_she_is_not(town: Town) -> None:
+def test_who_is_held_is_erased_from_the_stores_only_that_the_hold_does_not_name(town: Town) -> None:
     company, court = town.company, town.court
     court.hold(key=company.key_of(town.ada), stores=("bymail",))
     company.request("ada", key=company.key_of(town.ada))
@@ -278,7 +278,7 @@ def test_an_intent_that_a_crash_left_is_not_carried_out_once_there_is_a_hold(
 
 
 @pytest.mark.parametrize("held_by", ["id", "email"])
-def test_an_intent_in_a_store_that_was_served_before_the_primary_waits_for_what_the_primary_tells(
+def test_an_intent_in_a_store_served_before_the_primary_waits_for_its_word(
     company: Company, make_crm: MakeCrm, held_by: str
 ) -> None:
     crm = make_crm("bymail", BY_EMAIL)
@@ -307,7 +307,7 @@ def test_an_intent_in_a_store_that_was_served_before_the_primary_waits_for_what_
     assert (company.is_cleared(ada), crm.is_cleared(ada)) == (True, True)
 
 
-def test_an_intent_by_an_old_address_is_not_carried_out_where_the_key_tells_that_she_is_held(
+def test_an_intent_by_an_old_address_is_not_carried_out_where_the_key_is_held(
     company: Company, make_crm: MakeCrm
 ) -> None:
     crm = make_crm("bykey")
@@ -481,7 +481,7 @@ def test_a_held_person_whom_a_restore_brings_back_is_left_to_counsel(
     assert len(company.real_ledger.episodes()) == 1
 
 
-def test_a_hold_that_comes_after_the_restore_and_before_the_release_is_meant_by_the_release(
+def test_a_release_covers_a_hold_that_came_after_the_restore(
     company: Company,
 ) -> None:
     back = Returned(company, "id", when="later")
@@ -508,7 +508,7 @@ def test_a_hold_that_comes_after_a_release_asks_counsel_anew(company: Company) -
 @pytest.mark.parametrize("found_by", ["probe", "sweep"])
 @pytest.mark.parametrize("held_by", ["id", "email"])
 @pytest.mark.parametrize("end", ["lifted", "released"])
-def test_a_held_person_who_is_written_back_is_left_to_counsel_and_the_others_are_erased_again(
+def test_of_those_written_back_who_is_held_is_left_to_counsel_and_others_are_erased(
     company: Company, held_by: str, found_by: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = Returned(company, held_by)
@@ -567,7 +567,7 @@ def test_a_held_person_who_is_written_back_into_a_further_store_is_left_to_couns
 # What may be said
 
 
-def test_a_secret_hold_makes_a_request_look_like_one_that_has_just_not_been_carried_out_yet(
+def test_a_secret_hold_makes_a_request_look_like_one_that_just_waits(
     town: Town,
 ) -> None:
     company, court = town.company, town.court
@@ -596,7 +596,7 @@ def test_a_secret_hold_makes_a_request_look_like_one_that_has_just_not_been_carr
     assert state == "Held", "and who is held openly, does not"
 
 
-def test_a_secret_hold_that_comes_after_the_intent_looks_like_an_erasure_that_goes_on(
+def test_a_secret_hold_after_the_intent_looks_like_an_erasure_that_goes_on(
     company: Company, court: Court
 ) -> None:
     ada = company.sign_up(ADA)
@@ -647,7 +647,7 @@ def _lifted_and_secret(court: Court, key: int) -> None:
     court.lift()
 
 
-def test_the_address_of_who_is_still_to_be_told_is_sealed_in_the_breath_that_intends_her_erasure(
+def test_an_address_still_to_be_notified_is_sealed_with_the_intent_of_her_erasure(
     company: Company, court: Court
 ) -> None:
     moment = 0
@@ -720,7 +720,7 @@ def test_no_address_is_kept_of_who_was_told_before_nor_of_anybody_else(
     assert _sealed(company) is None
 
 
-def test_an_address_that_changes_between_the_intent_and_the_erasure_is_kept_as_it_is_then(
+def test_an_address_changed_between_intent_and_erasure_is_kept_as_it_is_then(
     company: Company, court: Court
 ) -> None:
     ada = company.sign_up(ADA)
@@ -779,7 +779,7 @@ def test_whoever_got_the_key_is_mailed_where_the_address_is_the_one_that_is_know
 
 
 @pytest.mark.parametrize("resolved", [True, False])
-def test_the_address_of_whoever_got_the_key_after_a_restore_is_not_kept_for_a_notice_to_another(
+def test_who_got_the_key_after_a_restore_has_no_address_kept_for_anothers_notice(
     company: Company, resolved: bool
 ) -> None:
     after = Successor(company, resolved=resolved)
@@ -792,7 +792,7 @@ def test_the_address_of_whoever_got_the_key_after_a_restore_is_not_kept_for_a_no
     assert sealed is None or sealed.contact is None
 
 
-def test_who_is_not_there_when_a_request_by_id_comes_is_not_whoever_gets_the_key_later(
+def test_who_is_absent_when_a_request_by_id_comes_is_not_who_gets_the_key_later(
     company: Company, court: Court
 ) -> None:
     company.visit_until_safe()

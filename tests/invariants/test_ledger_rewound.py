@@ -50,7 +50,7 @@ def test_an_old_copy_of_the_ledger_is_noticed_and_nothing_is_erased(company: Com
     assert company.everything() == rows
 
 
-def test_an_old_copy_of_the_ledger_with_an_open_restore_does_not_go_on_with_its_replay(
+def test_an_old_copy_of_the_ledger_does_not_go_on_with_the_replay_of_a_restore(
     company: Company,
 ) -> None:
     ada, bob = company.sign_up("ada@x.example"), company.sign_up("bob@x.example")

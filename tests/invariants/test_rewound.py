@@ -71,7 +71,7 @@ def test_nothing_commits_on_a_rewound_store(company: Company, way: str, missing:
     assert company.episode() is not None, "also a restore that lost no erasure is noticed"
 
 
-def test_a_request_that_is_served_before_the_next_look_changes_nothing_on_a_rewound_store(
+def test_a_request_served_before_the_next_check_changes_nothing_on_a_rewound_store(
     company: Company,
 ) -> None:
     ada = company.sign_up("ada@x.example")

@@ -31,7 +31,7 @@ def test_who_was_given_an_erased_key_after_a_restore_is_left_alone(company: Comp
     assert company.last_episode().left_alone == 1
 
 
-def test_the_known_attack_x_has_the_key_y_has_it_and_is_erased_x_comes_back_and_stays(
+def test_the_known_attack_x_had_the_key_y_is_erased_with_it_x_comes_back_and_stays(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -163,7 +163,7 @@ def test_a_request_by_id_that_waited_while_the_key_changed_hands_waits_for_a_per
     assert company.is_cleared(y), "a person said that it is she"
 
 
-def test_a_request_by_id_that_reached_the_ledger_only_after_the_restore_was_seen_waits_too(
+def test_a_request_by_id_accepted_only_after_the_restore_was_seen_waits_too(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -182,7 +182,7 @@ def test_a_request_by_id_that_reached_the_ledger_only_after_the_restore_was_seen
     assert _blocker(company, "x") is BlockReason.KEY_ABOVE_RESTORE
 
 
-def test_a_key_that_two_people_had_in_turn_is_in_doubt_after_a_restore_of_the_first_ones_time(
+def test_a_key_of_two_people_in_turn_is_in_doubt_after_a_restore_to_the_firsts_time(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -241,7 +241,7 @@ CRM = SubjectMapping(
 )
 
 
-def test_a_store_that_is_linked_by_key_does_not_follow_a_key_that_was_given_out_again(
+def test_a_store_linked_by_key_does_not_follow_a_key_that_was_given_out_again(
     company: Company, database: str
 ) -> None:
     crm_sql = Crm(database)
@@ -278,7 +278,7 @@ class Crm:
             return cursor.fetchall() if cursor.description else []
 
 
-def test_sequences_are_moved_to_the_highest_position_that_a_head_recorded_and_never_back(
+def test_sequences_move_to_the_highest_position_a_head_recorded_and_never_back(
     company: Company,
 ) -> None:
     company.visit_until_safe()

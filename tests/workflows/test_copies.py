@@ -48,7 +48,7 @@ def dump_now(backups: Backups, source: Source) -> Path:
 # The day on which the last copy dies
 
 
-def test_the_last_copy_dies_with_the_last_snapshot_that_did_not_start_after_the_erasure(
+def test_the_last_copy_dies_with_the_last_snapshot_not_begun_after_the_erasure(
     backups: Backups, nightly: Source
 ) -> None:
     for _ in range(2):
@@ -171,7 +171,7 @@ def erase_before_the_first_dump(
     backups.grade()
 
 
-def test_a_successful_scan_after_the_erasure_proves_it_where_no_snapshot_holds_the_person(
+def test_a_scan_after_the_erasure_proves_it_where_no_snapshot_holds_the_person(
     backups: Backups, nightly: Source
 ) -> None:
     erase_before_the_first_dump(backups, nightly)
@@ -188,7 +188,7 @@ def test_a_store_that_no_source_covers_is_never_proven(backups: Backups, nightly
     assert not backups.purged("ada")
 
 
-def test_a_store_that_states_to_have_no_backups_holds_nobody_unless_a_snapshot_says_otherwise(
+def test_a_store_stated_to_have_no_backups_holds_nobody_unless_a_snapshot_does(
     backups: Backups, nightly: Source
 ) -> None:
     backups.erase("ada", 1, stores=(CRM,))
@@ -294,7 +294,7 @@ def test_after_a_restart_nothing_is_proven_until_the_next_listing(backups: Backu
 # Slow dumps, unfinished dumps, dates that lie
 
 
-def test_a_dump_that_runs_and_can_not_be_listed_yet_keeps_everybody_unproven_for_as_long_as_it_may_run(
+def test_a_dump_not_listed_yet_keeps_everybody_unproven_for_as_long_as_it_may_run(
     backups: Backups, nightly: Source
 ) -> None:
     nightly.say(longest_duration=7200.0)
@@ -320,7 +320,7 @@ def test_a_dump_that_runs_and_can_not_be_listed_yet_keeps_everybody_unproven_for
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_unfinished_dump_keeps_everybody_unproven_who_was_not_erased_before_it_began(
+def test_an_unfinished_dump_keeps_unproven_whoever_was_not_erased_before_it_began(
     backups: Backups, nightly: Source, restarted: bool
 ) -> None:
     nightly.dump(backups.true - YEAR)
@@ -461,7 +461,7 @@ def test_a_restore_of_one_store_says_nothing_of_another(backups: Backups) -> Non
     assert backups.purged("ada")
 
 
-def test_a_write_back_puts_the_last_copy_off_to_the_snapshots_before_the_erasure_was_repeated(
+def test_a_write_back_puts_the_last_copy_off_to_snapshots_before_the_second_erasure(
     backups: Backups, nightly: Source
 ) -> None:
     dump_now(backups, nightly)
@@ -564,7 +564,7 @@ def test_a_clock_that_was_set_back_does_not_date_the_proof_before_the_listing(
     assert backups.ledger.requests_by_id(["ada"])["ada"].purged_at == listed
 
 
-def test_an_erasure_that_is_carried_out_while_the_clock_is_a_year_behind_is_not_purged_too_soon(
+def test_an_erasure_while_the_clock_is_a_year_behind_is_not_purged_too_soon(
     backups: Backups, nightly: Source
 ) -> None:
     dump_now(backups, nightly)
@@ -628,7 +628,7 @@ def files_of(backups: Backups) -> bytes:
     return b"".join(one.read_bytes() for one in sorted(backups.home.glob("ledger.db*")))
 
 
-def test_tombstones_end_thirty_days_after_the_last_copy_is_gone_and_leave_nothing_that_tells_who_it_was(
+def test_tombstones_expire_thirty_days_after_the_last_copy_and_leave_no_trace_of_who(
     backups: Backups, nightly: Source
 ) -> None:
     dump_now(backups, nightly)

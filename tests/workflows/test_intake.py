@@ -55,7 +55,7 @@ def test_the_same_manifest_again_is_the_same_request_with_its_times(desk: Desk, 
     assert len(desk.ledger.open_requests()) == 1
 
 
-def test_without_its_secret_a_known_request_is_still_itself_and_an_unknown_one_is_kept_out(
+def test_without_its_secret_a_known_request_is_itself_and_an_unknown_one_kept_out(
     desk: Desk,
 ) -> None:
     without = replace(BY_EMAIL, identifier=None)

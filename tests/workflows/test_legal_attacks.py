@@ -105,7 +105,7 @@ def sealed_address(company: Company, name: str) -> str | None:
     return contact.email.reveal() if contact and contact.email else None
 
 
-def test_whoever_has_the_key_since_a_restore_before_the_subject_was_looked_for_is_not_told(
+def test_who_has_the_key_since_a_restore_before_the_lookup_is_not_notified(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -132,7 +132,7 @@ def test_whoever_has_the_key_since_a_restore_between_two_looks_is_not_told(compa
     assert address(reached(company, "le")) is None
 
 
-def test_whoever_has_the_key_since_a_restore_after_the_request_was_received_is_not_told(
+def test_who_has_the_key_since_a_restore_after_the_request_came_is_not_notified(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -181,7 +181,7 @@ def test_nobody_elses_address_is_sealed_who_has_taken_over_the_subjects_former_o
     assert address(reached(company, "le")) == "new-x@x.example"
 
 
-def test_whoever_has_the_key_since_a_restore_that_nobody_has_noticed_yet_is_neither_told_nor_sealed(
+def test_who_has_the_key_since_an_unnoticed_restore_is_neither_notified_nor_sealed(
     company: Company,
 ) -> None:
     company.visit_until_safe()
@@ -389,7 +389,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
     made.ledger.close()
 
 
-def test_a_hold_waits_for_a_visit_that_had_begun_also_if_the_api_server_failed_beside_it(
+def test_a_hold_waits_for_a_pass_that_had_begun_also_if_the_api_server_failed(
     office: Office,
 ) -> None:
     office.begin_pass()
@@ -579,7 +579,7 @@ def test_a_snapshot_that_is_kept_in_secret_is_announced_like_any_other(company: 
 # Telling
 
 
-def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_the_day_that_it_goes(
+def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_that_day(
     office: Office,
 ) -> None:
     for name in ("first", "le"):
@@ -600,7 +600,7 @@ def test_a_notice_that_waited_for_the_limit_goes_to_the_address_of_the_day_that_
     assert office.mail.sent == ["first@x.example", "new@x.example"]
 
 
-def test_a_typing_error_in_a_subject_keeps_the_ledger_from_forgetting_for_a_month_only(
+def test_a_typing_error_in_a_subject_keeps_a_request_open_for_a_month_only(
     office: Office,
 ) -> None:
     office.apply("typo", type="Disclosure")

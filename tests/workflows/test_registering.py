@@ -130,7 +130,7 @@ def test_a_name_that_comes_to_mean_something_else_is_refused_and_adds_nothing(
     assert desk.ledger.position() == position
 
 
-def test_a_known_request_needs_its_secret_no_more_and_a_capital_letter_is_no_other_person(desk: Desk) -> None:
+def test_a_known_request_needs_its_secret_no_more_and_capitals_are_no_other_person(desk: Desk) -> None:
     first = desk.know(BY_EMAIL)
     for again in (None, email_identifier("ada@X.EXAMPLE"), email_identifier(" Ada@x.example ")):
         assert desk.know(replace(BY_EMAIL, identifier=again)) == first
@@ -154,7 +154,7 @@ def test_a_disclosure_without_an_order_is_rejected_at_once_whatever_else_it_asks
     assert record.decided.reviewer is None
 
 
-def test_a_rejected_disclosure_is_taken_up_again_once_it_has_an_order_and_holds_what_it_asks_for(
+def test_an_order_reopens_a_rejected_disclosure_and_holds_what_it_asks_for(
     desk: Desk,
 ) -> None:
     asked = replace(DISCLOSURE, preservation=PreservationWanted())
@@ -169,7 +169,7 @@ def test_a_rejected_disclosure_is_taken_up_again_once_it_has_an_order_and_holds_
     assert desk.ledger.position() == position
 
 
-def test_to_comply_counts_only_once_the_document_was_seen_and_stands_without_it_from_then_on(
+def test_to_comply_counts_once_the_document_was_seen_and_needs_it_no_more(
     desk: Desk,
 ) -> None:
     asked = replace(DISCLOSURE, order=DOCUMENTED, review="Comply", reviewer="counsel")
@@ -359,7 +359,7 @@ def test_a_hold_whose_day_came_goes_on_where_it_is_prolonged_after_it(desk: Desk
     assert desk.know(held(("shop/site",), None), NOW + 10 * DAY).holding
 
 
-def test_a_hold_that_is_prolonged_after_everything_was_closed_looks_for_its_subject_anew(desk: Desk) -> None:
+def test_a_hold_prolonged_after_everything_was_closed_looks_for_its_subject_anew(desk: Desk) -> None:
     record = desk.know(replace(held(until=NOW + DAY), review="Comply"))
     end_holds([record], desk.at(NOW + DAY))
     told = LegalOutcome.COMPLIED

@@ -175,7 +175,7 @@ def test_a_date_of_the_far_future_is_capped_by_when_the_snapshot_was_first_seen(
     assert nightly.scan(declared=declared).purged == [dump.name]
 
 
-def test_a_modification_time_that_is_set_back_after_it_was_seen_does_not_shorten_a_life(
+def test_a_modification_time_set_back_after_it_was_seen_does_not_shorten_a_life(
     backups: Backups, nightly: Source
 ) -> None:
     dump = nightly.dump(NIGHT, mtime=NIGHT + 5 * DAY)
@@ -314,7 +314,7 @@ def test_what_was_replaced_with_old_dates_counts_from_when_that_was_seen(
     assert seen < EXPIRY
 
 
-def test_what_was_replaced_while_it_was_known_counts_from_then_whatever_its_new_date_is(
+def test_what_was_replaced_while_known_counts_from_then_whatever_its_new_date(
     backups: Backups, nightly: Source
 ) -> None:
     dump = nightly.dump(NIGHT)
@@ -432,7 +432,7 @@ def test_an_empty_listing_where_something_was_concludes_nothing(
     assert nightly.scan().purged == [dump.name]
 
 
-def test_a_vanished_snapshot_does_not_stop_the_scans_of_a_source_that_is_rightly_empty(
+def test_a_vanished_snapshot_does_not_stop_the_scans_of_a_rightly_empty_source(
     backups: Backups, nightly: Source
 ) -> None:
     backups.true = NIGHT + 15 * DAY
@@ -539,7 +539,7 @@ def test_as_many_as_allowed_go_without_asking(backups: Backups, nightly: Source)
     assert len(nightly.scan().purged) == 3
 
 
-def test_a_confirmation_that_was_used_up_lets_nothing_go_again_and_another_can_be_given(
+def test_a_used_confirmation_deletes_nothing_again_and_another_can_be_given(
     backups: Backups, nightly: Source
 ) -> None:
     nightly.say(most_per_run=1, confirm_prunes=3)
@@ -559,7 +559,7 @@ def test_a_confirmation_that_was_used_up_lets_nothing_go_again_and_another_can_b
     assert len(nightly.scan().purged) == 3
 
 
-def test_a_confirmed_backlog_that_is_cut_off_anywhere_goes_on_and_its_confirmation_is_used_up(
+def test_a_confirmed_backlog_cut_off_anywhere_goes_on_and_its_confirmation_is_used(
     make_backups: Callable[[], Backups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lethe.workflows.scanning.AT_ONCE", 2)
@@ -735,7 +735,7 @@ JUMPS = [
 
 
 @pytest.mark.parametrize(("wrong", "server_wrong"), JUMPS)
-def test_a_clock_that_jumps_by_a_year_between_two_scans_and_comes_back_deletes_nothing_wrongly(
+def test_a_clock_that_jumps_by_a_year_between_two_scans_deletes_nothing_wrongly(
     backups: Backups, nightly: Source, wrong: timedelta, server_wrong: timedelta
 ) -> None:
     dumps = [nightly.dump(NIGHT)]
@@ -781,7 +781,7 @@ def test_a_clock_that_is_corrected_during_a_scan_deletes_nothing_wrongly(
     _all_die_on_their_days(backups, nightly, of=2)
 
 
-def test_a_process_that_begins_while_all_clocks_are_a_year_behind_does_not_date_what_it_meets_back(
+def test_a_process_that_begins_with_all_clocks_a_year_behind_dates_nothing_back(
     backups: Backups, nightly: Source
 ) -> None:
     nightly.dump(NIGHT)
@@ -801,7 +801,7 @@ def test_a_process_that_begins_while_all_clocks_are_a_year_behind_does_not_date_
     assert len(nightly.names) == 2
 
 
-def test_a_process_that_began_while_all_clocks_were_a_year_ahead_leaves_nothing_wrong_behind(
+def test_a_process_that_began_with_all_clocks_a_year_ahead_leaves_nothing_wrong(
     backups: Backups, nightly: Source
 ) -> None:
     nightly.say(hold_last=True, most_per_run=1)
@@ -877,7 +877,7 @@ def test_a_scan_that_dies_at_any_moment_goes_on_and_touches_nothing_else(
     pytest.fail("it never came to the end")
 
 
-def test_the_last_snapshot_deleted_in_a_crash_is_proven_gone_at_the_next_listing_that_shows_something(
+def test_a_last_snapshot_deleted_in_a_crash_is_proven_gone_once_a_listing_shows_any(
     make_backups: Callable[[], Backups],
 ) -> None:
     for moment in range(1, 99):

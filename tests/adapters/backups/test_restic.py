@@ -259,7 +259,7 @@ def test_a_prune_of_others_hides_no_snapshot_however_long_it_lasts(world: Restic
     assert world.delete_one(*pins) is DeletionResult.ACCEPTED
 
 
-def test_a_snapshot_that_was_forgotten_and_not_pruned_is_not_gone_until_somebody_asks_again(
+def test_a_snapshot_forgotten_but_not_pruned_is_not_gone_until_somebody_asks_again(
     world: ResticWorld,
 ) -> None:
     (ref,) = world.nights(1)
@@ -274,7 +274,7 @@ def test_a_snapshot_that_was_forgotten_and_not_pruned_is_not_gone_until_somebody
     assert not world.packs()
 
 
-def test_a_prune_that_fails_after_forgetting_leaves_the_deletion_accepted_and_not_gone(
+def test_a_prune_that_fails_after_forgetting_leaves_a_deletion_accepted_and_not_gone(
     world: ResticWorld,
 ) -> None:
     (ref,) = world.nights(1)

@@ -135,7 +135,7 @@ def knows_no_versions(request: BaseHTTPRequestHandler) -> Reply | None:
     return None
 
 
-def test_where_no_versions_are_known_current_objects_are_listed_deleted_and_proven_gone(
+def test_without_versions_current_objects_are_listed_deleted_and_proven_gone(
     plain_server: VersityServer, plain_bucket: str
 ) -> None:
     for key in ("site/20260101", "site/20260101.b", "site2/20260101"):
@@ -152,7 +152,7 @@ def test_where_no_versions_are_known_current_objects_are_listed_deleted_and_prov
         assert set(plain_server.files(plain_bucket)) == {"site/20260101.b", "site2/20260101"}
 
 
-def test_a_service_that_overlooks_the_question_for_versions_does_not_prove_a_key_gone(
+def test_a_service_that_overlooks_a_question_for_versions_proves_no_key_gone(
     plain_server: VersityServer, plain_bucket: str
 ) -> None:
     """Its answer is a list of objects, which has no versions in it."""
@@ -211,7 +211,7 @@ def test_a_service_that_overlooks_the_prefix_shows_and_loses_nothing_of_others(
 
 
 @pytest.mark.parametrize("said", [(501, "NotImplemented"), (403, "AccessDenied")])
-def test_where_conditions_are_unknown_or_denied_the_object_is_looked_at_again_and_deleted(
+def test_where_conditions_are_unknown_or_denied_objects_are_read_again_and_deleted(
     plain_server: VersityServer, plain_bucket: str, said: tuple[int, str]
 ) -> None:
     """AWS grants a condition only to those who may read the object, and Lethe need not."""

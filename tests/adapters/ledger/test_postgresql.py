@@ -30,7 +30,7 @@ class TestPostgresqlLedger(LedgerContract):
     ) -> None:
         assert ledger.server == postgres.psql("SELECT system_identifier FROM pg_control_system()")
 
-    def test_nothing_acknowledged_is_lost_when_the_server_is_killed_and_the_ledger_goes_on(
+    def test_a_killed_server_loses_nothing_acknowledged_and_the_ledger_goes_on(
         self, ledger: SqlLedger, opened: Callable[[], Ledger], postgres: PostgresServer
     ) -> None:
         for number in range(20):

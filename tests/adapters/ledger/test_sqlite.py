@@ -48,7 +48,7 @@ class TestSqliteLedger(LedgerContract):
             ]
         assert settings == ["wal", 2, 1, 1]
 
-    def test_when_a_request_ends_not_even_ciphertext_of_what_was_sealed_stays_in_the_files(
+    def test_when_a_request_ends_no_ciphertext_of_what_was_sealed_stays_in_the_files(
         self, ledger: Ledger, tmp_path: Path
     ) -> None:
         plain = b"ada@example.org " * 1000  # more than a page
@@ -97,7 +97,7 @@ class TestSqliteLedger(LedgerContract):
         assert not [secret for secret in (*first, *second, b"ada@") if secret in in_files]
         assert ledger.sealed(["a", "b"]) == {"b": b"bob"}
 
-    def test_when_tombstones_end_neither_their_key_nor_their_ciphertext_stays_in_the_files(
+    def test_when_tombstones_end_neither_key_nor_ciphertext_stays_in_the_files(
         self, ledger: Ledger, tmp_path: Path, clock: Clock
     ) -> None:
         ledger.append([*done("a", *range(1, 40)), *done("b", 99)])

@@ -95,7 +95,7 @@ def all_facts() -> Iterator[NoticeFacts]:
 @pytest.mark.parametrize("held_back", [False, True])
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("kind", ["Disclosure", "Preservation"])
-def test_every_notice_tells_who_asked_when_what_was_decided_and_that_no_software_hands_over(
+def test_a_notice_says_who_asked_what_was_decided_and_that_no_software_hands_over(
     language: str, held_back: bool, outcome: str, kind: str
 ) -> None:
     facts = replace(UNDER_ORDER if held_back else REJECTED, outcome=outcome, kind=kind, reason="NoCourtOrder")

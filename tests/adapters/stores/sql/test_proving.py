@@ -357,7 +357,7 @@ def test_names_that_need_quoting_are_only_names(site: Site) -> None:
     store.close()
 
 
-def test_the_version_is_the_same_for_the_same_mapping_and_another_when_a_default_changes(site: Site) -> None:
+def test_the_same_mapping_has_the_same_version_and_another_when_a_default_changes(site: Site) -> None:
     version = site.prove().proved.version
     assert len(version) == 16
     assert site.prove().proved.version == version
