@@ -264,6 +264,7 @@ def _sources() -> Iterator[State]:
         ("SecretMissing", WORKS),
         ("Misconfigured", STUCK),
         ("DuplicateSource", STUCK),
+        ("InternalError", WORKS),
     ):
         yield state(reason, reason, verdict, "why", trouble=(reason, "why"))
     for wait in PruneBlock:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.conditions import Condition, ConditionSet, rows_told
+from lethe.domain.conditions import Condition, ConditionSet, ConditionStatus, rows_told, with_progress
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_conditions import answer_of
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 
 MAX_ENTRIES = 64
@@ -43,6 +44,18 @@ def _rendered(
         "observedGeneration": generation,
         "lastTransitionTime": since or instant(now),
     }
+
+
+def troubled_status(
+    trouble: Trouble, previous: Mapping[str, Any], *, generation: int, now: datetime
+) -> dict[str, Any]:
+    """Return the status of an object over which Lethe failed; all else stays as it was said before."""
+    ready = Condition("Ready", ConditionStatus.FALSE, trouble.reason.value, trouble.message)
+    progress = with_progress(ready, working=True)
+    said = rendered_conditions(ConditionSet(None, progress), previous, generation=generation, now=now)
+    replaced = ("Ready", "Reconciling", "Stalled")
+    kept = [one for one in previous.get("conditions", ()) if one.get("type") not in replaced]
+    return {**previous, "observedGeneration": generation, "conditions": [*said, *kept]}
 
 
 def request_status(
