@@ -306,7 +306,16 @@ class Office:
             renderer=mailer.renderer, mailer=mailer, per_hour=per_hour, ring_store=lambda _: None,
         )  # fmt: skip
         self.legal = Legal(
-            self.cache, self.ledger, context, cluster, metrics, secrets, telling, clocks, lambda _: None
+            self.cache,
+            self.ledger,
+            context,
+            cluster,
+            metrics,
+            secrets,
+            telling,
+            clocks,
+            lambda _: None,
+            lambda _: None,
         )
         self.site = self.store("site")
 

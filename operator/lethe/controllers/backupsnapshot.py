@@ -6,18 +6,22 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
+from lethe.api.status.base import troubled_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
-from lethe.controllers.runtime.cache import ManagedSource, ObjectKey, key_of
+from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
+from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import (
     ShownDigest,
+    ShownStatus,
     Status,
     StatusKind,
     StatusWriter,
@@ -33,6 +37,7 @@ from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
+from lethe.domain.trouble import Trouble
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.workflows.scanning import Declared, KnownSource, chunked
@@ -113,13 +118,19 @@ class SnapshotObjects:
         objects.append(seen)
         return not seen.own
 
-    async def take_stock(self, namespaces: Collection[str]) -> None:
-        """Take notice of every object that there is, and of those that are not there any more."""
+    async def take_stock(self, namespaces: Collection[str], failed: Callable[[Manifest], None]) -> None:
+        """Take notice of every object that there is, and of those that are not there any more.
+
+        Of what can't be noted, for whatever reason, `failed` is told.
+        """
         listed: Objects = {}
         self._meanwhile = []
         try:
             async for manifest in self._cluster.list("backupsnapshots", namespaces):
-                self._note(listed, manifest, gone=False)
+                try:
+                    self._note(listed, manifest, gone=False)
+                except Exception:  # noqa: BLE001 - one object must not hold up all others
+                    failed(manifest)
             for manifest, gone in self._meanwhile:
                 self._note(listed, manifest, gone=gone)
             self._objects = listed
@@ -152,8 +163,13 @@ class SnapshotObjects:
             difficulty=difficulty_of(problem) if problem else None,
         )
 
-    async def reconcile(self, managed: ManagedSource, known: KnownSource) -> None:
-        """Let there be an object for each snapshot, and let its status say what is known."""
+    async def reconcile(
+        self, managed: ManagedSource, known: KnownSource, *, outdated: Callable[[], bool]
+    ) -> None:
+        """Let there be an object for each snapshot, and let its status say what is known.
+
+        It is left at that where the source is `outdated` meanwhile: what follows says it anew.
+        """
         now = self._clock()
         objects = self._objects.setdefault(managed.key, {})
         work = await asyncio.to_thread(self._work, managed, known, now)
@@ -162,23 +178,27 @@ class SnapshotObjects:
             "restic id. Nothing is concluded from it"
         )
         work += [
-            self._disown_one(managed.key, ref, one, "NotSeen", unseen)
+            partial(self._disown_one, managed.key, ref, one, "NotSeen", unseen)
             for ref, applied in objects.items()
             if ref not in known.snapshots
             for one in applied
         ]
         for some in chunked(work, 500):
-            await asyncio.gather(*some)
+            if outdated():
+                return
+            await asyncio.gather(*(act() for act in some))
 
-    async def disown(self, sources: Collection[ObjectKey]) -> None:
-        """Say of objects that no source is theirs."""
-        for key, of_source in list(self._objects.items()):
-            if key in sources:
-                continue
-            message = f"there is no BackupSource {key[1]} in this namespace; apply it, or correct spec.source"
-            for ref, objects in list(of_source.items()):
-                for one in list(objects):
-                    await self._disown_one(key, ref, one, "SourceMissing", message)
+    async def disown_others(self, sources: Collection[ObjectKey]) -> None:
+        """Say of all objects of other sources that no source is theirs."""
+        for key in [key for key in self._objects if key not in sources]:
+            await self.disown(key)
+
+    async def disown(self, source: ObjectKey) -> None:
+        """Say of the objects of a source that there is none."""
+        message = f"there is no BackupSource {source[1]} in this namespace; apply it, or correct spec.source"
+        for ref, objects in list(self._objects.get(source, {}).items()):
+            for one in list(objects):
+                await self._disown_one(source, ref, one, "SourceMissing", message)
 
     async def _disown_one(
         self, source: ObjectKey, ref: str, one: SnapshotObject, reason: str, message: str
@@ -191,16 +211,16 @@ class SnapshotObjects:
 
     def _work(
         self, managed: ManagedSource, known: KnownSource, now: datetime
-    ) -> list[Coroutine[Any, Any, None]]:
+    ) -> list[Callable[[], Awaitable[None]]]:
         """Return what has to be written; in a worker thread, for there may be many that need nothing."""
         objects = self._objects.get(managed.key, {})
-        work = []
+        work: list[Callable[[], Awaitable[None]]] = []
         for record in list(known.snapshots.values()):
             shown = objects.get(record.ref, [])
             if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
-                work += [self._remove(managed, record.ref, one) for one in shown if one.own]
+                work += [partial(self._remove, managed, record.ref, one) for one in shown if one.own]
             elif self._has_changed(managed, record, shown, now):
-                work.append(self._keep(managed, record, now))
+                work.append(partial(self._keep, managed, record, now))
         return work
 
     def _has_changed(
@@ -295,6 +315,70 @@ class SnapshotObjects:
         objects = self._objects.get(source, {}).get(ref, [])
         if one in objects:
             objects.remove(one)
+
+
+class BackupSnapshotController(Controller[ObjectKey]):
+    """Takes in BackupSnapshots as they are applied or deleted; their statuses follow from scans.
+
+    Deleting an object deletes no snapshot: it comes back.
+    """
+
+    name = "backupsnapshot"
+    batch = 100
+
+    def __init__(
+        self,
+        cache: ObjectCache,
+        objects: SnapshotObjects,
+        statuses: StatusWriter,
+        clock: Callable[[], datetime],
+        *,
+        scan_soon: Callable[[ObjectKey], None],
+    ) -> None:
+        super().__init__()
+        self._cache, self._objects, self._statuses, self._clock = cache, objects, statuses, clock
+        self._scan_soon = scan_soon
+        self._seen: dict[ObjectKey, list[tuple[Manifest, bool]]] = {}
+        self._troubled: dict[ObjectKey, ShownStatus] = {}
+
+    def observe(self, manifest: Manifest, *, gone: bool = False) -> None:
+        """Take notice of an object that was seen, or is gone."""
+        key = key_of(manifest)
+        before = self._seen.get(key, ())
+        self._seen[key] = [*((seen, went) for seen, went in before if went or not gone), (manifest, gone)]
+        self.queue.add(key)
+
+    async def take_stock(self, namespaces: Collection[str]) -> None:
+        """Take notice of every object that there is."""
+        await self._objects.take_stock(namespaces, failed=self.observe)
+
+    async def reconcile(self, key: ObjectKey) -> None:
+        """Take in an object; ring for its source if that has to be scanned because of it."""
+        seen = list(self._seen.get(key, ()))
+        news = [(manifest, gone) for manifest, gone in seen if self._objects.note(manifest, gone=gone)]
+        if key in self._troubled:
+            news += seen[-1:]
+        for manifest, gone in news:
+            source = key[0], (manifest.get("spec") or {}).get("source", "")
+            if source in self._cache.sources:
+                self._scan_soon(source)
+            elif not gone:
+                await self._objects.disown(source)
+        self._troubled.pop(key, None)
+        self._seen[key] = self._seen[key][len(seen) :] if key in self._seen else []
+        if not self._seen[key]:
+            del self._seen[key]
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in the status of an object that Lethe failed over it; its other conditions stay."""
+        manifest, gone = self._seen[key][-1]
+        if gone:
+            return
+        before = dict(manifest.get("status") or {})
+        shown = self._troubled.setdefault(key, ShownStatus(manifest["metadata"].get("uid", ""), before))
+        generation = manifest["metadata"].get("generation", 1)
+        status = troubled_status(trouble, shown.status, generation=generation, now=self._clock())
+        await self._statuses.write(STATUS, key, shown, status)
 
 
 def difficulty_of(deletion: Deletion) -> Difficulty:

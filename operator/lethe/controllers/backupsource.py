@@ -7,19 +7,20 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from datetime import datetime
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
 from lethe.api.v1alpha1.backupsource import BackupSource
-from lethe.controllers.backupsnapshot import PURGED_SHOWN, SnapshotObjects
-from lethe.controllers.backupsource_status import SourceReporting
+from lethe.controllers.backupsnapshot import SnapshotObjects
+from lethe.controllers.backupsource_status import SourceStatuses
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import TwoClocks
+from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
-from lethe.controllers.runtime.status_writer import StatusWriter
+from lethe.controllers.runtime.status_writer import ShownStatus, StatusWriter
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.periods import InvalidPeriod, Period
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -31,19 +32,21 @@ from lethe.ports.cluster import (
     Manifest,
     SecretContent,
 )
-from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import copies, scanning
+from lethe.ports.ledger import Ledger
+from lethe.workflows import scanning
 from lethe.workflows.scanning import KnownSource, Scan
 
 log = logging.getLogger("lethe.backups")
 
-LONG_LISTING_SECONDS = 120
+LONG_LISTING_SECONDS = 120.0
 """After how long a backend that has not answered is said to be silent."""
-STOP_SECONDS = 10
+STOP_SECONDS = 10.0
 """How long the end of a scan is waited for when its source is changed or gone."""
+FIRST_PAUSE = 2.0
 MAX_PAUSE = 60.0
-FORGET_SCANS = 12
-"""After how many scan intervals (an hour, by default) it is looked whether tombstones have ended."""
+"""How long a source in trouble waits, at first and at the most; never longer than the scan interval."""
+GATHER_SECONDS = 0.2
+"""How long applied snapshots may gather: a set of them is one scan."""
 
 
 class ConnectBackend(Protocol):
@@ -58,8 +61,14 @@ class ConnectBackend(Protocol):
         ...
 
 
-class Backups:
-    """A task for each source, which scans it each interval and whenever something was applied."""
+class BackupSourceController(Controller[ObjectKey]):
+    """Scans each source each interval, and soon after something was applied.
+
+    Backends are only called in threads, for which nothing waits: the end of each rings.
+    """
+
+    name = "backupsource"
+    at_once = 64
 
     def __init__(
         self,
@@ -69,6 +78,7 @@ class Backups:
         connect: ConnectBackend,
         metrics: Metrics,
         statuses: StatusWriter,
+        objects: SnapshotObjects,
         *,
         clocks: TwoClocks,
         retention: Period,
@@ -76,189 +86,261 @@ class Backups:
         regrade: Callable[[], None],
         ring_store: Callable[[ObjectKey], None],
     ) -> None:
+        super().__init__()
         self._cache, self._ledger, self._cluster, self._connect = cache, ledger, cluster, connect
-        self._metrics, self._clocks, self._clock, self._retention = metrics, clocks, clocks.now, retention
-        self._scan_interval, self._regrade, self._ring_store = scan_interval, regrade, ring_store
-        self._locks: dict[ObjectKey, asyncio.Lock] = {}
-        self.objects = SnapshotObjects(cluster, metrics, statuses, clocks.now)
-        self._reporting = SourceReporting(cache, cluster, metrics, self.objects, clocks.now)
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._metrics, self._objects, self._clocks = metrics, objects, clocks
+        self._retention, self._scan_interval = retention, scan_interval
+        self._regrade, self._ring_store = regrade, ring_store
+        self._statuses = SourceStatuses(cache, cluster, metrics, statuses, objects, clocks.now)
+        self._manifests: dict[ObjectKey, Manifest] = {}
+        self._shown: dict[ObjectKey, ShownStatus] = {}
+        self._closed = False
 
-    # sources
+    # what rings
 
-    async def meet(self, manifest: Manifest) -> None:
-        """Look after a source as its newest manifest says."""
-        key = key_of(manifest)
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            known = self._cache.sources.get(key)
-            uid, generation = manifest["metadata"].get("uid"), manifest["metadata"].get("generation", 1)
-            if known is not None and known.uid == uid and known.generation >= generation:
-                return
-            try:
-                source = parse(BackupSource, manifest)
-                description = source_description(source, self._retention)
-            except (InvalidManifest, InvalidPeriod) as invalid:
-                log.warning("%s", invalid)
-                return
-            if known is not None:
-                await self._stop(known)
-            managed = ManagedSource(
-                manifest=manifest,
-                source=source,
-                description=description,
-                uid=uid or "",
-                generation=generation,
-                status=known.status if known else dict(manifest.get("status") or {}),
-            )
-            self._cache.sources[key] = managed
-            managed.task = asyncio.create_task(self._look_after(managed), name=f"source {managed.name}")
-            self._wake_stores({*description.stores, *(known.description.stores if known else ())})
+    def observe(self, manifest: Manifest) -> None:
+        """Take in the newest manifest of a source."""
+        key, known = key_of(manifest), self._manifests.get(key_of(manifest))
+        if known is not None and not _is_newer(manifest, known):
+            return
+        self._manifests[key] = manifest
+        uid = manifest["metadata"].get("uid") or ""
+        if key not in self._shown or self._shown[key].uid != uid:
+            self._shown[key] = ShownStatus(uid, dict(manifest.get("status") or {}))
+        self.queue.add(key)
 
-    async def forget(self, key: ObjectKey) -> None:
-        """Stop looking after a source that is gone. Its snapshots stay in the ledger: they still exist."""
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            managed = self._cache.sources.pop(key, None)
-            if managed is not None:
-                await self._stop(managed)
-                self._metrics.forget_source(managed.name)
-                self._wake_stores(managed.description.stores)
-                self._regrade()
+    def forget(self, key: ObjectKey) -> None:
+        """A source is gone. Its snapshots stay in the ledger: they still exist."""
+        self._manifests.pop(key, None)
+        if key in self._cache.sources:
+            self.queue.add(key)
+        else:
+            self._drop(key)
+
+    def scan_soon(self, key: ObjectKey) -> None:
+        """Scan a source once more, since something was applied that concerns it."""
+        managed = self._cache.sources.get(key)
+        if managed is not None:
+            managed.rung = True
+            self.queue.add(key, after=GATHER_SECONDS)
 
     async def take_stock(self, namespaces: Collection[str]) -> None:
-        """Meet every source and every BackupSnapshot that there is."""
-        before, seen = set(self._cache.sources), set()
-        await self.objects.take_stock(namespaces)
+        """Meet every source that there is, for stores to know which cover them; drop what is gone."""
+        before, seen = set(self._manifests), set()
         async for manifest in self._cluster.list("backupsources", namespaces):
-            seen.add(key_of(manifest))
-            await self.meet(manifest)
+            key = key_of(manifest)
+            seen.add(key)
+            self.observe(manifest)
+            if key not in self._cache.sources:
+                try:
+                    self._follow_manifest(key)
+                except Exception as defect:  # noqa: BLE001 - reconciling it fails as well, and says so
+                    log.debug("source %s waits: %s", "/".join(key), type(defect).__name__)
         for key in before - seen:
-            await self.forget(key)
-        await self.objects.disown(self._cache.sources)
-
-    async def meet_snapshot(self, manifest: Manifest, *, gone: bool) -> None:
-        """Take notice of a BackupSnapshot that was seen, or is gone: that deletes nothing, it comes back."""
-        if self.objects.note(manifest, gone=gone):
-            namespace, _ = key_of(manifest)
-            managed = self._cache.sources.get((namespace, (manifest.get("spec") or {}).get("source", "")))
-            if managed is not None:
-                managed.wake.set()
-            else:
-                await self.objects.disown(self._cache.sources)
-
-    async def expire_tombstones(self) -> None:
-        """Destroy what is kept of persons of whom nothing can be restored any more."""
-        while True:
-            await asyncio.sleep(FORGET_SCANS * self._scan_interval)
-            disagreement = await self._clocks.disagreement()
-            if disagreement is not None:
-                log.warning("no tombstone is ended: %s", disagreement)
-                continue
-            now = self._clock()
-            ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
-            if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
-                for managed in self._cache.sources.values():
-                    if managed.known is not None:
-                        managed.known.loaded = False
-            for period in ended:
-                log.info("the tombstones of %s have ended: their keys are destroyed", period)
-
-    def _wake_stores(self, stores: Collection[str]) -> None:
-        """Let DataStores say anew who covers their backups."""
-        for managed in self._cache.stores.values():
-            if managed.name in stores:
-                self._ring_store(managed.key)
-
-    async def close(self) -> None:
-        """Stop every task."""
-        for managed in self._cache.sources.values():
-            if managed.task:
-                managed.task.cancel()
+            self.forget(key)
+        await self._objects.disown_others(self._cache.sources)
 
     def measure(self) -> None:
         """Refresh how long ago each source was scanned."""
-        self._reporting.measure_ages()
+        self._statuses.measure_ages()
 
-    async def _stop(self, managed: ManagedSource) -> None:
-        if managed.task is not None:
-            managed.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await managed.task
-        self._disconnect(managed)
+    # one step of one source
 
-    async def _look_after(self, managed: ManagedSource) -> None:
-        try:
-            while True:
-                pause = await self._scan_whatever_happens(managed)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(managed.wake.wait(), pause)
-                if managed.wake.is_set():
-                    managed.wake.clear()
-                    await asyncio.sleep(0.2)  # a set of applied snapshots is one scan
-        except LedgerError as fatal:
-            if not self.failed.done():
-                self.failed.set_exception(fatal)
-
-    async def _scan_whatever_happens(self, managed: ManagedSource) -> float:
-        """Scan a source and tell of it; return the seconds until the next scan."""
-        began = time.monotonic()
-        try:
-            await self._connected(managed)
-            if managed.known is not None:
-                await self._scan(managed, managed.known)
-                managed.trouble, managed.retries = None, 0
-        except LedgerError:
-            raise
-        except BackendError as unusable:
-            wrong = isinstance(unusable, BackendMisconfigured)
-            managed.trouble = Trouble(
-                TroubleReason.MISCONFIGURED if wrong else TroubleReason.UNREACHABLE, str(unusable)
-            )
-            if wrong:
-                self._disconnect(managed)  # the Secret may be another one by now
-        except (ClusterUnavailable, ClusterRefused) as away:
-            managed.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
-        except Exception as defect:
-            log.exception("a scan of source %s failed; it is tried again", managed.name)
-            managed.trouble = Trouble.of_defect(defect)
-        await self._reporting.report(managed)
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """Connect, scan, or tell what a scan came to; return after how many seconds to look again."""
+        pause = self._follow_manifest(key)
+        managed = self._cache.sources.get(key)
+        if pause is not None or managed is None:
+            return pause
+        if managed.under_way is None:
+            pause = managed.scan_due - time.monotonic()
+            if pause > 0 and not managed.rung:
+                return pause
+            managed.began, managed.rung = time.monotonic(), False
+        elif not managed.under_way.done():
+            return await self._say_if_silent(managed)
+        trouble = await self._advance(managed)
+        if managed.under_way is not None or self._closed or self._is_outdated(managed):
+            return LONG_LISTING_SECONDS
+        managed.trouble = trouble
+        await self._statuses.report(managed)
         self._regrade()
-        if managed.trouble is not None:
-            managed.retries += 1
-            await self._reconnect_if_rotated(managed)
-            return min(MAX_PAUSE, self._scan_interval, 2.0 ** min(managed.retries, 6))
-        return max(0.05, self._scan_interval - (time.monotonic() - began))
+        return await self._next_pause(managed)
 
-    async def _connected(self, managed: ManagedSource) -> None:
-        if managed.known is not None:
-            return
-        wanted, secret = self._connect.secret_name(managed.source), None
+    async def close(self) -> None:
+        """Begin no scan any more, and let those under way conclude nothing from their listings."""
+        self._closed = True
+        for known, _ in self._cache.scans.values():
+            known.abandoned = True
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in the status of a source that Lethe failed over it."""
+        managed, manifest = self._cache.sources.get(key), self._manifests.get(key)
+        if managed is not None:
+            managed.trouble = trouble
+            self._put_off(managed)
+        self._regrade()
+        if manifest is not None:
+            await self._statuses.show_trouble(manifest, self._shown[key], trouble)
+
+    async def _advance(self, managed: ManagedSource) -> Trouble | None:
+        """Take the next step: connect, scan, or take in what a scan came to; return what is wrong."""
+        connecting, managed.connecting = managed.connecting, None
+        done, managed.scanning = managed.scanning, None
+        try:
+            if done is not None:
+                await self._take_in(managed, done.result())
+                return None
+            if connecting is not None and (trouble := self._take_backend(managed, connecting)):
+                return trouble
+            if managed.known is None:
+                return await self._begin_to_connect(managed)
+            await self._begin_scan(managed, managed.known)
+        except BackendError as unusable:
+            if isinstance(unusable, BackendMisconfigured):
+                self._disconnect(managed)  # the Secret may be another one by now
+                return Trouble(TroubleReason.MISCONFIGURED, str(unusable))
+            return Trouble(TroubleReason.UNREACHABLE, str(unusable))
+        return None
+
+    async def _next_pause(self, managed: ManagedSource) -> float:
+        """Return the seconds until the next scan."""
+        if managed.trouble is None:
+            managed.retries = 0
+            managed.scan_due = max(time.monotonic() + 0.05, managed.began + self._scan_interval)
+        else:
+            await self._reconnect_if_rotated(managed)
+            self._put_off(managed)
+        return GATHER_SECONDS if managed.rung else managed.scan_due - time.monotonic()
+
+    def _put_off(self, managed: ManagedSource) -> None:
+        """Let a source in trouble wait, longer each time: to have begun a scan is no success yet."""
+        pause = min(MAX_PAUSE, self._scan_interval, FIRST_PAUSE * 2.0 ** min(managed.retries, 6))
+        managed.retries += 1
+        managed.scan_due = time.monotonic() + pause
+
+    async def _say_if_silent(self, managed: ManagedSource) -> float:
+        """Say if the backend does not answer. Pruning may well take hours."""
+        waited = time.monotonic() - managed.began
+        if waited >= LONG_LISTING_SECONDS and (managed.known is None or managed.known.listing):
+            message = "the backend has been asked for a listing and is silent"
+            managed.trouble = Trouble(TroubleReason.UNREACHABLE, message)
+            await self._statuses.report(managed)
+        return LONG_LISTING_SECONDS - waited % LONG_LISTING_SECONDS
+
+    # its manifest
+
+    def _follow_manifest(self, key: ObjectKey) -> float | None:
+        """Let a source be as its newest manifest says; return how long what it was goes on, at the most."""
+        managed, manifest = self._cache.sources.get(key), self._manifests.get(key)
+        followed = manifest is None if managed is None else not self._is_outdated(managed)
+        if followed:
+            return None
+        try:
+            met = None if manifest is None else self._meet(manifest)
+        except (InvalidManifest, InvalidPeriod) as invalid:
+            log.warning("%s", invalid)
+            if managed is not None:  # goes on as it was
+                self._manifests[key] = managed.manifest
+            else:
+                del self._manifests[key], self._shown[key]
+            return None
+        if managed is not None:
+            pause = self._let_go(managed)
+            if pause is not None:
+                return pause
+        self._replace(key, managed, met)
+        return None
+
+    def _is_outdated(self, managed: ManagedSource) -> bool:
+        manifest = self._manifests.get(managed.key)
+        return manifest is None or _is_newer(manifest, managed.manifest)
+
+    def _meet(self, manifest: Manifest) -> ManagedSource:
+        key = key_of(manifest)
+        source = parse(BackupSource, manifest)
+        return ManagedSource(
+            manifest=manifest,
+            source=source,
+            description=source_description(source, self._retention),
+            generation=manifest["metadata"].get("generation", 1),
+            shown=self._shown[key],
+        )
+
+    def _replace(self, key: ObjectKey, before: ManagedSource | None, met: ManagedSource | None) -> None:
+        if met is not None:
+            self._cache.sources[key] = met
+        else:
+            self._drop(key)
+        both = [one.description.stores for one in (before, met) if one is not None]
+        self._ring_stores({store for stores in both for store in stores})
+
+    def _drop(self, key: ObjectKey) -> None:
+        self._cache.sources.pop(key, None)
+        self._shown.pop(key, None)
+        self.queue.discard(key)
+        self._metrics.forget_source("/".join(key))
+        self._regrade()
+
+    def _ring_stores(self, names: Collection[str]) -> None:
+        """Let DataStores say anew who covers their backups."""
+        for managed in self._cache.stores.values():
+            if managed.name in names:
+                self._ring_store(managed.key)
+
+    def _let_go(self, managed: ManagedSource) -> float | None:
+        """Let nothing come of what is under way; return how long that is waited for, `None` once it is not.
+
+        A thread can't be interrupted. One that lists, or that hangs, is left alone: it concludes nothing.
+        """
+        scan, known = managed.scanning, managed.known
+        if scan is not None and known is not None:
+            known.abandoned = True
+            if not known.listing and not scan.done():
+                now = time.monotonic()
+                managed.abandoned_at = managed.abandoned_at or now
+                if now < managed.abandoned_at + STOP_SECONDS:
+                    return managed.abandoned_at + STOP_SECONDS - now
+            scan.add_done_callback(_pass_over)
+        if managed.connecting is not None:
+            managed.connecting.add_done_callback(_close_unused)
+        self._disconnect(managed)
+        return None
+
+    # its backend
+
+    async def _begin_to_connect(self, managed: ManagedSource) -> Trouble | None:
+        """Begin to connect a source; return what hinders it."""
         duplicate = self._duplicate_of(managed)
         if duplicate is not None:
             message = f"BackupSource {duplicate} lists the same place by the same names"
-            managed.trouble = Trouble(
+            return Trouble(
                 TroubleReason.DUPLICATE_SOURCE, f"{message}; name all stores in that one, and remove this"
             )
-            return
+        wanted, secret = self._connect.secret_name(managed.source), None
         if wanted is not None:
             try:
                 secret = await self._cluster.secret(managed.description.namespace, wanted)
             except ClusterRefused as refused:
-                managed.trouble = Trouble(TroubleReason.SECRET_MISSING, str(refused))
-                return
+                return Trouble(TroubleReason.SECRET_MISSING, str(refused))
             if secret is None:
-                managed.trouble = Trouble(
-                    TroubleReason.SECRET_MISSING, f"Secret {wanted} does not exist; create it"
-                )
-                return
+                return Trouble(TroubleReason.SECRET_MISSING, f"Secret {wanted} does not exist; create it")
             managed.secret_version = secret.resource_version
+        managed.connecting = in_daemon(
+            f"connecting {managed.name}", partial(self._connect, managed.source, secret)
+        )
+        managed.connecting.add_done_callback(lambda _: self.queue.add(managed.key))
+        return None
+
+    def _take_backend(self, managed: ManagedSource, connecting: asyncio.Future[Backend]) -> Trouble | None:
+        """Take in what connecting came to; return what is wrong. Raises `BackendError`."""
         try:
-            backend = await asyncio.to_thread(self._connect, managed.source, secret)
+            managed.known = KnownSource(managed.description, connecting.result())
         except ValueError as unusable:
-            managed.trouble = Trouble(
-                TroubleReason.SECRET_MISSING if wanted else TroubleReason.UNREACHABLE, str(unusable)
-            )
-            return
-        managed.known = KnownSource(managed.description, backend)
+            wanted = self._connect.secret_name(managed.source)
+            reason = TroubleReason.SECRET_MISSING if wanted else TroubleReason.UNREACHABLE
+            return Trouble(reason, str(unusable))
+        return None
 
     def _duplicate_of(self, managed: ManagedSource) -> str | None:
         """Return the older source that lists the very same: two would each take the other for a stranger."""
@@ -287,45 +369,53 @@ class Backups:
             return
         if secret is not None and secret.resource_version != managed.secret_version:
             self._disconnect(managed)
-            managed.wake.set()
+            managed.rung = True
 
-    async def _scan(self, managed: ManagedSource, known: KnownSource) -> None:
+    # its scans
+
+    async def _begin_scan(self, managed: ManagedSource, known: KnownSource) -> None:
         offset = await self._clocks.offset_of_server()
+        if self._closed or self._is_outdated(managed):
+            return
 
         def clocks(backend_date: datetime | None) -> str | None:
             return self._clocks.compare(offset, backend_date)
 
-        declared = self.objects.declared(managed.key)
-        work = in_daemon(
+        declared, now = self._objects.declared(managed.key), self._clocks.now
+        managed.scanning = in_daemon(
             f"source {managed.name}",
-            lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
+            lambda: scanning.scan(known, self._ledger, now=now, clocks=clocks, declared=declared),
         )
-        self._cache.scans[work] = known, time.monotonic()
-        work.add_done_callback(self._cache.scans.pop)
-        managed.scan = await self._result(managed, known, work)
-        if managed.scan.changed:
-            self._wake_stores(managed.description.stores)
-        await self._reporting.tell_of(managed, managed.scan)
-        await self.objects.reconcile(managed, known)
+        self._cache.scans[managed.scanning] = known, time.monotonic()
+        managed.scanning.add_done_callback(self._cache.scans.pop)
+        managed.scanning.add_done_callback(lambda _: self.queue.add(managed.key))
 
-    async def _result(self, managed: ManagedSource, known: KnownSource, work: asyncio.Future[Scan]) -> Scan:
-        """Wait for a scan; say meanwhile if its backend does not answer. Pruning may well take hours."""
-        try:
-            while True:
-                done, _ = await asyncio.wait([work], timeout=LONG_LISTING_SECONDS)
-                if done:
-                    return work.result()
-                if known.listing:
-                    managed.trouble = Trouble(
-                        TroubleReason.UNREACHABLE,
-                        "the backend has been asked for a listing and is silent",
-                    )
-                    await self._reporting.report(managed)
-        except asyncio.CancelledError:
-            # A thread can't be interrupted. One that hangs is left alone: it concludes nothing any more.
-            known.abandoned = True
-            await asyncio.wait([work], timeout=STOP_SECONDS)
-            raise
+    async def _take_in(self, managed: ManagedSource, scan: Scan) -> None:
+        """Tell what a scan came to, and let there be an object for each snapshot."""
+        managed.scan = scan
+        if scan.changed:
+            self._ring_stores(managed.description.stores)
+        await self._statuses.tell_of(managed, scan)
+        if managed.known is not None:
+            await self._objects.reconcile(managed, managed.known, outdated=lambda: self._is_outdated(managed))
+
+
+def _is_newer(manifest: Manifest, known: Manifest) -> bool:
+    """Tell whether a manifest says something else than the one that is known: another object, or edited."""
+    new, old = manifest["metadata"], known["metadata"]
+    return bool(new.get("uid") != old.get("uid") or new.get("generation", 1) > old.get("generation", 1))
+
+
+def _pass_over(work: asyncio.Future[Any]) -> None:
+    """Take notice of how work ended for which nobody waits any more."""
+    if not work.cancelled():
+        work.exception()
+
+
+def _close_unused(connecting: asyncio.Future[Backend]) -> None:
+    """Give a backend back that was connected when nobody waited for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        in_daemon("closing a backend", connecting.result().close)
 
 
 def _location(managed: ManagedSource) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
 from lethe.api.status.backupsource import backupsource_status
-from lethe.api.status.base import differs, replacing
+from lethe.api.status.base import rendered_conditions
 from lethe.controllers.backupsnapshot import SnapshotObjects, difficulty_of
-from lethe.controllers.runtime.cache import ManagedSource, ObjectCache
+from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, key_of
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import ShownStatus, Status, StatusKind, StatusWriter, Written
 from lethe.domain.conditions.backupsnapshot import Difficulty
 from lethe.domain.conditions.backupsource import BackupSourceObservation, backupsource_conditions
+from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
+from lethe.domain.trouble import Trouble
+from lethe.ports.cluster import Cluster, Event, Manifest
 from lethe.workflows.scanning import Scan
 
 log = logging.getLogger("lethe.backups")
@@ -28,7 +30,16 @@ LAST_SCAN_SECONDS = 300
 """How old `lastScanAt` of a BackupSource may grow before a write only for its sake."""
 
 
-class SourceReporting:
+STATUS = StatusKind(
+    "backupsources",
+    "BackupSource",
+    essence=lambda status: {name: said for name, said in status.items() if name != "lastScanAt"},
+    detail=lambda status: status,
+    patience=LAST_SCAN_SECONDS,
+)
+
+
+class SourceStatuses:
     """Tells of sources, as seldom as possible."""
 
     def __init__(
@@ -36,10 +47,11 @@ class SourceReporting:
         cache: ObjectCache,
         cluster: Cluster,
         metrics: Metrics,
+        statuses: StatusWriter,
         objects: SnapshotObjects,
         clock: Callable[[], datetime],
     ) -> None:
-        self._cache, self._cluster, self._metrics = cache, cluster, metrics
+        self._cache, self._cluster, self._metrics, self._statuses = cache, cluster, metrics, statuses
         self._objects, self._clock = objects, clock
 
     async def tell_of(self, managed: ManagedSource, scan: Scan) -> None:
@@ -127,7 +139,7 @@ class SourceReporting:
         upcoming = scan.next if scan else None
         status = backupsource_status(
             condition_set,
-            managed.status,
+            managed.shown.status,
             generation=managed.generation,
             now=self._clock(),
             counts=managed.counts,
@@ -137,28 +149,32 @@ class SourceReporting:
             unparsable=scan.listing.unparsable if scan else (),
             partial=scan.listing.partial if scan else (),
         )
-        stale = time.monotonic() - managed.status_written > LAST_SCAN_SECONDS
-        if not differs(status, managed.status) and not stale:
+        await self._write(managed.manifest, managed.shown, condition_set, status)
+
+    async def show_trouble(self, manifest: Manifest, shown: ShownStatus, trouble: Trouble) -> None:
+        """Say that Lethe failed over a source, of which nothing else need be known. The rest stays said."""
+        self._metrics.source_up.labels("/".join(key_of(manifest))).set(0)
+        scanned = "lastScanAt" in shown.status
+        condition_set = backupsource_conditions(BackupSourceObservation(scanned=scanned, trouble=trouble))
+        generation = manifest["metadata"].get("generation", 1)
+        conditions = rendered_conditions(
+            condition_set, shown.status, generation=generation, now=self._clock()
+        )
+        status = {**shown.status, "observedGeneration": generation, "conditions": conditions}
+        await self._write(manifest, shown, condition_set, status)
+
+    async def _write(
+        self, manifest: Manifest, shown: ShownStatus, condition_set: ConditionSet, status: Status
+    ) -> None:
+        reasons = {said.get("type"): said.get("reason") for said in shown.status.get("conditions", ())}
+        if await self._statuses.write(STATUS, key_of(manifest), shown, status) is not Written.WRITTEN:
             return
-        namespace, name = managed.key
-        try:
-            self._metrics.api_writes.labels("status").inc()
-            written = await self._cluster.write_status(
-                "backupsources", namespace, name, uid=managed.uid, status=replacing(status, managed.status)
-            )
-        except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of BackupSource %s waits: %s", managed.name, away)
-            return
-        if not written:
-            return
-        before, managed.status, managed.status_written = managed.status, status, time.monotonic()
         for condition in condition_set.conditions:
-            summary = (c for c in before.get("conditions", ()) if c.get("type") == condition.type)
-            reason = next(summary, {"reason": None})["reason"]
+            before = reasons.get(condition.type)
             warning = condition.status.value == "False"
-            news = reason != condition.reason and (warning or reason not in (None, "Pending"))
+            news = before != condition.reason and (warning or before not in (None, "Pending"))
             if news and condition.type in ("Ready", "RetentionEffective"):
                 await self._cluster.record_event(
-                    Event(managed.manifest, condition.reason, condition.message, warning)
+                    Event(manifest, condition.reason, condition.message, warning)
                 )
                 break

@@ -7,77 +7,81 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from lethe.api.status.base import replacing
 from lethe.api.status.deletionrequest import deletionrequest_status
+from lethe.controllers.backupsnapshot import PURGED_SHOWN
 from lethe.controllers.runtime.cache import ObjectCache
-from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.clock import TwoClocks
+from lethe.controllers.runtime.controller import Controller, RepeatedWork
+from lethe.controllers.runtime.status_writer import ShownStatus, Status, StatusKind, StatusWriter, Written
+from lethe.domain.conditions.base import ConditionStatus
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
+from lethe.domain.periods import instant
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft, CopyStep
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
-from lethe.ports.ledger import Ledger, LedgerError
+from lethe.domain.trouble import Trouble
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
+from lethe.ports.ledger import Ledger
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import chunked
 
 log = logging.getLogger("lethe.copies")
 
 GATHER_SECONDS = 0.3
 """How long the scans of several sources may gather: grading is for all of them."""
 RETRY_SECONDS = 10.0
+FIRST_RETRY_SECONDS = 0.5
+"""After how long it is looked again whether a request is said to be erased: at the most, and at first."""
 CALLS_AT_ONCE = 8
-TRIES = 6
+TRIES = 9
 _HELD = frozenset({StoreState.VERIFIED, StoreState.NOT_FOUND})
 
 
-class LastCopies:
-    """Knows by store what backups hold, and writes what that means for each erased request."""
+def _shown(status: Status) -> object:
+    """Return what a person reads of backups in a status: a message alone is not worth a write."""
+    conditions = status.get("conditions")
+    listed = conditions if isinstance(conditions, list) else []
+    purged = [(c.get("status"), c.get("reason")) for c in listed if c.get("type") == "Purged"]
+    return status.get("state"), status.get("backups"), purged
+
+
+LAST_COPY = StatusKind("deletionrequests", "DeletionRequest", essence=_shown)
+
+
+class LastCopies(Controller[str]):
+    """Knows by store what backups hold (`grading`), and tells each erased request what that means for it."""
+
+    name = "last copies"
+    batch = 500
 
     def __init__(
         self,
         cache: ObjectCache,
         ledger: Ledger,
         cluster: Cluster,
-        metrics: Metrics,
+        statuses: StatusWriter,
         clock: Callable[[], datetime],
     ) -> None:
+        super().__init__()
         self._cache, self._ledger, self._cluster = cache, ledger, cluster
-        self._metrics, self._clock = metrics, clock
+        self._statuses, self._clock = statuses, clock
+        self.grading = RepeatedWork("grading of last copies", self.grade, every=None, gather=GATHER_SECONDS)
         self._steps: Mapping[str, Sequence[CopyStep]] = {}
-        self._wake = asyncio.Event()
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._untold: dict[str, int] = {}
+        self._tries: dict[str, int] = {}
         self._overdue: frozenset[str] = frozenset()
 
     def regrade(self) -> None:
         """A source was scanned, or is gone; a store's word on its backups has changed."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Grade after scans, and tell, for ever."""
-        while True:
-            timeout = RETRY_SECONDS if self._untold else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
-                pass
-            await asyncio.sleep(GATHER_SECONDS)
-            self._wake.clear()
-            try:
-                await self.grade()
-            except LedgerError:
-                raise
-            except Exception:
-                log.exception("what backups still hold could not be told; it is tried after the next scan")
+        self.grading.ring()
 
     async def grade(self) -> None:
         """Look at all that was erased and is not proven gone from every backup."""
-        coverage = self._coverage()
-        self._untold.update(dict.fromkeys(await asyncio.to_thread(self._grade, coverage), 0))
-        for some in chunked(list(self._untold), 500):
-            await self._tell(some)
+        for request in await asyncio.to_thread(self._grade, self._coverage()):
+            self._tries.pop(request, None)
+            self.queue.add(request)
 
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
         stores = {*coverage, *self._ledger.cleared_stores()}
@@ -140,48 +144,81 @@ class LastCopies:
                 dates.append(step.gone_at)
         return CopiesLeft(max(dates, default=None), tuple(unproven))
 
-    async def _tell(self, requests: Sequence[str]) -> None:
-        records = await asyncio.to_thread(self._ledger.requests_by_id, requests)
-        left = await asyncio.to_thread(self._ledger.copies_left, requests)
-        await asyncio.gather(
-            *(self._tell_one(records.get(request), request, left.get(request)) for request in requests)
-        )
+    async def reconcile(self, key: str) -> float | None:
+        """Tell one request what backups hold; return after how many seconds to try again."""
+        return (await self.reconcile_set([key]))[key]
 
-    async def _tell_one(self, record: RequestRecord | None, request: str, left: CopiesLeft | None) -> None:
-        if record is None:
-            self._untold.pop(request, None)
+    async def reconcile_set(self, keys: Sequence[str]) -> Mapping[str, float | None]:
+        """Tell requests what backups hold."""
+        records = await asyncio.to_thread(self._ledger.requests_by_id, keys)
+        left = await asyncio.to_thread(self._ledger.copies_left, keys)
+        pauses = await asyncio.gather(*(self._tell(key, records.get(key), left.get(key)) for key in keys))
+        return dict(zip(keys, pauses, strict=True))
+
+    async def show_trouble(self, key: str, trouble: Trouble) -> None:
+        """Say in `Purged` that Lethe failed to tell what backups hold: that it has erased stays true."""
+        record = (await asyncio.to_thread(self._ledger.requests_by_id, [key])).get(key)
+        manifest = await self._manifest(record) if record is not None else None
+        if record is None or manifest is None or not _says_erased(manifest):
             return
-        namespace, name = record.accepted.namespace, record.accepted.name
+        before, generation = manifest["status"], manifest["metadata"].get("generation", 1)
+        purged = {
+            "type": "Purged",
+            "status": ConditionStatus.UNKNOWN.value,
+            "reason": trouble.reason.value,
+            "message": trouble.message,
+            "observedGeneration": generation,
+            "lastTransitionTime": instant(self._clock()),
+        }
+        others = [said for said in before.get("conditions", ()) if said.get("type") != "Purged"]
+        await self._write(record, manifest, {**before, "conditions": [*others, purged]})
+
+    async def _tell(
+        self, request: str, record: RequestRecord | None, left: CopiesLeft | None
+    ) -> float | None:
+        """Tell a request; return after how many seconds to try again."""
+        if record is None:
+            return None
         async with self._calls:
             try:
-                manifest = await self._cluster.get("deletionrequests", namespace, name)
-                before = (manifest or {}).get("status") or {}
-                if manifest is None or before.get("state") not in ("Erased", "Purged"):
-                    # Gone, another's, or not told of its erasure yet: then this follows a little later.
-                    self._untold[request] = self._untold.get(request, 0) + 1
-                    if manifest is None or self._untold[request] > TRIES:
-                        self._untold.pop(request, None)
-                    return
-                status = self._status(record, left, before, manifest["metadata"].get("generation", 1))
-                if _shown(status) != _shown(before):
-                    self._metrics.api_writes.labels("status").inc()
-                    await self._cluster.write_status(
-                        "deletionrequests",
-                        namespace,
-                        name,
-                        uid=manifest["metadata"]["uid"],
-                        status=replacing(status, before),
-                    )
-                    if status["state"] == "Purged" != before.get("state"):
-                        message = "no backup holds this person any more"
-                        await self._cluster.record_event(Event(manifest, "Purged", message))
-                self._untold.pop(request, None)
+                manifest = await self._manifest(record)
             except (ClusterUnavailable, ClusterRefused) as away:
                 log.warning("a DeletionRequest's last copy can't be told of yet: %s", away)
+                return RETRY_SECONDS
+            if manifest is not None and not _says_erased(manifest):
+                return self._later(request)
+            self._tries.pop(request, None)
+            if manifest is None:
+                return None
+            before = manifest["status"]
+            status = self._status(record, left, before, manifest["metadata"].get("generation", 1))
+            written = await self._write(record, manifest, status)
+            if written is Written.WRITTEN and status["state"] == "Purged" != before.get("state"):
+                message = "no backup holds this person any more"
+                await self._cluster.record_event(Event(manifest, "Purged", message))
+        return RETRY_SECONDS if written is Written.WAITS else None
+
+    async def _manifest(self, record: RequestRecord) -> Manifest | None:
+        """Return a request's object; `None` where it is gone."""
+        accepted = record.accepted
+        return await self._cluster.get("deletionrequests", accepted.namespace, accepted.name)
+
+    def _later(self, request: str) -> float | None:
+        """Return when to look again at what is another's, or does not say yet that it is erased."""
+        tries = self._tries[request] = self._tries.get(request, 0) + 1
+        if tries > TRIES:
+            del self._tries[request]
+            return None
+        return min(RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (tries - 1))
+
+    async def _write(self, record: RequestRecord, manifest: Manifest, status: Status) -> Written:
+        key = record.accepted.namespace, record.accepted.name
+        shown = ShownStatus(manifest["metadata"]["uid"], manifest["status"])
+        return await self._statuses.write(LAST_COPY, key, shown, status)
 
     def _status(
-        self, record: RequestRecord, left: CopiesLeft | None, before: Mapping[str, object], generation: int
-    ) -> dict[str, object]:
+        self, record: RequestRecord, left: CopiesLeft | None, before: Status, generation: int
+    ) -> dict[str, Any]:
         now = self._clock()
         observed = self.observe(record, left or CopiesLeft())
         condition_set = deletionrequest_conditions(record, [], backups=observed, now=now)
@@ -200,6 +237,34 @@ class LastCopies:
         return status
 
 
+class TombstoneExpiry(RepeatedWork):
+    """Destroys what is kept of persons of whom nothing can be restored any more."""
+
+    def __init__(self, cache: ObjectCache, ledger: Ledger, clocks: TwoClocks, *, every: float) -> None:
+        super().__init__("tombstone expiry", self.expire, every=every)
+        self._cache, self._ledger, self._clocks = cache, ledger, clocks
+        self.ring(after=every)
+
+    async def expire(self) -> None:
+        """Destroy it now, if the clocks agree: it can't be undone."""
+        disagreement = await self._clocks.disagreement()
+        if disagreement is not None:
+            log.warning("no tombstone is ended: %s", disagreement)
+            return
+        now = self._clocks.now()
+        ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
+        if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
+            for managed in self._cache.sources.values():
+                if managed.known is not None:
+                    managed.known.loaded = False
+        for period in ended:
+            log.info("the tombstones of %s have ended: their keys are destroyed", period)
+
+
+def _says_erased(manifest: Manifest) -> bool:
+    return (manifest.get("status") or {}).get("state") in ("Erased", "Purged")
+
+
 def last_copy_gone_at(record: RequestRecord, observed: BackupsObservation) -> datetime | None:
     """Return the day to show: none where a store's backups are not known at all."""
     return None if observed.without_backups or record.purged_at is not None else observed.left.gone_at
@@ -208,11 +273,3 @@ def last_copy_gone_at(record: RequestRecord, observed: BackupsObservation) -> da
 def _step_at(steps: Sequence[CopyStep], cleared: datetime) -> CopyStep | None:
     position = bisect_right(steps, cleared, key=lambda step: step.since)
     return steps[position - 1] if position else None
-
-
-def _shown(status: Mapping[str, object]) -> object:
-    """Return what a person reads of backups in a status: a message alone is not worth a write."""
-    conditions = status.get("conditions")
-    listed = conditions if isinstance(conditions, list) else []
-    purged = [(c.get("status"), c.get("reason")) for c in listed if c.get("type") == "Purged"]
-    return status.get("state"), status.get("backups"), purged

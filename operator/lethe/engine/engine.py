@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from lethe.controllers.backupsource import Backups, ConnectBackend
+from lethe.controllers.backupsnapshot import BackupSnapshotController, SnapshotObjects
+from lethe.controllers.backupsource import BackupSourceController, ConnectBackend
 from lethe.controllers.datastore import StoreController
 from lethe.controllers.datastore_connect import ConnectStore
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
 from lethe.controllers.deletionrequest_status import RequestStatusController
-from lethe.controllers.last_copies import LastCopies
+from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
@@ -38,7 +39,7 @@ from lethe.engine.legal import Legal
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
-from lethe.ports.ledger import Ledger, LedgerError
+from lethe.ports.ledger import Ledger
 from lethe.ports.notices import NoticeRenderer
 from lethe.workflows.notifying import Mailer
 from lethe.workflows.pass_context import PassContext
@@ -46,6 +47,8 @@ from lethe.workflows.pass_context import PassContext
 log = logging.getLogger("lethe.engine")
 
 RESYNC_SECONDS = 300
+EXPIRY_SCANS = 12
+"""After how many scan intervals (an hour, by default) it is looked whether tombstones have ended."""
 WIND_DOWN_SECONDS = 20
 """How long the end waits for what can't be interrupted; less than Kubernetes waits for a pod."""
 
@@ -94,22 +97,26 @@ class Engine:
         self.started = asyncio.Event()
         self.quiet = True
         """Whether, once `run` has ended, nothing goes on that it had begun."""
-        self._background: set[asyncio.Task[Any]] = set()
         self._controllers: list[Controller[Any]] = []
         self.statuses = StatusWriter(cluster, metrics)
-        self.copies = LastCopies(self.cache, ledger, cluster, metrics, clock)
-        self.backups = Backups(
+        self.copies = LastCopies(self.cache, ledger, cluster, self.statuses, clock)
+        objects = SnapshotObjects(cluster, metrics, self.statuses, clock)
+        self.sources = BackupSourceController(
             self.cache,
             ledger,
             cluster,
             connect_backend,
             metrics,
             self.statuses,
+            objects,
             clocks=clocks,
             retention=retention,
             scan_interval=scan_interval,
             regrade=self.copies.regrade,
             ring_store=self._ring_store,
+        )
+        self.snapshots = BackupSnapshotController(
+            self.cache, objects, self.statuses, clock, scan_soon=self.sources.scan_soon
         )
         self._store_status = StoreStatus(self.cache, metrics, self.statuses, clock)
         self._request_status = RequestStatusController(
@@ -124,7 +131,7 @@ class Engine:
             metrics,
             self.statuses,
             clock,
-            name_of_snapshot=self.backups.objects.name_of,
+            name_of_snapshot=objects.name_of,
             ring_store=self._ring_store,
             journal_interval=journal_interval,
         )
@@ -151,6 +158,7 @@ class Engine:
             notices,
             clocks,
             self._ring_store,
+            self.sources.scan_soon,
         )
         self._stores = StoreController(
             self.cache,
@@ -186,14 +194,19 @@ class Engine:
             self._request_status,
             self._stores,
             self.restores,
+            self.sources,
+            self.snapshots,
+            self.copies,
+            self.copies.grading,
+            TombstoneExpiry(self.cache, ledger, clocks, every=EXPIRY_SCANS * scan_interval),
         ]
         self._supervisor = Supervisor(self._controllers)
         self._doorbells: Mapping[str, Callable[[Manifest, bool], None]] = {
             "deletionrequests": partial(_ring, self._requests),
             "datastores": partial(_ring, self._stores),
             "restoreevents": partial(_ring, self.restores),
-            "backupsources": self._ring_source,
-            "backupsnapshots": self._ring_snapshot,
+            "backupsources": partial(_ring, self.sources),
+            "backupsnapshots": lambda manifest, gone: self.snapshots.observe(manifest, gone=gone),
             "legalrequests": self._ring_legal,
         }
 
@@ -205,12 +218,6 @@ class Engine:
     def ring(self, plural: str, manifest: Manifest, *, gone: bool) -> None:
         """An object of a kind was seen; `gone`: it was deleted, or has left the selector of the watch."""
         self._doorbells[plural](manifest, gone)
-
-    def _ring_source(self, manifest: Manifest, gone: bool) -> None:
-        self._spawn(self.backups.forget(key_of(manifest)) if gone else self.backups.meet(manifest))
-
-    def _ring_snapshot(self, manifest: Manifest, gone: bool) -> None:
-        self._spawn(self.backups.meet_snapshot(manifest, gone=gone))
 
     def _ring_legal(self, manifest: Manifest, gone: bool) -> None:
         self.legal.ring(manifest, gone=gone)
@@ -231,16 +238,13 @@ class Engine:
                 asyncio.create_task(loop, name=name)
                 for name, loop in (
                     ("resync", self._resync_loop()),
-                    ("copies", self.copies.run()),
                     ("legal", self.legal.run()),
-                    ("forgetting", self.backups.expire_tombstones()),
                     ("measure", self._measure_loop()),
                     ("controllers", self._supervisor.run()),
                     ("stop", _until(stop)),
                 )
             ]
-            watched: list[asyncio.Future[Any]] = [*loops, self.backups.failed]
-            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -265,11 +269,9 @@ class Engine:
         """Let end what has begun and can't be interrupted: visits, deletions of snapshots, letters."""
         begun: list[asyncio.Future[Any]] = []
         begun += [managed.work.future for managed in self.cache.stores.values() if managed.work is not None]
-        for work, (source, _) in self.cache.scans.items():
-            source.abandoned = True  # one that lists only lists
-            if not source.listing:
-                begun.append(work)
-        await self.backups.close()
+        await self.sources.close()
+        # One that lists only lists.
+        begun += [work for work, (source, _) in self.cache.scans.items() if not source.listing]
         if self._notices.under_way is not None:
             begun.append(self._notices.under_way)
         if begun:
@@ -288,7 +290,8 @@ class Engine:
         await self.legal.take_stock(self._namespaces)
 
     async def _list_backups(self) -> None:
-        await self.backups.take_stock(self._namespaces)
+        await self.snapshots.take_stock(self._namespaces)
+        await self.sources.take_stock(self._namespaces)
 
     async def _resync_loop(self) -> None:
         while True:
@@ -311,7 +314,7 @@ class Engine:
             await self.restores.measure(position.sequence)
             self._request_status.measure(len(self.cache.requests))
             self._store_status.measure()
-            self.backups.measure()
+            self.sources.measure()
             await asyncio.sleep(2)
 
     async def _persevere(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -323,19 +326,6 @@ class Engine:
                 log.warning("start waits: %s", away)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, LedgerError) and not self.backups.failed.done():
-            self.backups.failed.set_exception(error)
-        elif error is not None:
-            log.warning("a step failed (%s); the next resync makes up for it", type(error).__name__)
 
 
 async def _until(stop: asyncio.Event) -> None:

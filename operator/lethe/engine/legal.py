@@ -63,8 +63,9 @@ class Legal:
         notices: NoticeSender,
         clocks: TwoClocks,
         ring_store: Callable[[ObjectKey], None],
+        scan_soon: Callable[[ObjectKey], None],
     ) -> None:
-        self._ring_store = ring_store
+        self._ring_store, self._scan_soon = ring_store, scan_soon
         self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._secrets = cluster, metrics, secrets
         self._notices, self._clocks = notices, clocks
@@ -289,7 +290,7 @@ class Legal:
             self._ring_store(managed.key)
         for source in self._cache.sources.values():
             if source.description.namespace == record.registered.namespace:
-                source.wake.set()
+                self._scan_soon(source.key)
 
     # holds
 

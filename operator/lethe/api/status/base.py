@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.conditions.base import Condition, ConditionSet
+from lethe.domain.conditions.base import FALSE, Condition, ConditionSet, with_progress
 from lethe.domain.periods import instant
+from lethe.domain.trouble import Trouble
 
 MAX_ENTRIES = 64
 MAX_NAMES = 16
@@ -65,3 +66,15 @@ def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
     shown = {k: v for k, v in status.items() if k not in _MOVING}
     missing = (status.get("erasures") or {}).get("missing", 0)
     return {**shown, "missing": missing}
+
+
+def troubled_status(
+    trouble: Trouble, previous: Mapping[str, Any], *, generation: int, now: datetime
+) -> dict[str, Any]:
+    """Return the status of an object over which Lethe failed; all else stays as it was said before."""
+    ready = Condition("Ready", FALSE, trouble.reason.value, trouble.message)
+    progress = with_progress(ready, working=True)
+    said = rendered_conditions(ConditionSet(None, progress), previous, generation=generation, now=now)
+    replaced = ("Ready", "Reconciling", "Stalled")
+    kept = [one for one in previous.get("conditions", ()) if one.get("type") not in replaced]
+    return {**previous, "observedGeneration": generation, "conditions": [*said, *kept]}

@@ -14,6 +14,7 @@ from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
+from lethe.ports.backups import Backend
 from lethe.ports.cluster import Manifest
 from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
 from lethe.workflows.store_session import StoreDescription, StoreSession
@@ -126,28 +127,32 @@ class ManagedStore:
 
 @dataclass(slots=True)
 class ManagedSource:
-    """A BackupSource, the task that looks after it, and what its status last said.
+    """A BackupSource, what goes on for it in threads, and what is known of it.
 
-    `known` is `None` while its backend can't be reached at all (`trouble`). `scan` is the last that ended.
+    `known` is `None` while its backend is not connected; why it can't be used now is its `trouble`. `scan` is
+    the last that ended. `connecting` or `scanning` is what is under way; `began`, `abandoned_at` and
+    `scan_due` are monotonic. `rung` tells that something was applied since the last scan began.
     """
 
     manifest: Manifest
     source: BackupSource
     description: SourceDescription
-    uid: str
     generation: int
-    status: dict[str, Any]
+    shown: ShownStatus
     known: KnownSource | None = None
     trouble: Trouble | None = None
     scan: Scan | None = None
     met_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: dict[str, int] | None = None
     oldest: datetime | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
+    connecting: asyncio.Future[Backend] | None = None
+    scanning: asyncio.Future[Scan] | None = None
+    began: float = 0.0
+    abandoned_at: float | None = None
+    scan_due: float = 0.0
+    rung: bool = False
     retries: int = 0
     secret_version: str | None = None
-    status_written: float = -1e9
 
     @property
     def name(self) -> str:
@@ -158,6 +163,16 @@ class ManagedSource:
     def key(self) -> ObjectKey:
         """Return where its object is."""
         return self.description.namespace, self.description.short_name
+
+    @property
+    def under_way(self) -> asyncio.Future[Any] | None:
+        """Return what goes on in a thread."""
+        return self.connecting or self.scanning
+
+    @property
+    def uid(self) -> str:
+        """Return its object's uid."""
+        return self.shown.uid
 
 
 @dataclass(slots=True)

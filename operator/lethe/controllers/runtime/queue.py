@@ -56,7 +56,8 @@ class WorkQueue(Generic[K]):
             self._added.clear()
             timeout = None if moment is None else max(0.0, moment - self._clock())
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._added.wait(), timeout)
+                async with asyncio.timeout(timeout):  # wait_for may swallow a cancellation before Python 3.12
+                    await self._added.wait()
         if gather:
             await asyncio.sleep(gather)
         return self._take_due(most)
