@@ -12,15 +12,24 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from lethe.api.parse import InvalidManifest
 from lethe.controllers.datastore_connect import ConnectStore, has_other_secret, managed_store, open_session
+from lethe.controllers.datastore_questions import CONTACT_SECONDS, StoreBusy
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.deletionrequest import RequestCompletion
 from lethe.controllers.deletionrequest_status import RequestStatusController
 from lethe.controllers.restoreevent import RestoreEventController
-from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, StoreWork, key_of
+from lethe.controllers.runtime.cache import (
+    ManagedStore,
+    ObjectCache,
+    ObjectKey,
+    StoreQuestion,
+    StoreWork,
+    key_of,
+)
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
@@ -30,10 +39,11 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.ledger import Ledger
+from lethe.ports.stores import StoreError
 from lethe.workflows import third_party, visiting
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact
-from lethe.workflows.store_session import StoreSession
+from lethe.workflows.reaching import SubjectContact, find_contacts
+from lethe.workflows.store_session import StoreSession, open_episode_of
 from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.datastore")
@@ -124,6 +134,30 @@ class StoreController(Controller[ObjectKey]):
         for key in before - listed:
             self.forget(key)
 
+    # what is asked
+
+    async def find_contacts(self, namespace: str, legals: Collection[str]) -> Mapping[str, SubjectContact]:
+        """Ask the Primary how subjects of legal requests are reached. Raises `StoreBusy`."""
+        managed = self._cache.primary_of(namespace)
+        if managed is None:
+            message = "this namespace has no DataStore with role Primary, which holds the address; apply one"
+            raise StoreBusy(message)
+        wanted = frozenset(legals)
+        return await self._ask(managed, lambda session: find_contacts(session, self._context(), wanted))
+
+    async def _ask(self, managed: ManagedStore, ask: Callable[[StoreSession], T]) -> T:
+        """Ask a store in its thread, between two passes. Raises `StoreBusy` if it does not answer in time."""
+        name = managed.description.short_name
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        managed.questions.append(StoreQuestion(ask, answer))
+        self.queue.add(managed.key)
+        try:
+            return await asyncio.wait_for(answer, CONTACT_SECONDS)
+        except TimeoutError:
+            raise StoreBusy(f"waits for DataStore {name}, which has not answered yet") from None
+        except StoreError as wrong:
+            raise StoreBusy(f"waits for DataStore {name}: {wrong}") from None
+
     # one key
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -176,6 +210,7 @@ class StoreController(Controller[ObjectKey]):
             return None
         if known is not None:
             _close(known)
+            managed.questions = known.questions
         uid = manifest["metadata"].get("uid", "")
         managed.shown.uid = uid
         self._cache.stores[managed.key] = managed
@@ -187,6 +222,7 @@ class StoreController(Controller[ObjectKey]):
         if managed is None:
             return
         _close(managed)
+        _refuse_questions(managed, "it is gone")
         self._cache.stores.pop(key, None)
         for moments in (self._tidy, self._later_sweeps, self._last_look, self._last_sweep):
             moments.pop(managed.name, None)
@@ -196,16 +232,22 @@ class StoreController(Controller[ObjectKey]):
         """Begin a pass, if the store can be visited; else say why it can't, and when it is tried again."""
         records = self._cache.open_records(managed.description.namespace)
         if managed.description.owner is StoreOwner.THIRD_PARTY:
+            _refuse_questions(managed, "it belongs to a third party, and is asked nothing")
             await self._mark_third_party(managed, records)
             await self._status.write(managed)
             return self._journal_interval
         if self._refuse_second_primary(managed) or not await self._connected(managed):
             self._metrics.store_up.labels(managed.name).set(0)
+            _refuse_questions(managed, managed.trouble.message if managed.trouble else "it is not connected")
             await self._status.write(managed)
             return RECONNECT_SECONDS
         now = time.monotonic()
-        if now < managed.retry_after and managed.trouble is not None:
-            return managed.retry_after - now
+        if managed.trouble is not None:
+            _refuse_questions(managed, managed.trouble.message)
+            if now < managed.retry_after:
+                return managed.retry_after - now
+        if self._begin_question(managed):
+            return None
         self._begin_pass(managed, records, now)
         return None
 
@@ -223,6 +265,23 @@ class StoreController(Controller[ObjectKey]):
             managed.unusable = None
             await open_session(managed, self._cluster, self._connect)
         return managed.session is not None
+
+    def _begin_question(self, managed: ManagedStore) -> bool:
+        """Let the first question that still waits be answered; tell whether there is one."""
+        session = managed.session
+        while managed.questions and session is not None and session.proof is not None:
+            question = managed.questions.popleft()
+            if question.answer.done():
+                continue
+
+            def work(question: StoreQuestion = question, session: StoreSession = session) -> object:
+                if open_episode_of(session, self._context()) is not None:
+                    raise StoreError("it was restored, and its missing erasures come first")
+                return question.ask(session)
+
+            self._run(managed, work, is_pass=False).add_done_callback(partial(_answer, question))
+            return True
+        return False
 
     def _begin_pass(self, managed: ManagedStore, records: Sequence[RequestRecord], began: float) -> None:
         session = managed.session
@@ -420,6 +479,23 @@ def _is_other(manifest: Manifest, known: Manifest) -> bool:
     """Tell whether a manifest says something else of a store, or is of another object of its name."""
     other_spec = manifest.get("spec") != known.get("spec")
     return other_spec or manifest["metadata"].get("uid") != known["metadata"].get("uid")
+
+
+def _answer(question: StoreQuestion, work: asyncio.Future[Any]) -> None:
+    if question.answer.done():
+        return
+    error = work.exception()
+    if error is not None:
+        question.answer.set_exception(error)
+    else:
+        question.answer.set_result(work.result())
+
+
+def _refuse_questions(managed: ManagedStore, why: str) -> None:
+    while managed.questions:
+        answer = managed.questions.popleft().answer
+        if not answer.done():
+            answer.set_exception(StoreError(why))
 
 
 def _close(managed: ManagedStore) -> None:

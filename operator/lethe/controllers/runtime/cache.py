@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -63,13 +64,21 @@ class StoreWork:
 
 
 @dataclass(slots=True)
+class StoreQuestion:
+    """What somebody awaits of a store: asked in its thread, between two passes."""
+
+    ask: Callable[[StoreSession], Any]
+    answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
 class ManagedStore:
     """A DataStore as its manifest says, the session with the store, and what is known of it now.
 
     `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
-    `work` is under way in its thread; `rung` says that something rang for it meanwhile. `pass_ended_well`
-    tells whether any pass has: no earlier operator can erase there since. `replay` is why the store is not
-    safe to serve: `(reason, message)`. `retry_after` is monotonic.
+    `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
+    it meanwhile. `pass_ended_well` tells whether any pass has: no earlier operator can erase there since.
+    `replay` is why the store is not safe to serve: `(reason, message)`. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -85,6 +94,7 @@ class ManagedStore:
     applied: int = 0
     journal_number: int = 0
     work: StoreWork | None = None
+    questions: deque[StoreQuestion] = field(default_factory=deque)
     rung: bool = False
     retries: int = 0
     retry_after: float = 0.0
