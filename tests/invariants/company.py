@@ -38,6 +38,7 @@ from lethe.domain.periods import Period
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
+from lethe.ports.stores import Journaled
 from lethe.workflows import erasing, intake, visiting
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.intending import PassResult
@@ -375,6 +376,13 @@ class Company:
     def erased(self, name: str) -> bool:
         """Tell whether a request has ended as `Erased`."""
         return str(self.record(name).outcome) == "Erased"
+
+    @property
+    def journal(self) -> Journaled:
+        """Return the store's journal."""
+        journal = self.store.journal
+        assert journal is not None
+        return journal
 
     # --- visits ----------------------------------------------------------------------------------------
 

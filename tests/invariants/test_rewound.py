@@ -61,7 +61,7 @@ def test_nothing_commits_on_a_rewound_store(company: Company, way: str, missing:
     matcher = match_restored_rows(company.store.fingerprints)
     port = company.store.port
     with pytest.raises(HeadMoved):
-        port.tick(move)
+        company.journal.tick(move)
     with pytest.raises(HeadMoved):
         port.erase(tombstones, matcher, move=move, first_number=99)
     with pytest.raises(HeadMoved):

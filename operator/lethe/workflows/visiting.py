@@ -128,9 +128,8 @@ def prove(session: StoreSession, context: PassContext) -> None:
 
     Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
     """
-    session.port.remember(context.ledger.mappings(session.name).values())
     try:
-        proof = session.port.prove()
+        proof = session.port.prove(context.ledger.mappings(session.name).values())
     except MappingInvalid as invalid:
         never_erased = context.ledger.known_head(session.name).head is None
         if never_erased or open_episode_of(session, context) is not None:
@@ -140,7 +139,6 @@ def prove(session: StoreSession, context: PassContext) -> None:
         raise StoreUnreachable(problem, "is it being restored?") from None
     if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer
-    session.port.remember([proof.proved])
     session.note_proof(proof)
 
 
@@ -195,8 +193,8 @@ def _check_erasures(
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
-    if plan.tidy:
-        session.port.tidy()
+    if plan.tidy and session.journaled is not None:
+        session.journaled.tidy()
 
 
 def _serve(

@@ -28,7 +28,7 @@ from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
-from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
+from lethe.ports.stores import HeadMoved, JournalEntry, Residue, StoreError
 from lethe.workflows.heads import intend_move, tick
 from lethe.workflows.holding import holds_tombstone
 from lethe.workflows.pass_context import PassContext
@@ -67,11 +67,10 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
     """
     known, asked_at = context.ledger.known_head(session.name), context.clock()
-    observed = session.port.observe_journal(settle=known.pending is not None)
+    observed = session.port.observe(settle=known.pending is not None)
     session.note_observed(asked_at)
-    kept = session.proof is not None and session.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
-    if session.proof is None or not (kept or journaled_once):
+    if session.proof is None or (session.journal is None and not journaled_once):
         return Detection.FINE
     finding = compare(known, observed)
     if finding is HeadFinding.PENDING_COMMITTED:
@@ -83,7 +82,7 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
         finding = compare(known, observed)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
-            if kept and open_episode_of(session, context) is None:
+            if open_episode_of(session, context) is None:
                 with suppress(HeadMoved):  # the next look tells why
                     tick(session, context, expected=observed.head, seen=observed.identity)
             return Detection.FINE
@@ -100,9 +99,9 @@ def settle_committed(
     session: StoreSession, context: PassContext, known: KnownHead, observed: JournalObservation
 ) -> KnownHead:
     """Record a move that committed although this process or its predecessor never heard so."""
-    if known.pending is None or observed.head is None:
+    if known.pending is None or observed.head is None or session.journaled is None:
         return known
-    entries = session.port.entries_of(known.pending.move)
+    entries = session.journaled.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
     episode = open_episode_of(session, context)
     context.ledger.append(
@@ -267,8 +266,9 @@ def decide_identities(
 def missing_numbers(session: StoreSession, context: PassContext) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
     missing = {number for chunk in context.ledger.tombstone_numbers(session.name) for number in chunk}
-    for numbers in session.port.journaled_numbers():
-        missing.difference_update(numbers)
+    if session.journaled is not None:
+        for numbers in session.journaled.journaled_numbers():
+            missing.difference_update(numbers)
     return missing
 
 
