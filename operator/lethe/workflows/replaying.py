@@ -161,6 +161,7 @@ def _whole_again(session: StoreSession, context: PassContext) -> Proof | ReplayS
     lacking = sorted(set(recorded.constraints) - set(proof.proved.constraints)) if recorded else []
     if lacking:
         return ReplayStep(ReplayState.WAITING, f"the restore has not made {', '.join(lacking[:5])} yet")
+    session.note_proof(proof)  # a DBA may have made the journal meanwhile: it is kept from now on
     return proof
 
 
