@@ -39,7 +39,7 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.ports.stores import Journaled
-from lethe.workflows import erasing, intake, visiting
+from lethe.workflows import erasing, intake, store_pass
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.intending import PassResult
 from lethe.workflows.pass_context import PassContext
@@ -396,7 +396,7 @@ class Company:
 
     def prove(self, store: StoreSession | None = None) -> None:
         """Prove the mapping, as a visit does before all else."""
-        visiting.prove(store or self.store, self.context)
+        store_pass.prove(store or self.store, self.context)
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
@@ -404,10 +404,10 @@ class Company:
         """Visit the store once: prove, look or replay, probe and sweep, serve, complete."""
         self.now += timedelta(seconds=1)
         store, visit = self.store, StorePass()
-        errand = visiting.PassPlan(look=look, sweep=sweep, manual_release=manual)
+        errand = store_pass.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
             errand = replace(errand, release=(self.last_episode().episode, release))
-        done = visiting.reconcile_store(
+        done = store_pass.reconcile_store(
             store,
             self.real_ledger.open_requests(),
             self.context,

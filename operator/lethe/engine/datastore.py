@@ -19,11 +19,11 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import erasing, third_party, visiting
+from lethe.workflows import erasing, store_pass, third_party
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
+from lethe.workflows.store_pass import PassPlan, StorePass
 from lethe.workflows.store_session import StoreSession
-from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.guarding")
 
@@ -168,7 +168,7 @@ class StoreController:
         plan: PassPlan,
     ) -> StorePass:
         """Visit a store, in a worker thread."""
-        done = visiting.reconcile_store(
+        done = store_pass.reconcile_store(
             store,
             records,
             self._context(),
