@@ -41,7 +41,6 @@ from lethe.ports.stores import (
     MappingInvalid,
     StoreUnreachable,
 )
-from lethe.workflows.heads import intend_move, settle_move
 from lethe.workflows.holding import (
     blocker_of_hold,
     held_by_identifiers,
@@ -50,6 +49,7 @@ from lethe.workflows.holding import (
     rows_of_held,
 )
 from lethe.workflows.intending import PassResult, find_and_intend, summed
+from lethe.workflows.journal_head import intend_move, settle_move
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession

@@ -16,7 +16,7 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
-from lethe.workflows.heads import advance_sequences, tick
+from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 from lethe.workflows.watching import held_numbers, re_erase, recount, settle_committed, supersede
