@@ -40,8 +40,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.ports.stores import Journaled
 from lethe.workflows import erasing, intake, store_pass
+from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.intake import ErasureOrder, Intake
-from lethe.workflows.intending import PassResult
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of

@@ -41,6 +41,7 @@ from lethe.ports.stores import (
     MappingInvalid,
     StoreUnreachable,
 )
+from lethe.workflows.erasure.find import PassResult, find_and_intend, summed
 from lethe.workflows.holding import (
     blocker_of_hold,
     held_by_identifiers,
@@ -48,7 +49,6 @@ from lethe.workflows.holding import (
     read_holds,
     rows_of_held,
 )
-from lethe.workflows.intending import PassResult, find_and_intend, summed
 from lethe.workflows.journal_head import intend_move, settle_move
 from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.pass_context import PassContext

@@ -12,8 +12,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows import erasing, replaying, watching
+from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.holding import read_holds
-from lethe.workflows.intending import PassResult
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
 from lethe.workflows.store_session import StoreSession, open_episode_of
