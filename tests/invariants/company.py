@@ -39,7 +39,8 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.ports.stores import Journaled
-from lethe.workflows import erasing, intake, store_pass
+from lethe.workflows import intake, store_pass
+from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.pass_context import PassContext
@@ -422,12 +423,12 @@ class Company:
 
     def serve(self, store: StoreSession) -> PassResult:
         """Take the open requests as far as they go in a store."""
-        return erasing.serve(store, self.real_ledger.open_requests(), self.context, primary=STORE)
+        return erase.serve(store, self.real_ledger.open_requests(), self.context, primary=STORE)
 
     def complete(self) -> dict[str, Ending]:
         """End what has nothing left to do."""
         present = [self.store.description, *(store.description for store in self.other_stores)]
-        return erasing.complete(self.real_ledger.open_requests(), self.context, {NAMESPACE: present})
+        return erase.complete(self.real_ledger.open_requests(), self.context, {NAMESPACE: present})
 
     def visit_until_safe(self, *, most: int = 12) -> StorePass:
         """Visit until the gate is open and nothing was found; fail if that never comes."""

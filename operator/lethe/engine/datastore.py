@@ -19,7 +19,8 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import erasing, store_pass, third_party
+from lethe.workflows import store_pass, third_party
+from lethe.workflows.erasure import erase
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_pass import PassPlan, StorePass
@@ -283,7 +284,7 @@ class StoreController:
                 namespace: [managed.description for managed in self._cache.stores_of(namespace)]
                 for namespace in {record.accepted.namespace for record in open_records}
             }
-            endings = await asyncio.to_thread(erasing.complete, open_records, self._context(), present)
+            endings = await asyncio.to_thread(erase.complete, open_records, self._context(), present)
             if any(ending.outcome is not None for ending in endings.values()):
                 known = await asyncio.to_thread(self._ledger.requests_named, keys)
         for key, record in known.items():

@@ -11,7 +11,8 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
-from lethe.workflows import erasing, replaying, watching
+from lethe.workflows import replaying, watching
+from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.holding import read_holds
 from lethe.workflows.pass_context import PassContext
@@ -207,5 +208,5 @@ def _serve(
 ) -> None:
     done.touched = [record for record in records if not record.progress(session.name).state.settled]
     if done.touched:
-        done.served = erasing.serve(session, done.touched, context, primary=primary)
+        done.served = erase.serve(session, done.touched, context, primary=primary)
         done.trouble = done.served.trouble
