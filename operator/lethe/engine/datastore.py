@@ -19,8 +19,8 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import store_pass, third_party
-from lethe.workflows.erasure import erase
+from lethe.workflows import store_pass
+from lethe.workflows.erasure import erase, third_party
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_pass import PassPlan, StorePass
