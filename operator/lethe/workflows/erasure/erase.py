@@ -49,8 +49,8 @@ from lethe.workflows.holding import (
     read_holds,
     rows_of_held,
 )
+from lethe.workflows.identifiers import KeysOfPrimary
 from lethe.workflows.journal_head import intend_move, settle_move
-from lethe.workflows.linking import KeysOfPrimary
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 
