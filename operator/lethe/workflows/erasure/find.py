@@ -41,8 +41,7 @@ from lethe.workflows.holding import (
     held_by_records,
     rows_of_held,
 )
-from lethe.workflows.identifiers import KeysOfPrimary
-from lethe.workflows.intake import sealed_identifiers
+from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
 from lethe.workflows.journal_head import last_move, require_absence_evidence
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import keep_addresses
