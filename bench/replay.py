@@ -191,8 +191,7 @@ def _pid_of(server: PostgresServer) -> int:
 def time_replay(directory: Path, url: str, tombstones: int, server: int) -> Timing:
     """Replay and sweep in this process. Raises `NotReplayed` where Lethe did something else."""
     with opened(directory, url) as (store, context):
-        store.port.remember(context.ledger.mappings(STORE).values())
-        store.note_proof(store.port.prove())
+        store.note_proof(store.port.prove(context.ledger.mappings(STORE).values()))
         forget_peak()
         before = resident()
         work = Worked(server)

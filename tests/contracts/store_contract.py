@@ -1,7 +1,8 @@
 """What every store must do. Subclass `StoreContract` and give it the fixture `world`.
 
 A store is seen from outside: `World` makes persons, reads their records as the application does, and puts
-back what was erased. What a store proves, refuses or journals beyond this has tests of its own.
+back what was erased. What a journal needs besides is in `journaled_contract`; what a store proves or refuses
+beyond this has tests of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from lethe.domain.identifiers import (
 from lethe.domain.journal import HeadMove
 from lethe.domain.tombstones import Fingerprints, Tombstone, match_restored_rows, match_unchanged_rows
 from lethe.ports.keys import Keyring
-from lethe.ports.stores import Contact, ErasureOutcome, FoundRecord, Residue, Store, Wanted
+from lethe.ports.stores import (
+    Contact,
+    ErasureOutcome,
+    FoundRecord,
+    Journaled,
+    JournalSupport,
+    Residue,
+    Store,
+    Wanted,
+)
 
 _names = itertools.count(1)
 
@@ -126,6 +136,10 @@ class World(ABC):
 
 class StoreContract:
     """`world` holds nobody yet but the canaries that it needs."""
+
+    def test_it_can_do_what_a_journal_needs_unless_it_says_that_it_can_t(self, world: World) -> None:
+        supported = world.store.prove().journal is not JournalSupport.NOT_SUPPORTED
+        assert isinstance(world.store, Journaled) is supported
 
     def test_a_person_is_found_by_an_address_in_other_letters(self, world: World) -> None:
         person = somebody()

@@ -39,9 +39,11 @@ from lethe.domain.periods import Period
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
-from lethe.workflows import erasing, intake, visiting
+from lethe.ports.stores import Journaled
+from lethe.workflows import intake, store_pass
+from lethe.workflows.erasure import erase
+from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.intake import ErasureOrder, Intake
-from lethe.workflows.intending import PassResult
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
@@ -376,6 +378,13 @@ class Company:
         """Tell whether a request has ended as `Erased`."""
         return str(self.record(name).outcome) == "Erased"
 
+    @property
+    def journal(self) -> Journaled:
+        """Return the store's journal."""
+        journal = self.store.journal
+        assert journal is not None
+        return journal
+
     # --- visits ----------------------------------------------------------------------------------------
 
     def episode(self) -> RestoreEpisode | None:
@@ -388,7 +397,7 @@ class Company:
 
     def prove(self, store: StoreSession | None = None) -> None:
         """Prove the mapping, as a visit does before all else."""
-        visiting.prove(store or self.store, self.context)
+        store_pass.prove(store or self.store, self.context)
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
@@ -396,10 +405,10 @@ class Company:
         """Visit the store once: prove, look or replay, probe and sweep, serve, complete."""
         self.now += timedelta(seconds=1)
         store, visit = self.store, StorePass()
-        errand = visiting.PassPlan(look=look, sweep=sweep, manual_release=manual)
+        errand = store_pass.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
             errand = replace(errand, release=(self.last_episode().episode, release))
-        done = visiting.reconcile_store(
+        done = store_pass.reconcile_store(
             store,
             self.real_ledger.open_requests(),
             self.context,
@@ -414,12 +423,12 @@ class Company:
 
     def serve(self, store: StoreSession) -> PassResult:
         """Take the open requests as far as they go in a store."""
-        return erasing.serve(store, self.real_ledger.open_requests(), self.context, primary=STORE)
+        return erase.serve(store, self.real_ledger.open_requests(), self.context, primary=STORE)
 
     def complete(self) -> dict[str, Ending]:
         """End what has nothing left to do."""
         present = [self.store.description, *(store.description for store in self.other_stores)]
-        return erasing.complete(self.real_ledger.open_requests(), self.context, {NAMESPACE: present})
+        return erase.complete(self.real_ledger.open_requests(), self.context, {NAMESPACE: present})
 
     def visit_until_safe(self, *, most: int = 12) -> StorePass:
         """Visit until the gate is open and nothing was found; fail if that never comes."""

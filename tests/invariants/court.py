@@ -14,7 +14,7 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
-from lethe.workflows import visiting
+from lethe.workflows import store_pass
 from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
 from lethe.workflows.store_session import StoreSession
 from tests.invariants.company import NAMESPACE, STORE, Company, Wired
@@ -83,14 +83,14 @@ class Crm:
 
     def visit(
         self, *, look: bool = True, sweep: bool = True, release: str | None = None
-    ) -> visiting.StorePass:
+    ) -> store_pass.StorePass:
         """Visit it once."""
-        company, errand = self.company, visiting.PassPlan(look=look, sweep=sweep)
+        company, errand = self.company, store_pass.PassPlan(look=look, sweep=sweep)
         if release is not None:
             last = company.real_ledger.episodes(store=self.store.name)[-1]
             errand = replace(errand, release=(last.episode, release))
         company.now = company.now + SECOND
-        done = visiting.reconcile_store(
+        done = store_pass.reconcile_store(
             self.store,
             company.real_ledger.open_requests(),
             company.context,

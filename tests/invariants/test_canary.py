@@ -39,7 +39,7 @@ def test_no_trace_of_the_erased_is_left_where_lethe_writes(tmp_path: Path, ledge
         company.visit_until_safe()
         assert all(company.is_cleared(person) for person in (ada, bob, cleo))
 
-        company.store.port.tidy()
+        company.journal.tidy()
 
         assert "canary" not in str(_statistics(company))
         assert list(canary_in(company.directory, *WORDS)) == []

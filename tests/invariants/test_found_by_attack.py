@@ -33,10 +33,9 @@ def test_a_created_at_that_everybody_of_one_day_shares_is_refused(make_company: 
 
 def test_a_store_that_read_its_journal_can_make_a_lost_one(company: Company) -> None:
     company.visit_until_safe()
-    port = company.store.port
-    list(port.journaled_numbers())
+    list(company.journal.journaled_numbers())
     company.sql("DROP TABLE lethe_journal_head, lethe_journal_entries")
-    port.prove()
+    company.store.port.prove()
 
 
 def test_a_decision_does_not_outlive_the_restore_that_it_was_made_about(

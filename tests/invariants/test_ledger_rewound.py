@@ -9,7 +9,7 @@ import pytest
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.ports.ledger import Fenced, KeysDoNotMatch
-from lethe.workflows.visiting import LEDGER_BEHIND
+from lethe.workflows.store_pass import LEDGER_BEHIND
 from tests.invariants.company import Company
 
 

@@ -130,6 +130,6 @@ def test_the_same_person_asked_for_twice_is_erased_once(company: Company) -> Non
     assert all(company.erased(name) for name in names)
     counted = [company.record(name).stores[STORE].counts.get("users", 0) for name in names]
     assert counted == [1, 0, 0, 0]
-    wired = company.store.port.journaled_numbers()
+    wired = company.journal.journaled_numbers()
     assert sum(len(chunk) for chunk in wired) == 1
-    assert company.store.port.entries_of(0) == tuple[JournalEntry, ...]()
+    assert company.journal.entries_of(0) == tuple[JournalEntry, ...]()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import pytest
 
 from lethe.domain.facts import DetectedBy
 from lethe.domain.journal import next_move
+from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import match_restored_rows
-from lethe.ports.stores import HeadMoved
+from lethe.ports.stores import HeadMoved, JournalSupport, Proof
 from lethe.workflows.replaying import ReplayState
 from tests.invariants.company import STORE, Company
 
@@ -61,7 +65,7 @@ def test_nothing_commits_on_a_rewound_store(company: Company, way: str, missing:
     matcher = match_restored_rows(company.store.fingerprints)
     port = company.store.port
     with pytest.raises(HeadMoved):
-        port.tick(move)
+        company.journal.tick(move)
     with pytest.raises(HeadMoved):
         port.erase(tombstones, matcher, move=move, first_number=99)
     with pytest.raises(HeadMoved):
@@ -170,6 +174,31 @@ def test_a_database_of_before_the_journal_counts_as_fully_rewound(company: Compa
     company.visit_until_safe()
     assert company.full_scan() == {ada: True, bob: False}
     assert company.last_episode().missing == 1
+
+
+def test_a_journal_that_a_dba_makes_again_ends_the_restore_that_took_it(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.sql("DROP TABLE lethe_journal_head, lethe_journal_entries")
+    company.power_cut()
+    prove = company.store.port.prove
+
+    def may_not_make_tables(recorded: Iterable[ProvedMapping] = ()) -> Proof:
+        proof = prove(recorded)
+        company.sql("DROP TABLE lethe_journal_head, lethe_journal_entries")
+        return replace(proof, journal=JournalSupport.NOT_PERMITTED, journal_ddl="CREATE TABLE")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(company.store.port, "prove", may_not_make_tables)
+        steps = [company.visit().step for _ in range(5)]
+    assert steps[-1] is not None
+    assert "DBA" in steps[-1].message
+    company.visit_until_safe()
+    company.visit_until_safe()
+    assert len(company.real_ledger.episodes()) == 1
 
 
 def test_a_few_that_are_written_back_are_erased_again_without_an_episode(company: Company) -> None:

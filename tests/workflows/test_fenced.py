@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -17,13 +17,14 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
 from lethe.domain.identifiers import PersonalText
+from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.ports.backups import BackendUnavailable
 from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
-from lethe.workflows.heads import intend_move
+from lethe.workflows.journal_head import intend_move
 from lethe.workflows.notifying import Mailer, answer_authorities
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.store_session import StoreSession
+from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
 from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
 
@@ -52,19 +53,14 @@ def test_it_prunes_nothing_that_it_had_meant_to(backups: Backups, nightly: Sourc
 
 
 def test_it_erases_nothing_in_a_store_without_a_journal(backups: Backups) -> None:
-    without = cast("StoreSession", _Journalless())
+    nothing: Any = None  # as of a Tryton: nothing in it refuses who was fenced
+    described = StoreDescription("shop", "crm", StoreRole.CRM, StoreOwner.SELF)
+    without = StoreSession(described, nothing, nothing)
     context = PassContext(backups.real_ledger, backups.keyring, 1, lambda: NOW)
     assert intend_move(without, context) is None
     take_over(backups.home)
     with pytest.raises(Fenced):
         intend_move(without, context)
-
-
-class _Journalless:
-    """A store as a Tryton is: nothing in it refuses who was fenced."""
-
-    name = "shop/crm"
-    proof = None
 
 
 class Busy:

@@ -42,8 +42,8 @@ from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationW
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.store_pass import PassPlan, reconcile_store
 from lethe.workflows.store_session import StoreDescription
-from lethe.workflows.visiting import PassPlan, reconcile_store
 from tests.invariants.company import NAMESPACE, STORE, Company
 from tests.invariants.conftest import company, ledger_directory, make_company
 

@@ -89,7 +89,7 @@ def test_a_store_is_safe_from_when_everything_had_been_read_back(company: Compan
     company.restore(before, "volume")
     slow = slowed(company)
     company.visit_until_safe()
-    assert company.last_episode().safe_at == slow.ended["observe_journal"] > slow.ended["check"]
+    assert company.last_episode().safe_at == slow.ended["observe"] > slow.ended["check"]
 
 
 def test_what_a_sweep_finds_may_have_been_so_since_the_sweep_before(

@@ -40,11 +40,12 @@ from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import StoreError
-from lethe.workflows import third_party, visiting
+from lethe.workflows import store_pass
+from lethe.workflows.erasure import third_party
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, find_contacts
+from lethe.workflows.store_pass import PassPlan, StorePass
 from lethe.workflows.store_session import StoreSession, open_episode_of
-from lethe.workflows.visiting import PassPlan, StorePass
 
 log = logging.getLogger("lethe.datastore")
 
@@ -349,7 +350,7 @@ class StoreController(Controller[ObjectKey]):
         plan: PassPlan,
     ) -> StorePass:
         """Visit a store, in its thread."""
-        done = visiting.reconcile_store(
+        done = store_pass.reconcile_store(
             session,
             records,
             self._context(),

@@ -21,7 +21,7 @@ from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.cluster import Cluster, Event, Manifest, SecretContent
 from lethe.ports.ledger import Ledger
-from lethe.workflows import erasing
+from lethe.workflows.erasure import erase
 from lethe.workflows.intake import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
 
@@ -260,7 +260,7 @@ class RequestCompletion(Controller[ObjectKey]):
             namespace: [store.description for store in self._cache.stores_of(namespace)]
             for namespace in {record.accepted.namespace for record in open_records}
         }
-        endings = await asyncio.to_thread(erasing.complete, open_records, self._context(), present)
+        endings = await asyncio.to_thread(erase.complete, open_records, self._context(), present)
         if any(ending.outcome is not None for ending in endings.values()):
             known = await asyncio.to_thread(self._ledger.requests_named, keys)
         for key, record in known.items():

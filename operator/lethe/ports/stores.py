@@ -1,4 +1,4 @@
-"""The port to a store that holds personal data. Every method takes a set; one person is a set of one.
+"""The ports to a store that holds personal data. Every method takes a set; one person is a set of one.
 
 All methods block and are called in a worker thread, never two at once on one store. None of them
 prints or raises anything personal: driver errors are reduced to their code, table, column, constraint.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lethe.domain.identifiers import Identifier, PersonalText
 from lethe.domain.journal import Head, HeadMove, JournalObservation
@@ -197,16 +197,14 @@ class Residue:
 class Store(Protocol):
     """A store of personal data, already configured with its mapping and credentials."""
 
-    def prove(self) -> Proof:
+    def prove(self, recorded: Iterable[ProvedMapping] = ()) -> Proof:
         """Connect, compare the mapping with the live schema, make the journal's tables where permitted.
 
-        Writes nothing to the subjects' tables. Raises `MappingInvalid`, `StoreUnreachable`,
-        `AnswerUntrusted`.
-        """
-        ...
+        `recorded` are the mapping versions that tombstones may name, known from then on as the proved one is,
+        also where the proof fails. Writes nothing to the subjects' tables.
 
-    def remember(self, mappings: Iterable[ProvedMapping]) -> None:
-        """Learn the mapping versions that tombstones may name."""
+        Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`.
+        """
         ...
 
     def find(self, wanted: Sequence[Wanted]) -> Finding:
@@ -246,7 +244,8 @@ class Store(Protocol):
         `exclusive` keeps writers out of the mapped tables meanwhile. A record that the store refuses
         does not stop the others. Calling it again with the same tombstones changes nothing more.
 
-        Raises `HeadMoved` (nothing was done), `StoreUnreachable` (what was done is in doubt: look).
+        Raises `HeadMoved` (nothing was done), `StoreUnreachable` (what was done is in doubt: look), and
+        `JournalNotPermitted` for a `move` in a store that is not `Journaled`.
         """
         ...
 
@@ -259,12 +258,27 @@ class Store(Protocol):
         """
         ...
 
-    def observe_journal(self, *, settle: bool = False) -> JournalObservation:
-        """Look at head and identity. `settle` waits for a transaction in doubt to have ended first.
+    def observe(self, *, settle: bool = False) -> JournalObservation:
+        """Look whether the store answers: at head and identity, as far as it has them.
+
+        `settle` waits for a transaction in doubt to have ended first.
 
         Raises `StoreUnreachable`, also for a standby: a replica's head proves nothing.
         """
         ...
+
+    def close(self) -> None:
+        """Give back every connection."""
+        ...
+
+
+@runtime_checkable
+class Journaled(Protocol):
+    """What a store offers besides `Store` whose database itself Lethe works in: the journal lies there.
+
+    Each store whose `Proof.journal` is not `NotSupported` is one. Keys that it gives out can be moved, and
+    the statistics that it keeps of values refreshed.
+    """
 
     def tick(self, move: HeadMove) -> Head:
         """Move the head although nothing is erased, and note the positions of keys and sequences.
@@ -287,8 +301,4 @@ class Store(Protocol):
 
     def tidy(self) -> None:
         """Refresh the statistics of the mapped columns, which hold samples of values that are gone now."""
-        ...
-
-    def close(self) -> None:
-        """Give back every connection."""
         ...

@@ -4,16 +4,16 @@ deleted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from lethe.domain.facts import Accepted, Confirmed, Fact
-from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, normalised_email
+from lethe.domain.identifiers import Identifier, normalised_email
 from lethe.domain.periods import Period, instant
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import Blocker, BlockReason
+from lethe.workflows.identifiers import sealed_identifiers
 from lethe.workflows.pass_context import PassContext
 
 
@@ -45,23 +45,6 @@ class Intake:
 
     record: RequestRecord | None
     blocker: Blocker | None = None
-
-
-def sealed_identifiers(identifiers: Sequence[Identifier]) -> bytes:
-    """Return the plain text that is sealed for a request: its identifiers by kind."""
-    by_kind: dict[str, list[str]] = {}
-    for identifier in identifiers:
-        by_kind.setdefault(identifier.kind.value, []).append(identifier.value.reveal())
-    return json.dumps(by_kind, sort_keys=True).encode()
-
-
-def unsealed_identifiers(plaintext: bytes) -> tuple[Identifier, ...]:
-    """Return the identifiers that were sealed for a request."""
-    return tuple(
-        Identifier(IdentifierKind(kind), PersonalText(value))
-        for kind, values in json.loads(plaintext).items()
-        for value in values
-    )
 
 
 def accept(

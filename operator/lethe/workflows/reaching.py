@@ -14,8 +14,8 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import AddressKept, SubjectResolved
 from lethe.domain.trust import key_in_doubt
 from lethe.ports.stores import Contact, FoundRecord, Wanted
-from lethe.workflows.heads import require_in_sync
-from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.identifiers import KeysOfPrimary
+from lethe.workflows.journal_head import require_in_sync
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import StoreSession

@@ -16,7 +16,7 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
-from lethe.workflows.heads import tick
+from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 from lethe.workflows.watching import held_numbers, re_erase, recount, settle_committed, supersede
@@ -78,7 +78,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             ReplayState.WAITING,
             f"the journal is gone and Lethe may not make it; let a DBA run: {proof.journal_ddl}",
         )
-    session.port.advance_sequences(known.positions)
+    advance_sequences(session, known)
     if proof.journal is JournalSupport.KEPT:
         if episode.replayed_once and compare(known, observed) in _WENT_BACK:
             supersede(session, episode, context, observed=observed)
@@ -139,7 +139,7 @@ def _held_rows_returned(
 
 def _settled_observation(session: StoreSession, context: PassContext) -> JournalObservation:
     known, asked_at = context.ledger.known_head(session.name), context.clock()
-    observed = session.port.observe_journal(settle=known.pending is not None)
+    observed = session.port.observe(settle=known.pending is not None)
     session.note_observed(asked_at)
     if known.pending is not None:
         # A replay that died half-way: its move committed or it did not.
@@ -153,15 +153,15 @@ def _settled_observation(session: StoreSession, context: PassContext) -> Journal
 def _whole_again(session: StoreSession, context: PassContext) -> Proof | ReplayStep:
     """Prove the mapping against the restored schema: pg_restore makes keys and constraints last."""
     mappings = context.ledger.mappings(session.name)
-    session.port.remember(mappings.values())
     try:
-        proof = session.port.prove()
+        proof = session.port.prove(mappings.values())
     except MappingInvalid as invalid:
         return ReplayStep(ReplayState.MAPPING_DOES_NOT_FIT, str(invalid))
     recorded = mappings.get(proof.proved.version)
     lacking = sorted(set(recorded.constraints) - set(proof.proved.constraints)) if recorded else []
     if lacking:
         return ReplayStep(ReplayState.WAITING, f"the restore has not made {', '.join(lacking[:5])} yet")
+    session.note_proof(proof)  # a DBA may have made the journal meanwhile: it is kept from now on
     return proof
 
 
@@ -235,14 +235,14 @@ def _open_gate(
     The tick follows `stands_at`, where the head stood when everything was read back. Following whatever
     head is there now would adopt a restore of the moment between.
     """
-    if session.proof is not None and session.proof.journal is JournalSupport.KEPT:
-        before = session.port.observe_journal()
+    if session.journal is not None:
+        before = session.port.observe()
         if before.identity != session.stable_identity or before.being_filled:
             session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
         tick(session, context, expected=stands_at, seen=before.identity)
         if (
-            compare(context.ledger.known_head(session.name), session.port.observe_journal())
+            compare(context.ledger.known_head(session.name), session.port.observe())
             is not HeadFinding.IN_STEP
         ):
             session.note_still_changing()
@@ -257,7 +257,7 @@ def release(session: StoreSession, episode: RestoreEpisode, context: PassContext
 
     Raises `StoreUnreachable`, `HeadMoved`.
     """
-    if session.proof is not None and session.proof.journal is JournalSupport.KEPT:
+    if session.journal is not None:
         observed = _settled_observation(session, context)
         tick(session, context, expected=observed.head, seen=observed.identity)
     context.ledger.append([Released(session.name, episode.episode, context.clock(), because)])

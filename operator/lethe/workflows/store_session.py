@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import cast
 
 from lethe.domain.identifiers import normalised_email
 from lethe.domain.journal import JournalObservation, StoreIdentity
@@ -15,7 +16,7 @@ from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
-from lethe.ports.stores import Proof, Store
+from lethe.ports.stores import Journaled, JournalSupport, Proof, Store
 from lethe.workflows.pass_context import PassContext
 
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -73,6 +74,21 @@ class StoreSession:
     def is_primary(self) -> bool:
         """Tell whether this is the store whose key identifies a person."""
         return self.description.role is StoreRole.PRIMARY
+
+    @property
+    def journaled(self) -> Journaled | None:
+        """Return the store as one that can keep a journal; `None` before its proof says that it can.
+
+        Asked of the proof and not of the port: a port may be wrapped, and then shows every method.
+        """
+        if self.proof is None or self.proof.journal is JournalSupport.NOT_SUPPORTED:
+            return None
+        return cast("Journaled", self.port)
+
+    @property
+    def journal(self) -> Journaled | None:
+        """Return the store as one that keeps a journal; `None` for one that may not, too."""
+        return self.journaled if self.proof and self.proof.journal is JournalSupport.KEPT else None
 
     # what a pass has seen
 

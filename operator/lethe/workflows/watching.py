@@ -28,9 +28,9 @@ from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
-from lethe.ports.stores import HeadMoved, JournalEntry, JournalSupport, Residue, StoreError
-from lethe.workflows.heads import intend_move, tick
+from lethe.ports.stores import HeadMoved, JournalEntry, Residue, StoreError
 from lethe.workflows.holding import holds_tombstone
+from lethe.workflows.journal_head import intend_move, tick
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession, open_episode_of
 
@@ -58,7 +58,6 @@ class RecheckResult:
     re_erased: int = 0
     left_alone: int = 0
     unclear: int = 0
-    episode: str | None = None
 
 
 def detect_restore(session: StoreSession, context: PassContext) -> Detection:
@@ -67,11 +66,10 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
     Opens a restore episode where the store went back in time. Raises `StoreUnreachable`.
     """
     known, asked_at = context.ledger.known_head(session.name), context.clock()
-    observed = session.port.observe_journal(settle=known.pending is not None)
+    observed = session.port.observe(settle=known.pending is not None)
     session.note_observed(asked_at)
-    kept = session.proof is not None and session.proof.journal is JournalSupport.KEPT
     journaled_once = known.head is not None or known.pending is not None
-    if session.proof is None or not (kept or journaled_once):
+    if session.proof is None or (session.journal is None and not journaled_once):
         return Detection.FINE
     finding = compare(known, observed)
     if finding is HeadFinding.PENDING_COMMITTED:
@@ -83,9 +81,8 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
         finding = compare(known, observed)
     match finding:
         case HeadFinding.IN_STEP | HeadFinding.NEVER_JOURNALED:
-            if kept and open_episode_of(session, context) is None:
-                with suppress(HeadMoved):  # the next look tells why
-                    tick(session, context, expected=observed.head, seen=observed.identity)
+            with suppress(HeadMoved):  # the next look tells why
+                tick(session, context, expected=observed.head, seen=observed.identity)
             return Detection.FINE
         case HeadFinding.LEDGER_BEHIND:
             session.note_ledger_behind()
@@ -100,9 +97,9 @@ def settle_committed(
     session: StoreSession, context: PassContext, known: KnownHead, observed: JournalObservation
 ) -> KnownHead:
     """Record a move that committed although this process or its predecessor never heard so."""
-    if known.pending is None or observed.head is None:
+    if known.pending is None or observed.head is None or session.journaled is None:
         return known
-    entries = session.port.entries_of(known.pending.move)
+    entries = session.journaled.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
     episode = open_episode_of(session, context)
     context.ledger.append(
@@ -128,8 +125,7 @@ def open_episode(
         return already
     missing = _missing_at_first_sight(session, context, observed) if observed is not None else 0
     # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
-    rewound = by is DetectedBy.JOURNAL and observed is not None and observed.head is not None
-    positions = dict(observed.head.positions) if rewound and observed is not None and observed.head else {}
+    head = observed.head if observed is not None and by is DetectedBy.JOURNAL else None
     detected_at = context.clock()
     context.ledger.append(
         [
@@ -138,10 +134,10 @@ def open_episode(
                 _name_of_episode(session, context, detected_at),
                 detected_at,
                 by,
-                positions,
+                dict(head.positions) if head else {},
                 missing,
                 missing_since=_last_seen_clean(session, context, by),
-                back_to=observed.head.at if rewound and observed is not None and observed.head else None,
+                back_to=head.at if head else None,
             )
         ]
     )
@@ -191,8 +187,8 @@ def recount(
     little. Once erasures have been applied again, only a further restore can make more of them missing.
     """
     missing = len(missing_numbers(session, context))
-    rewound = episode.detected_by is DetectedBy.JOURNAL and observed.head is not None
-    positions = dict(observed.head.positions) if rewound and observed.head else dict(episode.positions)
+    head = observed.head if episode.detected_by is DetectedBy.JOURNAL else None
+    positions = dict(head.positions if head else episode.positions)
     as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
@@ -205,7 +201,7 @@ def recount(
                 episode.detected_by,
                 positions,
                 missing,
-                back_to=observed.head.at if rewound and observed.head else None,
+                back_to=head.at if head else None,
             )
         ]
     )
@@ -224,10 +220,7 @@ def supersede(
     What a person decided about the rows of the one says nothing about those of the other.
     """
     detected_at = context.clock()
-    name = f"{session.description.short_name}-{detected_at:%Y%m%d-%H%M%S}"
-    if any(known.episode == name for known in context.ledger.episodes(store=session.name)):
-        name = f"{name}-{detected_at:%f}"
-    positions = dict(observed.head.positions) if observed.head is not None else {}
+    name, head = _name_of_episode(session, context, detected_at), observed.head
     missing = len(missing_numbers(session, context))
     context.ledger.append(
         [
@@ -237,10 +230,10 @@ def supersede(
                 name,
                 detected_at,
                 DetectedBy.JOURNAL,
-                positions,
+                dict(head.positions) if head else {},
                 missing,
                 missing_since=episode.missing_since,
-                back_to=observed.head.at if observed.head is not None else None,
+                back_to=head.at if head else None,
             ),
         ]
     )
@@ -267,8 +260,9 @@ def decide_identities(
 def missing_numbers(session: StoreSession, context: PassContext) -> set[int]:
     """Return the tombstones that no genuine entry of the store's journal knows."""
     missing = {number for chunk in context.ledger.tombstone_numbers(session.name) for number in chunk}
-    for numbers in session.port.journaled_numbers():
-        missing.difference_update(numbers)
+    if session.journaled is not None:
+        for numbers in session.journaled.journaled_numbers():
+            missing.difference_update(numbers)
     return missing
 
 
@@ -336,12 +330,12 @@ def classify_uncleared(
         [one for one in holds.holds if held_numbers(session, holds.only(one.legal), back)] if back else []
     )
     if held and not _was_released(session, context, theirs):
-        episode = open_episode(session, context, by)
-        return RecheckResult(0, residue.left_alone, unclear, episode.episode)
+        open_episode(session, context, by)
+        return RecheckResult(0, residue.left_alone, unclear)
     wanted -= held
     if len(wanted) > WRITE_BACK_LIMIT or unclear:
-        episode = open_episode(session, context, by)
-        return RecheckResult(0, residue.left_alone, unclear, episode.episode)
+        open_episode(session, context, by)
+        return RecheckResult(0, residue.left_alone, unclear)
     if not wanted:
         return RecheckResult(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
@@ -376,14 +370,10 @@ def re_erase(
 ) -> int:
     """Erase people again in one transaction, each with a new journal number; return how many there were.
 
-    `adopt` is the pulse of a rewound store, whose head the replay moves on from.
+    `adopt` is what was observed of a rewound store, whose head the replay moves on from.
     """
-    decided = episode.decision_on if episode else None
-    matcher = (
-        match_restored_rows(session.fingerprints, decided)
-        if decided
-        else match_restored_rows(session.fingerprints)
-    )
+    decided = (episode.decision_on,) if episode else ()
+    matcher = match_restored_rows(session.fingerprints, *decided)
     first_number = context.ledger.known_head(session.name).last_number + 1
     move = intend_move(
         session,

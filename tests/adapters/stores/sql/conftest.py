@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,10 +11,10 @@ import psycopg
 import pytest
 
 from lethe.adapters.stores.sql.store import SqlStore
-from lethe.domain.journal import Head, HeadMove, next_move
 from lethe.domain.mapping import ClearRule, ClearTo, Dependent, PiiKind, SubjectMapping
 from lethe.ports.stores import Proof
-from tests.contracts.store_contract import Person, World
+from tests.contracts.journaled_contract import JournaledWorld
+from tests.contracts.store_contract import Person
 
 SCHEMA = """
 CREATE TABLE users (
@@ -87,12 +86,11 @@ class HmacKeyring:
 
 
 @dataclass
-class Site(World):
+class Site(JournaledWorld):
     """The site: `sql` is the application's own connection."""
 
     sql: psycopg.Connection[tuple[Any, ...]] = field(kw_only=True)
     url: str = field(kw_only=True)
-    token: int = 1
 
     @property
     def port(self) -> SqlStore:
@@ -120,13 +118,6 @@ class Site(World):
             "UPDATE users SET first_name = %s, last_name = %s, email = %s WHERE id = %s",
             (person.first_name, person.last_name, person.email, key),
         )
-
-    def head(self) -> Head | None:
-        return self.port.observe_journal().head
-
-    def move(self) -> HeadMove:
-        head = self.head()
-        return next_move(head, after_move=0, token=self.token, nonce=secrets.token_bytes(8))
 
     def key_of(self, person: Person) -> str:
         row = self.sql.execute("SELECT id FROM users WHERE email = %s", (person.email,)).fetchone()

@@ -183,7 +183,7 @@ class TestErased:
         old.erase([by_old], matcher, move=site.move())
         old.close()
         assert site.find(by_key(tombstone.key))[0].cleared is False
-        site.store.remember([earlier])
+        site.store.prove([earlier])
         (contact,) = site.reach(by_key(tombstone.key))
         assert (contact.email, contact.cleared) == (None, cleared)
 

@@ -351,7 +351,7 @@ def test_no_sample_of_an_address_stays_in_the_catalog(site: Site) -> None:
     shown = site.sql.execute(statistics).fetchone()
     assert shown is not None
     assert persons[0].email in shown[0]
-    site.store.tidy()
+    site.port.tidy()
     shown = site.sql.execute(statistics).fetchone()
     assert shown is not None
     assert not any(text in shown[0] for person in persons for text in person.texts)

@@ -58,7 +58,7 @@ def test_a_server_that_can_not_be_used_says_why(site: Site, old: str, new: str, 
         "query": f"{site.url}{new}",
     }[old]
     store = store_of(url)
-    for ask in (store.prove, store.observe_journal):
+    for ask in (store.prove, store.observe):
         with pytest.raises(StoreUnreachable, match=problem) as refused:
             ask()
         shown = all_that_is_shown(refused.value)
@@ -76,7 +76,7 @@ def test_a_read_only_database_is_unreachable(site: Site) -> None:
     name = site.url.rsplit("/", 1)[1]
     site.sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     store = store_of(site.url)
-    store.remember([site.port.prove().proved])
+    store.prove([site.port.prove().proved])
     with pytest.raises(StoreUnreachable, match="read-only"):
         store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     store.close()
@@ -124,7 +124,7 @@ class TestCutOff:
     def test_idle_connections_that_were_cut_cost_no_answer(self, site: Site) -> None:
         person = somebody()
         site.enter(person)
-        for ask in (site.port.observe_journal, lambda: site.find_by_email(person.email), site.port.prove):
+        for ask in (site.port.observe, lambda: site.find_by_email(person.email), site.port.prove):
             site.sql.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE application_name = 'lethe' AND datname = current_database()"
@@ -229,7 +229,7 @@ class TestStandby:
         if os.geteuid() == 0:
             os.chown(signal, NOBODY, NOBODY)
         server.start()
-        asks: list[Any] = [store.observe_journal, store.prove]
+        asks: list[Any] = [store.observe, store.prove]
         for ask in asks:
             with pytest.raises(StoreUnreachable, match="is a standby"):
                 ask()
@@ -243,10 +243,10 @@ class TestStandby:
             sql.execute(SCHEMA)
         store = store_of(url)
         store.prove()
-        before = store.observe_journal().identity
+        before = store.observe().identity
         backup = server.basebackup(tmp_path / "copy")
         server.restore_basebackup(backup)
-        after = store.observe_journal().identity
+        after = store.observe().identity
         store.close()
         assert before.server["system"] == after.server["system"]
         assert before.server["timeline"] != after.server["timeline"]

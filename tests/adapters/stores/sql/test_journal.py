@@ -59,7 +59,7 @@ def test_on_a_rewound_store_nothing_commits(site: Site) -> None:
     with pytest.raises(HeadMoved):
         site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     with pytest.raises(HeadMoved):
-        site.store.tick(move)
+        site.port.tick(move)
     assert site.everything() == before
 
 
@@ -71,29 +71,15 @@ def test_a_lost_journal_is_seen_and_nothing_commits_until_it_is_begun_anew(site:
     known = KnownHead(site.port.tick(site.move()))
     move = site.move()
     site.sql.execute(lost)
-    assert compare(known, site.port.observe_journal()) is HeadFinding.REWOUND
+    assert compare(known, site.port.observe()) is HeadFinding.REWOUND
     assert site.port.prove().journal is JournalSupport.KEPT
-    assert compare(known, site.port.observe_journal()) is HeadFinding.REWOUND, (
+    assert compare(known, site.port.observe()) is HeadFinding.REWOUND, (
         "proving must not hide that it was lost"
     )
     with pytest.raises(HeadMoved):
         site.store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=move)
     anew = site.port.tick(site.move())
     assert site.head() == anew
-
-
-def test_a_first_head_is_made_only_where_there_is_none(site: Site) -> None:
-    site.port.tick(site.move())
-    with pytest.raises(HeadMoved):
-        site.port.tick(HeadMove(None, 9, "f" * 64, 1))
-
-
-def test_an_earlier_leader_is_fenced_out(site: Site) -> None:
-    site.token = 2
-    site.port.tick(site.move())
-    site.token = 1
-    with pytest.raises(HeadMoved):
-        site.port.tick(site.move())
 
 
 def test_without_its_tables_a_journal_can_not_begin_and_the_ddl_is_told(site: Site) -> None:
@@ -107,7 +93,7 @@ def test_without_its_tables_a_journal_can_not_begin_and_the_ddl_is_told(site: Si
 def test_two_ledgers_keep_their_journals_side_by_side(site: Site) -> None:
     head = site.port.tick(site.move())
     other = store_of(site.url, ledger_id="ledger-2")
-    assert other.observe_journal().head is None
+    assert other.observe().head is None
     other.tick(HeadMove(None, 1, "a" * 64, 1))
     assert site.head() == head
     other.close()
@@ -219,7 +205,7 @@ def test_settling_waits_for_the_transaction_in_doubt(site: Site) -> None:
         doubtful.execute("UPDATE lethe_journal_head SET digest = %s, move = move + 1", (move.digest,))
         commit = threading.Timer(1, doubtful.commit)
         commit.start()
-        observed = site.port.observe_journal(settle=True)
+        observed = site.port.observe(settle=True)
         commit.join()
     assert observed.head is not None
     assert observed.head.digest == move.digest
@@ -230,7 +216,7 @@ def test_settling_waits_for_a_first_head_too(site: Site) -> None:
         doubtful.execute("INSERT INTO lethe_journal_head VALUES ('ledger-1:site', 1, 'd', 1, '{}', now())")
         commit = threading.Timer(1, doubtful.commit)
         commit.start()
-        observed = site.port.observe_journal(settle=True)
+        observed = site.port.observe(settle=True)
         commit.join()
     assert observed.head is not None
 
@@ -244,34 +230,34 @@ class TestIdentity:
         ],
     )
     def test_a_table_that_became_another_one_shows(self, site: Site, change: str) -> None:
-        before = site.port.observe_journal().identity
-        assert site.port.observe_journal().identity == before
+        before = site.port.observe().identity
+        assert site.port.observe().identity == before
         site.sql.execute(change)
-        assert changed_identity(before, site.port.observe_journal().identity)
+        assert changed_identity(before, site.port.observe().identity)
 
     def test_a_partition_that_was_swapped_shows(self, site: Site) -> None:
         site.sql.execute(
             "DROP TABLE sessions; CREATE TABLE sessions (id int, user_id bigint) PARTITION BY RANGE (id);"
             "CREATE TABLE s1 PARTITION OF sessions FOR VALUES FROM (1) TO (10);"
         )
-        before = site.port.observe_journal().identity
+        before = site.port.observe().identity
         assert "public.s1" in before.tables
         site.sql.execute("DROP TABLE s1; CREATE TABLE s1 PARTITION OF sessions FOR VALUES FROM (1) TO (10);")
-        assert changed_identity(before, site.port.observe_journal().identity)
+        assert changed_identity(before, site.port.observe().identity)
 
     def test_somebody_who_fills_the_database_shows(self, site: Site) -> None:
-        assert not site.port.observe_journal().being_filled
+        assert not site.port.observe().being_filled
         with psycopg.connect(site.url) as other:
             with other.cursor().copy("COPY comments (body) FROM STDIN") as copy:
                 copy.write("text\n" * 20_000)
-                seen = [_until(lambda: site.port.observe_journal().being_filled)]
+                seen = [_until(lambda: site.port.observe().being_filled)]
             assert seen == [True]
             other.rollback()
             other.execute("LOCK TABLE comments IN SHARE MODE")
-            assert site.port.observe_journal().being_filled
+            assert site.port.observe().being_filled
         with psycopg.connect(site.url, application_name="pg_restore: worker"):
-            assert site.port.observe_journal().being_filled
-        assert _until(lambda: not site.port.observe_journal().being_filled)
+            assert site.port.observe().being_filled
+        assert _until(lambda: not site.port.observe().being_filled)
 
 
 def _until(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -301,7 +287,7 @@ class TestRestore:
         postgres.dump(name, file)
         tombstones = site.tombstones_of(person)
         site.erase(tombstones)
-        observed = site.port.observe_journal()
+        observed = site.port.observe()
         assert observed.head is not None
         known = KnownHead(observed.head, identity=observed.identity)
         assert compare(known, observed) is HeadFinding.IN_STEP
@@ -309,7 +295,7 @@ class TestRestore:
 
         postgres.restore(name, file, "--clean", "--if-exists")
 
-        restored = site.port.observe_journal()
+        restored = site.port.observe()
         assert compare(known, restored) is HeadFinding.REWOUND
         assert changed_identity(observed.identity, restored.identity)
         assert person.email in site.everything()
@@ -328,10 +314,10 @@ class TestRestore:
         site.enter(somebody())
         site.port.tick(site.move())
         postgres.dump(name, file, "--exclude-table=lethe_*")
-        observed = site.port.observe_journal()
+        observed = site.port.observe()
         postgres.restore(name, file, "--clean", "--if-exists")
         known = KnownHead(observed.head, identity=observed.identity)
-        assert compare(known, site.port.observe_journal()) is HeadFinding.IDENTITY_CHANGED
+        assert compare(known, site.port.observe()) is HeadFinding.IDENTITY_CHANGED
 
     def test_before_its_end_a_restore_lacks_constraints_that_were_proved(
         self, site: Site, postgres: PostgresServer, dumped: tuple[str, Path]
@@ -352,9 +338,9 @@ def test_two_stores_in_one_schema_have_a_head_each(site: Site) -> None:
     other = store_of(site.url, store="crm")
     other.prove()
     site.port.tick(site.move())
-    assert other.observe_journal().head is None
+    assert other.observe().head is None
     other.tick(HeadMove(None, 1, "d" * 64, 1))
-    mine, theirs = site.port.observe_journal().head, other.observe_journal().head
+    mine, theirs = site.port.observe().head, other.observe().head
     other.close()
     assert mine is not None
     assert theirs is not None

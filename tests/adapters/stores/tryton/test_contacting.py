@@ -95,7 +95,7 @@ def test_sixty_persons_take_as_many_questions_about_languages_as_two_batches(
 
 def test_no_address_reaches_trytons_log_at_the_level_info(crm: Crm, store: TrytonStore) -> None:
     person = crm.person()
-    store.observe_journal()
+    store.observe()
     before = crm.server.log_path.stat().st_size
     assert store.contacts([wanted(person.email)])
     log = crm.server.log_path.read_bytes()[before:].decode()

@@ -122,7 +122,7 @@ def test_the_proof_says_what_is_cleared_and_that_there_is_no_journal(store: Tryt
     assert proof.keys_may_repeat == ("party.party.id",)
     # Nobody may delete sent mails in a Tryton as it is installed.
     assert proof.lookalikes == ("ir.email.resource",)
-    observed = store.observe_journal()
+    observed = store.observe()
     assert (observed.head, observed.identity.server, observed.identity.tables) == (None, {}, {})
 
 
@@ -135,9 +135,9 @@ def test_a_wrong_password_names_the_secret_and_nothing_of_it(opened: Opened) -> 
 
 def test_a_database_that_is_not_there_and_a_server_that_is_not_there_are_unreachable(opened: Opened) -> None:
     with pytest.raises(StoreUnreachable):
-        opened(database="sales").observe_journal()
+        opened(database="sales").observe()
     with pytest.raises(StoreUnreachable):
-        opened("http://127.0.0.1:9").observe_journal()
+        opened("http://127.0.0.1:9").observe()
 
 
 def test_a_url_that_is_not_one_is_refused(opened: Opened) -> None:
@@ -147,12 +147,12 @@ def test_a_url_that_is_not_one_is_refused(opened: Opened) -> None:
 
 
 def test_a_session_that_ended_is_renewed(crm: Crm, store: TrytonStore) -> None:
-    store.observe_journal()
+    store.observe()
     restarted = crm.server
     crm.sql("DELETE FROM ir_session")
     restarted.stop()
     restarted.start()
-    store.observe_journal()
+    store.observe()
 
 
 def test_a_user_who_may_not_erase_is_told_so_before_anything_is_erased(crm: Crm, opened: Opened) -> None:
@@ -163,7 +163,7 @@ def test_a_user_who_may_not_erase_is_told_so_before_anything_is_erased(crm: Crm,
 
 def test_no_address_reaches_a_url_or_trytons_log_at_the_level_info(crm: Crm, store: TrytonStore) -> None:
     person = crm.person()
-    store.observe_journal()
+    store.observe()
     before = crm.server.log_path.stat().st_size
     record = found(store, person.email)
     store.erase([tombstone(record)], match_unchanged_rows(FINGERPRINTS), move=None)

@@ -225,20 +225,20 @@ def test_nothing_else_is_ever_written_to(crm: Crm, opened: Opened, liar: Liar) -
 
 def test_a_connection_that_the_server_closed_is_opened_again(crm: Crm, opened: Opened, liar: Liar) -> None:
     store = opened(liar.url)
-    store.observe_journal()
+    store.observe()
     connection = store._rpc._connection
     assert connection is not None
     connection.sock.shutdown(socket.SHUT_RDWR)
-    store.observe_journal()
+    store.observe()
 
 
 def test_a_server_that_never_ends_its_answer_is_left_after_the_bound(opened: Opened, liar: Liar) -> None:
     liar.lie = _always(Raw(200, b"x" * (17 * 1024 * 1024)))
     with pytest.raises(AnswerUntrusted):
-        opened(liar.url).observe_journal()
+        opened(liar.url).observe()
     liar.lie = _always(Raw(200, gzip.compress(b"0" * (64 * 1024 * 1024))))
     with pytest.raises(AnswerUntrusted):
-        opened(liar.url).observe_journal()
+        opened(liar.url).observe()
 
 
 def test_a_server_that_says_nothing_is_left_in_time() -> None:
@@ -263,7 +263,7 @@ def test_a_certificate_that_nobody_trusts_gets_no_password(crm: Crm, opened: Ope
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(StoreUnreachable, match="SSLCertVerificationError"):
-            opened(f"https://127.0.0.1:{server.server_address[1]}").observe_journal()
+            opened(f"https://127.0.0.1:{server.server_address[1]}").observe()
         server.shutdown()
     assert asked == []
 
@@ -273,4 +273,4 @@ def test_a_proxy_of_the_environment_is_not_asked(
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    store.observe_journal()
+    store.observe()

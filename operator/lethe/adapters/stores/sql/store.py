@@ -38,7 +38,7 @@ from lethe.ports.stores import (
 
 
 class SqlStore:
-    """A store in PostgreSQL; implements `lethe.ports.stores.Store`.
+    """A store in PostgreSQL; implements `Store` and `Journaled` of `lethe.ports.stores`.
 
     `url` is an SQLAlchemy URL. `primary` says that this is the Primary: then the key itself identifies a
     person. The constructor opens no connection; it raises `MappingInvalid` for a URL of another database.
@@ -70,8 +70,9 @@ class SqlStore:
     # --- the mapping -----------------------------------------------------------------------------------
 
     @reduced
-    def prove(self) -> Proof:
+    def prove(self, recorded: Iterable[ProvedMapping] = ()) -> Proof:
         """See `Store.prove`."""
+        self._remember(recorded)
         with self._sessions.alive() as connection:
             tables = tables_of(self._mapping)
             # A journal made in the middle of a restore would be in the way of the one that comes back.
@@ -86,12 +87,11 @@ class SqlStore:
             with connection.transaction(), connection.cursor() as cursor:
                 support = journal.ensure(cursor, may_create=not observed.being_filled)
                 ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
-        self.remember([proof.proved])
+        self._remember([proof.proved])
         self._proved = proof.proved.mapping
         return Proof(proof.proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server)
 
-    def remember(self, mappings: Iterable[ProvedMapping]) -> None:
-        """See `Store.remember`."""
+    def _remember(self, mappings: Iterable[ProvedMapping]) -> None:
         self._mappings |= {one.version: one.mapping for one in mappings}
 
     # --- persons ---------------------------------------------------------------------------------------
@@ -170,16 +170,16 @@ class SqlStore:
     # --- the journal -----------------------------------------------------------------------------------
 
     @reduced
-    def observe_journal(self, *, settle: bool = False) -> JournalObservation:
-        """See `Store.pulse`."""
+    def observe(self, *, settle: bool = False) -> JournalObservation:
+        """See `Store.observe`."""
         try:
-            return self._pulse(settle=settle)
+            return self._observe(settle=settle)
         except psycopg.OperationalError as error:
             if error.sqlstate is not None and error.sqlstate[:3] not in {"57P", "080"}:
                 raise
-        return self._pulse(settle=settle)  # the connection was an old one; a new one decides
+        return self._observe(settle=settle)  # the connection was an old one; a new one decides
 
-    def _pulse(self, *, settle: bool) -> JournalObservation:
+    def _observe(self, *, settle: bool) -> JournalObservation:
         with self._sessions.connection() as connection:
             if self._has_identifier is None:
                 self._has_identifier = looking.shows_its_identifier(connection)
@@ -190,7 +190,7 @@ class SqlStore:
 
     @reduced
     def tick(self, move: HeadMove) -> Head:
-        """See `Store.tick`."""
+        """See `Journaled.tick`."""
         with self._sessions.transaction() as cursor:
             journal = self._journal(cursor.connection)
             before = journal.take(cursor, move)
@@ -199,12 +199,12 @@ class SqlStore:
 
     @reduced
     def entries_of(self, move: int) -> tuple[JournalEntry, ...]:
-        """See `Store.entries_of`."""
+        """See `Journaled.entries_of`."""
         with self._sessions.transaction(read_only=True) as cursor:
             return self._journal(cursor.connection).of_move(cursor, move)
 
     def journaled_numbers(self) -> Iterator[Sequence[int]]:
-        """See `Store.journaled_numbers`."""
+        """See `Journaled.journaled_numbers`."""
         numbers = self._journaled_numbers()
         following: Callable[[], Sequence[int] | None] = reduced(lambda: next(numbers, None))
         while (chunk := following()) is not None:
@@ -216,13 +216,13 @@ class SqlStore:
 
     @reduced
     def advance_sequences(self, positions: Mapping[str, int]) -> None:
-        """See `Store.advance_sequences`."""
+        """See `Journaled.advance_sequences`."""
         with self._sessions.transaction() as cursor:
             key_positions.advance(cursor, _shape(cursor, self._mapping), positions)
 
     @reduced
     def tidy(self) -> None:
-        """See `Store.tidy`."""
+        """See `Journaled.tidy`."""
         with self._sessions.transaction() as cursor:
             shape = _shape(cursor, self._mapping)
             for written, table in shape.tables.items():

@@ -19,7 +19,7 @@ from lethe.adapters.stores.tryton.finding import canary_party, find
 from lethe.adapters.stores.tryton.jsonrpc import CallRefused, JsonRpc
 from lethe.adapters.stores.tryton.reading import AT_ONCE, RESOURCES, Reader
 from lethe.adapters.stores.tryton.records import ADDRESS, ADDRESS_FIELDS, IDENTIFIER, MECHANISM, PARTY, Family
-from lethe.domain.journal import Head, HeadMove, JournalObservation, StoreIdentity
+from lethe.domain.journal import HeadMove, JournalObservation, StoreIdentity
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, ProvedMapping, SubjectMapping
 from lethe.domain.tombstones import Identity, IdentityMatcher, SeenRecord, Tombstone
 from lethe.ports.keys import Keyring
@@ -74,7 +74,7 @@ _RIGHTS = (
 
 
 class TrytonStore:
-    """Tryton as a store of persons; `lethe.ports.stores.Store` without a journal.
+    """Tryton as a store of persons; `lethe.ports.stores.Store` and no `Journaled`.
 
     `canary` is an e-mail address that must be found in the same pass, or no absence counts.
     Raises `ValueError` for a `url` that is not one.
@@ -98,7 +98,7 @@ class TrytonStore:
         self._canary = canary
         self._max_records = max_records
 
-    def prove(self) -> Proof:
+    def prove(self, recorded: Iterable[ProvedMapping] = ()) -> Proof:  # noqa: ARG002 - there is one version
         """Log in, and look whether the module party is there and the user may erase. Changes nothing.
 
         Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`.
@@ -124,9 +124,6 @@ class TrytonStore:
             lookalikes=tuple(sorted({*self._unknown_texts(), *mail_and_chat})),
             keys_may_repeat=(f"{PARTY}.id",),
         )
-
-    def remember(self, mappings: Iterable[ProvedMapping]) -> None:
-        """Do nothing: what is cleared does not depend on a mapping."""
 
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """Find every party that carries a wanted person's e-mail address, inactive and merged ones too.
@@ -162,7 +159,7 @@ class TrytonStore:
         `AnswerUntrusted`; either may leave a part done, which the next call completes.
         """
         if move is not None:
-            raise self._no_journal()
+            raise JournalNotPermitted(f"DataStore {self._store} is a Tryton, which keeps no journal")
         done: list[tuple[Tombstone, Mapping[str, int]]] = []
         verdicts: dict[Identity, set[int]] = {Identity.OTHER: set(), Identity.UNCLEAR: set()}
         absent: set[int] = set()
@@ -228,28 +225,10 @@ class TrytonStore:
                     unclear.append((PARTY, tombstone.key))
         return Residue(tuple(uncleared), left_alone, tuple(unclear), tuple(absent))
 
-    def observe_journal(self, *, settle: bool = False) -> JournalObservation:  # noqa: ARG002 - nothing is ever in doubt longer than a call
+    def observe(self, *, settle: bool = False) -> JournalObservation:  # noqa: ARG002 - nothing is ever in doubt longer than a call
         """Look whether Tryton answers the user. Raises `StoreUnreachable`, `AnswerUntrusted`."""
         self._reader.require_sight()
         return JournalObservation(None, StoreIdentity())
-
-    def tick(self, move: HeadMove) -> Head:  # noqa: ARG002 - there is no head to move
-        """Raise `JournalNotPermitted`: there is no journal."""
-        raise self._no_journal()
-
-    def entries_of(self, move: int) -> tuple[JournalEntry, ...]:  # noqa: ARG002 - there are none
-        """Return nothing: there is no journal."""
-        return ()
-
-    def journaled_numbers(self) -> Iterator[Sequence[int]]:
-        """Yield nothing: there is no journal."""
-        yield from ()
-
-    def advance_sequences(self, positions: Mapping[str, int]) -> None:
-        """Do nothing: RPC does not reach the generator of Tryton's keys (`Proof.keys_may_repeat`)."""
-
-    def tidy(self) -> None:
-        """Do nothing: RPC does not reach the statistics of the database below."""
 
     def close(self) -> None:
         """End the session and the connection."""
@@ -281,9 +260,6 @@ class TrytonStore:
             for name, kind in self._reader.fields_of(model).items():
                 if kind in _MAY_BE_PERSONAL and name not in known.split():
                     yield f"{model}.{name}"
-
-    def _no_journal(self) -> JournalNotPermitted:
-        return JournalNotPermitted(f"DataStore {self._store} is a Tryton, which keeps no journal")
 
 
 def _is_key(text: str) -> bool:

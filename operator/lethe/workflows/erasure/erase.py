@@ -41,7 +41,7 @@ from lethe.ports.stores import (
     MappingInvalid,
     StoreUnreachable,
 )
-from lethe.workflows.heads import intend_move, settle_move
+from lethe.workflows.erasure.find import PassResult, find_and_intend, summed
 from lethe.workflows.holding import (
     blocker_of_hold,
     held_by_identifiers,
@@ -49,10 +49,10 @@ from lethe.workflows.holding import (
     read_holds,
     rows_of_held,
 )
-from lethe.workflows.intending import PassResult, find_and_intend, summed
-from lethe.workflows.linking import KeysOfPrimary
+from lethe.workflows.identifiers import KeysOfPrimary
+from lethe.workflows.journal_head import intend_move, settle_move
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.store_session import StoreDescription, StoreSession, open_episode_of
+from lethe.workflows.store_session import StoreDescription, StoreSession
 
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
@@ -85,7 +85,7 @@ def serve(
     *,
     primary: str | None,
 ) -> PassResult:
-    """Take a set of open requests as far as they go in one store."""
+    """Take a set of open requests as far as they go in one store, of which no restore is open."""
     result = PassResult()
     began_at = context.clock()
     holds = read_holds(session, context, primary=primary)
@@ -97,11 +97,6 @@ def serve(
         and not session.is_too_early(record, began_at)
     ][:BATCH]
     if not waiting:
-        return result
-    if open_episode_of(session, context) is not None:
-        message = f"{session.description.short_name} was restored; its missing erasures come first"
-        session.block(waiting, Blocker(BlockReason.ERASING, message))
-        result.retry = True
         return result
     if context.ledger.known_head(session.name).pending is not None:
         result.head_moved = result.retry = True  # an earlier move is in doubt: look first

@@ -10,13 +10,14 @@ from lethe.domain.journal import (
     Head,
     HeadFinding,
     HeadMove,
+    KnownHead,
     StoreIdentity,
     compare,
     next_move,
     remembered_identity,
 )
 from lethe.ports.ledger import MoveIntended, MoveLost, MoveSettled
-from lethe.ports.stores import Finding, HeadMoved, JournalSupport
+from lethe.ports.stores import Finding, HeadMoved
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 
@@ -34,7 +35,7 @@ def intend_move(
     `adopt` takes `expected` for where the store stands (a rewound head that a replay moves on from);
     otherwise it is where the ledger knows it.
     """
-    if session.proof is None or session.proof.journal is not JournalSupport.KEPT:
+    if session.journal is None:
         if reserve:
             known = context.ledger.known_head(session.name)
             unused = HeadMove(None, known.head.move if known.head else 0, GENESIS, context.token)
@@ -66,13 +67,23 @@ def tick(session: StoreSession, context: PassContext, *, expected: Head | None, 
 
     Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.
     """
+    journal = session.journal
     move = intend_move(session, context, expected=expected, adopt=True)
-    if move is None:
+    if move is None or journal is None:
         return
-    head = session.port.tick(move)
+    head = journal.tick(move)
     # A table that is gone for a moment, between DROP and CREATE of a restore, is not forgotten.
     identity = remembered_identity(context.ledger.known_head(session.name).identity, seen)
     context.ledger.append(moves=[MoveSettled(session.name, head, identity)])
+
+
+def advance_sequences(session: StoreSession, known: KnownHead) -> None:
+    """Let no key be given out a second time that was given out when the head was last seen.
+
+    Does nothing where Lethe does not reach the keys' generators (`Proof.keys_may_repeat`).
+    """
+    if session.journaled is not None:
+        session.journaled.advance_sequences(known.positions)
 
 
 def require_absence_evidence(
@@ -92,9 +103,9 @@ def require_in_sync(session: StoreSession, context: PassContext) -> None:
 
     Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.
     """
-    if session.proof is None or session.proof.journal is not JournalSupport.KEPT:
+    if session.journal is None:
         return
-    observed = session.port.observe_journal()
+    observed = session.port.observe()
     known = context.ledger.known_head(session.name)
     in_step = compare(known, observed) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
     if observed.being_filled or not in_step:

@@ -11,9 +11,10 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
-from lethe.workflows import erasing, replaying, watching
+from lethe.workflows import replaying, watching
+from lethe.workflows.erasure import erase
+from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.holding import read_holds
-from lethe.workflows.intending import PassResult
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
 from lethe.workflows.store_session import StoreSession, open_episode_of
@@ -128,9 +129,8 @@ def prove(session: StoreSession, context: PassContext) -> None:
 
     Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
     """
-    session.port.remember(context.ledger.mappings(session.name).values())
     try:
-        proof = session.port.prove()
+        proof = session.port.prove(context.ledger.mappings(session.name).values())
     except MappingInvalid as invalid:
         never_erased = context.ledger.known_head(session.name).head is None
         if never_erased or open_episode_of(session, context) is not None:
@@ -140,7 +140,6 @@ def prove(session: StoreSession, context: PassContext) -> None:
         raise StoreUnreachable(problem, "is it being restored?") from None
     if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer
-    session.port.remember([proof.proved])
     session.note_proof(proof)
 
 
@@ -195,8 +194,8 @@ def _check_erasures(
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
-    if plan.tidy:
-        session.port.tidy()
+    if plan.tidy and session.journaled is not None:
+        session.journaled.tidy()
 
 
 def _serve(
@@ -209,5 +208,5 @@ def _serve(
 ) -> None:
     done.touched = [record for record in records if not record.progress(session.name).state.settled]
     if done.touched:
-        done.served = erasing.serve(session, done.touched, context, primary=primary)
+        done.served = erase.serve(session, done.touched, context, primary=primary)
         done.trouble = done.served.trouble

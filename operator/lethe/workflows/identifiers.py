@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,25 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Blocker, blocker_of_key, key_in_doubt
-from lethe.workflows.intake import unsealed_identifiers
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
+
+
+def sealed_identifiers(identifiers: Sequence[Identifier]) -> bytes:
+    """Return the plain text that is sealed for a request: its identifiers by kind."""
+    by_kind: dict[str, list[str]] = {}
+    for identifier in identifiers:
+        by_kind.setdefault(identifier.kind.value, []).append(identifier.value.reveal())
+    return json.dumps(by_kind, sort_keys=True).encode()
+
+
+def unsealed_identifiers(plaintext: bytes) -> tuple[Identifier, ...]:
+    """Return the identifiers that were sealed for a request."""
+    return tuple(
+        Identifier(IdentifierKind(kind), PersonalText(value))
+        for kind, values in json.loads(plaintext).items()
+        for value in values
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""A DeletionRequest, from its acceptance until nothing of the person is left in any store."""
