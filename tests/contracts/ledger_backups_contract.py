@@ -210,6 +210,19 @@ class BackupsInLedgerContract:
         assert ledger.grade("site", [*steps[:2], replace(steps[2], proven=True)]) == {"d"}
         assert ledger.grade("site", [CopyStep(UNKNOWN_START, None, proven=False)]) == set("abcd")
 
+    def test_whose_last_copy_is_past_its_day_is_told_once_for_all_stores(self, ledger: Ledger) -> None:
+        for number, request in enumerate("ab", 1):
+            facts = done(request, number, stores=("site", "crm"))
+            ledger.append([*facts[:3], NotFound(request, "crm", NOW, "canary"), *facts[3:]])
+        ledger.grade("site", [CopyStep(EVER, GONE, proven=True)])
+        ledger.grade("crm", [CopyStep(EVER, GONE, proven=True)])
+        assert ledger.outlived(GONE - timedelta(microseconds=1)) == frozenset()
+        assert ledger.outlived(GONE) == {"a", "b"}
+        ledger.append(done("c", 3, stores=("site",)))
+        ledger.grade("site", NO_BACKUPS)
+        ledger.grade("crm", [CopyStep(EVER, GONE + DAY, proven=True)])
+        assert ledger.outlived(GONE) == frozenset()
+
     def test_a_grade_is_no_fact(self, ledger: Ledger) -> None:
         ledger.append(done("a", 1))
         before = ledger.position()

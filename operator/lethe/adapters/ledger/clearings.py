@@ -203,7 +203,7 @@ _REGRADE = (
 
 def outlived(connection: Connection, at: datetime) -> frozenset[str]:
     """Return whose last copy should be gone by now, and is not proven to be."""
-    query = select(clearings.c.request.distinct()).where(clearings.c.gone_at <= number_of(at))
+    query = select(clearings.c.request).distinct().where(clearings.c.gone_at <= number_of(at))
     return frozenset(connection.execute(query).scalars())
 
 
