@@ -1,0 +1,100 @@
+"""Invariant 1 over time: what is called erased, absent or safe is dated when that was read.
+
+A snapshot of the store that began before may still hold the person.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lethe.domain.facts import Reerased
+from lethe.domain.requests import StoreState
+from tests.invariants.company import STORE, Company
+
+LONG = timedelta(minutes=10)
+
+
+def take_long(company: Company, what: str) -> None:
+    """Let each answer of the store to this call come ten minutes later."""
+    inner: Any = company.store.port._inner  # type: ignore[attr-defined]
+    quick = getattr(inner, what)
+
+    def slow(*args: object, **options: object) -> object:
+        answer = quick(*args, **options)
+        company.now += LONG
+        return answer
+
+    setattr(inner, what, slow)
+
+
+def last_reerased(company: Company) -> Reerased:
+    facts = [fact for _, _, fact in company.real_ledger.facts() if isinstance(fact, Reerased)]
+    return facts[-1]
+
+
+@pytest.mark.parametrize("what", ["find", "erase", "check"])
+def test_an_erasure_is_dated_when_it_was_read_back(company: Company, what: str) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    company.request("ada", key=company.key_of(ada))
+    take_long(company, what)
+    company.visit(look=False)
+    assert company.erased("ada")
+    assert company.record("ada").progress(STORE).at == company.now
+    assert company.record("ada").completed_at == company.now
+
+
+def test_an_absence_is_dated_when_the_person_had_been_looked_for(company: Company) -> None:
+    company.visit_until_safe()
+    company.request("nobody", email="nobody@x.example")
+    take_long(company, "find")
+    company.visit(look=False)
+    progress = company.record("nobody").progress(STORE)
+    assert (progress.state, progress.at) == (StoreState.NOT_FOUND, company.now)
+
+
+@pytest.mark.parametrize("what", ["erase", "check"])
+def test_a_restored_store_is_safe_from_when_it_was_read_back(company: Company, what: str) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    before = company.snapshot()
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.restore(before, "volume")
+    assert company.visit().opened
+    take_long(company, what)
+    company.visit_until_safe()
+    assert company.last_episode().safe_at == company.now
+    assert last_reerased(company).at >= company.now - LONG
+
+
+def test_a_write_back_is_dated_when_it_was_erased_again(company: Company) -> None:
+    write_back(company)
+    take_long(company, "erase")
+    assert company.visit().found == 1
+    assert last_reerased(company).at == company.now
+
+
+def write_back(company: Company) -> None:
+    """Erase somebody, and let a stale session write her profile back."""
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    as_she_was = company.row_of(ada)
+    assert as_she_was is not None
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.write_back(ada, as_she_was)
+
+
+def test_an_erasure_in_doubt_is_dated_when_it_is_known_to_have_committed(company: Company) -> None:
+    write_back(company)
+    moments = iter(range(1, 20))
+    while company.fuse.names[-1:] != ["after erase"]:
+        assert company.cut_at(next(moments), company.visit)
+    began = company.now
+    take_long(company, "observe")  # it waits for whoever may still commit
+    company.visit()
+    assert last_reerased(company).at >= began + LONG
