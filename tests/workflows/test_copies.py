@@ -409,6 +409,43 @@ def test_a_snapshot_of_the_time_in_which_erased_persons_were_back_holds_everybod
     assert backups.gone_at("ada") == nightly.record(within).expires_at(Period(6, 0))
 
 
+@pytest.mark.parametrize(
+    ("began", "holds"),
+    [(timedelta(seconds=4.2), True), (timedelta(seconds=4.8), True), (timedelta(seconds=5), False)],
+    ids=["before", "after, in the same second", "in the next second"],
+)
+def test_a_dump_of_the_second_in_which_a_restored_store_was_read_back_holds_everybody(
+    backups: Backups, nightly: Source, began: timedelta, holds: bool
+) -> None:
+    before = dump_now(backups, nightly)
+    after(backups)
+    backups.erase("ada", 1)
+    after(backups, DAY)
+    restored(backups, since=backups.true - MINUTE, safe_at=backups.true + timedelta(seconds=4.5))
+    dump = nightly.dump(backups.true + began)  # its name tells whole seconds, and so does its date
+    after(backups)
+    nightly.scan()
+    backups.grade()
+    assert backups.gone_at("ada") == nightly.record(dump if holds else before).expires_at(Period(6, 0))
+
+
+def test_a_dump_of_the_second_in_which_a_store_was_seen_in_step_last_holds_everybody(
+    backups: Backups, nightly: Source
+) -> None:
+    backups.erase("ada", 1)
+    after(backups, DAY)
+    since = backups.true + timedelta(seconds=4.5)
+    earlier = nightly.dump(backups.true + timedelta(seconds=3.9))
+    within = nightly.dump(backups.true + timedelta(seconds=4.8))  # restored, and dumped, in the same second
+    after(backups, MINUTE)
+    restored(backups, since=since, safe_at=backups.true)
+    nightly.scan()
+    backups.grade()
+    gone_at = backups.gone_at("ada")
+    assert gone_at == nightly.record(within).expires_at(Period(6, 0))
+    assert gone_at != nightly.record(earlier).expires_at(Period(6, 0))
+
+
 def test_while_a_restore_is_open_nobody_is_purged(backups: Backups, nightly: Source) -> None:
     nightly.dump(NIGHT - YEAR)
     nightly.scan()

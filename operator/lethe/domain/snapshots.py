@@ -32,6 +32,9 @@ UNKNOWN_START = datetime.min.replace(tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clocks of a store and of its backups are taken to be apart at most."""
 
+TOLD_IN = timedelta(seconds=1)
+"""What the dates of backups are told in: one tells of any moment until the next second begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
@@ -279,7 +282,8 @@ def holding_snapshots(
 ) -> list[HoldingSnapshot]:
     """Return the live snapshots of a store, by their beginning.
 
-    One that overlaps a time in which erased persons were back holds everybody.
+    One that overlaps a time in which erased persons were back holds everybody. Its beginning is the earliest
+    that its dates allow: in the second in which such a time ends nothing tells which of the two was first.
     """
     dirty = [window for window in windows if window.store == store]
     found = []
@@ -289,7 +293,7 @@ def holding_snapshots(
         source = sources.get(snapshot.source) or SourceRecord(snapshot.source, (), "P6M")
         began = snapshot.began_at(timedelta(seconds=source.longest_duration))
         overlaps = any(
-            snapshot.latest >= window.since and (window.until is None or began <= window.until)
+            snapshot.latest + TOLD_IN > window.since and (window.until is None or began <= window.until)
             for window in dirty
         )
         expires = snapshot.expires_at(Period.parse(source.retention))
