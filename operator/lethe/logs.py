@@ -12,6 +12,26 @@ _ADDRESS = re.compile(r"[^\s\"'<>@]+@[^\s\"'<>@]+")
 _CHATTY = ("kopf", "aiohttp", "asyncio", "sqlalchemy", "urllib3", "kubernetes", "alembic", "botocore")
 
 
+_WAITING = re.compile(r"Request attempt #(\d+)/\d+ failed; will retry: ")
+_SOON = 5
+"""How often the API server may say "come again" (429) before a line is worth it."""
+
+
+class Waiting(logging.Filter):
+    """Calls a warning what Kopf calls an error although it goes on trying.
+
+    An API server answers 429 to the first list of a kind whose CRD it has just been given: no trouble yet.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is let through, as what it is."""
+        waiting = _WAITING.match(str(record.msg)) if record.name.startswith("kopf.") else None
+        if waiting is None:
+            return True
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return int(waiting[1]) > _SOON or "APITooManyRequestsError" not in str(record.msg)
+
+
 class Redacting(logging.Filter):
     """Reduces a record to its text without addresses.
 
@@ -65,6 +85,7 @@ class JsonLines(logging.Formatter):
 def set_up_logs(level: str, form: str) -> None:
     """Send all logs to standard error, redacted."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Waiting())
     handler.addFilter(Redacting())
     handler.setFormatter(
         JsonLines()
