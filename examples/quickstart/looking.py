@@ -1,6 +1,7 @@
 """Looking for oneself: what really stands in the databases, asked without Lethe."""
 
 import hashlib
+import re
 import subprocess
 import threading
 import time
@@ -150,6 +151,17 @@ def party_is_erased(tryton: TrytonServer, database: str, party: int) -> bool:
     """Whether a party is still there, and without a name."""
     rows = tryton.rpc(database, "model.party.party.read", [party], ["name"], context={"active_test": False})
     return len(rows) == 1 and rows[0]["name"] in ERASED_NAME
+
+
+_WELL = re.compile(r"\S+ \S+ (INFO +|WARNING +(?=lethe))[\w.]+: ")
+
+
+def is_well(line: str) -> bool:
+    """Whether a line of an operator's log, as text, tells of no error and of no trouble of a library.
+
+    What no logger has written, such as a traceback or a Python warning, is trouble.
+    """
+    return _WELL.match(line) is not None
 
 
 def holding(files: Sequence[Path], wanted: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from devtools.servers import CommandFailed, ServerFailed
 from examples.quickstart.authorities import GAGGED, REJECTED, authorities_ask
 from examples.quickstart.bucket import NIGHTS
-from examples.quickstart.looking import SiteSight, Watch, holding, parties_with, party_is_erased
+from examples.quickstart.looking import SiteSight, Watch, holding, is_well, parties_with, party_is_erased
 from examples.quickstart.people import Person, fill_site, made_up, sign_up
 from examples.quickstart.stage import Stage, set_stage, start_operator
 from examples.quickstart.telling import Account, CommandRefused, Failed, heading, say, step
@@ -200,8 +200,7 @@ def _back_up(stage: Stage, company: Company) -> Backup:
     others = sight.digest_without([BEFORE_THE_BACKUP, BY_ID, BY_EMAIL, SIGNED_UP_SINCE])
     untouched = sight.everything_of(DRY_RUN)
     dump = stage.directory / "site.dump"
-    time.sleep(1)  # the name tells whole seconds: this dump begins after the erasure, and says so
-    taken_at = datetime.now(UTC)
+    taken_at = _dump_begins()
     say('$ pg_dump --format=custom --file=site.dump "$SITE_URL"')
     began = time.monotonic()
     stage.postgres.dump("site", dump)
@@ -305,10 +304,20 @@ def _last_copies(stage: Stage) -> dict[str, str]:
 def _next_night(stage: Stage, account: Account) -> None:
     """Let the nightly job run once more: nobody who was erased is in that dump."""
     known, told = len(_snapshots(stage)), _last_copies(stage)
-    stage.bucket.put(datetime.now(UTC), b"the next night's dump, which nobody who was erased is in")
+    stage.bucket.put(_dump_begins(), b"the next night's dump, which nobody who was erased is in")
     _until(lambda: len(_snapshots(stage)) == known + 1, "the next night's dump to be known")
     time.sleep(3)  # more than a scan
     account.claim("The next night's dump changed none of these days", _last_copies(stage) == told)
+
+
+def _dump_begins() -> datetime:
+    """Return when a dump begins that is named by this moment: in a second in which nothing else was.
+
+    Names tell whole seconds. One of the second in which somebody was read back erased, or a restored store
+    was, can be that of a dump from before, and counts as holding everybody.
+    """
+    time.sleep(1)
+    return datetime.now(UTC)
 
 
 def _snapshot_called(stage: Stage, name: str) -> str:
@@ -418,6 +427,14 @@ def _look_around(stage: Stage, company: Company, account: Account) -> None:
         not found,
         f"searched {', '.join(file.name for file in files)}" if not found else f"found in {', '.join(found)}",
     )
+    strange = [line for line in _log_lines(stage) if not is_well(line)]
+    for line in strange:
+        say(f"  {line}")
+    account.claim(
+        "Lethe's log tells of no error, and its libraries warn of nothing",
+        not strange,
+        f"{len(_log_lines(stage))} lines",
+    )
     try:
         verified = stage.shell.run("lethe ledger verify")
     except CommandRefused as refused:
@@ -477,7 +494,10 @@ def _until(ready: Callable[[], bool], what: str, patience: float = 60) -> None:
 
 
 def _show_log(stage: Stage) -> None:
-    lines = stage.operator_log.read_text(errors="replace").splitlines() if stage.operator_log.exists() else []
-    for line in lines[-30:]:
+    for line in _log_lines(stage)[-30:]:
         say(f"  {line}")
     sys.stdout.flush()
+
+
+def _log_lines(stage: Stage) -> list[str]:
+    return stage.operator_log.read_text(errors="replace").splitlines() if stage.operator_log.exists() else []

@@ -214,13 +214,13 @@ class BackupsInLedgerContract:
         for number, request in enumerate("ab", 1):
             facts = done(request, number, stores=("site", "crm"))
             ledger.append([*facts[:3], NotFound(request, "crm", NOW, "canary"), *facts[3:]])
-        ledger.grade("site", [CopyStep(EVER, GONE, proven=True)])
-        ledger.grade("crm", [CopyStep(EVER, GONE, proven=True)])
+        ledger.grade("site", [CopyStep(UNKNOWN_START, GONE, proven=True)])
+        ledger.grade("crm", [CopyStep(UNKNOWN_START, GONE, proven=True)])
         assert ledger.outlived(GONE - timedelta(microseconds=1)) == frozenset()
         assert ledger.outlived(GONE) == {"a", "b"}
         ledger.append(done("c", 3, stores=("site",)))
         ledger.grade("site", NO_BACKUPS)
-        ledger.grade("crm", [CopyStep(EVER, GONE + DAY, proven=True)])
+        ledger.grade("crm", [CopyStep(UNKNOWN_START, GONE + DAY, proven=True)])
         assert ledger.outlived(GONE) == frozenset()
 
     def test_a_grade_is_no_fact(self, ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from devtools.servers.controlplane import ControlPlane
+from examples.quickstart.looking import is_well
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUICKSTART = CHECKOUT / "examples" / "quickstart"
@@ -29,6 +30,25 @@ def test_there_are_manifests_to_accept() -> None:
     assert len(MANIFESTS) >= 10
 
 
+WHEN = "2026-11-29 03:33:44,171"
+
+
+@pytest.mark.parametrize(
+    ("line", "well"),
+    [
+        (f"{WHEN} INFO    lethe: ledger 51290a9d, serving privacy", True),
+        (f"{WHEN} WARNING lethe.restores: store privacy/site went back in time", True),
+        (f"{WHEN} ERROR   lethe.bootstrap: the CRDs are older", False),
+        (f"{WHEN} ERROR   asyncio: Future exception was never retrieved", False),
+        (f"{WHEN} WARNING kopf._cogs.clients.watching: Request attempt #6/100 failed", False),
+        ("/site/clearings.py:204: SAWarning: Column-expression-level unary distinct()", False),
+        ("Traceback (most recent call last):", False),
+    ],
+)
+def test_the_demo_tells_which_lines_of_a_log_are_trouble(line: str, well: bool) -> None:
+    assert is_well(line) is well
+
+
 @pytest.mark.slow
 def test_the_demo_keeps_what_it_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
@@ -43,7 +63,7 @@ def test_the_demo_keeps_what_it_promises_and_leaves_nothing_behind(tmp_path: Pat
     )
     assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
     account = told.stdout.partition("What was promised, and what was seen")[2]
-    assert account.count("✓") == 23
+    assert account.count("✓") == 24
     assert "✗" not in account
     assert "Everything was as promised." in account
     assert list(tmp_path.iterdir()) == []
