@@ -131,6 +131,7 @@ class Child:
         """
         if self._process is None:
             return None
+        self.thaw()
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(self._stop_signal)
         code = None
@@ -140,6 +141,21 @@ class Child:
             self.kill9()
         self._process = None
         return code
+
+    def freeze(self) -> None:
+        """Stop the process and those that it started where they are: alive, but nobody answers any more."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the process and those that it started go on; does nothing to those that run."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            # The parent first: it must not start another one meanwhile.
+            for pid in (self._process.pid, *_children(self._process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def kill9(self) -> None:
         """Kill the process and those that it started, as the kernel does when memory ends."""

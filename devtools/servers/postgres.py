@@ -75,6 +75,14 @@ class PostgresServer(Server):
         """Kill all its processes at once; `start` then recovers from the write-ahead log."""
         self._server.kill9()
 
+    def freeze(self) -> None:
+        """Stop all its processes where they are, as a server does that waits for a dead disk."""
+        self._server.freeze()
+
+    def thaw(self) -> None:
+        """Let all its processes go on."""
+        self._server.thaw()
+
     def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
         """Return the address of a database, for psycopg and SQLAlchemy; `None`: the superuser's password."""
         secret = quote(self.password if password is None else password, safe="")
