@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import Self
 
-from tests.servers.children import Server
+from devtools.servers.children import Server
 
 
 class Tarpit(Server):

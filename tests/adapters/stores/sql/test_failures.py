@@ -40,7 +40,7 @@ def all_that_is_shown(error: BaseException) -> str:
     [
         ("password", "wrong-secret", "refuses the password"),
         ("host", "host.invalid", "name is not known"),
-        ("port", "1", "no server listens"),
+        ("port", "65533", "no server listens"),
         ("database", "elsewhere", "database of the URL does not exist"),
         ("query", "?sslmode=require", "demands TLS and the server offers none"),
     ],

@@ -483,10 +483,3 @@ def test_a_stranger_s_table_of_the_journal_s_name_is_not_taken_over(database: st
         with pytest.raises(Exception, match="lethe_journal_head is there, but not as Lethe's journal"):
             store.prove()
         store.close()
-
-
-def test_a_url_of_another_database_is_refused_without_showing_it() -> None:
-    with pytest.raises(MappingInvalid) as refused:
-        store_of("mysql://root:hush-secret@db/site")
-    assert "hush-secret" not in str(refused.value)
-    assert refused.value.problems[0].field == "sql.urlSecretRef"

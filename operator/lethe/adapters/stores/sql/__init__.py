@@ -2,7 +2,9 @@
 
 | module | what it knows |
 | --- | --- |
-| `postgres` | the driver: connections, transactions, COPY, composing statements |
+| `url` | what a Secret's URL may say, and what is refused |
+| `sessions` | connections and transactions, of which every wait ends |
+| `postgres` | the driver: COPY, composing statements |
 | `errors` | the driver's errors, reduced to what holds nothing personal |
 | `catalog` | what the live schema says about a mapping's tables |
 | `values` | keys, e-mail candidates and the values that an erasure writes |
@@ -11,5 +13,6 @@
 | `finding`, `contacting`, `staging`, `erasing`, `checking` | one use of the store each |
 | `store` | `SqlStore`, which puts them together |
 
-Another dialect comes as a second set of `postgres`, `catalog` and the statements, picked in `store`.
+Another dialect comes as a second set of `url`, `sessions`, `postgres`, `catalog` and the statements, picked
+in `store`.
 """

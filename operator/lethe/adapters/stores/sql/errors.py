@@ -11,8 +11,8 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import psycopg
-import sqlalchemy.exc
 
+from lethe.adapters.stores.hosts import NameNotAnswered, NameUnknown
 from lethe.ports.stores import MappingInvalid, MappingProblem, Refusal, StoreError, StoreUnreachable
 
 P = ParamSpec("P")
@@ -50,6 +50,10 @@ _BY_CLASS: dict[str, tuple[str, str]] = {
     "53": ("the server lacks a resource", "look at the server's log"),
     "57": ("the server stopped the work", "it is tried again"),
 }
+_SILENT = (
+    "the server does not answer",
+    "see whether it hangs, and look at the network policy between Lethe and the server",
+)
 # libpq reports a refused connection without an SQLSTATE; its words are recognised, never repeated.
 _BY_WORDS: tuple[tuple[tuple[str, ...], tuple[str, str]], ...] = (
     (
@@ -70,20 +74,43 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], tuple[str, str]], ...] = (
     ),
     (("database",), _BY_STATE["3D000"]),
     (
-        ("resolve", "name or service", "translate host"),
-        ("the server's name is not known", f"correct the host in {SECRET}"),
-    ),
-    (
         ("refused", "no such file"),
         ("no server listens there", f"start the server, or correct host and port in {SECRET}"),
     ),
-    (
-        ("timeout", "timed out"),
-        ("the server does not answer", "look at the network policy between Lethe and the server"),
-    ),
+    (("timeout", "timed out"), _SILENT),
     (("starting up", "shutting down", "recovery"), _BY_STATE["57P03"]),
+    (
+        ("session is read-only", "in hot standby"),
+        ("the server is not the primary", f"let {SECRET} name the primary, or every host that can be it"),
+    ),
     (("too many", "remaining connection"), _BY_STATE["53300"]),
 )
+
+
+class ServerSilent(psycopg.OperationalError):
+    """The server was given up: it answered neither here nor on a second connection, or not in time."""
+
+
+class SessionsClosed(psycopg.OperationalError):
+    """Somebody else closed the store meanwhile."""
+
+
+def name_failure(unknown: NameUnknown | NameNotAnswered) -> StoreUnreachable:
+    """Return the port's error for a host of the URL that has no address."""
+    if isinstance(unknown, NameUnknown):
+        return StoreUnreachable("the server's name is not known", f"correct the host in {SECRET}")
+    return StoreUnreachable(
+        "nobody answers which address the server's name has",
+        "look at the cluster's DNS, and at the network policy between Lethe and it",
+    )
+
+
+def certificates_missing() -> StoreUnreachable:
+    """Return the port's error for an `sslrootcert` that can't be read."""
+    return StoreUnreachable(
+        "sslrootcert of the URL leads to no file of certificates in Lethe's pod",
+        f"mount it (the chart's extraCA), or correct it in {SECRET}",
+    )
 
 
 def reduced(method: Callable[P, R]) -> Callable[P, R]:
@@ -93,33 +120,22 @@ def reduced(method: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(*args, **kwargs)
-        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        except psycopg.Error as error:
             failure = store_error(error)
         raise failure  # outside of the handler, so that the driver's error isn't its __context__
 
     return call
 
 
-def driver_error(error: BaseException) -> psycopg.Error | None:
-    """Return the driver's own error, out of SQLAlchemy's wrapping; `None` where there is none."""
-    if isinstance(error, psycopg.Error):
-        return error
-    original = getattr(error, "orig", None)
-    return original if isinstance(original, psycopg.Error) else None
-
-
-def store_error(error: BaseException) -> StoreError:
+def store_error(error: psycopg.Error) -> StoreError:
     """Return the port's error for the driver's: the store is away, or its schema is not what was proved."""
-    original = driver_error(error)
-    if original is None:
-        return StoreUnreachable("the URL of the database can't be used", f"correct it in {SECRET}")
-    code = original.sqlstate
+    code = error.sqlstate
     if code is None:
-        return StoreUnreachable(*_by_words(original))
+        return StoreUnreachable(*_without_code(error))
     if code in _BY_STATE:
         return StoreUnreachable(*_BY_STATE[code])
     if code == "42501":
-        what = _named(original)
+        what = _named(error)
         return MappingInvalid(
             [
                 MappingProblem(
@@ -164,8 +180,13 @@ def _named(error: psycopg.Error) -> str:
     return ", ".join(f"{kind} {name}" for kind, name in named if name)
 
 
-def _by_words(error: psycopg.Error) -> tuple[str, str]:
-    said = str(error).lower()
+def _without_code(error: psycopg.Error) -> tuple[str, str]:
+    if isinstance(error, ServerSilent):
+        return _SILENT
+    if isinstance(error, SessionsClosed):
+        return "the store was closed meanwhile", "it is tried again"
+    # Before it stand the names of user and host, which may hold any of the words.
+    said = str(error).rpartition("failed: ")[2].lower()
     for words, answer in _BY_WORDS:
         if any(word in said for word in words):
             return answer

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import psycopg
 from psycopg import errors, sql
 
 from lethe.adapters.stores.sql.catalog import quoted_table
 from lethe.adapters.stores.sql.journal import Journal, head_of
 from lethe.adapters.stores.sql.postgres import compose, listed, raw
+from lethe.adapters.stores.sql.sessions import Session
 from lethe.domain.journal import JournalObservation, StoreIdentity
 from lethe.ports.stores import StoreUnreachable
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_SETTLE_SECONDS = 95.0
+"""How long writers are waited for: a little longer than the server lets it."""
 
 
 def look(
-    connection: Connection, journal: Journal, tables: Sequence[str], *, has_identifier: bool, settle: bool
+    connection: Session, journal: Journal, tables: Sequence[str], *, has_identifier: bool, settle: bool
 ) -> JournalObservation:
     """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing.
 
@@ -52,7 +52,7 @@ def look(
     return JournalObservation(head, StoreIdentity(dict(server), dict(identities or {})), bool(filled))
 
 
-def shows_its_identifier(connection: Connection) -> bool:
+def shows_its_identifier(connection: Session) -> bool:
     """Tell whether the user may read the server's system identifier, as everybody may by default."""
     row = connection.execute(
         "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
@@ -60,7 +60,7 @@ def shows_its_identifier(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-def system_identifier(connection: Connection) -> str | None:
+def system_identifier(connection: Session) -> str | None:
     """Return the server's system identifier as text."""
     row = connection.execute(compose("SELECT {system}", system=_system(has_identifier=True))).fetchone()
     return str(row[0]) if row else None
@@ -81,7 +81,7 @@ def _system(*, has_identifier: bool) -> sql.Composable:
 
 
 def _query(
-    connection: Connection, head: sql.Composable, tables: Sequence[str], *, has_identifier: bool
+    connection: Session, head: sql.Composable, tables: Sequence[str], *, has_identifier: bool
 ) -> sql.Composed:
     version = connection.info.server_version
     quoted = listed(sql.Literal(quoted_table(table).as_string(connection)) for table in tables)
@@ -109,10 +109,10 @@ def _query(
     )
 
 
-def _wait_for_writers(connection: Connection, journal: Journal) -> None:
+def _wait_for_writers(connection: Session, journal: Journal) -> None:
     """Wait until no transaction in doubt can still commit a move, a first one (an INSERT) included."""
     try:
-        with connection.transaction():
+        with connection.within(_SETTLE_SECONDS), connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '60s'")
             connection.execute("SET LOCAL statement_timeout = '90s'")
             connection.execute(compose("LOCK TABLE {head} IN SHARE ROW EXCLUSIVE MODE", head=journal.head))

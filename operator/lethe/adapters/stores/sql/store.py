@@ -12,11 +12,12 @@ from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_t
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
 from lethe.adapters.stores.sql.contacting import contacts_of
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
-from lethe.adapters.stores.sql.errors import reduced
+from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, reduced
 from lethe.adapters.stores.sql.finding import Search
 from lethe.adapters.stores.sql.journal import Journal
-from lethe.adapters.stores.sql.postgres import Cursor, Sessions, compose, listed, name
+from lethe.adapters.stores.sql.postgres import Cursor, compose, listed, name
 from lethe.adapters.stores.sql.proving import prove_mapping
+from lethe.adapters.stores.sql.sessions import Sessions
 from lethe.adapters.stores.sql.staging import Batch, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.journal import Head, HeadMove, JournalObservation
@@ -40,8 +41,9 @@ from lethe.ports.stores import (
 class SqlStore:
     """A store in PostgreSQL; implements `Store` and `Journaled` of `lethe.ports.stores`.
 
-    `url` is an SQLAlchemy URL. `primary` says that this is the Primary: then the key itself identifies a
-    person. The constructor opens no connection; it raises `MappingInvalid` for a URL of another database.
+    `url` is what `DatabaseUrl.parse` takes. `primary` says that this is the Primary: then the key itself
+    identifies a person. The constructor opens no connection; it raises `ValueError` for a URL that can't be
+    used, with a text that is fit to print. Every call ends also where the server hangs (see `sessions`).
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class SqlStore:
             )
             with connection.transaction(), connection.cursor() as cursor:
                 proof = prove_mapping(cursor, self._mapping)
-            server = looking.system_identifier(connection) if has_identifier else self._sessions.address
+            server = looking.system_identifier(connection) if has_identifier else connection.address
             journal = self._journal(connection)
             with connection.transaction(), connection.cursor() as cursor:
                 support = journal.ensure(cursor, may_create=not observed.being_filled)
@@ -174,6 +176,8 @@ class SqlStore:
         """See `Store.observe`."""
         try:
             return self._observe(settle=settle)
+        except (ServerSilent, SessionsClosed, psycopg.errors.ConnectionTimeout):
+            raise  # who has been waited for once is not waited for again
         except psycopg.OperationalError as error:
             if error.sqlstate is not None and error.sqlstate[:3] not in {"57P", "080"}:
                 raise
@@ -237,7 +241,7 @@ class SqlStore:
 
     @reduced
     def close(self) -> None:
-        """See `Store.close`."""
+        """See `Store.close`. Any thread may call it: a call that is under way ends soon, as unreachable."""
         self._sessions.close()
 
     # --- parts -----------------------------------------------------------------------------------------
