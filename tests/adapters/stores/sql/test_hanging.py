@@ -440,8 +440,6 @@ class TestNames:
     def test_a_store_whose_name_is_not_looked_up_is_left_in_time(self, answer: threading.Event) -> None:
         store = store_of("postgresql://u:p@slow.example/db")
         require_soon(store.observe, match="nobody answers which address")
-            store_of("postgresql://u:p@slow.example/db").observe, match="nobody answers which address"
-        )
 
     def test_all_who_look_for_a_name_share_one_thread(self, answer: threading.Event) -> None:
         before = threading.active_count()
