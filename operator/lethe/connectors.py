@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
@@ -46,16 +49,22 @@ class StoreConnector:
         if spec.sql is not None:
             if spec.sql.subjects is None:
                 raise ValueError("spec.sql.subjects is missing; map the table that holds the persons")
-            url = _text(secret, spec.sql.url_secret_ref.name, spec.sql.url_secret_ref.key)
-            return SqlStore(
-                url,
-                subject_mapping(spec.sql.subjects),
-                ledger_id=self._ledger.ledger_id,
-                store=name,
-                keyring=self._keyring,
-                max_records=spec.sql.max_records,
-                primary=primary,
-            )
+            secret_name, key = spec.sql.url_secret_ref.name, spec.sql.url_secret_ref.key
+            url, mapping = _text(secret, secret_name, key), subject_mapping(spec.sql.subjects)
+            try:
+                return SqlStore(
+                    url,
+                    mapping,
+                    ledger_id=self._ledger.ledger_id,
+                    store=name,
+                    keyring=self._keyring,
+                    max_records=spec.sql.max_records,
+                    primary=primary,
+                )
+            except ValueError as unusable:
+                raise ValueError(
+                    f"the URL in key {key} of Secret {secret_name} can't be used: {unusable}"
+                ) from None
         if spec.tryton is not None:
             from lethe.adapters.stores.tryton.store import TrytonStore  # noqa: PLC0415 - only who has a Tryton pays for it
 
@@ -80,6 +89,7 @@ class BackendConnector:
 
     def __init__(self, directories: Sequence[Path], wrap: Callable[[Backend], Backend]) -> None:
         self._directories, self._wrap = directories, wrap
+        self._authorities = _Authorities()
 
     def secret_name(self, source: BackupSource) -> str | None:
         """Return the name of the Secret that the manifest names."""
@@ -117,7 +127,7 @@ class BackendConnector:
                 session_token=_text(secret, named, "AWS_SESSION_TOKEN")
                 if secret is not None and "AWS_SESSION_TOKEN" in secret.content
                 else None,
-                ca_file=_authority(secret),
+                ca_file=self._authorities.file_of(secret, named),
             )
         if spec.restic is not None:
             from lethe.adapters.backups.restic import ResticBackend  # noqa: PLC0415
@@ -146,13 +156,44 @@ class BackendConnector:
         )
 
 
-def _authority(secret: SecretContent | None) -> str | None:
-    """Return a file with the certificate authority that a Secret holds as `ca.crt`; TLS takes no less."""
-    if secret is None or "ca.crt" not in secret.content:
-        return None
-    with NamedTemporaryFile("wb", prefix="lethe-ca-", suffix=".crt", delete=False) as file:
-        file.write(secret.content["ca.crt"])
-    return file.name
+class _Authorities:
+    """Files with the certificate authorities that Secrets hold as `ca.crt`, because TLS takes no less.
+
+    Each is written once, however often its Secret is read, and all are removed with the process.
+    """
+
+    def __init__(self) -> None:
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def file_of(self, secret: SecretContent | None, name: str) -> str | None:
+        """Return the file of a Secret's authority; `None`: it holds none. Raises `ValueError`."""
+        if secret is None or "ca.crt" not in secret.content:
+            return None
+        content = _text(secret, name, "ca.crt")
+        _require_certificates(content, name)
+        try:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="lethe-ca-", ignore_cleanup_errors=True)
+            file = Path(self._folder.name) / f"{sha256(content.encode()).hexdigest()}.crt"
+            if not file.exists():
+                written = file.with_suffix(f".{token_hex(8)}")
+                written.write_text(content)
+                written.rename(file)
+        except OSError as error:
+            raise ValueError(
+                f"ca.crt of Secret {name} can't be written to a file ({error.strerror}); make room in /tmp"
+            ) from None
+        return str(file)
+
+
+def _require_certificates(content: str, name: str) -> None:
+    plain = content.encode("ascii", "ignore").decode()  # a bundle names its authorities in comments
+    try:
+        ssl.create_default_context(cadata=plain)
+    except (ssl.SSLError, ValueError):  # ValueError: nothing in it begins as a certificate does
+        content = ""
+    if not content:
+        raise ValueError(f"ca.crt of Secret {name} holds no certificate in PEM; correct it")
 
 
 def _texts(secret: SecretContent | None, name: str) -> dict[str, str]:

@@ -126,7 +126,7 @@ def _asked(name: str, what: str, ask: Callable[[], object]) -> object:
         return ask()
     except BackendError:
         raise
-    except Exception as error:  # noqa: BLE001  a plugin's code may raise anything, with anybody's data in it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin's code may raise anything, with anybody's data in it
         kind = type(error).__name__
     raise BackendUnavailable(
         f"the plugin {name} failed to {what} ({kind})", "its own log or its author may know more"
