@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lethe.workflows.guarded import GuardedStore
 
 from lethe.api.parse import parse
 from lethe.api.v1alpha1.backupsource import BackupSource
@@ -20,7 +21,6 @@ from lethe.connectors import BackendConnector, StoreConnector
 from lethe.ports.backups import Backend, BackendError
 from lethe.ports.cluster import SecretContent
 from lethe.ports.ledger import Ledger
-from lethe.workflows.guarded import GuardedStore
 from tests.adapters.stores.sql.conftest import HmacKeyring
 from tests.e2e.company import SUBJECTS
 from tests.servers.certificates import write_certificates
