@@ -19,7 +19,7 @@ from lethe.engine.reporting import Reporting
 from lethe.engine.schedule import Schedule
 from lethe.engine.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
-from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.intake")
