@@ -33,10 +33,10 @@ from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
 from lethe.workflows.holding import stores_under_hold
+from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, register
 from lethe.workflows.notifying import Mailer
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import SubjectContact, resolve
-from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, register
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription
 from lethe.workflows.sealing import SealedSubject

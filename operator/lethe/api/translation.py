@@ -25,7 +25,7 @@ from lethe.domain.mapping import (
 )
 from lethe.domain.periods import Period, parse_duration
 from lethe.workflows.erasure.accept import ErasureOrder
-from lethe.workflows.registering import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
+from lethe.workflows.legal.register import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
 from lethe.workflows.scanning import SourceDescription
 from lethe.workflows.store_session import StoreDescription
 
