@@ -43,7 +43,7 @@ from lethe.domain.snapshots import (
 )
 from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
 from lethe.ports.ledger import Ledger
-from lethe.workflows.holding import stores_under_hold
+from lethe.workflows.legal.holds import stores_under_hold
 
 IN_ONE_FACT = 2_000
 """How many snapshots one entry of the ledger names."""

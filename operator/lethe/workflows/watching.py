@@ -29,8 +29,8 @@ from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalEntry, Residue, StoreError
-from lethe.workflows.holding import holds_tombstone
 from lethe.workflows.journal_head import intend_move, tick
+from lethe.workflows.legal.holds import holds_tombstone
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession, open_episode_of
 

@@ -42,15 +42,15 @@ from lethe.ports.stores import (
     StoreUnreachable,
 )
 from lethe.workflows.erasure.find import PassResult, find_and_intend, summed
-from lethe.workflows.holding import (
+from lethe.workflows.identifiers import KeysOfPrimary
+from lethe.workflows.journal_head import intend_move, settle_move
+from lethe.workflows.legal.holds import (
     blocker_of_hold,
     held_by_identifiers,
     held_by_tombstones,
     read_holds,
     rows_of_held,
 )
-from lethe.workflows.identifiers import KeysOfPrimary
-from lethe.workflows.journal_head import intend_move, settle_move
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 

@@ -35,14 +35,14 @@ from lethe.ports.stores import (
     StoreUnreachable,
     Wanted,
 )
-from lethe.workflows.holding import (
+from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
+from lethe.workflows.journal_head import last_move, require_absence_evidence
+from lethe.workflows.legal.holds import (
     RowsOfHeld,
     blocker_of_hold,
     held_by_records,
     rows_of_held,
 )
-from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
-from lethe.workflows.journal_head import last_move, require_absence_evidence
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.reaching import keep_addresses
 from lethe.workflows.store_session import StoreSession, email_digest
