@@ -15,7 +15,7 @@ from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import StoreState
 from lethe.domain.trust import BlockReason
 from lethe.workflows import watching
-from lethe.workflows.reaching import find_contacts
+from lethe.workflows.legal.contact import find_contacts
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import LONGEST_PAUSE

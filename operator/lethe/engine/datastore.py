@@ -21,8 +21,8 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import store_pass
 from lethe.workflows.erasure import erase, third_party
+from lethe.workflows.legal.contact import SubjectContact
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_pass import PassPlan, StorePass
 from lethe.workflows.store_session import StoreSession
 

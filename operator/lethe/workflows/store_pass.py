@@ -14,9 +14,9 @@ from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnrea
 from lethe.workflows import replaying, watching
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
+from lethe.workflows.legal.contact import SubjectContact, find_contacts, resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
 from lethe.workflows.store_session import StoreSession, open_episode_of
 
 

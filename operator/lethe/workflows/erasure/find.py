@@ -37,6 +37,7 @@ from lethe.ports.stores import (
 )
 from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
 from lethe.workflows.journal_head import last_move, require_absence_evidence
+from lethe.workflows.legal.contact import keep_addresses
 from lethe.workflows.legal.holds import (
     RowsOfHeld,
     blocker_of_hold,
@@ -44,7 +45,6 @@ from lethe.workflows.legal.holds import (
     rows_of_held,
 )
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import keep_addresses
 from lethe.workflows.store_session import StoreSession, email_digest
 
 
