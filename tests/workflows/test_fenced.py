@@ -22,7 +22,7 @@ from lethe.ports.backups import BackendUnavailable
 from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.workflows.journal_head import intend_move
-from lethe.workflows.notifying import Mailer, answer_authorities
+from lethe.workflows.legal.notify import Mailer, answer_authorities
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source

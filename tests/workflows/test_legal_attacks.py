@@ -34,8 +34,8 @@ from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
 from lethe.workflows.legal.contact import SubjectContact, resolve
 from lethe.workflows.legal.holds import stores_under_hold
+from lethe.workflows.legal.notify import Mailer
 from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, register
-from lethe.workflows.notifying import Mailer
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.replaying import ReplayState
 from lethe.workflows.scanning import KnownSource, SourceDescription

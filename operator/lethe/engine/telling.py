@@ -21,7 +21,14 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
 from lethe.workflows.legal.contact import SubjectContact
-from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft, remind
+from lethe.workflows.legal.notify import (
+    Mailer,
+    answer_authorities,
+    facts_of,
+    notify_users,
+    record_draft,
+    remind,
+)
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
