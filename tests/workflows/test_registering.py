@@ -27,8 +27,8 @@ from lethe.workflows.legal.register import (
     end_holds,
     register,
 )
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.sealing import SealedSubject
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 DAY = timedelta(days=1)

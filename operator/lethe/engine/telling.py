@@ -29,8 +29,8 @@ from lethe.workflows.legal.notify import (
     record_draft,
     remind,
 )
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
 
 log = logging.getLogger("lethe.legal")
