@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from lethe.api.status import replacing, request_status
+from lethe.domain.chunks import chunked
 from lethe.domain.conditions import BackupsObservation, conditions_of_request
 from lethe.domain.pruning import RetentionHold
 from lethe.domain.requests import RequestRecord, StoreState
@@ -19,7 +20,6 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Eve
 from lethe.ports.ledger import Ledger, LedgerError
 from lethe.workflows import copies
 from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import chunked
 
 log = logging.getLogger("lethe.copies")
 

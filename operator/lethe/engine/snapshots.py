@@ -17,6 +17,7 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status import snapshot_status, unowned_status
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot
 from lethe.domain.backup_conditions import Difficulty, conditions_of_snapshot, conditions_of_unowned
+from lethe.domain.chunks import chunked
 from lethe.domain.conditions import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
@@ -25,7 +26,7 @@ from lethe.engine.cache import ManagedSource, ObjectKey, key_of
 from lethe.engine.metrics import Metrics
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.workflows.scanning import Declared, KnownSource, chunked
+from lethe.workflows.scanning import Declared, KnownSource
 
 log = logging.getLogger("lethe.snapshots")
 
