@@ -33,8 +33,8 @@ from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Backend
 from lethe.ports.ledger import Ledger
 from lethe.workflows import copies
+from lethe.workflows.backup.scan import AT_ONCE, KnownSource, Scan, SourceDescription, scan
 from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import AT_ONCE, KnownSource, Scan, SourceDescription, scan
 from tests.e2e.company import Api, eventually
 from tests.e2e.dumps import PATTERN, dump_name, leave_dump
 from tests.servers.controlplane import ControlPlane

@@ -28,8 +28,8 @@ from lethe.domain.legal_facts import (
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.tombstones import Tombstone
 from lethe.workflows import copies
+from lethe.workflows.backup.scan import Declared, KnownSource, Scan, SourceDescription, load, scan
 from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import Declared, KnownSource, Scan, SourceDescription, load, scan
 from tests.invariants.company import Fuse, PowerCut, Wired
 
 MINUTE, HOUR, DAY, YEAR = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=365)

@@ -27,10 +27,10 @@ from lethe.domain.snapshots import CopiesLeft
 from lethe.domain.tombstones import Tombstone
 from lethe.ports.backups import BackendUnavailable
 from lethe.workflows import copies
+from lethe.workflows.backup.scan import Declared
 from lethe.workflows.copies import Coverage
 from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.scanning import Declared
 from tests.workflows.backed_up import CRM, DAY, EXPIRY, HOUR, MINUTE, NIGHT, SITE, YEAR, Backups, Source
 
 SOON = NIGHT + 10 * DAY

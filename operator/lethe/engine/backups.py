@@ -31,8 +31,8 @@ from lethe.ports.cluster import (
     SecretContent,
 )
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import copies, scanning
-from lethe.workflows.scanning import KnownSource, Scan
+from lethe.workflows.backup.scan import KnownSource, Scan, scan
+from lethe.workflows.copies import expire_tombstones
 
 log = logging.getLogger("lethe.backups")
 
@@ -151,7 +151,7 @@ class Backups:
                 log.warning("no tombstone is ended: %s", disagreement)
                 continue
             now = self._clock()
-            ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
+            ended = await asyncio.to_thread(expire_tombstones, self._ledger, now=now)
             if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
                 for managed in self._cache.sources.values():
                     if managed.known is not None:
@@ -295,7 +295,7 @@ class Backups:
         declared = self.objects.declared(managed.key)
         work = in_daemon(
             f"source {managed.name}",
-            lambda: scanning.scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
+            lambda: scan(known, self._ledger, now=self._clock, clocks=clocks, declared=declared),
         )
         self._cache.scans[work] = known, time.monotonic()
         work.add_done_callback(self._cache.scans.pop)

@@ -26,7 +26,7 @@ from lethe.engine.cache import ManagedSource, ObjectKey, key_of
 from lethe.engine.metrics import Metrics
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.workflows.scanning import Declared, KnownSource
+from lethe.workflows.backup.scan import Declared, KnownSource
 
 log = logging.getLogger("lethe.snapshots")
 

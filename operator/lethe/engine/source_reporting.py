@@ -18,7 +18,7 @@ from lethe.engine.cache import ManagedSource, ObjectCache
 from lethe.engine.metrics import Metrics
 from lethe.engine.snapshots import SnapshotObjects, difficulty_of
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
-from lethe.workflows.scanning import Scan
+from lethe.workflows.backup.scan import Scan
 
 log = logging.getLogger("lethe.backups")
 
