@@ -31,8 +31,8 @@ from lethe.ports.cluster import (
     SecretContent,
 )
 from lethe.ports.ledger import Ledger, LedgerError
+from lethe.workflows.backup.last_copy import expire_tombstones
 from lethe.workflows.backup.scan import KnownSource, Scan, scan
-from lethe.workflows.copies import expire_tombstones
 
 log = logging.getLogger("lethe.backups")
 

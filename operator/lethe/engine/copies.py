@@ -18,8 +18,8 @@ from lethe.engine.cache import ObjectCache
 from lethe.engine.metrics import Metrics
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows import copies
-from lethe.workflows.copies import Coverage
+from lethe.workflows.backup import last_copy
+from lethe.workflows.backup.last_copy import Coverage
 
 log = logging.getLogger("lethe.copies")
 
@@ -80,8 +80,8 @@ class Copies:
 
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
         stores = {*coverage, *self._ledger.cleared_stores()}
-        self._steps = copies.steps_of(self._ledger, coverage, stores)
-        changed = copies.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
+        self._steps = last_copy.steps_of(self._ledger, coverage, stores)
+        changed = last_copy.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
         return changed | self._newly_overdue()
 
     def _newly_overdue(self) -> frozenset[str]:
