@@ -44,7 +44,7 @@ from lethe.workflows.erasure import accept, erase
 from lethe.workflows.erasure.accept import ErasureOrder, Intake
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState, ReplayStep
+from lethe.workflows.restore.replay import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 from tests.servers.postgres import PostgresServer
 

@@ -17,7 +17,7 @@ from lethe.domain.trust import BlockReason
 from lethe.workflows import watching
 from lethe.workflows.legal.contact import find_contacts
 from lethe.workflows.legal.sealed_subject import SealedSubject
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_session import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
 from tests.invariants.court import BY_EMAIL, BY_KEY, ONLY_KEY, SECOND, Court, Crm, at_moment

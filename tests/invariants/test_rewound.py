@@ -12,7 +12,7 @@ from lethe.domain.journal import next_move
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.stores import HeadMoved, JournalSupport, Proof
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import STORE, Company
 
 WAYS = ["volume", "truncated", "new-database"]

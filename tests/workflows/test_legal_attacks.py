@@ -39,7 +39,7 @@ from lethe.workflows.legal.notify import Mailer
 from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, register
 from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_pass import PassPlan, reconcile_store
 from lethe.workflows.store_session import StoreDescription
 from tests.invariants.company import NAMESPACE, STORE, Company

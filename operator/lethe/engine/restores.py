@@ -25,7 +25,7 @@ from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
 from lethe.workflows import watching
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState, ReplayStep
+from lethe.workflows.restore.replay import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
 

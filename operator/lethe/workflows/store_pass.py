@@ -11,12 +11,13 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
-from lethe.workflows import replaying, watching
+from lethe.workflows import watching
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.legal.contact import SubjectContact, find_contacts, resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore import replay
 from lethe.workflows.store_session import StoreSession, open_episode_of
 
 
@@ -49,7 +50,7 @@ class StorePass:
 
     served: PassResult | None = None
     episodes: list[RestoreEpisode] = field(default_factory=list)
-    step: replaying.ReplayStep | None = None
+    step: replay.ReplayStep | None = None
     opened: bool = False
     released: bool = False
     re_erased: int = 0
@@ -65,7 +66,7 @@ class StorePass:
     @property
     def gate_opened(self) -> bool:
         """Tell whether this visit let a restored store be served again."""
-        return self.released or (self.step is not None and self.step.state is replaying.ReplayState.SAFE)
+        return self.released or (self.step is not None and self.step.state is replay.ReplayState.SAFE)
 
 
 LEDGER_BEHIND = Trouble(
@@ -168,10 +169,10 @@ def _deal_with(
 ) -> None:
     released, because = plan.release or ("", "")
     if released == episode.episode:
-        replaying.release(session, episode, context, because=because)
+        replay.release(session, episode, context, because=because)
         done.released = True
     else:
-        done.step = replaying.replay(session, episode, context, holds, manual_release=plan.manual_release)
+        done.step = replay.replay(session, episode, context, holds, manual_release=plan.manual_release)
 
 
 def _record_mapping(session: StoreSession, context: PassContext) -> None:
