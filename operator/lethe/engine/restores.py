@@ -23,8 +23,8 @@ from lethe.engine.snapshots import SnapshotObjects
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
-from lethe.workflows import watching
 from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore.episode import decide_identities, explain, open_episode
 from lethe.workflows.restore.replay import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
@@ -108,9 +108,7 @@ class Restores:
         if store.proof.journal is JournalSupport.KEPT:
             return None  # the journal will tell when the store goes back
         # Nothing in such a store tells a restore: a declaration is taken at its word.
-        episode = await asyncio.to_thread(
-            watching.open_episode, store, self._context(), DetectedBy.DECLARATION
-        )
+        episode = await asyncio.to_thread(open_episode, store, self._context(), DetectedBy.DECLARATION)
         managed.wake.set()
         return episode
 
@@ -118,7 +116,7 @@ class Restores:
         name, reason = event.metadata.name or "", event.spec.reason.value
         await self._explain(managed, episode, name, reason)
         decisions = [(one.table, one.key, one.decision.value) for one in event.spec.identities]
-        await asyncio.to_thread(watching.decide_identities, episode, self._context(), decisions)
+        await asyncio.to_thread(decide_identities, episode, self._context(), decisions)
         if event.spec.release is not None and episode.open:
             managed.release = episode.episode, event.spec.release.because
             managed.wake.set()
@@ -194,7 +192,7 @@ class Restores:
 
     async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
         context = self._context()
-        if await asyncio.to_thread(watching.explain, episode, context, event=event, reason=reason):
+        if await asyncio.to_thread(explain, episode, context, event=event, reason=reason):
             self._count(managed, event, reason)
 
     def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:

@@ -11,14 +11,14 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
-from lethe.workflows import watching
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.legal.contact import SubjectContact, find_contacts, resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore import replay
-from lethe.workflows.store_session import StoreSession, open_episode_of
+from lethe.workflows.restore import detect, replay
+from lethe.workflows.restore.episode import open_episode_of
+from lethe.workflows.store_session import StoreSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassP
     episode = open_episode_of(session, context)
     if episode is not None:
         _deal_with(session, episode, context, holds, plan, done)
-    elif watching.detect_restore(session, context) is watching.Detection.FINE:
+    elif detect.detect_restore(session, context) is detect.Detection.FINE:
         _record_mapping(session, context)
         _check_erasures(session, context, holds, plan, done)
     current = open_episode_of(session, context)
@@ -188,10 +188,10 @@ def _record_mapping(session: StoreSession, context: PassContext) -> None:
 def _check_erasures(
     session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass
 ) -> None:
-    found = watching.probe(session, context, holds)
+    found = detect.probe(session, context, holds)
     if plan.sweep or session.sweep_wanted:
         done.swept = True
-        swept = watching.sweep(session, context, holds)
+        swept = detect.sweep(session, context, holds)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
