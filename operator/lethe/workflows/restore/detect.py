@@ -1,7 +1,7 @@
 """Looking at a store every few seconds: has it gone back in time, and is what was erased still erased?
 
-From exact to thorough: the journal's head, the identity of
-server and tables, a probe of the newest and of random erasures, and the sweep over all of them.
+From exact to thorough: the journal's head, the identity of server and tables, a probe of the newest and of
+random erasures, and the sweep over all of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lethe.domain.facts import (
-    DetectedBy,
-)
+from lethe.domain.facts import DetectedBy
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
@@ -26,7 +24,6 @@ from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_comm
 from lethe.workflows.store_session import StoreSession
 
 PROBE_NEWEST = 1000
-
 PROBE_RANDOM = 1000
 
 WRITE_BACK_LIMIT = 100

@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from itertools import count
 
-from lethe.domain.facts import (
-    DetectedBy,
-    IdentitiesDecided,
-    RestoreDetected,
-    RestoreExplained,
-    Superseded,
-)
+from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
 from lethe.domain.journal import JournalObservation
 from lethe.domain.restores import RestoreEpisode
 from lethe.ports.stores import StoreError

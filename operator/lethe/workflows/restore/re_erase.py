@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from lethe.domain.facts import (
-    Fact,
-    Reerased,
-    Replayed,
-)
+from lethe.domain.facts import Fact, Reerased, Replayed
 from lethe.domain.journal import Head, JournalObservation, KnownHead
 from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode
