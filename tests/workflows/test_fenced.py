@@ -26,7 +26,7 @@ from lethe.workflows.legal.notify import Mailer, answer_authorities
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
-from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
+from tests.workflows.legal.test_register import DISCLOSURE, NOW, Desk
 
 
 def take_over(home: Path) -> None:
