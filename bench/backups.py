@@ -36,9 +36,9 @@ from lethe.domain.periods import Period
 from lethe.domain.snapshot_names import NamePattern
 from lethe.ports.backups import Backend
 from lethe.ports.ledger import Ledger
-from lethe.workflows import copies
-from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import AT_ONCE, KnownSource, Scan, SourceDescription, scan
+from lethe.workflows.backup import last_copy
+from lethe.workflows.backup.last_copy import Coverage
+from lethe.workflows.backup.scan import AT_ONCE, KnownSource, Scan, SourceDescription, scan
 
 BENCH = "backups"
 STORE = f"{NAMESPACE}/site"
@@ -234,7 +234,7 @@ def _grading(folder: Path, erased: int, holding: int) -> list[Figure]:
         figures = [Figure(BENCH, f"bare UPDATE of {erased} rows", bare := _bare_update(folder, erased), "s")]
 
         def graded(at: datetime) -> float:
-            return _timed(lambda: copies.grade(ledger, {STORE: Coverage(True, at)}, now=at))
+            return _timed(lambda: last_copy.grade(ledger, {STORE: Coverage(True, at)}, now=at))
 
         def add(name: str, seconds: float) -> None:
             figures.append(Figure(BENCH, f"grading, {name}", seconds, "s"))

@@ -31,9 +31,9 @@ from lethe.domain.facts import MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState, replay
+from lethe.workflows.restore.detect import Detection, detect_restore, sweep
+from lethe.workflows.restore.replay import ReplayState, replay
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
-from lethe.workflows.watching import Detection, detect_restore, sweep
 
 BENCH = "replay"
 STORE = "bench/site"

@@ -1,4 +1,4 @@
-"""From a manifest and any content of its Secret comes a port that has looked nowhere, or a printable error."""
+"""From a manifest and any content of its Secret comes a port that looked nowhere, or a printable error."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lethe.workflows.guarded import GuardedStore
 
+from devtools.company import SUBJECTS
+from devtools.servers.certificates import write_certificates
 from lethe.api.parse import parse
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
@@ -21,9 +22,8 @@ from lethe.connectors import BackendConnector, StoreConnector
 from lethe.ports.backups import Backend, BackendError
 from lethe.ports.cluster import SecretContent
 from lethe.ports.ledger import Ledger
+from lethe.workflows.store_session import StoreSession
 from tests.adapters.stores.sql.conftest import HmacKeyring
-from tests.e2e.company import SUBJECTS
-from tests.servers.certificates import write_certificates
 
 PASSWORD = "hunter2"
 ISSUE = {
@@ -48,7 +48,7 @@ def secret(content: Mapping[str, bytes]) -> SecretContent:
     return SecretContent("Opaque", content, "uid", "1")
 
 
-def store_of(spec: Mapping[str, Any], content: Mapping[str, bytes]) -> GuardedStore:
+def store_of(spec: Mapping[str, Any], content: Mapping[str, bytes]) -> StoreSession:
     connect = StoreConnector(cast("Ledger", SimpleNamespace(ledger_id="l")), HmacKeyring(), lambda port: port)
     body = {"role": "Primary", "owner": "Self", "backups": "None", **spec}
     return connect(parse(DataStore, manifest("DataStore", body)), secret(content))

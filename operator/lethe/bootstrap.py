@@ -34,7 +34,7 @@ from lethe.ports.ledger import Fenced, Ledger
 from lethe.ports.notices import Channel, NoticeRenderer
 from lethe.ports.stores import Store
 from lethe.settings import NO_LEASE, InvalidSetting, Settings
-from lethe.workflows.notifying import Mailer
+from lethe.workflows.legal.notify import Mailer
 
 log = logging.getLogger("lethe")
 

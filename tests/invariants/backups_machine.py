@@ -22,7 +22,7 @@ from lethe.domain.facts import DetectedBy, Reerased, RestoreDetected, SafeToServ
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock
 from lethe.ports.backups import BackendUnavailable
-from lethe.workflows.scanning import Declared, Scan
+from lethe.workflows.backup.scan import Declared, Scan
 from tests.invariants.company import PowerCut
 from tests.search.drawing import note
 from tests.workflows.backed_up import CRM, DAY, HOUR, MINUTE, SITE, YEAR, Backups, Source, touch

@@ -40,12 +40,12 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.ports.stores import Journaled
-from lethe.workflows import intake, store_pass
-from lethe.workflows.erasure import erase
+from lethe.workflows import store_pass
+from lethe.workflows.erasure import accept, erase
+from lethe.workflows.erasure.accept import ErasureOrder, Intake
 from lethe.workflows.erasure.find import PassResult
-from lethe.workflows.intake import ErasureOrder, Intake
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState, ReplayStep
+from lethe.workflows.restore.replay import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 
 SCHEMA = """
@@ -367,7 +367,7 @@ class Company:
         order = self.orders[name]
         self.orders[name] = order = replace(order, confirmed=(*order.confirmed, *confirmed))
         stores = {NAMESPACE: [STORE, *(store.name for store in self.other_stores)]}
-        taken = intake.accept([order], self.context, deadline=Period(1, 0), stores=stores)
+        taken = accept.accept([order], self.context, deadline=Period(1, 0), stores=stores)
         return taken[NAMESPACE, name]
 
     def record(self, name: str) -> RequestRecord:

@@ -15,7 +15,7 @@ from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
 from lethe.workflows import store_pass
-from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
+from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
 from lethe.workflows.store_session import StoreSession
 from tests.invariants.company import NAMESPACE, STORE, Company, Wired
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lethe.domain.trouble import TroubleReason
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import MAPPING, SCHEMA, Company
 from tests.invariants.conftest import MakeCompany
 

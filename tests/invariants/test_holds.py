@@ -15,10 +15,10 @@ from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, Le
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import StoreState
 from lethe.domain.trust import BlockReason
-from lethe.workflows import watching
-from lethe.workflows.reaching import find_contacts
-from lethe.workflows.replaying import ReplayState
-from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.legal.contact import find_contacts
+from lethe.workflows.legal.sealed_subject import SealedSubject
+from lethe.workflows.restore import detect
+from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_session import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
 from tests.invariants.court import BY_EMAIL, BY_KEY, ONLY_KEY, SECOND, Court, Crm, at_moment
@@ -513,8 +513,8 @@ def test_of_those_written_back_who_is_held_is_left_to_counsel_and_others_are_era
 ) -> None:
     back = Returned(company, held_by)
     if found_by == "sweep":
-        monkeypatch.setattr(watching, "PROBE_NEWEST", 0)
-        monkeypatch.setattr(watching, "PROBE_RANDOM", 0)
+        monkeypatch.setattr(detect, "PROBE_NEWEST", 0)
+        monkeypatch.setattr(detect, "PROBE_RANDOM", 0)
     for person, profile in back.profiles.items():
         company.write_back(person, profile)
     assert company.visit(sweep=found_by == "sweep").opened

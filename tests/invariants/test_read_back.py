@@ -12,7 +12,7 @@ import pytest
 
 from lethe.domain.facts import DetectedBy, Reerased
 from lethe.domain.requests import StoreState
-from lethe.workflows import watching
+from lethe.workflows.restore import detect
 from tests.invariants.company import STORE, Company
 
 LONG = timedelta(minutes=10)
@@ -104,9 +104,9 @@ def test_an_erasure_in_doubt_is_dated_when_it_is_known_to_have_committed(company
 def test_a_restore_that_a_sweep_finds_is_in_doubt_since_the_sweep_before(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "PROBE_NEWEST", 0)
-    monkeypatch.setattr(watching, "PROBE_RANDOM", 0)
-    monkeypatch.setattr(watching, "WRITE_BACK_LIMIT", 0)
+    monkeypatch.setattr(detect, "PROBE_NEWEST", 0)
+    monkeypatch.setattr(detect, "PROBE_RANDOM", 0)
+    monkeypatch.setattr(detect, "WRITE_BACK_LIMIT", 0)
     write_back(company)
     clean_at = company.store.last_sweep_at
     company.now += LONG

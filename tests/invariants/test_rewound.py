@@ -12,7 +12,7 @@ from lethe.domain.journal import next_move
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.stores import HeadMoved, JournalSupport, Proof
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import STORE, Company
 
 WAYS = ["volume", "truncated", "new-database"]
@@ -220,7 +220,7 @@ def test_a_few_that_are_written_back_are_erased_again_without_an_episode(company
 def test_a_crowd_that_comes_back_around_the_journal_is_a_restore(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lethe.workflows.watching.WRITE_BACK_LIMIT", 2)
+    monkeypatch.setattr("lethe.workflows.restore.detect.WRITE_BACK_LIMIT", 2)
     people = [company.sign_up(f"p{n}@x.example") for n in range(3)]
     rows = [company.row_of(person) for person in people]
     for n, person in enumerate(people):

@@ -10,7 +10,7 @@ import pytest
 
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
 from lethe.domain.trust import BlockReason
-from lethe.workflows.replaying import ReplayState
+from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import STORE, Company, PowerCut
 from tests.invariants.conftest import MakeCompany
 

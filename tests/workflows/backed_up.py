@@ -27,9 +27,9 @@ from lethe.domain.legal_facts import (
 )
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.tombstones import Tombstone
-from lethe.workflows import copies
-from lethe.workflows.copies import Coverage
-from lethe.workflows.scanning import Declared, KnownSource, Scan, SourceDescription, load, scan
+from lethe.workflows.backup import last_copy
+from lethe.workflows.backup.last_copy import Coverage
+from lethe.workflows.backup.scan import Declared, KnownSource, Scan, SourceDescription, load, scan
 from tests.invariants.company import Fuse, PowerCut, Wired
 
 MINUTE, HOUR, DAY, YEAR = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=365)
@@ -225,7 +225,7 @@ class Backups:
 
     def grade(self) -> frozenset[str]:
         """Grade everybody."""
-        return copies.grade(self.ledger, self.coverage(), now=self.wall)
+        return last_copy.grade(self.ledger, self.coverage(), now=self.wall)
 
     def purged(self, *persons: str) -> bool:
         """Tell whether all these are shown as purged, or have nothing left that would hinder it."""

@@ -22,11 +22,11 @@ from lethe.ports.backups import BackendUnavailable
 from lethe.ports.ledger import Fenced
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.workflows.journal_head import intend_move
-from lethe.workflows.notifying import Mailer, answer_authorities
+from lethe.workflows.legal.notify import Mailer, answer_authorities
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 from tests.workflows.backed_up import EXPIRY, NIGHT, Backups, Source
-from tests.workflows.test_registering import DISCLOSURE, NOW, Desk
+from tests.workflows.legal.test_register import DISCLOSURE, NOW, Desk
 
 
 def take_over(home: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lethe.domain.facts import Fact, Reerased
-from lethe.workflows import watching
+from lethe.workflows.restore import detect
 from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import company, ledger_directory, make_company
 
@@ -100,9 +100,9 @@ def test_what_a_sweep_finds_may_have_been_so_since_the_sweep_before(
     assert row is not None
     company.request("ada", key=company.key_of(ada))
     company.visit_until_safe()
-    monkeypatch.setattr(watching, "PROBE_NEWEST", 0)
-    monkeypatch.setattr(watching, "PROBE_RANDOM", 0)
-    monkeypatch.setattr(watching, "WRITE_BACK_LIMIT", 0)
+    monkeypatch.setattr(detect, "PROBE_NEWEST", 0)
+    monkeypatch.setattr(detect, "PROBE_RANDOM", 0)
+    monkeypatch.setattr(detect, "WRITE_BACK_LIMIT", 0)
     slowed(company)
     written_back_at = company.now
     company.write_back(ada, row)

@@ -24,9 +24,9 @@ from lethe.domain.mapping import (
     SubjectMapping,
 )
 from lethe.domain.periods import Period, parse_duration
-from lethe.workflows.intake import ErasureOrder
-from lethe.workflows.registering import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
-from lethe.workflows.scanning import SourceDescription
+from lethe.workflows.backup.scan import SourceDescription
+from lethe.workflows.erasure.accept import ErasureOrder
+from lethe.workflows.legal.register import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
 from lethe.workflows.store_session import StoreDescription
 
 

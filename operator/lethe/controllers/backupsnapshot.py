@@ -28,6 +28,7 @@ from lethe.controllers.runtime.status_writer import (
     Written,
     digest_of,
 )
+from lethe.domain.chunks import chunked
 from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
     backupsnapshot_conditions,
@@ -40,7 +41,7 @@ from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trouble import Trouble
 from lethe.ports.backups import Deletion, DeletionResult
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.workflows.scanning import Declared, KnownSource, chunked
+from lethe.workflows.backup.scan import Declared, KnownSource
 
 log = logging.getLogger("lethe.snapshots")
 

@@ -33,8 +33,7 @@ from lethe.ports.cluster import (
     SecretContent,
 )
 from lethe.ports.ledger import Ledger
-from lethe.workflows import scanning
-from lethe.workflows.scanning import KnownSource, Scan
+from lethe.workflows.backup.scan import KnownSource, Scan, scan
 
 log = logging.getLogger("lethe.backups")
 
@@ -384,7 +383,7 @@ class BackupSourceController(Controller[ObjectKey]):
         declared, now = self._objects.declared(managed.key), self._clocks.now
         managed.scanning = in_daemon(
             f"source {managed.name}",
-            lambda: scanning.scan(known, self._ledger, now=now, clocks=clocks, declared=declared),
+            lambda: scan(known, self._ledger, now=now, clocks=clocks, declared=declared),
         )
         self._cache.scans[managed.scanning] = known, time.monotonic()
         managed.scanning.add_done_callback(self._cache.scans.pop)

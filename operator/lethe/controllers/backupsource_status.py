@@ -22,7 +22,7 @@ from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotState
 from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import Cluster, Event, Manifest
-from lethe.workflows.scanning import Scan
+from lethe.workflows.backup.scan import Scan
 
 log = logging.getLogger("lethe.backups")
 

@@ -42,10 +42,11 @@ from lethe.ports.ledger import Ledger
 from lethe.ports.stores import StoreError
 from lethe.workflows import store_pass
 from lethe.workflows.erasure import third_party
+from lethe.workflows.legal.contact import SubjectContact, find_contacts
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact, find_contacts
+from lethe.workflows.restore.episode import open_episode_of
 from lethe.workflows.store_pass import PassPlan, StorePass
-from lethe.workflows.store_session import StoreSession, open_episode_of
+from lethe.workflows.store_session import StoreSession
 
 log = logging.getLogger("lethe.datastore")
 

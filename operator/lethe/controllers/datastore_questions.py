@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from lethe.workflows.reaching import SubjectContact
+from lethe.workflows.legal.contact import SubjectContact
 
 CONTACT_SECONDS = 10.0
 """How long a Primary may take to say how subjects are reached; notices of other namespaces wait as long."""

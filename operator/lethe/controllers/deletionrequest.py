@@ -22,7 +22,7 @@ from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.cluster import Cluster, Event, Manifest, SecretContent
 from lethe.ports.ledger import Ledger
 from lethe.workflows.erasure import erase
-from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.intake")

@@ -24,8 +24,8 @@ from lethe.domain.snapshots import CopiesLeft, CopyStep
 from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
-from lethe.workflows import copies
-from lethe.workflows.copies import Coverage
+from lethe.workflows.backup import last_copy
+from lethe.workflows.backup.last_copy import Coverage
 
 log = logging.getLogger("lethe.copies")
 
@@ -85,8 +85,8 @@ class LastCopies(Controller[str]):
 
     def _grade(self, coverage: Mapping[str, Coverage]) -> frozenset[str]:
         stores = {*coverage, *self._ledger.cleared_stores()}
-        self._steps = copies.steps_of(self._ledger, coverage, stores)
-        changed = copies.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
+        self._steps = last_copy.steps_of(self._ledger, coverage, stores)
+        changed = last_copy.grade(self._ledger, coverage, now=self._clock(), steps=self._steps)
         return changed | self._newly_overdue()
 
     def _newly_overdue(self) -> frozenset[str]:
@@ -252,7 +252,7 @@ class TombstoneExpiry(RepeatedWork):
             log.warning("no tombstone is ended: %s", disagreement)
             return
         now = self._clocks.now()
-        ended = await asyncio.to_thread(copies.expire_tombstones, self._ledger, now=now)
+        ended = await asyncio.to_thread(last_copy.expire_tombstones, self._ledger, now=now)
         if await asyncio.to_thread(self._ledger.forget_purged, now - PURGED_SHOWN):
             for managed in self._cache.sources.values():
                 if managed.known is not None:

@@ -33,9 +33,9 @@ from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import JournalSupport
-from lethe.workflows import watching
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.replaying import ReplayState, ReplayStep
+from lethe.workflows.restore.episode import decide_identities, explain, open_episode
+from lethe.workflows.restore.replay import ReplayState, ReplayStep
 
 log = logging.getLogger("lethe.restores")
 
@@ -168,9 +168,7 @@ class RestoreEventController(Controller[ObjectKey]):
         if session.proof.journal is JournalSupport.KEPT:
             return None  # the journal will tell when the store goes back
         # Nothing in such a store tells a restore: a declaration is taken at its word.
-        episode = await asyncio.to_thread(
-            watching.open_episode, session, self._context(), DetectedBy.DECLARATION
-        )
+        episode = await asyncio.to_thread(open_episode, session, self._context(), DetectedBy.DECLARATION)
         self._ring_store(managed.key)
         return episode
 
@@ -178,7 +176,7 @@ class RestoreEventController(Controller[ObjectKey]):
         name, reason = event.metadata.name or "", event.spec.reason.value
         await self._explain(managed, episode, name, reason)
         decisions = [(one.table, one.key, one.decision.value) for one in event.spec.identities]
-        await asyncio.to_thread(watching.decide_identities, episode, self._context(), decisions)
+        await asyncio.to_thread(decide_identities, episode, self._context(), decisions)
         if event.spec.release is not None and episode.open:
             managed.release = episode.episode, event.spec.release.because
             self._ring_store(managed.key)
@@ -254,7 +252,7 @@ class RestoreEventController(Controller[ObjectKey]):
 
     async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
         context = self._context()
-        if await asyncio.to_thread(watching.explain, episode, context, event=event, reason=reason):
+        if await asyncio.to_thread(explain, episode, context, event=event, reason=reason):
             self._count(managed, event, reason)
 
     def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:

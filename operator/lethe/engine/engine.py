@@ -41,7 +41,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Man
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import NoticeRenderer
-from lethe.workflows.notifying import Mailer
+from lethe.workflows.legal.notify import Mailer
 from lethe.workflows.pass_context import PassContext
 
 log = logging.getLogger("lethe.engine")

@@ -34,10 +34,10 @@ from lethe.engine.legal_reporting import LegalReporting, letters_settled_since
 from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, SecretContent
 from lethe.ports.ledger import Ledger, LedgerError
-from lethe.workflows.holding import take_effect
+from lethe.workflows.legal.contact import SubjectContact
+from lethe.workflows.legal.holds import take_effect
+from lethe.workflows.legal.register import LegalOrder, Registration, end_holds, register
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact
-from lethe.workflows.registering import LegalOrder, Registration, end_holds, register
 
 log = logging.getLogger("lethe.legal")
 

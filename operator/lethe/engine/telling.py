@@ -20,10 +20,17 @@ from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, NoticeRenderer
-from lethe.workflows.notifying import Mailer, answer_authorities, facts_of, notify_users, record_draft, remind
+from lethe.workflows.legal.contact import SubjectContact
+from lethe.workflows.legal.notify import (
+    Mailer,
+    answer_authorities,
+    facts_of,
+    notify_users,
+    record_draft,
+    remind,
+)
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact
-from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
 
 log = logging.getLogger("lethe.legal")

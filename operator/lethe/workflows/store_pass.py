@@ -11,13 +11,14 @@ from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
-from lethe.workflows import replaying, watching
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
-from lethe.workflows.holding import read_holds
+from lethe.workflows.legal.contact import SubjectContact, find_contacts, resolve
+from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact, find_contacts, resolve
-from lethe.workflows.store_session import StoreSession, open_episode_of
+from lethe.workflows.restore import detect, replay
+from lethe.workflows.restore.episode import open_episode_of
+from lethe.workflows.store_session import StoreSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class StorePass:
 
     served: PassResult | None = None
     episodes: list[RestoreEpisode] = field(default_factory=list)
-    step: replaying.ReplayStep | None = None
+    step: replay.ReplayStep | None = None
     opened: bool = False
     released: bool = False
     re_erased: int = 0
@@ -65,7 +66,7 @@ class StorePass:
     @property
     def gate_opened(self) -> bool:
         """Tell whether this visit let a restored store be served again."""
-        return self.released or (self.step is not None and self.step.state is replaying.ReplayState.SAFE)
+        return self.released or (self.step is not None and self.step.state is replay.ReplayState.SAFE)
 
 
 LEDGER_BEHIND = Trouble(
@@ -148,7 +149,7 @@ def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassP
     episode = open_episode_of(session, context)
     if episode is not None:
         _deal_with(session, episode, context, holds, plan, done)
-    elif watching.detect_restore(session, context) is watching.Detection.FINE:
+    elif detect.detect_restore(session, context) is detect.Detection.FINE:
         _record_mapping(session, context)
         _check_erasures(session, context, holds, plan, done)
     current = open_episode_of(session, context)
@@ -168,10 +169,10 @@ def _deal_with(
 ) -> None:
     released, because = plan.release or ("", "")
     if released == episode.episode:
-        replaying.release(session, episode, context, because=because)
+        replay.release(session, episode, context, because=because)
         done.released = True
     else:
-        done.step = replaying.replay(session, episode, context, holds, manual_release=plan.manual_release)
+        done.step = replay.replay(session, episode, context, holds, manual_release=plan.manual_release)
 
 
 def _record_mapping(session: StoreSession, context: PassContext) -> None:
@@ -187,10 +188,10 @@ def _record_mapping(session: StoreSession, context: PassContext) -> None:
 def _check_erasures(
     session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass
 ) -> None:
-    found = watching.probe(session, context, holds)
+    found = detect.probe(session, context, holds)
     if plan.sweep or session.sweep_wanted:
         done.swept = True
-        swept = watching.sweep(session, context, holds)
+        swept = detect.sweep(session, context, holds)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)

@@ -11,13 +11,11 @@ from lethe.domain.identifiers import normalised_email
 from lethe.domain.journal import JournalObservation, StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.requests import RequestRecord
-from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import Journaled, JournalSupport, Proof, Store
-from lethe.workflows.pass_context import PassContext
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """The longest that a blocked request waits for its next try."""
@@ -186,8 +184,3 @@ def fingerprints_of(keyring: Keyring, store: str) -> Fingerprints:
         created_at=lambda text: keyring.fingerprint("createdAt", store, text),
         email=lambda text: email_digest(keyring, text),
     )
-
-
-def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
-    """Return the restore of a store that has not been dealt with; there is at most one."""
-    return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import ARRAY, BigInteger, Connection, Select, Text, cast, func, literal, select
 
+from lethe.domain import chunks
 from lethe.ports.keys import Keyring, SealBroken
 from lethe.ports.ledger import ChainBroken
 
@@ -26,9 +27,7 @@ encode = msgspec.json.Encoder().encode
 
 def chunked(values: Iterable[_T]) -> Iterator[Sequence[_T]]:
     """Yield the values in lists that fit into one query."""
-    listed = list(values)
-    for start in range(0, len(listed), IN_ONE_QUERY):
-        yield listed[start : start + IN_ONE_QUERY]
+    return chunks.chunked(values, IN_ONE_QUERY)
 
 
 def by_namespace(names: Collection[tuple[str, str]]) -> Iterator[tuple[str, Sequence[str]]]:

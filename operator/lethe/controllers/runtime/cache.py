@@ -17,7 +17,7 @@ from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
 from lethe.ports.backups import Backend
 from lethe.ports.cluster import Manifest
-from lethe.workflows.scanning import KnownSource, Scan, SourceDescription
+from lethe.workflows.backup.scan import KnownSource, Scan, SourceDescription
 from lethe.workflows.store_session import StoreDescription, StoreSession
 
 ObjectKey = tuple[str, str]

@@ -16,41 +16,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from lethe.domain.facts import (
-    Completed,
-    Fact,
-    IntentAbandoned,
-    Outcome,
-    Verified,
-)
+from lethe.domain.facts import Completed, Fact, IntentAbandoned, Outcome, Verified
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import StoreRole
 from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.tombstones import match_restored_rows, match_unchanged_rows
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.domain.trust import (
-    Blocker,
-    BlockReason,
-    Ending,
-    ending_of,
-)
-from lethe.ports.stores import (
-    AnswerUntrusted,
-    ErasureOutcome,
-    HeadMoved,
-    MappingInvalid,
-    StoreUnreachable,
-)
+from lethe.domain.trust import Blocker, BlockReason, Ending, ending_of
+from lethe.ports.stores import AnswerUntrusted, ErasureOutcome, HeadMoved, MappingInvalid, StoreUnreachable
 from lethe.workflows.erasure.find import PassResult, find_and_intend, summed
-from lethe.workflows.holding import (
+from lethe.workflows.identifiers import KeysOfPrimary
+from lethe.workflows.journal_head import intend_move, settle_move
+from lethe.workflows.legal.holds import (
     blocker_of_hold,
     held_by_identifiers,
     held_by_tombstones,
     read_holds,
     rows_of_held,
 )
-from lethe.workflows.identifiers import KeysOfPrimary
-from lethe.workflows.journal_head import intend_move, settle_move
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 

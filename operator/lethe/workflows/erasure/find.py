@@ -1,4 +1,4 @@
-"""Finding persons in one store and intending their erasure: steps 2 and 3 of `erasing`."""
+"""Finding persons in one store and intending their erasure: steps 2 and 3 of `erase`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_bytes
 
-from lethe.domain.facts import (
-    Fact,
-    Intended,
-    NotFound,
-    Planned,
-)
+from lethe.domain.facts import Fact, Intended, NotFound, Planned
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.journal import next_move
 from lethe.domain.legal import Holds
@@ -29,22 +24,12 @@ from lethe.domain.trust import (
 )
 from lethe.ports.keys import record_digest
 from lethe.ports.ledger import MoveIntended, MoveLost, MoveNote
-from lethe.ports.stores import (
-    Finding,
-    FoundRecord,
-    StoreUnreachable,
-    Wanted,
-)
-from lethe.workflows.holding import (
-    RowsOfHeld,
-    blocker_of_hold,
-    held_by_records,
-    rows_of_held,
-)
+from lethe.ports.stores import Finding, FoundRecord, StoreUnreachable, Wanted
 from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
 from lethe.workflows.journal_head import last_move, require_absence_evidence
+from lethe.workflows.legal.contact import keep_addresses
+from lethe.workflows.legal.holds import RowsOfHeld, blocker_of_hold, held_by_records, rows_of_held
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import keep_addresses
 from lethe.workflows.store_session import StoreSession, email_digest
 
 

@@ -26,11 +26,11 @@ from lethe.domain.periods import Period
 from lethe.domain.snapshots import CopiesLeft
 from lethe.domain.tombstones import Tombstone
 from lethe.ports.backups import BackendUnavailable
-from lethe.workflows import copies
-from lethe.workflows.copies import Coverage
-from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.backup import last_copy
+from lethe.workflows.backup.last_copy import Coverage
+from lethe.workflows.backup.scan import Declared
+from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.scanning import Declared
 from tests.workflows.backed_up import CRM, DAY, EXPIRY, HOUR, MINUTE, NIGHT, SITE, YEAR, Backups, Source
 
 SOON = NIGHT + 10 * DAY
@@ -192,12 +192,12 @@ def test_a_store_stated_to_have_no_backups_holds_nobody_unless_a_snapshot_does(
     backups: Backups, nightly: Source
 ) -> None:
     backups.erase("ada", 1, stores=(CRM,))
-    copies.grade(backups.ledger, {CRM: Coverage(no_backups=True)}, now=backups.true)
+    last_copy.grade(backups.ledger, {CRM: Coverage(no_backups=True)}, now=backups.true)
     assert backups.purged("ada")
     dump_now(backups, nightly)
     nightly.scan()
     backups.erase("bob", 2)
-    copies.grade(backups.ledger, {SITE: Coverage(no_backups=True)}, now=backups.true)
+    last_copy.grade(backups.ledger, {SITE: Coverage(no_backups=True)}, now=backups.true)
     assert backups.ledger.copies_left(["bob"]) == {"bob": CopiesLeft(EXPIRY, (SITE,))}
 
 
@@ -673,7 +673,7 @@ def test_tombstones_expire_thirty_days_after_the_last_copy_and_leave_no_trace_of
     after(backups, DAY)
     nightly.scan()
     backups.grade()
-    assert copies.expire_tombstones(backups.ledger, now=EXPIRY) == []
+    assert last_copy.expire_tombstones(backups.ledger, now=EXPIRY) == []
 
     backups.true = gone = EXPIRY + HOUR
     dump_now(backups, nightly)
@@ -690,10 +690,10 @@ def test_tombstones_expire_thirty_days_after_the_last_copy_and_leave_no_trace_of
     assert sum(one in in_files for one in secrets) > len(secrets) - 2  # so they can be found at all
 
     backups.true = gone + 30 * DAY
-    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in last_copy.expire_tombstones(backups.ledger, now=backups.true)
     assert backups.ledger.tombstone_count(SITE) == 2
     backups.true += timedelta(microseconds=1)
-    assert "2026-08" in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" in last_copy.expire_tombstones(backups.ledger, now=backups.true)
 
     assert backups.ledger.verify() == backups.ledger.position()
     assert backups.ledger.tombstone_count(SITE) == 0
@@ -716,7 +716,7 @@ def test_tombstones_expire_thirty_days_after_the_last_copy_and_leave_no_trace_of
     backups.restart()
     assert backups.ledger.verify() == backups.ledger.position()
     assert [one.record for one in tombs.apply()] == records
-    assert copies.expire_tombstones(backups.ledger, now=backups.true) == []
+    assert last_copy.expire_tombstones(backups.ledger, now=backups.true) == []
 
 
 def everything_that_opens(backups: Backups) -> bytes:
@@ -745,7 +745,7 @@ def test_tombstones_do_not_end_while_a_single_copy_of_their_month_is_left(
     nightly.scan()
     backups.grade()
     backups.true = datetime(2028, 1, 1, tzinfo=UTC)  # nobody has looked since
-    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in last_copy.expire_tombstones(backups.ledger, now=backups.true)
     assert backups.ledger.tombstone_count(SITE) == 2
 
 
@@ -754,11 +754,11 @@ def test_a_write_back_puts_off_the_end_of_tombstones(backups: Backups, nightly: 
     after(backups, 20 * DAY)
     backups.ledger.append([Reerased(SITE, None, backups.true, 9, (1,))])
     after(backups, 40 * DAY)
-    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in last_copy.expire_tombstones(backups.ledger, now=backups.true)
     dump_now(backups, nightly)
     nightly.scan()
     backups.grade()
     after(backups, 29 * DAY)
-    assert "2026-08" not in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" not in last_copy.expire_tombstones(backups.ledger, now=backups.true)
     after(backups, 2 * DAY)
-    assert "2026-08" in copies.expire_tombstones(backups.ledger, now=backups.true)
+    assert "2026-08" in last_copy.expire_tombstones(backups.ledger, now=backups.true)

@@ -14,7 +14,7 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.periods import Period
 from lethe.domain.trust import BlockReason
-from lethe.workflows.intake import ErasureOrder, Intake, accept
+from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -21,7 +21,7 @@ from lethe.domain.facts import (
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock, RetentionHold
 from lethe.ports.backups import BackendUnavailable, DeletionResult, Listing
-from lethe.workflows.scanning import AT_ONCE, Declared
+from lethe.workflows.backup.scan import AT_ONCE, Declared
 from tests.workflows.backed_up import (
     CRM,
     DAY,
@@ -562,7 +562,7 @@ def test_a_used_confirmation_deletes_nothing_again_and_another_can_be_given(
 def test_a_confirmed_backlog_cut_off_anywhere_goes_on_and_its_confirmation_is_used(
     make_backups: Callable[[], Backups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lethe.workflows.scanning.AT_ONCE", 2)
+    monkeypatch.setattr("lethe.workflows.backup.scan.AT_ONCE", 2)
     for moment in range(1, 99):
         backups = make_backups()
         nightly = backups.source(most_per_run=2, confirm_prunes=5)
@@ -849,7 +849,7 @@ def test_without_a_second_clock_nothing_goes(backups: Backups, nightly: Source) 
 def test_a_scan_that_dies_at_any_moment_goes_on_and_touches_nothing_else(
     make_backups: Callable[[], Backups], hold_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lethe.workflows.scanning.AT_ONCE", 2)
+    monkeypatch.setattr("lethe.workflows.backup.scan.AT_ONCE", 2)
     for moment in range(1, 99):
         backups = make_backups()
         nightly = backups.source(hold_last=hold_last)

@@ -27,8 +27,8 @@ from lethe.domain.legal_facts import (
 )
 from lethe.domain.periods import instant
 from lethe.domain.trust import Blocker, BlockReason
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import email_digest
 
 ITS_DAY_HAS_COME = "its day has come"

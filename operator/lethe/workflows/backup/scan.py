@@ -13,11 +13,11 @@ A scan may be cut off anywhere and run again. Whatever was deleted and not recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 
+from lethe.domain.chunks import chunked
 from lethe.domain.facts import (
     Fact,
     ListedSnapshot,
@@ -43,15 +43,13 @@ from lethe.domain.snapshots import (
 )
 from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
 from lethe.ports.ledger import Ledger
-from lethe.workflows.holding import stores_under_hold
+from lethe.workflows.legal.holds import stores_under_hold
 
 IN_ONE_FACT = 2_000
 """How many snapshots one entry of the ledger names."""
 
 AT_ONCE = 100
 """How many snapshots are deleted before what was done is recorded."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,10 +370,3 @@ def _prune(
 def _was_accepted(deletions: Mapping[str, Deletion], ref: str) -> bool:
     deletion = deletions.get(ref)
     return deletion is not None and deletion.result is DeletionResult.ACCEPTED
-
-
-def chunked(values: Iterable[_T], size: int) -> Iterable[Sequence[_T]]:
-    """Yield the values in lists of at most `size`."""
-    listed = list(values)
-    for start in range(0, len(listed), size):
-        yield listed[start : start + size]

@@ -16,8 +16,8 @@ from lethe.domain.trust import key_in_doubt
 from lethe.ports.stores import Contact, FoundRecord, Wanted
 from lethe.workflows.identifiers import KeysOfPrimary
 from lethe.workflows.journal_head import require_in_sync
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.sealing import SealedSubject
 from lethe.workflows.store_session import StoreSession
 
 LOOK_AGAIN = timedelta(hours=1)

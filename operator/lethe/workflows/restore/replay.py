@@ -18,8 +18,9 @@ from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore.episode import recount, supersede
+from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
 from lethe.workflows.store_session import StoreSession
-from lethe.workflows.watching import held_numbers, re_erase, recount, settle_committed, supersede
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
 

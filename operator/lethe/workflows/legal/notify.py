@@ -32,8 +32,8 @@ from lethe.ports.notices import (
     Recipient,
     Written,
 )
+from lethe.workflows.legal.contact import SubjectContact
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact
 from lethe.workflows.store_session import email_digest
 
 SECRET = "secret"  # noqa: S105 - the name of a channel

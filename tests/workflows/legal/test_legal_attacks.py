@@ -34,14 +34,14 @@ from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import ClusterUnavailable, SecretContent
 from lethe.ports.notices import Delivery, DeliveryResult, Letter
 from lethe.ports.stores import Contact
-from lethe.workflows.holding import stores_under_hold
-from lethe.workflows.notifying import Mailer
+from lethe.workflows.backup.scan import KnownSource, SourceDescription
+from lethe.workflows.legal.contact import SubjectContact, resolve
+from lethe.workflows.legal.holds import stores_under_hold
+from lethe.workflows.legal.notify import Mailer
+from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, register
+from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.reaching import SubjectContact, resolve
-from lethe.workflows.registering import LegalOrder, NonDisclosure, PreservationWanted, register
-from lethe.workflows.replaying import ReplayState
-from lethe.workflows.scanning import KnownSource, SourceDescription
-from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_pass import PassPlan, reconcile_store
 from lethe.workflows.store_session import StoreDescription
 from tests.invariants.company import NAMESPACE, STORE, Company

@@ -16,8 +16,7 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord, is_gagged
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.trust import BlockReason
-from lethe.workflows.pass_context import PassContext
-from lethe.workflows.registering import (
+from lethe.workflows.legal.register import (
     ITS_DAY_HAS_COME,
     REFUSED,
     CourtOrder,
@@ -28,7 +27,8 @@ from lethe.workflows.registering import (
     end_holds,
     register,
 )
-from lethe.workflows.sealing import SealedSubject
+from lethe.workflows.legal.sealed_subject import SealedSubject
+from lethe.workflows.pass_context import PassContext
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 DAY = timedelta(days=1)

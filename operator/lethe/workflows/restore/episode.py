@@ -1,0 +1,176 @@
+"""One restore of a store, from its detection to what persons say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import count
+
+from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
+from lethe.domain.journal import JournalObservation
+from lethe.domain.restores import RestoreEpisode
+from lethe.ports.stores import StoreError
+from lethe.workflows.pass_context import PassContext
+from lethe.workflows.store_session import StoreSession
+
+
+def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
+    """Return the restore of a store that has not been dealt with; there is at most one."""
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)
+
+
+def open_episode(
+    session: StoreSession,
+    context: PassContext,
+    by: DetectedBy,
+    *,
+    observed: JournalObservation | None = None,
+) -> RestoreEpisode:
+    """Record that a store went back in time, with the erasures that its journal says are missing.
+
+    While an episode is open, a further restore belongs to it.
+    """
+    already = open_episode_of(session, context)
+    if already is not None:
+        return already
+    missing = _missing_at_first_sight(session, context, observed) if observed is not None else 0
+    # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
+    head = observed.head if observed is not None and by is DetectedBy.JOURNAL else None
+    detected_at = context.clock()
+    context.ledger.append(
+        [
+            RestoreDetected(
+                session.name,
+                _name_of_episode(session, context, detected_at),
+                detected_at,
+                by,
+                dict(head.positions) if head else {},
+                missing,
+                missing_since=_last_seen_clean(session, context, by),
+                back_to=head.at if head else None,
+            )
+        ]
+    )
+    session.note_restored()
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+
+
+def _last_seen_clean(session: StoreSession, context: PassContext, by: DetectedBy) -> datetime | None:
+    """Return when the store was last seen as it should be; snapshots taken since may hold erased persons.
+
+    `None` where nobody can say: what went around journal and identity shows in a sweep only.
+    """
+    if by in (DetectedBy.JOURNAL, DetectedBy.TABLE_IDENTITY):
+        return context.ledger.known_head(session.name).settled_at
+    return session.last_sweep_at
+
+
+def _name_of_episode(session: StoreSession, context: PassContext, detected_at: datetime) -> str:
+    """Return a name that no restore of this store had yet: two may be noticed within one second."""
+    name = f"{session.description.short_name}-{detected_at:%Y%m%d-%H%M%S}"
+    taken = {episode.episode for episode in context.ledger.episodes(store=session.name)}
+    if name not in taken:
+        return name
+    return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
+
+
+def _missing_at_first_sight(session: StoreSession, context: PassContext, observed: JournalObservation) -> int:
+    """Count the missing erasures, if the journal can be read: that it can't must not hide the restore."""
+    if observed.head is None:
+        return context.ledger.tombstone_count(session.name)
+    try:
+        return len(missing_numbers(session, context))
+    except StoreError:
+        return context.ledger.tombstone_count(session.name)  # counted anew once the restore has come to rest
+
+
+def recount(
+    session: StoreSession,
+    episode: RestoreEpisode,
+    context: PassContext,
+    *,
+    observed: JournalObservation,
+) -> RestoreEpisode:
+    """Count the missing erasures of a restore that has come to rest.
+
+    In the middle of a restore the journal is empty or half there, so the count at the detection says
+    little. Once erasures have been applied again, only a further restore can make more of them missing.
+    """
+    missing = len(missing_numbers(session, context))
+    head = observed.head if episode.detected_by is DetectedBy.JOURNAL else None
+    positions = dict(head.positions if head else episode.positions)
+    as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
+    if as_noted or (episode.replayed_once and missing <= episode.missing):
+        return episode
+    context.ledger.append(
+        [
+            RestoreDetected(
+                session.name,
+                episode.episode,
+                context.clock(),
+                episode.detected_by,
+                positions,
+                missing,
+                back_to=head.at if head else None,
+            )
+        ]
+    )
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+
+
+def supersede(
+    session: StoreSession,
+    episode: RestoreEpisode,
+    context: PassContext,
+    *,
+    observed: JournalObservation,
+) -> RestoreEpisode:
+    """Begin a new episode: the store went back once more before this restore had been dealt with.
+
+    What a person decided about the rows of the one says nothing about those of the other.
+    """
+    detected_at = context.clock()
+    name, head = _name_of_episode(session, context, detected_at), observed.head
+    missing = len(missing_numbers(session, context))
+    context.ledger.append(
+        [
+            Superseded(session.name, episode.episode, detected_at, name),
+            RestoreDetected(
+                session.name,
+                name,
+                detected_at,
+                DetectedBy.JOURNAL,
+                dict(head.positions) if head else {},
+                missing,
+                missing_since=episode.missing_since,
+                back_to=head.at if head else None,
+            ),
+        ]
+    )
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+
+
+def explain(episode: RestoreEpisode, context: PassContext, *, event: str, reason: str) -> bool:
+    """Record the reason that a RestoreEvent gives for a restore; tell whether it is new."""
+    if episode.events.get(event) == reason:
+        return False
+    context.ledger.append([RestoreExplained(episode.store, episode.episode, event, reason)])
+    return True
+
+
+def decide_identities(
+    episode: RestoreEpisode, context: PassContext, decisions: Iterable[tuple[str, str, str]]
+) -> None:
+    """Record what a person said about whose rows are: `(table, key, Erase | LeaveAlone)`."""
+    fresh = tuple(decision for decision in decisions if decision not in episode.decisions)
+    if fresh:
+        context.ledger.append([IdentitiesDecided(episode.store, episode.episode, fresh)])
+
+
+def missing_numbers(session: StoreSession, context: PassContext) -> set[int]:
+    """Return the tombstones that no genuine entry of the store's journal knows."""
+    missing = {number for chunk in context.ledger.tombstone_numbers(session.name) for number in chunk}
+    if session.journaled is not None:
+        for numbers in session.journaled.journaled_numbers():
+            missing.difference_update(numbers)
+    return missing
