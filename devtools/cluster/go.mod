@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster
+module lethe.dev/devtools/cluster
 
 go 1.26.0
 

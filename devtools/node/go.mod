@@ -1,4 +1,4 @@
-module lethe.dev/tests/node
+module lethe.dev/devtools/node
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/helm
+module lethe.dev/devtools/cluster/helm
 
 go 1.26.0
 

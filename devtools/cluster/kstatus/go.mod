@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/kstatus
+module lethe.dev/devtools/cluster/kstatus
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/minio
+module lethe.dev/devtools/cluster/minio
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/promtool
+module lethe.dev/devtools/cluster/promtool
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/restic
+module lethe.dev/devtools/cluster/restic
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/tests/cluster/versitygw
+module lethe.dev/devtools/cluster/versitygw
 
 go 1.26.0
 
