@@ -46,22 +46,22 @@ binaries: install ## etcd, kube-apiserver and kubectl, built once and kept outsi
 	@$(PYTHON_IN_VENV) -m devtools.cluster.build >/dev/null
 
 test: binaries ## all tests but the second stage's, against real servers; PYTEST_ARGS narrows, TEST_WORKERS=n
-	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.restic.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.versitygw.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.restic.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.versitygw.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
 test-all: install ## the same with the second stage: servers whose builds take long
-	@$(PYTHON_IN_VENV) -m devtools.cluster.minio.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.kstatus.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.promtool.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.minio.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
 	@$(MAKE) test
 
 test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, health rules by Argo CD's Lua and Flux's kstatus
-	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.kstatus.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.promtool.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.kstatus.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
 	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
 
 search: install ## look for faults at random; MINUTES=10, and prints what it found as tests to paste
@@ -69,7 +69,7 @@ search: install ## look for faults at random; MINUTES=10, and prints what it fou
 	  -n $(TEST_WORKERS) --dist each --tb=short --show-capture=no -v $(PYTEST_ARGS)
 
 demo: binaries ## the story, on real servers
-	@$(PYTHON_IN_VENV) -m devtools.cluster.versitygw.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.versitygw.build >/dev/null
 	@$(PYTHON_IN_VENV) examples/quickstart/demo.py
 
 bench: binaries ## figures, on real servers
@@ -88,7 +88,7 @@ image: ## the operator's image; IMAGE=name:tag, PYTHON_IMAGE=base
 node-e2e: install ## the story in a real node on this machine (root, Debian packages); PYTHON_IMAGE=base
 	@$(PYTHON_IN_VENV) -m devtools.node.packages
 	@$(PYTHON_IN_VENV) -m devtools.cluster.build >/dev/null
-	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.node.build >/dev/null
 	PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTHON_IN_VENV) -m pytest tests/node -m node $(PYTEST_ARGS)
 
@@ -99,7 +99,7 @@ kind-e2e: install ## the same story on kind; needs Docker
 	@docker info >/dev/null 2>&1 || { echo "kind-e2e needs Docker, and none answers here; make node-e2e does without." >&2; exit 1; }
 	@$(MAKE) binaries
 	@$(MAKE) image BUILDER=docker
-	@$(PYTHON_IN_VENV) -m devtools.cluster.helm.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	IMAGE=$(IMAGE) KIND_VERSION=$(KIND_VERSION) $(PYTHON_IN_VENV) -m pytest tests/node -m kind -p pytest_kind.plugin $(PYTEST_ARGS)
 
 sbom: build/sbom-tool/locked.txt ## the image's bill of materials, as CycloneDX: build/sbom.json

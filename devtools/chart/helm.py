@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from devtools.builds.helm.build import helm
 from devtools.chart.copies import CHART
-from devtools.cluster.helm.build import helm
 from devtools.servers.children import run
 
 NAMESPACE = "lethe-system"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from devtools.cluster.minio.build import minio
+from devtools.builds.minio.build import minio
 from devtools.servers.children import Child, Server, free_port, wait_until
 from devtools.servers.versitygw import REGION, s3_client
 

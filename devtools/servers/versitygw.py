@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from devtools.cluster.versitygw.build import versitygw
+from devtools.builds.versitygw.build import versitygw
 from devtools.servers.certificates import write_certificates
 from devtools.servers.children import Child, Server, free_port, wait_until
 

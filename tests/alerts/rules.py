@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from devtools.cluster.promtool.build import promtool
+from devtools.builds.promtool.build import promtool
 from devtools.servers.children import run
 from lethe.controllers.runtime.metrics import Metrics
 

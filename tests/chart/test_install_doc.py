@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from devtools.builds.helm.build import helm
 from devtools.chart.copies import CHECKOUT
 from devtools.chart.helm import NAMESPACE
 from devtools.cluster.build import binaries
-from devtools.cluster.helm.build import helm
 from devtools.operator_process import OperatorProcess
 from devtools.servers import ControlPlane, PostgresServer
 from lethe.adapters.keys.files import FileKeyring

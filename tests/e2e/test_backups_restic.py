@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.cluster.restic.build import restic
+from devtools.builds.restic.build import restic
 from devtools.company import Api, eventually
 from devtools.dumps import snapshot_states
 from devtools.servers.controlplane import ControlPlane

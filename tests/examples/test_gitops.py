@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from devtools.builds.kstatus.build import kstatus
 from devtools.chart.helm import Helm, of_kind
-from devtools.cluster.kstatus.build import kstatus
 from devtools.servers.children import CommandFailed, run, wait_until
 from devtools.servers.controlplane import ControlPlane
 from lethe.api.v1alpha1 import KINDS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from devtools.cluster.kstatus.build import kstatus
+from devtools.builds.kstatus.build import kstatus
 from devtools.servers.children import run
 
 GITOPS = Path(__file__).resolve().parents[2] / "examples" / "gitops"

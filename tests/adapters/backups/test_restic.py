@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.cluster.restic.build import restic
+from devtools.builds.restic.build import restic
 from lethe.adapters.backups.restic import ResticBackend
 from lethe.ports.backups import (
     Backend,

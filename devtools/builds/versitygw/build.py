@@ -1,6 +1,6 @@
 """The real versitygw, an S3 server over a folder, built from the Go module that go.mod names.
 
-About two minutes, once per machine. Run `python -m devtools.cluster.versitygw.build` to have it built, or
+About two minutes, once per machine. Run `python -m devtools.builds.versitygw.build` to have it built, or
 call `versitygw()`.
 """
 

@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/helm
+module lethe.dev/devtools/builds/helm
 
 go 1.26.0
 

@@ -1,7 +1,7 @@
 """The real promtool, built from the Go module that go.mod names: a few minutes, once per machine.
 
 It checks and tests the rules of charts/lethe/files/alerts.yaml. Run `python -m
-devtools.cluster.promtool.build` to have it built, or call `promtool()`.
+devtools.builds.promtool.build` to have it built, or call `promtool()`.
 """
 
 from pathlib import Path

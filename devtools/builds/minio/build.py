@@ -1,7 +1,7 @@
 """The real MinIO, an S3 server with every kind of lock, built from the Go module that go.mod names.
 
 About four minutes, once per machine; only the tests of the second stage need it. Run
-`python -m devtools.cluster.minio.build` to have it built, or call `minio()`.
+`python -m devtools.builds.minio.build` to have it built, or call `minio()`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/versitygw
+module lethe.dev/devtools/builds/versitygw
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/restic
+module lethe.dev/devtools/builds/restic
 
 go 1.26.0
 

@@ -1,7 +1,7 @@
 """The real helm, built from the Go module that go.mod names: about two minutes, once per machine.
 
 It has a module of its own, for Helm and the API server may want different versions of what they share.
-Run `python -m devtools.cluster.helm.build` to have it built, or call `helm()`.
+Run `python -m devtools.builds.helm.build` to have it built, or call `helm()`.
 """
 
 from pathlib import Path

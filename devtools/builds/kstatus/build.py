@@ -1,6 +1,6 @@
 """What GitOps tools make of objects, by what they link: kstatus, Flux's CEL, Argo CD's Lua interpreter.
 
-A small Go program (main.go), built once per machine. Run `python -m devtools.cluster.kstatus.build` to have
+A small Go program (main.go), built once per machine. Run `python -m devtools.builds.kstatus.build` to have
 it built, or call `kstatus()`.
 """
 

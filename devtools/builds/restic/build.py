@@ -1,6 +1,6 @@
 """The real restic, built from the Go module that go.mod names: about a minute and a half, once per machine.
 
-Debian's is older and lacks what the adapter asks for. Run `python -m devtools.cluster.restic.build` to have
+Debian's is older and lacks what the adapter asks for. Run `python -m devtools.builds.restic.build` to have
 it built, or call `restic()`.
 """
 

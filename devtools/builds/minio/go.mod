@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/minio
+module lethe.dev/devtools/builds/minio
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/promtool
+module lethe.dev/devtools/builds/promtool
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module lethe.dev/devtools/cluster/kstatus
+module lethe.dev/devtools/builds/kstatus
 
 go 1.26.0
 
