@@ -9,8 +9,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from devtools.builds.go import build_kubernetes, kubernetes_version
 from devtools.cache import cached
-from devtools.cluster.build import build_kubernetes, kubernetes_version
 
 MODULE = Path(__file__).parent
 PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")

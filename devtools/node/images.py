@@ -11,9 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from devtools.builds.go import build as build_go
+from devtools.builds.go import progress
 from devtools.cache import cache, cached
-from devtools.cluster.build import build as build_go
-from devtools.cluster.build import progress
 from devtools.servers.children import CommandFailed, run
 
 HERE = Path(__file__).parent

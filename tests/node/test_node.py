@@ -1,7 +1,7 @@
 """What the node promises to the machine that it runs on."""
 
+from devtools.builds.go import kubernetes_version
 from devtools.cluster.build import MODULE as CLUSTER
-from devtools.cluster.build import kubernetes_version
 from devtools.node.build import MODULE, PROGRAMS
 
 

@@ -6,7 +6,7 @@ Run `python -m devtools.builds.helm.build` to have it built, or call `helm()`.
 
 from pathlib import Path
 
-from devtools.cluster.build import program
+from devtools.builds.go import program
 
 HERE = Path(__file__).parent
 MODULE = "helm.sh/helm/v4"

@@ -7,8 +7,8 @@ it built, or call `kstatus()`.
 import hashlib
 from pathlib import Path
 
+from devtools.builds.go import build, progress
 from devtools.cache import cached
-from devtools.cluster.build import build, progress
 
 HERE = Path(__file__).parent
 

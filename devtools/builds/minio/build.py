@@ -6,7 +6,7 @@ About four minutes, once per machine; only the tests of the second stage need it
 
 from pathlib import Path
 
-from devtools.cluster.build import program
+from devtools.builds.go import program
 
 HERE = Path(__file__).parent
 MODULE = "github.com/minio/minio"

@@ -6,7 +6,7 @@ devtools.builds.promtool.build` to have it built, or call `promtool()`.
 
 from pathlib import Path
 
-from devtools.cluster.build import program
+from devtools.builds.go import program
 
 HERE = Path(__file__).parent
 MODULE = "github.com/prometheus/prometheus"

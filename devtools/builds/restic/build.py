@@ -6,7 +6,7 @@ it built, or call `restic()`.
 
 from pathlib import Path
 
-from devtools.cluster.build import program
+from devtools.builds.go import program
 
 HERE = Path(__file__).parent
 MODULE = "github.com/restic/restic"
