@@ -8,7 +8,7 @@ COPY requirements/go.txt requirements/
 RUN python -m venv --without-pip /opt/go \
  && python -m pip --python /opt/go/bin/python install --only-binary :all: --require-hashes -r requirements/go.txt
 WORKDIR /src
-COPY devtools/builds/restic/go.mod devtools/builds/restic/go.sum ./
+COPY image/restic/go.mod image/restic/go.sum ./
 # As restic's own builds: without gRPC, which only clients of Google's cloud would use, a quarter is left out.
 RUN CGO_ENABLED=0 PATH=/opt/go/bin:$PATH go build -trimpath -tags disable_grpc_modules -ldflags "-s -w" -o /restic github.com/restic/restic/cmd/restic
 
@@ -20,7 +20,7 @@ RUN python -m venv --without-pip /opt/sbom \
  && python -m pip --python /opt/sbom/bin/python install --only-binary :all: --require-hashes -r requirements/sbom.txt
 COPY pyproject.toml LICENSE ./
 COPY requirements/run.txt requirements/
-COPY devtools/builds/restic/go.mod devtools/builds/restic/
+COPY image/restic/go.mod image/restic/
 COPY image/sbom.py image/
 RUN /opt/sbom/bin/python image/sbom.py /lethe.cdx.json
 

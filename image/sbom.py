@@ -13,7 +13,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PYTHON = CHECKOUT / "requirements" / "run.txt"
-GO = CHECKOUT / "devtools" / "builds" / "restic" / "go.mod"
+GO = CHECKOUT / "image" / "restic" / "go.mod"
 
 
 def bill_of_materials() -> dict[str, Any]:

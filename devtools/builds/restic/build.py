@@ -1,14 +1,16 @@
-"""The real restic, built from the Go module that go.mod names: about a minute and a half, once per machine.
+"""The real restic, built from the Go module that the image's go.mod names.
 
-Debian's is older and lacks what the adapter asks for. Run `python -m devtools.builds.restic.build` to have
-it built, or call `restic()`.
+About a minute and a half, once per machine. Debian's is older and lacks what the adapter asks for. Run
+`python -m devtools.builds.restic.build` to have it built, or call `restic()`.
 """
 
 from pathlib import Path
 
 from devtools.builds.go import program
 
-HERE = Path(__file__).parent
+PINNED = Path(__file__).resolve().parents[3] / "image" / "restic"
+"""Its go.mod and go.sum: the tests run the version that the image ships."""
+
 MODULE = "github.com/restic/restic"
 
 
@@ -17,7 +19,7 @@ def restic() -> Path:
 
     Raises `subprocess.CalledProcessError` when the build fails; its output has been shown by then.
     """
-    return program(f"{MODULE}/cmd/restic", of=MODULE, module=HERE)
+    return program(f"{MODULE}/cmd/restic", of=MODULE, module=PINNED)
 
 
 if __name__ == "__main__":

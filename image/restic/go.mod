@@ -1,4 +1,4 @@
-module lethe.dev/devtools/builds/restic
+module lethe.dev/image/restic
 
 go 1.26.0
 
