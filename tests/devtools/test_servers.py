@@ -1,4 +1,4 @@
-"""What the tests rely on: that the servers are real, apart from each other, and gone afterwards."""
+"""What tests, demo and benches rely on: servers are real, apart from each other, and gone afterwards."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ from devtools.cache import cached
 from devtools.servers import CommandFailed, ControlPlane, PostgresServer, ServerFailed, TrytonServer
 from devtools.servers.children import Child, alive, wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_api_server_answers_and_lists_namespaces(control_plane: ControlPlane, namespace: str) -> None:
