@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module, util
 from pathlib import Path
 
 import pytest
@@ -91,19 +92,39 @@ FORBIDDEN = {
 }
 
 
+def modules_named(source: str) -> Iterator[str]:
+    """Yield what Python source imports, and each string that is nothing but a dotted name.
+
+    Such strings are what `python -m` and `import_module` are given. A relative import stays in its folder.
+    """
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from (one.name for one in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module
+            case ast.Constant(value=str(text)) if re.fullmatch(r"\w+(?:\.\w+)+", text):
+                yield text
+
+
 def imports(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield every module below a folder with each top-level name that it imports."""
+    """Yield every module below a folder with each top-level name that it imports, runs or loads by name."""
     for module in sorted((CHECKOUT / folder).rglob("*.py")):
         where = str(module.relative_to(CHECKOUT))
-        for node in ast.walk(ast.parse(module.read_text())):
-            names = (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom) and not node.level
-                else []
-            )
-            yield from ((where, name.partition(".")[0]) for name in names)
+        yield from ((where, name.partition(".")[0]) for name in modules_named(module.read_text()))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import tests.e2e",
+        "def late():\n    from tests import conftest",
+        "from tests.e2e.notices import gag",
+        "run(['-m', 'tests.e2e.crashing'])",
+    ],
+)
+def test_every_way_to_name_a_module_is_found(source: str) -> None:
+    assert [name.partition(".")[0] for name in modules_named(source)] == ["tests"]
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
@@ -115,8 +136,15 @@ def test_no_tool_and_no_product_imports_the_tests(folder: str) -> None:
 
 def test_the_makefile_runs_modules_that_exist() -> None:
     text = (CHECKOUT / "Makefile").read_text() + (CHECKOUT / ".ci" / "run").read_text()
-    modules = set(re.findall(r"-m (devtools[\w.]*)", text))
-    assert modules
-    for module in modules:
-        path = CHECKOUT / module.replace(".", "/")
-        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    run = set(re.findall(r"(?:\$\(PYTHON_IN_VENV\)|\.venv/bin/python) -m ([\w.]+)", text))
+    assert {"bench", "devtools.chart", "devtools.cluster", "devtools.node.possible"} <= run
+    assert [module for module in run if module.startswith("tests")] == []
+    for module in sorted(run - {"pytest", "venv"}):
+        found = util.find_spec(module)
+        assert found is not None, module
+        if found.submodule_search_locations is not None:
+            found = util.find_spec(f"{module}.__main__")
+        assert found is not None, module
+        assert found.origin is not None
+        assert 'if __name__ == "__main__":' in Path(found.origin).read_text(), module
+        import_module(found.name)

@@ -2,4 +2,5 @@
 
 from devtools.chart.copies import copy_crds
 
-copy_crds()
+if __name__ == "__main__":
+    copy_crds()
