@@ -17,7 +17,11 @@ from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from lethe.controllers.runtime.cache import ObjectCache, key_of
+from lethe.controllers.legalrequest import LegalRequestController
+from lethe.controllers.legalrequest_records import LegalRecords
+from lethe.controllers.legalrequest_status import LegalRequestStatus
+from lethe.controllers.notices import NoticeSender
+from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, key_of
 from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
@@ -26,14 +30,13 @@ from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.periods import Period
 from lethe.engine.backups import Backups, ConnectBackend
+from lethe.engine.contacts import PassQuestions
 from lethe.engine.copies import Copies
 from lethe.engine.datastore import StoreController
 from lethe.engine.intake import RequestQueue
-from lethe.engine.legal import Legal
 from lethe.engine.reporting import Reporting
 from lethe.engine.restores import Restores
 from lethe.engine.stores import ConnectStore, Stores
-from lethe.engine.telling import NoticeSender
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
@@ -115,18 +118,39 @@ class Engine:
         self.restores = Restores(
             self.cache, ledger, cluster, metrics, clock, self.backups.objects, journal_interval
         )
-        self._notices = notices = NoticeSender(
+        legal_status = LegalRequestStatus(self.cache, cluster, metrics, self.statuses, clock)
+        legal_records = LegalRecords(self.cache, ledger, legal_status)
+        questions = PassQuestions(self.cache, looked=self._ring_open_legal)
+        self._notices = NoticeSender(
             self.cache,
             ledger,
             keyring,
             cluster,
             secrets,
             clocks,
+            records=legal_records,
+            stores=questions,
             renderer=renderer,
             mailer=mailer,
             per_hour=notices_per_hour,
+            look_again=self._look_again_at_legal,
+            ring_primary=self._ring_primary,
         )
-        self.legal = Legal(self.cache, ledger, keyring, cluster, metrics, secrets, notices, clocks)
+        self.legal = LegalRequestController(
+            self.cache,
+            ledger,
+            keyring,
+            cluster,
+            metrics,
+            secrets,
+            clocks,
+            records=legal_records,
+            status=legal_status,
+            notices=self._notices,
+            ring_stores=self._ring_stores,
+            ring_primary=self._ring_primary,
+        )
+        self._controllers += [self.legal, self._notices]
         self._controller = StoreController(
             self.cache,
             ledger,
@@ -138,7 +162,7 @@ class Engine:
             clock=clock,
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
-            contacts_found=self.legal.contacts_found,
+            contacts_found=questions.contacts_found,
         )
         self._stores = Stores(
             self.cache, cluster, connect, self._controller, regrade=self.copies.regrade, spawn=self._spawn
@@ -213,7 +237,6 @@ class Engine:
                     ("failed stores", self._stores.run()),
                     ("resync", self._resync_loop()),
                     ("copies", self.copies.run()),
-                    ("legal", self.legal.run()),
                     ("forgetting", self.backups.expire_tombstones()),
                     ("measure", self._measure_loop()),
                     ("controllers", Supervisor(self._controllers).run()),
@@ -237,6 +260,7 @@ class Engine:
         self.metrics.leader.set(1)
         for record in await asyncio.to_thread(self._ledger.open_requests):
             self.cache.records[(record.accepted.namespace, record.accepted.name)] = record
+        await self.legal.load()
         await self._persevere(self._list_backups)  # first: a store says which sources cover it
         await self._persevere(self._list_legal)  # before any store: what is held must not be erased
         await self._persevere(self._list_stores)
@@ -275,6 +299,28 @@ class Engine:
     async def _list_backups(self) -> None:
         await self.backups.take_stock(self._namespaces)
 
+    def _ring_open_legal(self) -> None:
+        """A store was looked into for subjects of legal requests."""
+        self.legal.ring_open()
+
+    def _look_again_at_legal(self, key: ObjectKey) -> None:
+        """Something came of letters about a legal request."""
+        self.legal.queue.add(key)
+
+    def _ring_primary(self, namespace: str) -> None:
+        """Let the Primary of a namespace be visited soon."""
+        primary = self.cache.primary_of(namespace)
+        if primary is not None:
+            primary.wake.set()
+
+    def _ring_stores(self, namespace: str) -> None:
+        """Let the stores and the sources of a namespace be visited soon."""
+        for managed in self.cache.stores_of(namespace):
+            managed.wake.set()
+        for source in self.cache.sources.values():
+            if source.description.namespace == namespace:
+                source.wake.set()
+
     async def _resync_loop(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
@@ -297,6 +343,7 @@ class Engine:
             await self.restores.measure(position.sequence)
             self.reporting.measure(len(self.cache.dirty))
             self.backups.measure()
+            self.legal.measure()
             await asyncio.sleep(2)
 
     async def _persevere(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
