@@ -24,9 +24,9 @@ from lethe.adapters.ledger.database import look_into
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
 from lethe.connectors import BackendConnector, StoreConnector
+from lethe.controllers.operator import Operator
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.probes import serve_probes
-from lethe.engine.engine import Engine
 from lethe.handlers.shell import watch
 from lethe.ports.backups import Backend
 from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable
@@ -113,7 +113,7 @@ async def run_operator(
         ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
         vitals.opening_since = None
         try:
-            engine = Engine(
+            operator = Operator(
                 ledger=ledger,
                 keyring=keyring,
                 cluster=wrap_cluster(kubernetes),
@@ -134,8 +134,8 @@ async def run_operator(
             served = ", ".join(settings.namespaces) or "all namespaces"
             log.info("ledger %s, serving %s", ledger.ledger_id[:8], served)
             await _await_kinds(kubernetes, stop)
-            vitals.engine = engine  # who waits for CRDs does not hang
-            return 0 if stop.is_set() else await _run_together(engine, settings, stop, vitals.watching)
+            vitals.operator = operator  # who waits for CRDs does not hang
+            return 0 if stop.is_set() else await _run_together(operator, settings, stop, vitals.watching)
         finally:
             await asyncio.to_thread(ledger.close)
 
@@ -157,10 +157,10 @@ async def run_operator(
 
 
 class _Vitals:
-    """What the probes ask of an engine, which is there only once this operator leads."""
+    """What the probes ask of an operator, which is there only once this operator leads."""
 
     def __init__(self) -> None:
-        self.engine: Engine | None = None
+        self.operator: Operator | None = None
         self.watching = asyncio.Event()
         self.opening_since: float | None = None
 
@@ -168,15 +168,15 @@ class _Vitals:
     def heartbeat_age(self) -> float:
         if self.opening_since is not None:  # a large ledger is no reason to be killed, one that hangs is
             return max(0.0, time.monotonic() - self.opening_since - OPENING_SECONDS)
-        return self.engine.heartbeat_age if self.engine is not None else 0.0
+        return self.operator.heartbeat_age if self.operator is not None else 0.0
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing goes on that the engine had begun."""
-        return self.engine is None or self.engine.quiet
+        """Tell whether nothing goes on that the operator had begun."""
+        return self.operator is None or self.operator.quiet
 
     @property
     def serves(self) -> bool:
-        return self.engine is not None and self.engine.started.is_set() and self.watching.is_set()
+        return self.operator is not None and self.operator.started.is_set() and self.watching.is_set()
 
 
 def candidacy(settings: Settings, cluster: KubernetesCluster) -> Candidate | None:
@@ -224,19 +224,21 @@ def _stop_at_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(name, stop.set)
 
 
-async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event, ready: asyncio.Event) -> int:
-    keeping = asyncio.create_task(engine.run(stop))
-    started = asyncio.create_task(engine.started.wait())
+async def _run_together(
+    operator: Operator, settings: Settings, stop: asyncio.Event, ready: asyncio.Event
+) -> int:
+    keeping = asyncio.create_task(operator.run(stop))
+    started = asyncio.create_task(operator.started.wait())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([keeping, started, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if stop.is_set() and not engine.started.is_set():
+    if stop.is_set() and not operator.started.is_set():
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         return 0
     watching = asyncio.create_task(
         watch(
-            engine,
+            operator,
             login=lambda kopf_settings: login(settings.kubeconfig, kopf_settings),
             namespaces=settings.namespaces,
             stop=stop,
@@ -245,7 +247,7 @@ async def _run_together(engine: Engine, settings: Settings, stop: asyncio.Event,
     )
     begun = asyncio.create_task(ready.wait())
     await asyncio.wait([keeping, watching, begun], return_when=asyncio.FIRST_COMPLETED)
-    # Kopf has put its own handlers in place by now, and would wait for the engine, which it knows nothing of.
+    # Kopf has put its own handlers in place by now, and would wait for what it knows nothing of.
     _stop_at_signals(stop)
     await asyncio.wait([keeping, watching], return_when=asyncio.FIRST_COMPLETED)
     stop.set()

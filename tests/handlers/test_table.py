@@ -8,7 +8,7 @@ from typing import Any, cast
 import kopf
 
 from lethe.api.v1alpha1 import KINDS
-from lethe.engine.engine import Engine
+from lethe.controllers.operator import Operator
 from lethe.handlers.shell import build_registry, operator_settings
 from lethe.handlers.table import TABLE
 
@@ -33,7 +33,7 @@ def test_every_kind_has_one_row() -> None:
 
 def test_every_row_rings_when_its_object_is_seen_and_when_it_is_gone() -> None:
     bell = Bell()
-    registry = build_registry(cast("Engine", bell), _login)
+    registry = build_registry(cast("Operator", bell), _login)
     watched: dict[Any, Any] = {
         handler.selector.any_name or handler.selector.plural: handler.fn
         for handler in registry._watching.get_all_handlers()

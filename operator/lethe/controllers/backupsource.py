@@ -97,8 +97,11 @@ class BackupSourceController(Controller[ObjectKey]):
 
     # what rings
 
-    def observe(self, manifest: Manifest) -> None:
+    def observe(self, manifest: Manifest, *, gone: bool = False) -> None:
         """Take in the newest manifest of a source."""
+        if gone:
+            self.forget(key_of(manifest))
+            return
         key, known = key_of(manifest), self._manifests.get(key_of(manifest))
         if known is not None and not _is_newer(manifest, known):
             return

@@ -86,13 +86,13 @@ class StoreController(Controller[ObjectKey]):
         journal_interval: float,
         sweep_interval: float,
         regrade: Callable[[], None],
-        contacts_found: Callable[[Mapping[str, SubjectContact]], None],
+        ring_open_legal: Callable[[], None],
     ) -> None:
         super().__init__()
         self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._connect, self._clock = cluster, metrics, connect, clock
         self._status, self._requests, self._completion = status, requests, completion
-        self._restores, self._regrade, self._contacts_found = restores, regrade, contacts_found
+        self._restores, self._regrade, self._ring_open_legal = restores, regrade, ring_open_legal
         self._journal_interval, self._sweep_interval = journal_interval, sweep_interval
         self._last_look: dict[str, float] = {}
         self._last_sweep: dict[str, float] = {}
@@ -102,8 +102,11 @@ class StoreController(Controller[ObjectKey]):
 
     # what rings
 
-    def observe(self, manifest: Manifest) -> None:
+    def observe(self, manifest: Manifest, *, gone: bool = False) -> None:
         """Take in the newest manifest of a DataStore."""
+        if gone:
+            self.forget(key_of(manifest))
+            return
         key = key_of(manifest)
         known = self._cache.datastores.get(key)
         if known is not None and _version(manifest) < _version(known):
@@ -367,9 +370,8 @@ class StoreController(Controller[ObjectKey]):
         name = managed.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         release, managed.release = managed.release, None
-        wanted, managed.contacts_of = frozenset(managed.contacts_of), set()
         if not look and release is None:
-            return PassPlan(look=False, contacts_of=wanted)
+            return PassPlan(look=False)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
             look=True,
@@ -377,7 +379,6 @@ class StoreController(Controller[ObjectKey]):
             tidy=_is_due(self._tidy, name, began),
             manual_release=managed.manual_release,
             release=release,
-            contacts_of=wanted,
         )
 
     def _note_moments(self, managed: ManagedStore, done: StorePass, began: float) -> None:
@@ -406,8 +407,8 @@ class StoreController(Controller[ObjectKey]):
             )
         for episode in done.episodes:
             await self._restores.follow(managed, episode, done.step, opened=done.opened)
-        if done.resolved or done.contacts:
-            self._contacts_found(done.contacts)
+        if done.resolved:
+            self._ring_open_legal()
         if session.last_observed_at is not None:
             safe = managed.replay is None and session.trouble is None
             self._metrics.safe.labels(managed.name).set(safe)

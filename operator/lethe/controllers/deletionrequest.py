@@ -66,12 +66,15 @@ class RequestQueue(Controller[ObjectKey]):
         self._secrets, self._statuses, self._completion = secrets, statuses, completion
         self._clock, self._deadline, self._ring_stores = clock, deadline, ring_stores
 
-    def observe(self, manifest: Manifest, *, listed: bool = False) -> None:
+    def observe(self, manifest: Manifest, *, gone: bool = False, listed: bool = False) -> None:
         """Queue a request; the newest of its manifests counts.
 
         One that was `listed` is always looked at. The watch also brings back each status that Lethe writes
         itself: to read the Secret and visit every store anew for these would be most of the work.
         """
+        if gone:
+            self.forget(key_of(manifest))
+            return
         if not listed and self._is_echo(manifest):
             return
         key = key_of(manifest)

@@ -87,8 +87,11 @@ class RestoreEventController(Controller[ObjectKey]):
         self._undeclared: Counter[str] = Counter()
         self._read_at = -1
 
-    def observe(self, manifest: Manifest) -> None:
+    def observe(self, manifest: Manifest, *, gone: bool = False) -> None:
         """Take in the newest manifest of a RestoreEvent."""
+        if gone:
+            self.forget(key_of(manifest))
+            return
         key, uid = key_of(manifest), manifest["metadata"].get("uid", "")
         known = self._cache.restore_events.get(key)
         if known is not None and known.shown.uid == uid:

@@ -11,7 +11,7 @@ from typing import Any
 import kopf
 
 from lethe.api.model import GROUP
-from lethe.engine.engine import Engine
+from lethe.controllers.operator import Operator
 from lethe.handlers.table import TABLE, register
 
 PAGE = 500
@@ -81,7 +81,7 @@ def operator_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def build_registry(engine: Engine, login: Login) -> kopf.OperatorRegistry:
+def build_registry(operator: Operator, login: Login) -> kopf.OperatorRegistry:
     """Return the registry of all doorbells, with the way to log in."""
     registry = kopf.OperatorRegistry()
 
@@ -89,12 +89,12 @@ def build_registry(engine: Engine, login: Login) -> kopf.OperatorRegistry:
     def _(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
         return login(settings)
 
-    register(registry, engine)
+    register(registry, operator)
     return registry
 
 
 async def watch(
-    engine: Engine,
+    operator: Operator,
     *,
     login: Login,
     namespaces: Collection[str],
@@ -105,7 +105,7 @@ async def watch(
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     where: Mapping[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
     await kopf.operator(
-        registry=build_registry(engine, login),
+        registry=build_registry(operator, login),
         settings=operator_settings(),
         stop_flag=stop,
         ready_flag=ready,

@@ -8,7 +8,7 @@ import kopf
 
 from lethe.api.model import GROUP, VERSION
 from lethe.controllers.deletionrequest import OPEN_REQUESTS
-from lethe.engine.engine import Engine
+from lethe.controllers.operator import Operator
 
 
 class Row(NamedTuple):
@@ -28,13 +28,13 @@ TABLE = (
 )
 
 
-def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
-    """Ring the engine when an object of any row is seen or gone."""
+def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    """Ring the operator when an object of any row is seen or gone."""
     for row in TABLE:
-        _register(registry, engine, row.plural)
+        _register(registry, operator, row.plural)
 
 
-def _register(registry: kopf.OperatorRegistry, engine: Engine, plural: str) -> None:
+def _register(registry: kopf.OperatorRegistry, operator: Operator, plural: str) -> None:
     @kopf.on.event(GROUP, VERSION, plural, registry=registry)
     async def _(event: kopf.RawEvent, **_: Any) -> None:
-        engine.ring(plural, dict(event["object"]), gone=event["type"] == "DELETED")
+        operator.ring(plural, dict(event["object"]), gone=event["type"] == "DELETED")

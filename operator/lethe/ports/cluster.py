@@ -45,7 +45,7 @@ class Event:
 
 
 class Cluster(Protocol):
-    """What the engine asks of the API server. All raise `ClusterUnavailable` and `ClusterRefused`."""
+    """What the controllers ask of the API server. All raise `ClusterUnavailable` and `ClusterRefused`."""
 
     def list(self, plural: str, namespaces: Collection[str], selector: str = "") -> AsyncIterator[Manifest]:
         """Yield all objects of a kind (empty `namespaces`: of the whole cluster) that a field selector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.facts import MappingProved
@@ -13,7 +13,7 @@ from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
-from lethe.workflows.legal.contact import SubjectContact, find_contacts, resolve
+from lethe.workflows.legal.contact import resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
@@ -25,8 +25,7 @@ from lethe.workflows.store_session import StoreSession
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `release` is a person's word on an open restore: `(episode, because)`. `contacts_of` are the legal
-    requests whose subjects are to be told something now: the Primary is asked how.
+    `release` is a person's word on an open restore: `(episode, because)`.
     """
 
     look: bool = True
@@ -34,7 +33,6 @@ class PassPlan:
     tidy: bool = False
     manual_release: bool = False
     release: tuple[str, str] | None = None
-    contacts_of: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -44,7 +42,7 @@ class StorePass:
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
-    `resolved` tells that subjects of legal requests were looked for, `contacts` how to reach them.
+    `resolved` tells that subjects of legal requests were looked for.
     `trouble` is why the store can't be used now.
     """
 
@@ -60,7 +58,6 @@ class StorePass:
     swept: bool = False
     touched: list[RequestRecord] = field(default_factory=list)
     resolved: bool = False
-    contacts: Mapping[str, SubjectContact] = field(default_factory=dict)
     trouble: Trouble | None = None
 
     @property
@@ -110,7 +107,6 @@ def reconcile_store(
         elif open_episode_of(session, context) is None:
             if session.is_primary:
                 done.resolved = resolve(session, context)
-                done.contacts = find_contacts(session, context, plan.contacts_of) if plan.contacts_of else {}
             _serve(session, records, context, done, primary=primary)
     except HeadMoved:
         done.head_moved = True

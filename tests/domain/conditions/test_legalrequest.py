@@ -31,6 +31,7 @@ from lethe.domain.legal_facts import (
     SubjectResolved,
 )
 from lethe.domain.requests import IllegalTransition
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.domain.trust import Blocker, BlockReason
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -303,3 +304,19 @@ def test_whatever_is_known_a_request_is_never_stalled_and_worked_on_at_once(
     for kind in progress:
         assert conditions[kind].reason == ready.reason
         assert ready.status is not ConditionStatus.TRUE
+
+
+def test_a_defect_of_lethe_is_said_instead_of_anything_that_may_follow_from_it() -> None:
+    defect = Trouble(TroubleReason.INTERNAL_ERROR, "see its log")
+    missing = Blocker(BlockReason.SECRET_MISSING, "create it")
+    for conditions in (shown(None, trouble=defect, blocker=missing), shown(record(), trouble=defect)):
+        assert said(conditions["Ready"]) == ("False", "InternalError")
+        assert said(conditions["Reconciling"]) == ("True", "InternalError")
+        assert conditions["Ready"].message == "see its log"
+
+
+def test_a_name_that_is_taken_is_said_whatever_defect_there_is() -> None:
+    defect = Trouble(TroubleReason.INTERNAL_ERROR, "see its log")
+    conditions = shown(None, trouble=defect, blocker=Blocker(BlockReason.NAME_REUSED, "taken"))
+    assert said(conditions["Ready"]) == ("False", "NameReused")
+    assert conditions["Ready"].message == "taken"

@@ -11,6 +11,7 @@ from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble
@@ -102,7 +103,6 @@ class ManagedStore:
     secret_version: str | None = None
     secret_read: float = float("-inf")
     release: tuple[str, str] | None = None
-    contacts_of: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -189,21 +189,22 @@ class ManagedSource:
 class LegalView:
     """A LegalRequest as the API server last showed it, and what only this process knows of it.
 
-    `contact_secret` is where the authority's address stands. `blocker` is what registering ran into,
-    `document_problem` why the order's document could not be read, `waits` why its notice is not sent yet.
-    `shown` is what the status last written followed from.
+    `registered` is the manifest that was registered last with nothing left to try again, `generation` that of
+    the one that was read last. `contact_secret` is where the authority's address stands. `blocker` is what
+    registering ran into, `document_problem` why the order's document could not be read, `waits` why its
+    notice is not sent yet. `troubles` are those of controllers that failed over it, by their name.
     """
 
     manifest: Manifest
-    uid: str
+    shown: ShownStatus
     generation: int
-    status: dict[str, Any]
+    registered: Manifest | None = None
     contact_secret: tuple[str, str] | None = None
     blocker: Blocker | None = None
     document_problem: str | None = None
     waits: str | None = None
     answer_waits: str | None = None
-    shown: object = None
+    troubles: dict[str, Trouble] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -223,6 +224,7 @@ class ObjectCache:
     restore_events: dict[ObjectKey, RestoreEventView] = field(default_factory=dict)
     sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
     legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
+    legal_records: dict[ObjectKey, LegalRecord] = field(default_factory=dict)
     scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)
 
     def sources_of(self, store: str) -> list[ManagedSource]:

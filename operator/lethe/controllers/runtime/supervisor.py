@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic
 
 from lethe.controllers.runtime.controller import Controller
@@ -89,28 +89,23 @@ class _Lane(Generic[K]):
 
     async def _reconcile(self, keys: Sequence[K]) -> None:
         """Reconcile keys; of a set that fails each half alone. Raises the ledger's errors only."""
+        for key, defect in (await take_apart(keys, self._reconcile_set)).items():
+            await self._show(key, defect)
+
+    async def _reconcile_set(self, keys: Sequence[K]) -> None:
         try:
             pauses = await self._controller.reconcile_set(keys)
-        except LedgerError:
-            raise
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("%s: %d wait: %s", self._controller.name, len(keys), away)
             for key in keys:
                 self._give_back(key, failed=True)
-        except Exception as defect:  # noqa: BLE001 - whatever it is, it is this key's
-            if len(keys) > 1:
-                middle = len(keys) // 2
-                await self._reconcile(keys[:middle])
-                await self._reconcile(keys[middle:])
-            else:
-                await self._show(keys[0], defect)
-        else:
-            for key in keys:
-                self._queue.succeeded(key)
-                pause = pauses.get(key)
-                if pause is not None:
-                    self._queue.add(key, after=pause)
-                self._give_back(key, failed=False)
+            return
+        for key in keys:
+            self._queue.succeeded(key)
+            pause = pauses.get(key)
+            if pause is not None:
+                self._queue.add(key, after=pause)
+            self._give_back(key, failed=False)
 
     async def _show(self, key: K, defect: Exception) -> None:
         name = self._controller.name
@@ -127,6 +122,24 @@ class _Lane(Generic[K]):
         if failed:
             self._queue.retry(key)
         self._queue.done(key)
+
+
+async def take_apart(keys: Sequence[K], work: Callable[[Sequence[K]], Awaitable[None]]) -> dict[K, Exception]:
+    """Do work for a set; if it fails, for each half, until only the culprits fail. Returns their errors.
+
+    Raises the ledger's errors only.
+    """
+    try:
+        await work(keys)
+    except LedgerError:
+        raise
+    except Exception as defect:  # noqa: BLE001 - whatever it is, it is this key's
+        if len(keys) == 1:
+            return {keys[0]: defect}
+        middle = len(keys) // 2
+        culprits = await take_apart(keys[:middle], work)
+        return culprits | await take_apart(keys[middle:], work)
+    return {}
 
 
 def trouble_of(defect: Exception) -> Trouble:

@@ -10,6 +10,7 @@ from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, Condit
 from lethe.domain.legal import LegalRecord, NoticeSight, NoticeState
 from lethe.domain.legal_facts import Addressee, LegalKind, LegalOutcome
 from lethe.domain.periods import instant
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 
 
@@ -19,7 +20,8 @@ class LegalRequestObservation:
 
     `blocker` is what registering ran into, `document_problem` why the order's document could not be read.
     `waits` says why a notice that is due is not sent yet, `answer_waits` why the authority has no answer.
-    `unknown_stores` are those that the hold names and that do not exist.
+    `unknown_stores` are those that the hold names and that do not exist. `trouble` is where Lethe itself
+    failed.
     """
 
     record: LegalRecord | None
@@ -29,6 +31,7 @@ class LegalRequestObservation:
     waits: str | None = None
     answer_waits: str | None = None
     unknown_stores: tuple[str, ...] = ()
+    trouble: Trouble | None = None
 
 
 def legalrequest_conditions(observed: LegalRequestObservation) -> ConditionSet:
@@ -36,8 +39,9 @@ def legalrequest_conditions(observed: LegalRequestObservation) -> ConditionSet:
     record = observed.record
     claimed = observed.blocker is None or observed.blocker.reason is not BlockReason.NAME_REUSED
     if record is None or observed.notice is None or not claimed:
-        reason = observed.blocker.reason if observed.blocker else BlockReason.PENDING
-        message = observed.blocker.message if observed.blocker else "not registered yet"
+        why = observed.blocker if observed.blocker and not claimed else observed.trouble or observed.blocker
+        reason = why.reason if why else BlockReason.PENDING
+        message = why.message if why else "not registered yet"
         ready = Condition("Ready", FALSE, reason.value, message)
         stalled = not claimed
         return ConditionSet(
@@ -63,6 +67,9 @@ def legalrequest_conditions(observed: LegalRequestObservation) -> ConditionSet:
 def _ready(  # noqa: PLR0911 - one return for each way to stand
     observed: LegalRequestObservation, record: LegalRecord, notice: NoticeSight
 ) -> tuple[Condition, ...]:
+    if observed.trouble is not None:
+        ready = Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
+        return with_progress(ready, working=True)
     at = record.registered.at
     unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
     if unknown and not record.notified:

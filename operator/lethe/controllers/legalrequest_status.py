@@ -1,16 +1,15 @@
-"""What is told of legal requests: status, events, metrics. Counsel sees it; the subject does not."""
+"""What is said of LegalRequests: status, events, metrics. Counsel sees it; the subject does not."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from lethe.api.status.base import differs, replacing
 from lethe.api.status.legalrequest import legalrequest_status
-from lethe.controllers.runtime.cache import LegalView, ObjectCache
+from lethe.controllers.runtime.cache import LegalView, ObjectCache, ObjectKey
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, Written
 from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
 from lethe.domain.legal import LegalRecord, NoticeState, notice_of
 from lethe.domain.legal_facts import (
@@ -23,69 +22,62 @@ from lethe.domain.legal_facts import (
     Reminded,
 )
 from lethe.domain.trust import BlockReason
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Event
-
-log = logging.getLogger("lethe.legal")
+from lethe.ports.cluster import Cluster, Event
 
 OVERDUE = timedelta(hours=1)
 """How long after its moment a notice that has not gone is overdue."""
 
 
-class LegalReporting:
-    """Tells of legal requests, as seldom as possible."""
+LEGAL_REQUESTS = StatusKind("legalrequests", "LegalRequest", essence=lambda status: status)
+
+
+class LegalRequestStatus:
+    """Says of legal requests what is new, as seldom as possible."""
 
     def __init__(
-        self, cache: ObjectCache, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        cache: ObjectCache,
+        cluster: Cluster,
+        metrics: Metrics,
+        statuses: StatusWriter,
+        clock: Callable[[], datetime],
     ) -> None:
-        self._cache, self._cluster, self._metrics, self._clock = cache, cluster, metrics, clock
+        self._cache, self._cluster, self._metrics = cache, cluster, metrics
+        self._statuses, self._clock = statuses, clock
 
-    async def report(self, records: Iterable[LegalRecord]) -> None:
-        """Write the statuses that say something new."""
-        known = {record.key: record for record in records}
-        for key, view in list(self._cache.legal.items()):
-            record = known.get(key)
-            if record is not None or view.blocker is not None:
-                await self._write(key, view, record)
-
-    async def _write(self, key: tuple[str, str], view: LegalView, record: LegalRecord | None) -> None:
+    async def write(self, key: ObjectKey) -> Written:
+        """Write the status of one, if it says something new."""
+        view = self._cache.legal.get(key)
+        if view is None:
+            return Written.GONE
         now = self._clock()
+        observed = self._observe(view, self._cache.legal_records.get(key), now)
+        if observed.record is None and observed.blocker is None and observed.trouble is None:
+            return Written.SAME
+        condition_set = legalrequest_conditions(observed)
+        before, ready = view.shown.status, condition_set.ready
+        status = legalrequest_status(
+            observed.record, observed.notice, condition_set, before, generation=view.generation, now=now
+        )
+        written = await self._statuses.write(LEGAL_REQUESTS, key, view.shown, status)
+        reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
+        if written is Written.WRITTEN and ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
+            await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning=True))
+        return written
+
+    def _observe(self, view: LegalView, record: LegalRecord | None, now: datetime) -> LegalRequestObservation:
         reused = view.blocker is not None and view.blocker.reason is BlockReason.NAME_REUSED
-        shown = None if reused else record
-        notice = notice_of(shown, now) if shown is not None else None
-        observed = LegalRequestObservation(
-            shown,
-            notice,
+        record = None if reused else record
+        return LegalRequestObservation(
+            record,
+            notice_of(record, now) if record is not None else None,
             view.blocker,
             view.document_problem,
             view.waits,
             view.answer_waits,
-            self._unknown_stores(shown),
+            self._unknown_stores(record),
+            next(iter(view.troubles.values()), None),
         )
-        follows_from = (view.generation, observed)
-        if follows_from == view.shown:
-            return
-        condition_set = legalrequest_conditions(observed)
-        status = legalrequest_status(
-            shown, notice, condition_set, view.status, generation=view.generation, now=now
-        )
-        if not differs(status, view.status):
-            view.shown = follows_from
-            return
-        self._metrics.api_writes.labels("status").inc()
-        try:
-            written = await self._cluster.write_status(
-                "legalrequests", *key, uid=view.uid, status=replacing(status, view.status)
-            )
-        except (ClusterUnavailable, ClusterRefused) as away:
-            log.warning("status of a LegalRequest waits: %s", away)
-            return
-        if not written:
-            return
-        before, view.status, view.shown = view.status, status, follows_from
-        reason = next((c.get("reason") for c in before.get("conditions", ()) if c.get("type") == "Ready"), "")
-        ready = condition_set.ready
-        if ready.reason != reason and ready.reason in _WORTH_AN_EVENT:
-            await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning=True))
 
     def _unknown_stores(self, record: LegalRecord | None) -> tuple[str, ...]:
         """Return the stores that a hold names and that do not exist."""
@@ -94,7 +86,7 @@ class LegalReporting:
         known = {managed.name for managed in self._cache.stores_of(record.registered.namespace)}
         return tuple(name.rpartition("/")[2] for name in record.hold.stores if name not in known)
 
-    async def tell(self, record: LegalRecord, facts: Sequence[LegalFact]) -> None:
+    async def record_events(self, record: LegalRecord, facts: Sequence[LegalFact]) -> None:
         """Write events for what a person would want to see."""
         view = self._cache.legal.get(record.key)
         if view is None:
@@ -105,12 +97,12 @@ class LegalReporting:
                 reason, message, warning = event
                 await self._cluster.record_event(Event(view.manifest, reason, message, warning))
 
-    def measure(self, records: Iterable[LegalRecord]) -> None:
+    def measure(self) -> None:
         """Refresh the gauges."""
         now = self._clock()
         states: Counter[NoticeState] = Counter()
         overdue = endless = holding = 0
-        for record in records:
+        for record in self._cache.legal_records.values():
             notice = notice_of(record, now)
             states[notice.state] += 1
             holding += record.holding
@@ -156,15 +148,3 @@ _DECISIONS = {
     LegalOutcome.COMPLIED: "counsel decided to comply; software hands nothing over",
     LegalOutcome.REFUSED: "counsel refused",
 }
-
-
-def letters_settled_since(before: LegalRecord, record: LegalRecord) -> list[LegalFact]:
-    """Return what came of letters between two looks at a legal request, and whether a person was reminded."""
-    facts: list[LegalFact] = []
-    for to, letter in record.letters.items():
-        known = before.letters.get(to)
-        if letter.settled is not None and (known is None or known.settled != letter.settled):
-            facts.append(letter.settled)
-    if record.reminded_at is not None and record.reminded_at != before.reminded_at:
-        facts.append(Reminded(record.legal, record.reminded_at))
-    return facts
