@@ -33,13 +33,17 @@ NAMESPACE = "shop"
 
 
 class Faults:
-    """What backends are made to do wrong, by the name of the source; `listed` is when each was asked."""
+    """What backends are made to do wrong, by the name of the source.
+
+    `listed` is when each was asked; `deleting` names those that have been told to delete.
+    """
 
     def __init__(self) -> None:
         self.error: dict[str, Exception] = {}
         self.hangs_in_list: dict[str, threading.Event] = {}
         self.hangs_in_delete: dict[str, threading.Event] = {}
         self.listed: dict[str, list[float]] = defaultdict(list)
+        self.deleting: set[str] = set()
 
 
 class FaultyBackend:
@@ -59,6 +63,7 @@ class FaultyBackend:
 
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
         """Delete."""
+        self._faults.deleting.add(self._name)
         if (hang := self._faults.hangs_in_delete.get(self._name)) is not None:
             hang.wait()
         return self._backend.delete(pins)

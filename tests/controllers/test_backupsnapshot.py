@@ -25,8 +25,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     def fails(kind: Any, manifest: Any) -> Any:
         name = manifest["metadata"]["name"]
-        if name in failures:
-            failures[name] += 1
+        if name in failures or name.startswith(tuple(one for one in failures if one.endswith("-"))):
+            failures[name] = failures.get(name, 0) + 1
             raise RuntimeError("ada@example.org")
         return real_parse(kind, manifest)
 
@@ -75,6 +75,20 @@ async def test_a_snapshot_that_lethe_fails_over_is_told_alone_and_heals(
         await eventually(lambda: reason(backups, "bad") == "NotSeen")
 
 
+async def test_an_object_of_lethes_own_that_it_fails_over_spares_its_source(
+    backups: BackupsRunning, broken: dict[str, int]
+) -> None:
+    broken["nightly-"] = 0
+    backups.apply("nightly")
+    async with backups.running():
+        await eventually(lambda: len(broken) == 2)
+        [name] = broken.keys() - {"nightly-"}
+        await eventually(lambda: reason(backups, name) == "InternalError")
+        await eventually(lambda: backups.ready("nightly") == "Scanned")
+        broken.clear()
+        await eventually(lambda: backups.states("nightly") == ["Present"])
+
+
 async def test_a_snapshot_in_trouble_that_is_deleted_is_forgotten(
     backups: BackupsRunning, broken: dict[str, int]
 ) -> None:
@@ -83,7 +97,6 @@ async def test_a_snapshot_in_trouble_that_is_deleted_is_forgotten(
         applied(backups, "bad", "bad.dump")
         await eventually(lambda: reason(backups, "bad") == "InternalError")
         backups.cluster.remove("backupsnapshots", NAMESPACE, "bad")
-        broken.clear()
         await eventually(lambda: not backups.snapshots.queue)
         assert backups.objects.declared((NAMESPACE, "nightly")) == []
 
@@ -102,8 +115,9 @@ async def test_an_object_made_anew_under_its_name_is_taken_for_another(backups: 
     async with backups.running():
         await eventually(lambda: backups.ready("weekly") == "Scanned" == backups.ready("nightly"))
         applied(backups, "one", "one.dump")
+        await eventually(lambda: backups.objects.declared((NAMESPACE, "nightly")))
         backups.cluster.remove("backupsnapshots", NAMESPACE, "one")
-        applied(backups, "one", "one.dump", "weekly")  # before any of it was taken in
+        applied(backups, "one", "one.dump", "weekly")  # before the deletion is taken in
         await eventually(lambda: backups.objects.declared((NAMESPACE, "weekly")))
         assert backups.objects.declared((NAMESPACE, "nightly")) == []
 

@@ -144,9 +144,7 @@ async def test_an_edited_source_waits_for_deletions_that_have_begun(
     backups.faults.hangs_in_delete["weekly"] = hang
     leave_dump(backups.apply("weekly"), days_ago(300))
     async with backups.running():
-        await eventually(lambda: backups.cache.scans and backups.faults.listed["weekly"])
-        [(known, _)] = backups.cache.scans.values()
-        await eventually(lambda: known.snapshots)
+        await eventually(lambda: "weekly" in backups.faults.deleting)
         backups.apply("weekly", suspend=True)
         with pytest.raises(AssertionError):
             await eventually(lambda: len(backups.faults.listed["weekly"]) > 1, patience=0.5)
@@ -162,7 +160,7 @@ async def test_a_deletion_that_hangs_holds_up_a_repair_for_a_while_only(
     backups.faults.hangs_in_delete["weekly"] = hang
     leave_dump(backups.apply("weekly"), days_ago(300))
     async with backups.running():
-        await eventually(lambda: backups.cache.scans and backups.faults.listed["weekly"])
+        await eventually(lambda: "weekly" in backups.faults.deleting)
         backups.apply("weekly", suspend=True)
         await eventually(lambda: backups.ready("weekly") == "Scanned", patience=5)
 
@@ -186,11 +184,15 @@ async def test_without_an_api_server_a_source_is_scanned_and_told_of_later(backu
     backups.apply("weekly")
     async with backups.running():
         backups.cluster.away = True
-        await eventually(lambda: backups.faults.listed["weekly"])
+        await eventually(lambda: _status_writes(backups) > 0)
         backups.cluster.away = False
         backups.sources.scan_soon((NAMESPACE, "weekly"))
         await eventually(lambda: backups.ready("weekly") == "Scanned")
         assert backups.states("weekly") == ["Present"]
+
+
+def _status_writes(backups: BackupsRunning) -> float:
+    return backups.metrics.registry.get_sample_value("lethe_api_writes_total", {"what": "status"}) or 0.0
 
 
 def _up(backups: BackupsRunning, name: str) -> float | None:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -91,19 +92,23 @@ class SnapshotObjects:
         return self._note(self._objects, manifest, gone=gone)
 
     def _note(self, all_objects: Objects, manifest: Manifest, *, gone: bool) -> bool:
+        namespace, name = key_of(manifest)
+        if gone:  # whatever is wrong with it
+            spec = manifest.get("spec") or {}
+            of_source = all_objects.get((namespace, spec.get("source", "")), {})
+            objects = of_source.get(spec.get("ref", ""), [])
+            known = next((one for one in objects if one.name == name), None)
+            if known is not None:
+                objects.remove(known)
+            return known is not None
         try:
             snapshot = parse(BackupSnapshot, manifest)
         except InvalidManifest as invalid:
             log.warning("%s", invalid)
             return False
-        namespace, name = key_of(manifest)
         source, ref = (namespace, snapshot.spec.source), snapshot.spec.ref
         objects = all_objects.setdefault(source, {}).setdefault(ref, [])
         known = next((one for one in objects if one.name == name), None)
-        if gone:
-            if known is not None:
-                objects.remove(known)
-            return known is not None
         uid = manifest["metadata"].get("uid", "")
         seen = SnapshotObject(
             uid,
@@ -289,7 +294,9 @@ class SnapshotObjects:
                 log.warning("a BackupSnapshot of source %s waits: %s", managed.name, away)
                 return
             if created is not None:
-                self.note(created, gone=False)
+                # What is wrong with the object is its own key's, to which its event comes, not the source's.
+                with suppress(Exception):
+                    self.note(created, gone=False)
                 return
 
     async def _write(self, source: ObjectKey, ref: str, one: SnapshotObject, status: Status) -> bool:
