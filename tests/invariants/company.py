@@ -1,6 +1,6 @@
 """A company in one process: real PostgreSQL, a real ledger file, and the workflows that guard them.
 
-`visit` does what a pass of the operator does (`controllers/datastore.py`), without API server and without waiting.
+`visit` does what a pass does (`controllers/datastore.py`), without API server and without waiting.
 Every row of `users` carries an immutable `person` that no mapping touches: by it a test knows, whatever
 keys and addresses have become, whose row it is.
 """
