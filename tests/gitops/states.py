@@ -189,6 +189,7 @@ OBSTACLES: Mapping[BlockReason, Verdict] = {
     BlockReason.ERASING: WORKS,
     BlockReason.STORE_UNREACHABLE: WORKS,
     BlockReason.SECRET_MISSING: WORKS,
+    BlockReason.INTERNAL_ERROR: WORKS,
     BlockReason.HELD: ASKS,
     BlockReason.NOTHING_FOUND: ASKS,
     BlockReason.FIND_UNTRUSTED: ASKS,
