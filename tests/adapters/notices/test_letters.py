@@ -17,7 +17,7 @@ from babel import Locale
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.adapters.notices.letters import TemplateWriter
+from lethe.adapters.notices.letters import PACKAGED, TemplateWriter
 from lethe.adapters.notices.markup import BrokenTemplate
 from lethe.adapters.notices.reading import in_words
 from lethe.domain.identifiers import PersonalText
@@ -89,6 +89,10 @@ def all_facts() -> Iterator[NoticeFacts]:
         yield replace(
             facts, kind=kind, outcome=outcome, reason=REJECTED.reason if outcome == "Rejected" else "Reviewed"
         )
+
+
+def test_every_packaged_language_is_tested() -> None:
+    assert {file.name for file in PACKAGED.glob("user.*.txt")} == {f"user.{tag}.txt" for tag in LANGUAGES}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
