@@ -33,6 +33,7 @@ check: install ## lint, format, types, imports, generated files
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PYTHON_IN_VENV) -m lethe.api.crd --check crds
+	$(PYTHON_IN_VENV) -m devtools.diagrams --check
 
 format: install ## let ruff mend what it can
 	.venv/bin/ruff check --fix
