@@ -195,6 +195,9 @@ class StoreController(Controller[ObjectKey]):
             managed.session.note_trouble(trouble)
         else:
             managed.unusable = trouble
+        # What only begins a pass counts as well for the runtime: so it is put off here.
+        managed.retries += 1
+        managed.retry_after = time.monotonic() + min(MAX_PAUSE, 2.0 ** min(managed.retries, 6))
         self._metrics.store_up.labels(managed.name).set(0)
         await self._status.write(managed)
 
@@ -424,7 +427,8 @@ class StoreController(Controller[ObjectKey]):
                 waited = (now - record.accepted.accepted_at).total_seconds()
                 self._metrics.erasure_seconds.labels(managed.name).observe(waited)
             if done.touched:
-                self._completion.consider({_key_of(r) for r in done.touched})
+                # Before the next pass: it must not be given requests as they were before this one.
+                await self._completion.settle({_key_of(record) for record in done.touched})
                 for other in self._cache.stores_of(managed.description.namespace):
                     if other is not managed and done.served.settled:
                         self.queue.add(other.key)
@@ -434,7 +438,7 @@ class StoreController(Controller[ObjectKey]):
 
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
         new = await asyncio.to_thread(third_party.not_asked, records, managed.name, self._context())
-        self._completion.consider({_key_of(record) for record in new})
+        await self._completion.settle({_key_of(record) for record in new})
 
     def _refuse_second_primary(self, managed: ManagedStore) -> bool:
         primary = self._cache.primary_of(managed.description.namespace)

@@ -16,6 +16,7 @@ from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, RequestView,
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.controllers.runtime.supervisor import take_apart
 from lethe.domain.periods import Period
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
@@ -245,11 +246,17 @@ class RequestCompletion(Controller[ObjectKey]):
     ) -> None:
         super().__init__()
         self._cache, self._ledger, self._context, self._statuses = cache, ledger, context, statuses
+        self._completing = asyncio.Lock()
 
     def consider(self, keys: Collection[ObjectKey]) -> None:
         """Look soon whether requests can end, also where no store has anything to do for them."""
         for key in keys:
             self.queue.add(key)
+
+    async def settle(self, keys: Collection[ObjectKey]) -> None:
+        """See now whether requests have ended; who awaits it finds them in the cache as they are by now."""
+        failed = await take_apart(list(keys), self.reconcile_set)
+        self.consider(failed)
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """See whether one request has ended."""
@@ -257,6 +264,10 @@ class RequestCompletion(Controller[ObjectKey]):
 
     async def reconcile_set(self, keys: Sequence[ObjectKey]) -> Mapping[ObjectKey, float | None]:
         """End what has nothing left to do of a set."""
+        async with self._completing:
+            return await self._complete(keys)
+
+    async def _complete(self, keys: Sequence[ObjectKey]) -> Mapping[ObjectKey, float | None]:
         known = await asyncio.to_thread(self._ledger.requests_named, keys)
         open_records = [record for record in known.values() if record.open]
         present = {

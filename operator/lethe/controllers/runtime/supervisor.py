@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.queue import K
-from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import ClusterRefused, ClusterUnavailable
 from lethe.ports.ledger import LedgerError
 
@@ -111,7 +111,7 @@ class _Lane(Generic[K]):
         name = self._controller.name
         log.error("%s: reconciling %s failed; it is tried again", name, key, exc_info=defect)
         try:
-            await self._controller.show_trouble(key, trouble_of(defect))
+            await self._controller.show_trouble(key, Trouble.of_defect(defect))
         except LedgerError:
             raise
         except Exception:
@@ -124,7 +124,9 @@ class _Lane(Generic[K]):
         self._queue.done(key)
 
 
-async def take_apart(keys: Sequence[K], work: Callable[[Sequence[K]], Awaitable[None]]) -> dict[K, Exception]:
+async def take_apart(
+    keys: Sequence[K], work: Callable[[Sequence[K]], Awaitable[object]]
+) -> dict[K, Exception]:
     """Do work for a set; if it fails, for each half, until only the culprits fail. Returns their errors.
 
     Raises the ledger's errors only.
@@ -140,9 +142,3 @@ async def take_apart(keys: Sequence[K], work: Callable[[Sequence[K]], Awaitable[
         culprits = await take_apart(keys[:middle], work)
         return culprits | await take_apart(keys[middle:], work)
     return {}
-
-
-def trouble_of(defect: Exception) -> Trouble:
-    """Return what a status says of an unexpected error: only its kind, as its text may quote anything."""
-    message = f"Lethe failed here ({type(defect).__name__}); see its log and report it"
-    return Trouble(TroubleReason.INTERNAL_ERROR, message)

@@ -27,8 +27,10 @@ def in_daemon(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
     def run() -> None:
         try:
             result = work()
-        except BaseException as raised:  # noqa: BLE001 - whoever waits is told
+        except Exception as raised:  # noqa: BLE001 - whoever waits is told
             say = partial(future.set_exception, raised)
+        except BaseException as ending:  # noqa: BLE001 - no library may end the process from its thread
+            say = partial(future.set_exception, RuntimeError(f"{type(ending).__name__} in a thread"))
         else:
             say = partial(future.set_result, result)
         try:
