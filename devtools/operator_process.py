@@ -67,6 +67,12 @@ class OperatorProcess:
         """Whether the process lives."""
         return self._child.running
 
+    @property
+    def threads(self) -> int:
+        """How many threads it has, as the kernel counts them."""
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("Threads:")))
+
     def stop(self) -> int | None:
         """Ask it to end, wait until it has, and return its exit code; `None` if it had to be killed."""
         return self._child.stop()

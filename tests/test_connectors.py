@@ -1,4 +1,4 @@
-"""From a manifest and any content of its Secret comes a port that looked nowhere, or a printable error."""
+"""From a manifest and any content of its Secret comes a port that has looked nowhere, or it is told why."""
 
 from __future__ import annotations
 

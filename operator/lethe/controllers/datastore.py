@@ -1,7 +1,7 @@
 """Looking after each store: when to visit it, in a thread of its own, and what follows from the visit.
 
 `reconcile` never waits for a store: it begins a pass and returns, and the end of the pass rings. So a store
-that hangs holds up its own repair for no longer than its adapter allows, and nobody else.
+that hangs holds up nobody else; its own repair or deletion cuts the pass off.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ class StoreController(Controller[ObjectKey]):
         if managed is not None and managed.work is not None:
             if not managed.work.future.done():
                 managed.rung = True
+                self._give_up_if_outdated(key, managed)
                 return None
             pause = await self._finish(managed)
         manifest = self._cache.datastores.get(key)
@@ -185,6 +186,17 @@ class StoreController(Controller[ObjectKey]):
         elif pause is not None:
             return pause
         return await self._begin(managed)
+
+    def _give_up_if_outdated(self, key: ObjectKey, managed: ManagedStore) -> None:
+        """Cut off the work on a store that is gone, or another one by now: it ends soon, as unreachable.
+
+        What it leaves half done is found by whoever looks next, as after a crash.
+        """
+        manifest = self._cache.datastores.get(key)
+        if managed.given_up or (manifest is not None and not _is_other(manifest, managed.manifest)):
+            return
+        managed.given_up = True
+        _close(managed)
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a DataStore's status that Lethe failed over it."""

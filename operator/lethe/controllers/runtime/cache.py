@@ -78,8 +78,9 @@ class ManagedStore:
 
     `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
-    it meanwhile. `pass_ended_well` tells whether any pass has: no earlier operator can erase there since.
-    `replay` is why the store is not safe to serve: `(reason, message)`. `retry_after` is monotonic.
+    it meanwhile, `given_up` that the work is cut off. `pass_ended_well` tells whether any pass has: no
+    earlier operator can erase there since. `replay` is why the store is not safe to serve: `(reason,
+    message)`. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -97,6 +98,7 @@ class ManagedStore:
     work: StoreWork | None = None
     questions: deque[StoreQuestion] = field(default_factory=deque)
     rung: bool = False
+    given_up: bool = False
     retries: int = 0
     retry_after: float = 0.0
     pass_ended_well: bool = False
