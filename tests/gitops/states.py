@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from devtools.company import SUBJECTS
 from lethe.api.status.backupsnapshot import backupsnapshot_status, unowned_backupsnapshot_status
 from lethe.api.status.backupsource import backupsource_status
+from lethe.api.status.base import troubled_status
 from lethe.api.status.datastore import datastore_status
 from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.api.status.legalrequest import legalrequest_status
@@ -361,6 +362,10 @@ def _restores() -> Iterator[State]:
     yield state("safe", "SafeToServe", DONE, "3 erased again", episode=safe)
     undeclared = "Permitted=False (Undeclared)"
     yield state("safe, undeclared", "SafeToServe", DONE, undeclared, episode=safe, given="Undeclared")
+    declared = state("declared", "Declared", WORKS, "declared", episode=None).status
+    trouble = Trouble(TroubleReason.INTERNAL_ERROR, "why")
+    failed = troubled_status(trouble, declared, generation=GENERATION, now=NOW)
+    yield State("restoreevents", "InternalError", "InternalError", failed, WORKS, flux="Current", told="why")
     superseded = replace(under_way, superseded_by="site-2")
     yield state("superseded", "Superseded", DONE, "went back once more", episode=superseded)
 
@@ -407,6 +412,8 @@ def _legal() -> Iterator[State]:
     yield state("not registered", "Pending", WORKS, seen=False, told="not registered yet")
     yield state("its Secret is missing", "SecretMissing", WORKS, seen=False, blocker=missing)
     yield state("name reused", "NameReused", STUCK, seen=False, blocker=reused)
+    trouble = Trouble(TroubleReason.INTERNAL_ERROR, "why")
+    yield state("Lethe failed over it", "InternalError", WORKS, seen=False, trouble=trouble)
     yield state("told", "Registered", DONE, known, decided, *sent, told="the user was told")
     yield state("under a gag", "Registered", DONE, gag, known, decided, told="told at 2027-02-21")
     yield state("in review", "Registered", DONE, gag, known, review, told="told at 2027-02-21")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from lethe.api.parse import InvalidManifest, parse
-from lethe.api.status.base import rendered_conditions
+from lethe.api.status.base import troubled_status
 from lethe.api.status.restoreevent import restoreevent_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RestoreEventView, key_of
@@ -23,7 +23,6 @@ from lethe.controllers.runtime.status_writer import (
     Written,
     without_counters,
 )
-from lethe.domain.conditions.base import Condition, ConditionSet, ConditionStatus
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
 from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
@@ -116,15 +115,7 @@ class RestoreEventController(Controller[ObjectKey]):
         view = self._cache.restore_events.get(key)
         if view is None:
             return
-        ready = Condition("Ready", ConditionStatus.FALSE, trouble.reason, trouble.message)
-        failed = ConditionSet(view.shown.status.get("state") or "Pending", (ready,))
-        status = {
-            **view.shown.status,
-            "state": failed.state,
-            "conditions": rendered_conditions(
-                failed, view.shown.status, generation=view.generation, now=self._clock()
-            ),
-        }
+        status = troubled_status(trouble, view.shown.status, generation=view.generation, now=self._clock())
         await self._writer.write(RESTORE_EVENT, key, view.shown, status)
 
     async def reconcile(self, key: ObjectKey) -> float | None:
