@@ -14,6 +14,8 @@ K = TypeVar("K", bound=Hashable)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 """How long a key waits that failed, in seconds: the first time, and at the most; it doubles in between."""
+ENTRIES_TO_SPARE = 64
+"""How many more entries than twice its keys a heap may hold before what is outdated is dropped."""
 
 
 class WorkQueue(Generic[K]):
@@ -51,16 +53,12 @@ class WorkQueue(Generic[K]):
 
         `gather` is how long a burst may gather first. Each key is to be given back by `done`.
         """
-        while not self._is_due():
-            moment = self._next_moment()
-            self._added.clear()
-            timeout = None if moment is None else max(0.0, moment - self._clock())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):  # wait_for may swallow a cancellation before Python 3.12
-                    await self._added.wait()
-        if gather:
-            await asyncio.sleep(gather)
-        return self._take_due(most)
+        while True:
+            await self._wait_until_due()
+            if gather:
+                await asyncio.sleep(gather)
+            if taken := self._take_due(most):  # else what was due was discarded as it gathered
+                return taken
 
     def done(self, key: K) -> None:
         """Give a key back; one that was added meanwhile waits again."""
@@ -87,10 +85,27 @@ class WorkQueue(Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._moments
 
+    async def _wait_until_due(self) -> None:
+        while not self._is_due():
+            moment = self._next_moment()
+            self._added.clear()
+            timeout = None if moment is None else max(0.0, moment - self._clock())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):  # wait_for may swallow a cancellation before Python 3.12
+                    await self._added.wait()
+
     def _push(self, key: K, moment: float) -> None:
+        if len(self._heap) > 2 * len(self._moments) + ENTRIES_TO_SPARE:
+            self._drop_outdated()
         self._count += 1
         heapq.heappush(self._heap, (moment, self._count, key))
         self._added.set()
+
+    def _drop_outdated(self) -> None:
+        """Drop the entries whose keys are due at another moment by now, or not at all."""
+        current = [e for e in self._heap if self._moments.get(e[2]) == e[0] and e[2] not in self._running]
+        self._heap = list({entry[2]: entry for entry in current}.values())
+        heapq.heapify(self._heap)
 
     def _next_moment(self) -> float | None:
         """Return when the next key is due that is not being reconciled; `None` if none waits."""
