@@ -107,14 +107,14 @@ class _Lane(Generic[K]):
                 self._queue.add(key, after=pause)
             self._give_back(key, failed=False)
 
-    async def _show(self, key: K, defect: Exception) -> None:
+    async def _show(self, key: K, defect: BaseException) -> None:
         name = self._controller.name
         log.error("%s: reconciling %s failed; it is tried again", name, key, exc_info=defect)
         try:
             await self._controller.show_trouble(key, Trouble.of_defect(defect))
-        except LedgerError:
-            raise
-        except Exception:
+        except BaseException as raised:
+            if not _is_defect(raised):
+                raise
             log.exception("%s: that %s failed can't be shown in its status", name, key)
         self._give_back(key, failed=True)
 
@@ -126,19 +126,31 @@ class _Lane(Generic[K]):
 
 async def take_apart(
     keys: Sequence[K], work: Callable[[Sequence[K]], Awaitable[object]]
-) -> dict[K, Exception]:
+) -> dict[K, BaseException]:
     """Do work for a set; if it fails, for each half, until only the culprits fail. Returns their errors.
 
     Raises the ledger's errors only.
     """
     try:
         await work(keys)
-    except LedgerError:
-        raise
-    except Exception as defect:  # noqa: BLE001 - whatever it is, it is this key's
+    except BaseException as defect:
+        if not keys or not _is_defect(defect):
+            raise
         if len(keys) == 1:
             return {keys[0]: defect}
         middle = len(keys) // 2
         culprits = await take_apart(keys[:middle], work)
         return culprits | await take_apart(keys[middle:], work)
     return {}
+
+
+def _is_defect(raised: BaseException) -> bool:
+    """Tell whether something that was raised is one key's, and nothing else need end for it.
+
+    What is cancelled inside a reconcile, or panics in a library, is that key's, too: it must not vanish. When
+    the task itself is being cancelled, everything ends.
+    """
+    if isinstance(raised, LedgerError | KeyboardInterrupt | SystemExit | GeneratorExit):
+        return False
+    task = asyncio.current_task()
+    return not (isinstance(raised, asyncio.CancelledError) and task is not None and task.cancelling())
