@@ -10,6 +10,15 @@ from lethe.ports.cluster import ClusterUnavailable, Event, Manifest, SecretConte
 
 Key = tuple[str, str]
 
+KINDS = {
+    "backupsources": "BackupSource",
+    "backupsnapshots": "BackupSnapshot",
+    "datastores": "DataStore",
+    "deletionrequests": "DeletionRequest",
+    "legalrequests": "LegalRequest",
+    "restoreevents": "RestoreEvent",
+}
+
 
 class ClusterInMemory:
     """The objects of a cluster; `watchers` are told of each change, by plural, as Kopf would tell them.
@@ -37,7 +46,7 @@ class ClusterInMemory:
         self._count += 1
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
-            "kind": {"backupsources": "BackupSource", "backupsnapshots": "BackupSnapshot"}.get(plural, ""),
+            "kind": KINDS[plural],
             "metadata": {
                 "namespace": namespace,
                 "name": name,

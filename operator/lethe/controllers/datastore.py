@@ -254,6 +254,7 @@ class StoreController(Controller[ObjectKey]):
         if managed.description.owner is StoreOwner.THIRD_PARTY:
             _refuse_questions(managed, "it belongs to a third party, and is asked nothing")
             await self._mark_third_party(managed, records)
+            managed.unusable = None
             await self._status.write(managed)
             return self._journal_interval
         if self._refuse_second_primary(managed) or not await self._connected(managed):

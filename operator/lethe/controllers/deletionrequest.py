@@ -134,6 +134,9 @@ class RequestQueue(Controller[ObjectKey]):
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a request's status that taking it in failed."""
+        queued = self._cache.requests.get(key)
+        if queued is not None:
+            self._see(queued)  # it may have failed before that
         view = self._cache.views.get(key)
         if view is not None:
             view.blocker = Blocker(BlockReason.INTERNAL_ERROR, trouble.message)
@@ -257,6 +260,13 @@ class RequestCompletion(Controller[ObjectKey]):
         """See now whether requests have ended; who awaits it finds them in the cache as they are by now."""
         failed = await take_apart(list(keys), self.reconcile_set)
         self.consider(failed)
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in a request's status that Lethe failed as it looked whether the request has ended."""
+        view = self._cache.views.get(key)
+        if view is not None:
+            view.ending = Blocker(BlockReason.INTERNAL_ERROR, trouble.message)
+            self._statuses.want(key)
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """See whether one request has ended."""

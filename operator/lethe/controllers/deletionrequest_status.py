@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
+from lethe.api.status.base import troubled_status
 from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.controllers.last_copies import LastCopies, last_copy_gone_at
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RequestView, request_at
@@ -21,6 +22,7 @@ from lethe.controllers.runtime.status_writer import Status, StatusKind, StatusWr
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord
+from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.cluster import Cluster, Event
 
@@ -121,6 +123,15 @@ class RequestStatusController(Controller[ObjectKey]):
         again = waits_for(DELETION_REQUEST, view.shown, status) if written is Written.SAME else None
         self._let_go(key, record, view)
         return again
+
+    async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
+        """Say in a request's status that Lethe fails to say where it stands; all else stays said."""
+        view = self._cache.views.get(key)
+        if view is not None:
+            status = troubled_status(
+                trouble, view.shown.status, generation=view.generation, now=self._clock()
+            )
+            await self._writer.write(DELETION_REQUEST, key, view.shown, status)
 
     async def _record_event(self, key: ObjectKey, view: RequestView, reason: str, message: str) -> None:
         """Write an event for what a person would want to see; waiting for a store is not among that."""

@@ -43,6 +43,9 @@ class DataStoreObservation:
 
 def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
     """Say where a DataStore stands."""
+    if observed.third_party and observed.trouble is not None:
+        failed = Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
+        return ConditionSet(None, tuple(with_progress(failed, working=True)))
     if observed.third_party:
         message = "belongs to a third party; nothing is ever sent to it"
         return ConditionSet(None, (Condition("Ready", TRUE, "ThirdParty", message),))
