@@ -180,9 +180,9 @@ def concrete_controllers() -> set[type[Controller[Any]]]:
     """Return every controller that there is, wherever in the package."""
     for module in pkgutil.walk_packages(lethe.controllers.__path__, "lethe.controllers."):
         importlib.import_module(module.name)
-    found, left = set[type[Controller[Any]]](), list[type[Controller[Any]]]([Controller])
+    found, left = set[type[Controller[Any]]](), list[Any]([Controller])
     while left:
-        subclasses: list[type[Controller[Any]]] = left.pop().__subclasses__()
+        subclasses = left.pop().__subclasses__()
         found |= {one for one in subclasses if one.__module__.startswith("lethe.")}
         left += subclasses
     return {one for one in found if not inspect.isabstract(one)}
