@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lethe.controllers.runtime import queue
+from lethe.controllers.runtime import supervisor as supervisor_module
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -213,12 +214,16 @@ async def test_without_its_ledger_the_run_ends(lost: Exception, where: str) -> N
     assert raised.value is lost
 
 
-async def test_the_age_of_the_heartbeat_tells_how_long_the_loop_is_blocked() -> None:
+async def test_the_age_of_the_heartbeat_tells_how_long_the_loop_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "BEAT_SECONDS", 0.05)
     async with running(Recorder()) as supervisor:
         await asyncio.sleep(0.01)
         assert supervisor.heartbeat_age < 0.5
         time.sleep(0.6)  # noqa: ASYNC251 - that is what is asked here
         assert supervisor.heartbeat_age >= 0.6
+        await eventually(lambda: supervisor.heartbeat_age < 0.5, 5)
 
 
 async def test_a_reconcile_that_never_returns_holds_up_only_its_own_slot() -> None:
