@@ -500,7 +500,6 @@ class Company:
         """
         if way == "new-database":
             ddl = self._journal_ddl()
-            self.store.port.close()
             self._hang_up()
             self.server.drop_database(self.database)
             self.server.create_database(self.database)

@@ -78,7 +78,7 @@ def test_who_signs_up_after_a_third_restore_is_not_erased_for_another(company: C
 @pytest.mark.parametrize("visited", [True, False], ids=["visited", "not-visited"])
 @pytest.mark.parametrize("way", ["volume", "truncated", "new-database", "tables"])
 def test_a_request_by_id_during_a_restore_waits_once_the_store_goes_back_again(
-    company: Company, way: str, pass_ended_well: bool
+    company: Company, way: str, visited: bool
 ) -> None:
     company.visit_until_safe()
     before = company.snapshot()
@@ -89,7 +89,7 @@ def test_a_request_by_id_during_a_restore_waits_once_the_store_goes_back_again(
     assert company.episode() is not None
     b = company.sign_up("b@people.example")
     key = company.key_of(b)
-    if pass_ended_well:
+    if visited:
         company.visit()
     company.request("b", key=key)
     company.restore(before, way)
