@@ -13,7 +13,7 @@ MINUTES ?= 10
 KIND_VERSION ?= v0.30.0
 BUILDER ?= $(firstword $(shell command -v buildah docker podman 2>/dev/null))
 
-.PHONY: help install lock upgrade check format crds test test-all test-rules search demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
+.PHONY: help install lock upgrade check format crds test test-fast test-all test-rules search demo bench binaries cluster cluster-down image sbom node-e2e node-down kind-e2e clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -50,7 +50,10 @@ test: binaries ## all tests but the second stage's, against real servers; PYTEST
 	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.restic.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.versitygw.build >/dev/null
-	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile --durations=15 $(if $(ALL_STAGES),,-m "not stage2") $(PYTEST_ARGS)
+
+test-fast: install ## in about two minutes, and nothing is built: what needs no more than the virtualenv
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile --fast --durations=5 $(PYTEST_ARGS)
 
 test-all: export ALL_STAGES = yes
 test-all: install ## the same with the second stage: servers whose builds take long

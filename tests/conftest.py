@@ -1,7 +1,12 @@
-"""Real servers, started once per run when a test first asks for one; what a test gets of them is its own."""
+"""Real servers, started once per run when a test first asks for one; what a test gets of them is its own.
+
+And what a run is made of: which examples are drawn, which tests are fast, what took longest.
+"""
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections import defaultdict
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,9 +41,67 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+NOT_FAST = frozenset({"e2e", "kind", "node", "slow", "stage2"})
+LONG = (Path(__file__).parent / "invariants", Path(__file__).parent / "image")
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Tell whether a test belongs to `make test-fast`.
+
+    Neither it nor a fixture of its asks for `built_programs`, it has no marker of those that take long, and
+    it is in none of the folders that take long as a whole.
+    """
+    return (
+        "built_programs" not in getattr(item, "fixturenames", ())
+        and NOT_FAST.isdisjoint(marker.name for marker in item.iter_markers())
+        and not any(item.path.is_relative_to(folder) for folder in LONG)
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--fast`."""
+    parser.addoption("--fast", action="store_true", help="only tests that need nothing but the virtualenv")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not fast, where only that was asked for."""
+    if config.getoption("fast"):
+        config.hook.pytest_deselected(items=[item for item in items if not is_fast(item)])
+        items[:] = [item for item in items if is_fast(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """See to it that a fast test asks for nothing that is built, in every lane: there it is told at once."""
+    if is_fast(item):
+        os.environ["LETHE_BUILDS"] = "never"
+    try:
+        return (yield)
+    finally:
+        os.environ.pop("LETHE_BUILDS", None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which files took longest, beside the tests, where `--durations` asks for those."""
+    longest = config.getoption("durations")
+    if longest is None:
+        return
+    seconds = defaultdict[str, float](float)
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("slowest files")
+    for file, spent in sorted(seconds.items(), key=lambda one: -one[1])[: longest or None]:
+        terminalreporter.write_line(f"{spent:7.1f}s {file}")
+
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def built_programs() -> None:
+    """Programs and servers outside of the virtualenv, built once per machine: who needs one asks for this."""
+
+
+@pytest.fixture(scope="session")
+def control_plane(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A real API server that knows the project's kinds; the audit log tells `operator` apart."""
     control_plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
     control_plane.add_user("operator", ["system:masters"])
@@ -57,7 +120,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 
 
 @pytest.fixture(scope="session")
-def tryton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
+def tryton(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrytonServer]:
     """A real CRM and a real HRM, in the databases `crm` and `hrm`."""
     with TrytonServer(tmp_path_factory.mktemp("tryton")) as running:
         yield running

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # not each test, but all of them together
+
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "dev" / "where-to-change.md"
 COPIED = ("bench", "charts", "crds", "devtools", "docs", "examples", "image", "operator", "tests")

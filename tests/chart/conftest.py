@@ -13,7 +13,7 @@ from tests.chart.releases import SECOND, install
 
 
 @pytest.fixture(scope="module")
-def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def bare_cluster(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A real API server that has never heard of Lethe, with namespaces and kinds that ci/*.yaml needs."""
     with ControlPlane(tmp_path_factory.mktemp("bare-cluster")) as running:
         for name in (NAMESPACE, "shop", "crm", "hrm"):
@@ -24,7 +24,7 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPl
 
 
 @pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+def helm(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Helm without a cluster."""
     return Helm(tmp_path_factory.mktemp("helm"))
 

@@ -22,6 +22,7 @@ def test_the_api_server_answers_and_lists_namespaces(control_plane: ControlPlane
     assert {"namespace/default", f"namespace/{namespace}"} <= set(listed)
 
 
+@pytest.mark.usefixtures("built_programs")
 def test_users_may_do_what_rbac_grants_and_the_audit_log_says_who_did_what(tmp_path: Path) -> None:
     cluster = ControlPlane(tmp_path)
     cluster.add_user("support", ["staff"])
@@ -64,6 +65,7 @@ def test_a_dump_of_etcd_holds_what_the_api_server_stored_until_it_is_deleted(
     assert b"yellow-canary" not in control_plane.dump_etcd()
 
 
+@pytest.mark.usefixtures("built_programs")
 def test_the_api_server_comes_back_with_what_it_knew(tmp_path: Path) -> None:
     with ControlPlane(tmp_path) as cluster:
         cluster.kubectl("create", "namespace", "remembered")
@@ -134,6 +136,7 @@ def test_tryton_finds_who_was_seeded_and_only_in_that_database(tryton: TrytonSer
     assert tryton.rpc("hrm", "model.party.party.search", searched) == []
 
 
+@pytest.mark.usefixtures("built_programs")
 def test_tryton_keeps_its_databases_when_it_is_started_again(tmp_path: Path) -> None:
     with TrytonServer(tmp_path, databases=["hrm"]) as server:
         employees = server.create_employees("hrm", server.create_parties("hrm", [("Zoë", None, "fr")]))
@@ -213,6 +216,7 @@ def test_what_is_cached_is_made_once_and_never_seen_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LETHE_CACHE", str(tmp_path))
+    monkeypatch.delenv("LETHE_BUILDS", raising=False)
     made: list[Path] = []
 
     def fail(folder: Path) -> None:

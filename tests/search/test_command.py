@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PLANTED = Path(__file__).parent / "planted.py"
 EXPLICIT = """
 from hypothesis import HealthCheck, Phase, example, settings
+
+pytestmark = pytest.mark.slow  # not each test, but all of them together
 settings.register_profile("explicit", phases=[Phase.explicit], suppress_health_check=list(HealthCheck))
 settings.load_profile("explicit")
 """

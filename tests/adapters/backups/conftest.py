@@ -13,14 +13,14 @@ from tests.adapters.backups.s3_buckets import bucket_name
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+def server(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
     """An S3 server whose buckets keep versions."""
     with VersityServer(tmp_path_factory.mktemp("versions")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+def plain_server(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
     """An S3 server without versions."""
     with VersityServer(tmp_path_factory.mktemp("plain"), versioned=False) as running:
         yield running

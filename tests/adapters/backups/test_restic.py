@@ -129,7 +129,7 @@ class ResticWorld(World):
 
 
 @pytest.fixture(scope="session")
-def empty_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_repository(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("restic")
     ResticWorld(None, folder).restic("init")  # type: ignore[arg-type]  # nobody asks the backend here
     return folder / "repository"

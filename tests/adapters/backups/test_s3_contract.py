@@ -106,7 +106,9 @@ def begin_upload(server: VersityServer, bucket: str, key: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[bool, VersityServer]]:
+def servers(
+    built_programs: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[bool, VersityServer]]:
     """Servers by whether their buckets keep versions."""
     with (
         VersityServer(tmp_path_factory.mktemp("versions")) as versioned,

@@ -284,6 +284,7 @@ def test_one_that_cannot_be_deleted_does_not_stop_the_others(server: VersityServ
     }
 
 
+@pytest.mark.usefixtures("built_programs")
 def test_a_certificate_is_verified_by_the_authority_that_is_given(tmp_path: Path) -> None:
     with VersityServer(tmp_path, tls=True) as server:
         bucket = server.bucket("backups")

@@ -18,6 +18,7 @@ from tests.contracts.ledger_facts import accepted
 _names = (f"ledger{number}" for number in itertools.count())
 
 
+@pytest.mark.slow  # not each test, but all of them together
 class TestPostgresqlLedger(LedgerContract):
     tables_query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 

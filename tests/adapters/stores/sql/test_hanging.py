@@ -32,6 +32,8 @@ from lethe.ports.stores import StoreUnreachable, Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, Site, store_of
 from tests.contracts.store_contract import somebody
 
+pytestmark = pytest.mark.slow  # not each test, but all of them together
+
 BOUND = 7.0
 """Seconds after which everything has ended, with the clocks of these tests and on a busy machine."""
 SAYS_SO = "does not answer"

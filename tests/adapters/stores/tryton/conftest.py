@@ -106,7 +106,7 @@ class Crm:
 
 
 @pytest.fixture(scope="package")
-def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
+def crm(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRYTOND_LOGGING_LEVEL", "20")  # INFO: each call with its arguments, abbreviated
         with TrytonServer(tmp_path_factory.mktemp("tryton"), databases=("crm", "hrm")) as server:

@@ -22,6 +22,8 @@ from lethe.adapters.stores.tryton.connection import CONNECT_SECONDS, READ_SECOND
 from lethe.adapters.stores.tryton.jsonrpc import JsonRpc
 from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
+pytestmark = pytest.mark.slow  # not each test, but all of them together
+
 BOUNDS = {"connect_seconds": 1.0, "read_seconds": 0.5, "whole_seconds": 1.5}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 LOGIN = b'{"id": 1, "result": [1, "token"]}'
