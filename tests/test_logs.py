@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from kopf._cogs.clients import api
+from kopf._cogs.aiokits.aiotoggles import ToggleSet
+from kopf._cogs.clients import api, watching
 
+from lethe.handlers import shell
 from lethe.handlers.shell import operator_settings
 from lethe.logs import set_up_logs
 
@@ -89,3 +93,45 @@ async def test_what_kopf_gives_up_is_an_error(flaky: Flaky, capsys: pytest.Captu
     with pytest.raises(Exception, match="re"):
         await flaky.ask()
     assert "ERROR   kopf._cogs.clients.watching" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("mine", [False, True], ids=["of Kopf", "of somebody else"])
+def test_a_stream_that_kopf_leaves_open_at_its_end_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mine: bool
+) -> None:
+    opened = []
+
+    async def watched(**_: object) -> AsyncIterator[object]:
+        yield {}
+
+    async def my_own() -> AsyncIterator[object]:
+        try:
+            yield {}
+        finally:
+            raise RuntimeError
+
+    async def operator(*, settings: kopf.OperatorSettings, **_: object) -> None:
+        resource: Any = "datastores"
+        paused = ToggleSet(any)
+        stream = watching.infinite_watch(
+            settings=settings, resource=resource, namespace=None, operator_paused=paused
+        )
+        opened.append(my_own() if mine else stream)
+        await anext(opened[-1])
+        await asyncio.sleep(0.01)  # until somebody waits for the pause, as in a stream that goes on
+
+    monkeypatch.setattr(watching, "continuous_watch", watched)
+    monkeypatch.setattr(kopf, "operator", operator)
+    monkeypatch.setattr(shell, "build_registry", lambda *_: None)
+    engine: Any = None
+    asyncio.run(
+        shell.watch(
+            engine,
+            login=lambda _: kopf.ConnectionInfo(server=""),
+            namespaces=[],
+            stop=asyncio.Event(),
+            ready=asyncio.Event(),
+        )
+    )
+    said = [record.name for record in caplog.records if record.levelno >= logging.ERROR]
+    assert said == (["asyncio"] if mine else [])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -93,6 +95,20 @@ def build_registry(operator: Operator, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
+def _heed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take what nobody has awaited, as asyncio does, but for streams that Kopf leaves open at its end.
+
+    One that is cut off while it hands an object over is not closed. As the loop ends it closes all that is
+    open at once, and a stream complains that its inner one was closed before it.
+    """
+    stream = context.get("asyncgen")
+    if stream is None or not stream.ag_code.co_filename.startswith(_KOPF):
+        loop.default_exception_handler(context)
+
+
+_KOPF = f"{Path(kopf.__file__).parent}{os.sep}"
+
+
 async def watch(
     operator: Operator,
     *,
@@ -103,6 +119,7 @@ async def watch(
 ) -> None:
     """Watch until `stop` is set; `ready` is set once Kopf has begun."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    asyncio.get_running_loop().set_exception_handler(_heed)
     where: Mapping[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
     await kopf.operator(
         registry=build_registry(operator, login),
