@@ -1,9 +1,12 @@
 """What one source or its backend does wrong is told of it, and holds up nothing else."""
 
+import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from devtools.dumps import days_ago, leave_dump
 from lethe.api.translation import source_description
 from lethe.controllers import backupsource
 from lethe.controllers.runtime import queue
+from lethe.ports.backups import BackendUnavailable
 from tests.controllers.backups_running import NAMESPACE, BackupsRunning, eventually
 
 
@@ -197,3 +201,19 @@ def _status_writes(backups: BackupsRunning) -> float:
 
 def _up(backups: BackupsRunning, name: str) -> float | None:
     return backups.metrics.registry.get_sample_value("lethe_source_up", {"source": f"{NAMESPACE}/{name}"})
+
+
+async def test_a_scan_that_the_end_of_the_operator_abandons_leaves_no_error_in_the_log(
+    backups: BackupsRunning, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    known: Any = SimpleNamespace(abandoned=False)
+    backups.cache.scans[scan] = known, 0.0
+    await backups.sources.close()
+    assert known.abandoned
+    scan.set_exception(BackendUnavailable("nobody waits for this scan any more"))
+    await asyncio.sleep(0)
+    backups.cache.scans.clear()
+    del scan
+    gc.collect()  # asyncio complains of what nobody has taken notice of when it is collected
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

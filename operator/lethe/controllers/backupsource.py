@@ -172,8 +172,9 @@ class BackupSourceController(Controller[ObjectKey]):
     async def close(self) -> None:
         """Begin no scan any more, and let those under way conclude nothing from their listings."""
         self._closed = True
-        for known, _ in self._cache.scans.values():
+        for work, (known, _) in self._cache.scans.items():
             known.abandoned = True
+            work.add_done_callback(_pass_over)
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in the status of a source that Lethe failed over it."""
