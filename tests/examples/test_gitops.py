@@ -236,7 +236,7 @@ def test_no_failed_upgrade_is_rolled_back_for_the_ledger_goes_forward_only(
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def guarded(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server of its own with the admission policies and the Role of the examples."""
     with ControlPlane(tmp_path_factory.mktemp("guarded")) as running:
         for folder in (CHECKOUT / "crds", CHECKOUT / "crds" / "policies"):
