@@ -40,34 +40,6 @@ def _rendered(
     }
 
 
-def replacing(status: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a status as a merge patch: what is no longer said is removed by null."""
-    patch: dict[str, Any] = dict.fromkeys(before)
-    for name, value in status.items():
-        known = before.get(name)
-        both = isinstance(value, Mapping) and isinstance(known, Mapping)
-        patch[name] = replacing(value, known or {}) if both else value
-    return patch
-
-
-def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two statuses say something different, apart from what moves with every look and erasure.
-
-    How many erasures a store holds is shown when something else is written anyway: a write for each
-    would cost as much as the requests themselves.
-    """
-    return _without_counters(one) != _without_counters(other)
-
-
-_MOVING = frozenset({"lastSeenAt", "lastSweptAt", "lastScanAt", "journal", "erasures"})
-
-
-def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {k: v for k, v in status.items() if k not in _MOVING}
-    missing = (status.get("erasures") or {}).get("missing", 0)
-    return {**shown, "missing": missing}
-
-
 def troubled_status(
     trouble: Trouble, previous: Mapping[str, Any], *, generation: int, now: datetime
 ) -> dict[str, Any]:

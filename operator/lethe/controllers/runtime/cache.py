@@ -237,10 +237,6 @@ class ObjectCache:
         """Return the stores of a namespace."""
         return [managed for (ns, _), managed in self.stores.items() if ns == namespace]
 
-    def store_names(self, namespace: str) -> list[str]:
-        """Return how the DataStores of a namespace are called in ledger and metrics."""
-        return [f"{ns}/{name}" for ns, name in self.datastores if ns == namespace]
-
     def primary_of(self, namespace: str) -> ManagedStore | None:
         """Return the Primary of a namespace; the oldest, should somebody have applied two."""
         primaries = [g for g in self.stores_of(namespace) if g.description.role == "Primary"]
