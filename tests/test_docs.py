@@ -14,6 +14,7 @@ from babel import Locale
 
 import lethe
 from lethe.adapters.notices.letters import PACKAGED
+from lethe.adapters.stores.sql.url import PARAMETERS
 from lethe.cli import main as command
 from lethe.domain.mapping import PiiKind
 from lethe.domain.trouble import TroubleReason
@@ -67,6 +68,12 @@ def test_the_page_on_notices_names_every_packaged_language() -> None:
 def test_the_page_on_mappings_names_every_kind_of_personal_data() -> None:
     (listed,) = re.findall(r"`holds` \(([\w, ]+)\)", read("datastore.md"))
     assert listed.split(", ") == [kind.value for kind in PiiKind]
+
+
+def test_the_page_on_mappings_names_every_parameter_of_a_database_url_and_no_other() -> None:
+    (section,) = re.findall(r"^### The URL$(.*?)^#", read("datastore.md"), re.MULTILINE | re.DOTALL)
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == set(PARAMETERS)
 
 
 def test_every_reason_that_stops_a_store_or_a_request_is_in_a_table_of_reasons() -> None:

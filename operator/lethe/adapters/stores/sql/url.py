@@ -104,9 +104,9 @@ def _parameters(query: str) -> dict[str, list[str]]:
     parameters: dict[str, list[str]] = {}
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
-        if name not in _ALLOWED:
+        if name not in PARAMETERS:
             shown = f"parameter {name}" if _PARAMETER.fullmatch(name) else "a parameter of the query"
-            known = ", ".join(sorted(_ALLOWED))
+            known = ", ".join(sorted(PARAMETERS))
             raise ValueError(f"{shown} is not allowed; remove it (allowed are {known})")
         if not equals or not value:
             raise ValueError(f"parameter {name} has no value; give it one, or remove it")
@@ -199,7 +199,7 @@ def _search_path(value: str) -> str | None:
     return None if _SEARCH_PATH.fullmatch(value) else "may only be -c search_path=…"
 
 
-_ALLOWED: Mapping[str, Callable[[str], str | None]] = {
+PARAMETERS: Mapping[str, Callable[[str], str | None]] = {
     "host": lambda _: None,  # looked at with those before the path
     "port": lambda _: None,
     "sslmode": _one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -216,7 +216,7 @@ _ALLOWED: Mapping[str, Callable[[str], str | None]] = {
 def _checked(name: str, values: Sequence[str]) -> str:
     if len(values) > 1:
         raise ValueError(f"parameter {name} stands there {len(values)} times; leave one of them")
-    problem = _ALLOWED[name](values[0])
+    problem = PARAMETERS[name](values[0])
     if problem is not None:
         raise ValueError(f"parameter {name} {problem}; correct it")
     return values[0]
