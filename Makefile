@@ -66,7 +66,7 @@ test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, hea
 	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
-	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 --durations=15 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
 
 search: install ## look for faults at random; MINUTES=10, and prints what it found as tests to paste
 	$(PYTHON_IN_VENV) -m pytest -p tests.search.plugin --minutes $(MINUTES) -m "hypothesis or machine" \

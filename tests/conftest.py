@@ -4,7 +4,6 @@ And what a run is made of: which examples are drawn, which tests are fast, what 
 """
 
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -73,12 +72,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """See to it that a fast test asks for nothing that is built, in every lane: there it is told at once."""
-    if is_fast(item):
-        os.environ["LETHE_BUILDS"] = "never"
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        if is_fast(item):
+            patch.setenv("LETHE_BUILDS", "never")
         return (yield)
-    finally:
-        os.environ.pop("LETHE_BUILDS", None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

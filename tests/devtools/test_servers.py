@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from devtools.cache import cached
+from devtools.cache import NothingIsBuilt, cached
 from devtools.servers import CommandFailed, ControlPlane, PostgresServer, ServerFailed, TrytonServer
 from devtools.servers.children import Child, alive, wait_until
 
@@ -210,6 +210,22 @@ def test_a_server_that_ends_by_itself_is_reported_with_its_log(tmp_path: Path) -
     child.start()
     with pytest.raises(ServerFailed, match="ended by itself: out of luck"):
         wait_until(lambda: False, what="nothing", children=[child])
+
+
+def test_a_fast_test_that_asks_for_what_is_built_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE_CACHE", str(tmp_path))
+    (tmp_path / "built-here").mkdir()
+    with pytest.raises(NothingIsBuilt, match="built-here"):
+        cached("built-here", Path.touch)
+
+
+@pytest.mark.usefixtures("built_programs")
+def test_any_other_test_is_given_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_CACHE", str(tmp_path))
+    (tmp_path / "built-here").mkdir()
+    assert cached("built-here", Path.touch) == tmp_path / "built-here"
 
 
 def test_what_is_cached_is_made_once_and_never_seen_half_made(
