@@ -15,6 +15,7 @@ from tests.search import pasting
 ROOT = Path(__file__).parents[2]
 PLANTED = Path(__file__).parent / "planted.py"
 EXPLICIT = """
+import pytest
 from hypothesis import HealthCheck, Phase, example, settings
 
 pytestmark = pytest.mark.slow  # not each test, but all of them together
