@@ -12,7 +12,10 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 from lethe.domain import facts, legal_facts
 from lethe.domain.facts import Accepted, Intended, IntentAbandoned, NotAsked, NotFound, Planned, Verified
@@ -63,6 +66,14 @@ def _after(state: StoreState, fact: facts.RequestFact) -> StoreState | None:
         return None
 
 
+STORIES: Mapping[str, UnionType] = {
+    "request-facts": facts.RequestFact,
+    "restore-facts": facts.RestoreFact | facts.Reerased,
+    "snapshot-facts": facts.SourceFact | facts.SnapshotFact | facts.CopiesGone,
+    "legal-facts": legal_facts.LegalFact,
+}
+
+
 def facts_of(kinds: Iterable[type]) -> str:
     """List facts with the first sentence of what they mean, in the order in which they are declared."""
     rows = ["| fact | says |", "| --- | --- |"]
@@ -73,13 +84,17 @@ def facts_of(kinds: Iterable[type]) -> str:
     return "\n".join(rows)
 
 
+def facts_of_no_story() -> str:
+    """List the facts that stand in no story's table."""
+    told = {kind for story in STORIES.values() for kind in get_args(story)}
+    return facts_of(kind for kind in facts.FACT_KINDS.values() if kind not in told)
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "floors": floors,
     "request-in-a-store": request_in_a_store,
-    "request-facts": lambda: facts_of(facts.REQUEST_FACTS),
-    "restore-facts": lambda: facts_of((*facts.RESTORE_FACTS, facts.Reerased)),
-    "snapshot-facts": lambda: facts_of((*facts.SOURCE_FACTS, *facts.SNAPSHOT_FACTS, facts.CopiesGone)),
-    "legal-facts": lambda: facts_of(legal_facts.LEGAL_FACTS),
+    **{name: partial(facts_of, get_args(story)) for name, story in STORIES.items()},
+    "other-facts": facts_of_no_story,
 }
 
 

@@ -25,8 +25,6 @@ from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.ledger.schema import entries, period_keys
 from lethe.domain.facts import (
     FACT_KINDS,
-    REQUEST_FACTS,
-    RESTORE_FACTS,
     Accepted,
     Completed,
     Confirmed,
@@ -47,8 +45,10 @@ from lethe.domain.facts import (
     Reerased,
     Released,
     Replayed,
+    RequestFact,
     RestoreDetected,
     RestoreExplained,
+    RestoreFact,
     SafeToServe,
     SnapshotDeclared,
     SnapshotsDeleted,
@@ -824,9 +824,9 @@ def _renamed(fact: Fact, example: str) -> Fact:
     """Return the fact as of another example's request or restore: all examples share one ledger."""
     if isinstance(fact, Accepted):
         return replace(fact, request=f"{fact.request}{example}", name=f"{fact.name}{example}")
-    if isinstance(fact, REQUEST_FACTS):
+    if isinstance(fact, RequestFact):
         return replace(fact, request=f"{fact.request}{example}")
-    if isinstance(fact, RESTORE_FACTS):
+    if isinstance(fact, RestoreFact):
         return replace(fact, episode=f"{fact.episode}-{example}")
     return fact
 
@@ -837,9 +837,9 @@ def _legal(ledger: SqlLedger, facts: Sequence[Fact]) -> list[Fact]:
     model_requests, model_episodes, legal = {**requests}, {**episodes}, list[Fact]()
     for fact in facts:
         try:
-            if isinstance(fact, REQUEST_FACTS):
+            if isinstance(fact, RequestFact):
                 model_requests[fact.request] = evolve(model_requests.get(fact.request), fact)
-            elif isinstance(fact, RESTORE_FACTS):
+            elif isinstance(fact, RestoreFact):
                 at = (fact.store, fact.episode)
                 model_episodes[at] = evolve_episode(model_episodes.get(at), fact)
         except IllegalTransition:
@@ -858,7 +858,7 @@ def _rebuilt(
     episodes: dict[tuple[str, str], RestoreEpisode] = {}
     verified: dict[str, list[Tombstone]] = {store: [] for store in STORES}
     for position, _, fact in ledger.facts():
-        if isinstance(fact, REQUEST_FACTS):
+        if isinstance(fact, RequestFact):
             before = requests.get(fact.request)
             if isinstance(fact, Verified) and before:
                 progress = before.progress(fact.store)
@@ -867,7 +867,7 @@ def _rebuilt(
             record = evolve(before, fact)
             digest = f"sha256:{position.digest}"
             requests[fact.request] = replace(record, sequence=position.sequence, digest=digest)
-        elif isinstance(fact, RESTORE_FACTS):
+        elif isinstance(fact, RestoreFact):
             at = (fact.store, fact.episode)
             episodes[at] = evolve_episode(episodes.get(at), fact)
     return requests, episodes, {store: sorted(s, key=lambda one: one.number) for store, s in verified.items()}

@@ -20,7 +20,6 @@ from lethe.adapters.ledger.ledger import SqlLedger
 from lethe.domain.facts import Completed, Fact, Outcome, TombstonesExpired, Verified
 from lethe.domain.legal import LegalRecord, evolve_legal
 from lethe.domain.legal_facts import (
-    LEGAL_FACTS,
     Addressee,
     AddressKept,
     CourtOrderGiven,
@@ -120,7 +119,7 @@ ONE_OF_EACH_LEGAL: list[Fact] = [
 HISTORIES: dict[str, list[Sequence[LegalFact]]] = {
     "rejected, told and answered": [[one] for one in closed("a")],
     "all in one append": [closed("a")],
-    "one of each": [[one for one in ONE_OF_EACH_LEGAL if isinstance(one, LEGAL_FACTS)]],
+    "one of each": [[one for one in ONE_OF_EACH_LEGAL if isinstance(one, LegalFact)]],
     "registered and nothing more": [[registered("a")]],
     "held in two stores, prolonged, in effect, let go, held again": [
         [registered("a"), HoldPlaced("a", NOW, ("shop/site", "shop/crm"), NOW + 90 * DAY)],

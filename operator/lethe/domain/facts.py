@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import get_args
 
-from lethe.domain.legal_facts import LEGAL_FACTS, LegalFact
+from lethe.domain.legal_facts import LegalFact
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import Tombstone
 
@@ -111,9 +112,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `earlier-
-    erasure`, …).
-    """
+    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `row-security`, …)."""
 
     request: str
     store: str
@@ -379,47 +378,4 @@ Fact = (
     | LegalFact
 )
 
-REQUEST_FACTS = (
-    Accepted,
-    Confirmed,
-    Intended,
-    IntentAbandoned,
-    Verified,
-    NotFound,
-    NotAsked,
-    Planned,
-    Completed,
-)
-RESTORE_FACTS = (
-    RestoreDetected,
-    Replayed,
-    IdentitiesDecided,
-    Released,
-    SafeToServe,
-    Superseded,
-    RestoreExplained,
-)
-SNAPSHOT_FACTS = (
-    SnapshotsSeen,
-    SnapshotDeclared,
-    SnapshotsVanished,
-    PruneIntended,
-    SnapshotsDeleted,
-    SnapshotsPurged,
-)
-SOURCE_FACTS = (SourceDescribed, PrunesConfirmed)
-FACT_KINDS: Mapping[str, type[Fact]] = {
-    kind.__name__: kind
-    for kind in (
-        TookOver,
-        MappingProved,
-        Reerased,
-        CopiesGone,
-        TombstonesExpired,
-        *REQUEST_FACTS,
-        *RESTORE_FACTS,
-        *SNAPSHOT_FACTS,
-        *SOURCE_FACTS,
-        *LEGAL_FACTS,
-    )
-}
+FACT_KINDS: Mapping[str, type[Fact]] = {kind.__name__: kind for kind in get_args(Fact)}

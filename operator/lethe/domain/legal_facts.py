@@ -213,18 +213,3 @@ LegalFact = (
     | LetterSettled
     | Reminded
 )
-LEGAL_FACTS = (
-    LegalRegistered,
-    CourtOrderGiven,
-    DocumentSeen,
-    NonDisclosureOrdered,
-    LegalDecided,
-    SubjectResolved,
-    HoldPlaced,
-    HoldTookEffect,
-    HoldEnded,
-    AddressKept,
-    LetterIntended,
-    LetterSettled,
-    Reminded,
-)

@@ -40,10 +40,6 @@ from lethe.adapters.ledger.schema import (
 from lethe.adapters.ledger.snapshots import SnapshotProjection
 from lethe.adapters.ledger.tombstone_expiry import end
 from lethe.domain.facts import (
-    REQUEST_FACTS,
-    RESTORE_FACTS,
-    SNAPSHOT_FACTS,
-    SOURCE_FACTS,
     Completed,
     CopiesGone,
     Fact,
@@ -52,12 +48,14 @@ from lethe.domain.facts import (
     Reerased,
     RequestFact,
     RestoreFact,
+    SnapshotFact,
     SnapshotsSeen,
+    SourceFact,
     TombstonesExpired,
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
-from lethe.domain.legal_facts import LEGAL_FACTS
+from lethe.domain.legal_facts import LegalFact
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, erased_again, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
@@ -196,9 +194,9 @@ class Projections:
         """The requests that have ended in this append."""
         self.expired_periods: list[str] = []
         """The months whose tombstones have ended in this append."""
-        changed = {fact.request for fact in facts if isinstance(fact, REQUEST_FACTS)}
+        changed = {fact.request for fact in facts if isinstance(fact, RequestFact)}
         self._load_requests(changed | {*sealing})
-        changed_legal = {fact.legal for fact in facts if isinstance(fact, LEGAL_FACTS)}
+        changed_legal = {fact.legal for fact in facts if isinstance(fact, LegalFact)}
         others = {owner for owner in sealing if owner not in changed and owner not in self._requests}
         self.legal = LegalProjection(connection, keyring, changed_legal | others)
 
@@ -217,19 +215,19 @@ class Projections:
 
     def take(self, entry: Entry, fact: Fact) -> None:
         """Let one entry have its effect. Raises `IllegalTransition`."""
-        if isinstance(fact, REQUEST_FACTS):
+        if isinstance(fact, RequestFact):
             self._take_request_fact(entry, fact)
-        elif isinstance(fact, LEGAL_FACTS):
+        elif isinstance(fact, LegalFact):
             self.legal.take(entry, fact)
-        elif isinstance(fact, RESTORE_FACTS):
+        elif isinstance(fact, RestoreFact):
             self._take_restore_fact(entry, fact)
         elif isinstance(fact, MappingProved):
             self._mappings[fact.store, fact.proved.version] = fact.proved
-        elif isinstance(fact, SNAPSHOT_FACTS):
+        elif isinstance(fact, SnapshotFact):
             began = self._snapshots.take(fact)
             if began is not None and isinstance(fact, SnapshotsSeen):
                 doubt_purged(self._connection, fact.stores, began)
-        elif isinstance(fact, SOURCE_FACTS):
+        elif isinstance(fact, SourceFact):
             self._snapshots.take_source(fact)
         elif isinstance(fact, Reerased | CopiesGone | TombstonesExpired):
             self.write()  # these change sets of rows, and what was taken before them is among these
