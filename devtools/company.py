@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from devtools.servers.controlplane import ControlPlane
+from lethe.api.v1alpha1 import KINDS
 
 SCHEMA = """
 CREATE TABLE users (
@@ -146,14 +147,7 @@ class Api:
 
     def create(self, plural: str, name: str, spec: Any, **more: Any) -> dict[str, Any]:
         """Create an object of a Lethe kind."""
-        kinds = {
-            "deletionrequests": "DeletionRequest",
-            "datastores": "DataStore",
-            "restoreevents": "RestoreEvent",
-            "backupsources": "BackupSource",
-            "backupsnapshots": "BackupSnapshot",
-            "legalrequests": "LegalRequest",
-        }
+        kinds = {kind.definition.plural: kind.definition.kind for kind in KINDS}
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
             "kind": kinds[plural],

@@ -9,14 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PLURALS = {
-    "DataStore": "datastores",
-    "DeletionRequest": "deletionrequests",
-    "RestoreEvent": "restoreevents",
-    "BackupSource": "backupsources",
-    "BackupSnapshot": "backupsnapshots",
-    "LegalRequest": "legalrequests",
-}
+from lethe.api.v1alpha1 import KINDS
+
+PLURALS = {kind.definition.kind: kind.definition.plural for kind in KINDS}
 RESOURCES = "/apis/lethe.dev/v1alpha1"
 
 

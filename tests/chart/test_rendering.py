@@ -13,6 +13,7 @@ from devtools.chart.copies import CHART, COPIES, CRDS, texts
 from devtools.chart.helm import NAMESPACE, Helm, Manifest, of_kind, the
 from devtools.servers import CommandFailed, ControlPlane
 from lethe.adapters.keys.files import FileKeyring
+from lethe.api.v1alpha1 import KINDS
 from lethe.settings import read_settings
 
 CASES: list[Any] = [
@@ -63,7 +64,7 @@ def test_crds_and_policies_are_rendered_as_they_are_and_outlive_the_release(helm
         for manifest in helm.rendered(*(f"--api-versions={version}" for version in SINCE_1_36))
     }
     sources = [d for text in texts(CRDS).values() for d in yaml.safe_load_all(text) if d]
-    assert len(sources) == 6 + 2 * len(list((CRDS / "policies").glob("*.yaml")))
+    assert len(sources) == len(KINDS) + 2 * len(list((CRDS / "policies").glob("*.yaml")))
     for source in sources:
         manifest = rendered[source["kind"], source["metadata"]["name"]]
         assert manifest["spec"] == source["spec"]

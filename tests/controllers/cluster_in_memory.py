@@ -6,18 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from datetime import UTC, datetime
 from typing import Any
 
+from lethe.api.v1alpha1 import KINDS
 from lethe.ports.cluster import ClusterUnavailable, Event, Manifest, SecretContent
 
 Key = tuple[str, str]
 
-KINDS = {
-    "backupsources": "BackupSource",
-    "backupsnapshots": "BackupSnapshot",
-    "datastores": "DataStore",
-    "deletionrequests": "DeletionRequest",
-    "legalrequests": "LegalRequest",
-    "restoreevents": "RestoreEvent",
-}
+KIND_OF = {kind.definition.plural: kind.definition.kind for kind in KINDS}
 
 
 class ClusterInMemory:
@@ -46,7 +40,7 @@ class ClusterInMemory:
         self._count += 1
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
-            "kind": KINDS[plural],
+            "kind": KIND_OF[plural],
             "metadata": {
                 "namespace": namespace,
                 "name": name,

@@ -13,20 +13,14 @@ from typing import Any
 import pytest
 
 from devtools.company import Api
+from lethe.api.v1alpha1 import KINDS
 from tests.gitops.judging import Judgement, matched
 from tests.gitops.states import SPECS, State, every_state
 
 pytestmark = pytest.mark.stage2
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KINDS = {
-    "DataStore": "datastores",
-    "DeletionRequest": "deletionrequests",
-    "BackupSource": "backupsources",
-    "BackupSnapshot": "backupsnapshots",
-    "RestoreEvent": "restoreevents",
-    "LegalRequest": "legalrequests",
-}
+PLURALS = {kind.definition.kind: kind.definition.plural for kind in KINDS}
 
 
 def stored(api: Api, number: int, state: State) -> dict[str, Any]:
@@ -90,11 +84,11 @@ def documented() -> Iterator[tuple[str, str]]:
         for line in (DOCS / f"{page}.md").read_text().splitlines():
             if line.startswith("## "):
                 title = line.removeprefix("## ")
-                kind = title if title in KINDS else heading
-                in_table = title in KINDS or title in ("Reasons", "Reasons of Ready")
+                kind = title if title in PLURALS else heading
+                in_table = title in PLURALS or title in ("Reasons", "Reasons of Ready")
             cell = line.split("|")[1].strip() if line.startswith("| ") else ""
             named = cell.split(" ")[0]
-            kind = named if named in KINDS else kind
+            kind = named if named in PLURALS else kind
             about_ready = "Ready `" in cell or (cell.startswith("`") and page != "backups")
             if in_table and about_ready:
                 for reason in re.findall(r"`(\w+)`", cell):
@@ -103,13 +97,13 @@ def documented() -> Iterator[tuple[str, str]]:
 
 def test_the_table_has_every_reason_of_ready_that_the_documentation_names() -> None:
     known = {(state.plural, state.reason) for state in every_state()}
-    named = {(KINDS[kind], reason) for kind, reason in documented()}
-    assert {plural for plural, _ in named} == set(KINDS.values())
+    named = {(PLURALS[kind], reason) for kind, reason in documented()}
+    assert {plural for plural, _ in named} == set(PLURALS.values())
     assert len(named) > 40
     assert named - known == set()
 
 
-@pytest.mark.parametrize("plural", KINDS.values())
+@pytest.mark.parametrize("plural", PLURALS.values())
 def test_no_label_is_used_twice(plural: str) -> None:
     labels = [state.label for state in every_state() if state.plural == plural]
     assert len(labels) == len(set(labels))

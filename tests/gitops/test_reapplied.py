@@ -14,14 +14,13 @@ from devtools.company import SUBJECTS, Api, Site, eventually
 from devtools.dumps import PATTERN, days_ago, leave_dump
 from devtools.operator_process import OperatorProcess
 from devtools.servers import ControlPlane, MailServer
+from lethe.api.v1alpha1 import KINDS
 from tests.e2e.conftest import StartOperator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.stage2]
 
 TIMES = 100
-PLURALS = (
-    *("datastores", "deletionrequests", "backupsources", "backupsnapshots", "restoreevents", "legalrequests"),
-)
+PLURALS = [kind.definition.plural for kind in KINDS]
 APPLYING = {
     "server-side": ("apply", "--server-side", "--field-manager=gitops"),
     "client-side": ("apply",),

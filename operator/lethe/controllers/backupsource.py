@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
-from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.api.v1alpha1.backupsource import BACKENDS, BackupSource
 from lethe.controllers.backupsnapshot import SnapshotObjects
 from lethe.controllers.backupsource_status import SourceStatuses
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
@@ -424,10 +424,9 @@ def _close_unused(connecting: asyncio.Future[Backend]) -> None:
 def _location(managed: ManagedSource) -> str:
     """Return where a source lists, by which names; two that say the same are the same place."""
     spec = managed.manifest.get("spec") or {}
-    backends = ("directory", "s3", "restic", "plugin")
     where = {
         kind: {k: v for k, v in spec[kind].items() if k != "credentialsSecretRef"}
-        for kind in backends
+        for kind in BACKENDS
         if kind in spec
     }
     return json.dumps(where, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The six kinds of lethe.dev/v1alpha1."""
+"""The kinds of lethe.dev/v1alpha1."""
 
 from lethe.api.model import Resource
 from lethe.api.v1alpha1.backupsnapshot import BackupSnapshot

@@ -13,7 +13,7 @@ from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_remote import Plugin
 from lethe.api.v1alpha1.references import ObjectName, SecretRef, url_rule
 
-_BACKENDS = ("directory", "s3", "restic", "velero", "cloudNativePG", "volumeSnapshots", "plugin")
+BACKENDS = ("directory", "s3", "restic", "velero", "cloudNativePG", "volumeSnapshots", "plugin")
 _PERIOD = "^P([0-9]{1,3}Y)?([0-9]{1,3}M)?([0-9]{1,3}W)?([0-9]{1,4}D)?$"
 
 Retention = Annotated[
@@ -148,7 +148,7 @@ class VolumeSnapshotSource(ApiModel):
 class BackupSourceSpec(ApiModel):
     """Whose backups, where, and for how long. Exactly one of the backends."""
 
-    rules = (exactly_one(*_BACKENDS),)
+    rules = (exactly_one(*BACKENDS),)
 
     stores: Annotated[tuple[ObjectName, ...], Field(min_length=1, max_length=64), SET] = Field(
         description="Names of the DataStores whose data the snapshots hold."
