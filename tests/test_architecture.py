@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module, util
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import lethe
+from lethe.api.v1alpha1 import restoreevent
+from lethe.domain import facts
 from lethe.workflows.store_session import StoreSession
 
 PACKAGE = Path(lethe.__file__).parent
@@ -132,6 +135,17 @@ def test_no_tool_and_no_product_imports_the_tests(folder: str) -> None:
     found = [(where, name) for where, name in imports(folder) if name in FORBIDDEN[folder]]
     assert found == []
     assert {name for _, name in imports(folder)} & {"lethe", "devtools"}  # the walk sees something
+
+
+def test_the_contract_of_stores_names_every_package_of_a_store() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    contract = next(one for one in project["tool"]["importlinter"]["contracts"] if one["id"] == "stores")
+    packages = {init.parent.name for init in (PACKAGE / "adapters" / "stores").glob("*/__init__.py")}
+    assert set(contract["modules"]) == {f"lethe.adapters.stores.{name}" for name in packages}
+
+
+def test_the_api_can_say_by_what_any_restore_was_detected() -> None:
+    assert {by.value for by in facts.DetectedBy} <= {by.value for by in restoreevent.DetectedBy}
 
 
 def test_the_makefile_runs_modules_that_exist() -> None:
