@@ -98,7 +98,9 @@ class ClusterInMemory:
         if (namespace, name) in self.objects.get(plural, {}):
             return None
         self._count += 1
-        metadata = {**manifest["metadata"], "uid": f"uid-{self._count}", "generation": 1}
+        made_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        uid = f"uid-{self._count}"
+        metadata = {**manifest["metadata"], "uid": uid, "generation": 1, "creationTimestamp": made_at}
         return copy.deepcopy(self._keep(plural, {**manifest, "metadata": metadata}))
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:

@@ -33,21 +33,35 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def _restored(at: datetime, position: int | None) -> RestoreEpisode:
+def _restored(
+    at: datetime, position: int | None, *, safe_at: datetime | None = None, superseded: bool = False
+) -> RestoreEpisode:
     positions = {} if position is None else {"table:public.users": position}
-    return RestoreEpisode("s", f"e-{at}", at, DetectedBy.JOURNAL, positions)
+    by = "the next" if superseded else None
+    return RestoreEpisode(
+        *("s", f"e-{at}", at, DetectedBy.JOURNAL, positions), safe_at=safe_at, superseded_by=by
+    )
+
+
+BEFORE = NOW - HOUR / 2
+"""When a restore of before had been dealt with."""
 
 
 @pytest.mark.parametrize(
     ("key", "episodes", "waits"),
     [
         ("11", [], False),
-        ("11", [_restored(NOW - HOUR, 10)], False),
+        ("11", [_restored(NOW - HOUR, 10, safe_at=BEFORE)], False),
+        ("11", [_restored(NOW - HOUR, 10)], True),
+        ("10", [_restored(NOW - HOUR, 10)], False),
+        ("11", [_restored(NOW - HOUR, 10, safe_at=NOW + HOUR)], True),
+        ("11", [_restored(NOW - HOUR, 10, superseded=True), _restored(BEFORE, 12, safe_at=NOW)], False),
+        ("11", [_restored(NOW - HOUR, 10, superseded=True), _restored(NOW + HOUR, 12)], True),
         ("11", [_restored(NOW + HOUR, 10)], True),
         ("10", [_restored(NOW + HOUR, 10)], False),
         ("1", [_restored(NOW + HOUR, None)], True),
-        ("11", [_restored(NOW - HOUR, 10), _restored(NOW + HOUR, 12)], True),
-        ("9", [_restored(NOW - HOUR, 10), _restored(NOW + HOUR, 12)], False),
+        ("11", [_restored(NOW - HOUR, 10, safe_at=BEFORE), _restored(NOW + HOUR, 12)], True),
+        ("9", [_restored(NOW - HOUR, 10, safe_at=BEFORE), _restored(NOW + HOUR, 12)], False),
         ("a-uuid", [_restored(NOW + HOUR, None)], False),
         (None, [_restored(NOW + HOUR, 0)], False),
     ],

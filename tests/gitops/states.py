@@ -122,6 +122,14 @@ def every_state() -> Iterator[State]:
     yield from _legal()
 
 
+RELEASED = RestoreEpisode(
+    *("ns/site", "e", NOW, DetectedBy.JOURNAL),
+    safe_at=NOW,
+    released_because="the shop has to open",
+    released_by="e",
+    left=2,
+)
+
 SIGHT = DataStoreObservation(
     third_party=False,
     proved=True,
@@ -168,6 +176,7 @@ def _stores() -> Iterator[State]:
     further: dict[str, Mapping[str, Any]] = {
         "SafeToServe=False (RestoreDetected): why": {"replay": ("RestoreDetected", "why")},
         "SafeToServe=False (AwaitingRelease): why": {"replay": ("AwaitingRelease", "why")},
+        "SafeToServe=False (Released): RestoreEvent e let the store be served": {"release": RELEASED},
         "MappingComplete=False (KindsUnmapped)": {"kinds_unmapped": ("Locale",)},
         "MappingComplete=False (LookalikesUnmapped)": {"lookalikes": ("users.phone",)},
         "Journaled=False (NotPermitted): kept": {"journal": "NotPermitted"},
@@ -339,10 +348,11 @@ def _restores() -> Iterator[State]:
         episode: RestoreEpisode | None,
         replay: tuple[Shown, str] | None = None,
         given: str = "Drill",
+        expired: bool = False,
     ) -> State:
-        condition_set = restoreevent_conditions(episode, reason=given, replay=replay)
+        condition_set = restoreevent_conditions(episode, reason=given, replay=replay, expired=expired)
         status = restoreevent_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
-        # Seen is enough for Flux: a restore that is declared before it happens may wait for weeks.
+        # Seen is enough for Flux: a restore that is declared before it happens may wait for a day.
         flux = "Failed" if verdict is STUCK else "Current"
         return State("restoreevents", label, reason, status, verdict, flux=flux, told=told)
 
@@ -366,6 +376,9 @@ def _restores() -> Iterator[State]:
     trouble = Trouble(TroubleReason.INTERNAL_ERROR, "why")
     failed = troubled_status(trouble, declared, generation=GENERATION, now=NOW)
     yield State("restoreevents", "InternalError", "InternalError", failed, WORKS, flux="Current", told="why")
+    left = "SafeToServe=False (Released): RestoreEvent e let the store be served"
+    yield state("released", "Released", DONE, left, episode=RELEASED)
+    yield state("expired", "Expired", DONE, "counts for none any more", episode=None, expired=True)
     superseded = replace(under_way, superseded_by="site-2")
     yield state("superseded", "Superseded", DONE, "went back once more", episode=superseded)
 

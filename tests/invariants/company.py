@@ -45,6 +45,7 @@ from lethe.workflows.erasure import accept, erase
 from lethe.workflows.erasure.accept import ErasureOrder, Intake
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore.episode import explain
 from lethe.workflows.restore.replay import ReplayState, ReplayStep
 from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
 
@@ -407,7 +408,8 @@ class Company:
         store, visit = self.store, StorePass()
         errand = store_pass.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
-            errand = replace(errand, release=(self.last_episode().episode, release))
+            explain(self.last_episode(), self.context, event="by-hand", reason="Drill")
+            errand = replace(errand, releases={"by-hand": release})
         done = store_pass.reconcile_store(
             store,
             self.real_ledger.open_requests(),

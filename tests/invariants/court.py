@@ -16,6 +16,7 @@ from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
 from lethe.workflows import store_pass
 from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
+from lethe.workflows.restore.episode import explain
 from lethe.workflows.store_session import StoreSession
 from tests.invariants.company import NAMESPACE, STORE, Company, Wired
 
@@ -88,7 +89,8 @@ class Crm:
         company, errand = self.company, store_pass.PassPlan(look=look, sweep=sweep)
         if release is not None:
             last = company.real_ledger.episodes(store=self.store.name)[-1]
-            errand = replace(errand, release=(last.episode, release))
+            explain(last, company.context, event="by-hand", reason="Drill")
+            errand = replace(errand, releases={"by-hand": release})
         company.now = company.now + SECOND
         done = store_pass.reconcile_store(
             self.store,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from lethe.domain.trust import Blocker, BlockReason
 from tests.invariants.company import Company
+
+FOR_LONG = Blocker(BlockReason.STORE_UNREACHABLE, "as if the store had been away")
 
 
 class BystanderErased(AssertionError):
-    """Somebody who never asked was erased: for this, and for nothing else, the tests below may fail."""
-
-
-w9 = pytest.mark.xfail(
-    raises=BystanderErased,
-    strict=True,
-    reason="W9: a request by id that was made while a restore was open does not wait for a person when the "
-    "store goes back once more: it is compared with when that restore was first detected",
-)
+    """Somebody who never asked was erased."""
 
 
 def see_untouched(company: Company, person: str, row: dict[str, Any] | None) -> None:
@@ -28,7 +24,6 @@ def see_untouched(company: Company, person: str, row: dict[str, Any] | None) -> 
     assert now == row, "she never asked"
 
 
-@w9
 def test_who_signs_up_after_a_third_restore_is_not_erased_for_another(company: Company) -> None:
     company.visit_until_safe()
     first = company.sign_up("p1@people.example")
@@ -74,17 +69,20 @@ def test_who_signs_up_after_a_third_restore_is_not_erased_for_another(company: C
     assert company.episode() is None
 
 
-@w9
+WAYS = ["volume", "truncated", "new-database", "tables"]
+
+
 @pytest.mark.parametrize("visited", [True, False], ids=["visited", "not-visited"])
-@pytest.mark.parametrize("way", ["volume", "truncated", "new-database", "tables"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("first", WAYS)
 def test_a_request_by_id_during_a_restore_waits_once_the_store_goes_back_again(
-    company: Company, way: str, visited: bool
+    company: Company, first: str, way: str, visited: bool
 ) -> None:
     company.visit_until_safe()
     before = company.snapshot()
     company.sign_up("moves-the-head@people.example")
     company.visit()
-    company.restore(before, "volume")
+    company.restore(before, first)
     company.visit()
     assert company.episode() is not None
     b = company.sign_up("b@people.example")
@@ -97,6 +95,37 @@ def test_a_request_by_id_during_a_restore_waits_once_the_store_goes_back_again(
     assert company.key_of(newcomer) == key
     row = company.row_of(newcomer)
     for _ in range(9):
+        company.visit()
+        see_untouched(company, newcomer, row)
+    assert company.episode() is None
+
+
+@pytest.mark.parametrize("visits", [0, 1, 3, 5])
+@pytest.mark.parametrize("power", [True, False], ids=["power-fails", "power-stays"])
+def test_tables_that_go_back_further_than_the_head_leave_every_key_in_doubt(
+    company: Company, visits: int, power: bool
+) -> None:
+    company.visit_until_safe()
+    early = company.snapshot()
+    b = company.sign_up("b@people.example")
+    key = company.key_of(b)
+    company.visit()
+    company.visit()
+    late = company.snapshot()
+    company.sign_up("c@people.example")
+    company.visit()
+    company.request("b", key=key)
+    company.restore(late, "volume")
+    for _ in range(visits):
+        company.store.block([company.record("b")], FOR_LONG, company.now + timedelta(days=1))
+        company.visit()
+    if power:
+        company.power_cut()
+    company.restore(early, "tables")
+    newcomer = company.sign_up("newcomer@people.example")
+    assert company.key_of(newcomer) == key
+    row = company.row_of(newcomer)
+    for _ in range(12):
         company.visit()
         see_untouched(company, newcomer, row)
     assert company.episode() is None

@@ -34,6 +34,7 @@ from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
+from lethe.domain.conditions.restoreevent import VERIFIED, released
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -385,8 +386,8 @@ class StoreController(Controller[ObjectKey]):
         """Say what the next visit is to do, by what is due."""
         name = managed.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
-        release, managed.release = managed.release, None
-        if not look and release is None:
+        releases = self._cache.releases_of(managed) if managed.replay is not None else {}
+        if not look and not releases:
             return PassPlan(look=False)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
@@ -394,7 +395,7 @@ class StoreController(Controller[ObjectKey]):
             sweep=_is_due(self._later_sweeps, name, began) or sweep,
             tidy=_is_due(self._tidy, name, began),
             manual_release=managed.manual_release,
-            release=release,
+            releases=releases,
         )
 
     def _note_moments(self, managed: ManagedStore, done: StorePass, began: float) -> None:
@@ -423,13 +424,11 @@ class StoreController(Controller[ObjectKey]):
             )
         for episode in done.episodes:
             await self._restores.follow(managed, episode, done.step, opened=done.opened)
+        await self._restores.follow_release(managed, done)
         if done.resolved:
             self._ring_open_legal()
         if session.last_observed_at is not None:
-            safe = managed.replay is None and session.trouble is None
-            self._metrics.safe.labels(managed.name).set(safe)
-            self._metrics.missing.labels(managed.name).set(managed.missing)
-            await self._set_gate(managed, safe=safe)
+            await self._show_safety(managed)
         await self._status.write(managed)
         if done.served is not None:
             verified, refused = len(done.served.verified), done.served.refused
@@ -462,10 +461,18 @@ class StoreController(Controller[ObjectKey]):
             managed.unusable = Trouble(TroubleReason.DUPLICATE_PRIMARY, message)
         return second
 
+    async def _show_safety(self, managed: ManagedStore) -> None:
+        """Measure whether the store may be served, and let its pods know."""
+        safe = managed.replay is None and managed.trouble is None
+        left = managed.release.left if managed.release is not None else None
+        self._metrics.safe.labels(managed.name).set(safe)
+        self._metrics.missing.labels(managed.name).set(managed.missing + (left or 0))
+        await self._set_gate(managed, safe=safe)
+
     async def _set_gate(self, managed: ManagedStore, *, safe: bool) -> None:
         if managed.gate is None or managed.trouble is not None:
             return
-        reason, message = managed.replay or ("Verified", "every erasure is in place")
+        reason, message = managed.replay or released(managed.release) or VERIFIED
         try:
             changed = await self._cluster.set_gate(
                 managed.description.namespace,

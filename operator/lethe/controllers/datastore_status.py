@@ -51,6 +51,7 @@ class StoreStatus:
             without_backups=managed.without_backups,
             looked=session is not None and session.last_observed_at is not None,
             replay=managed.replay,
+            release=managed.release,
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
             else [],

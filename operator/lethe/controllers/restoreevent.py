@@ -35,6 +35,7 @@ from lethe.ports.stores import JournalSupport
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore.episode import decide_identities, explain, open_episode
 from lethe.workflows.restore.replay import ReplayState, ReplayStep
+from lethe.workflows.store_pass import StorePass
 
 log = logging.getLogger("lethe.restores")
 
@@ -42,6 +43,9 @@ RESTORE_EVENT = StatusKind("restoreevents", "RestoreEvent", essence=without_coun
 
 EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
 """How long after a restore has been dealt with a RestoreEvent may still give its reason."""
+
+DECLARED_AHEAD = timedelta(hours=24)
+"""How long before a restore is detected a RestoreEvent may declare it: an older one was meant for another."""
 
 Shown = Literal[
     "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
@@ -128,36 +132,36 @@ class RestoreEventController(Controller[ObjectKey]):
         except InvalidManifest as invalid:
             log.warning("%s", invalid)
             return None
-        namespace, name = key
-        managed = self._cache.stores.get((namespace, event.spec.store))
-        if managed is None:
-            await self._report(key, None)
-            return None
-        episode = await self._episode_for(managed, name, event.spec.reason.value)
-        if episode is not None:
-            await self._record(managed, episode, event)
+        managed, episode = self._cache.stores.get((key[0], event.spec.store)), None
+        if managed is not None:
+            episode = await self._episode_for(managed, view, event.spec.reason.value)
+        if managed is not None and episode is not None:
+            await self._record(managed, episode, event, view)
             episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
             episode = next(e for e in episodes if e.episode == episode.episode)
         await self._report(key, episode)
+        if episode is None and not self._expired(view):
+            return (_declared_at(view) + DECLARED_AHEAD - self._clock()).total_seconds() + 1.0
         return None
 
-    async def _episode_for(self, managed: ManagedStore, event: str, reason: str) -> RestoreEpisode | None:
+    async def _episode_for(
+        self, managed: ManagedStore, view: RestoreEventView, reason: str
+    ) -> RestoreEpisode | None:
         """Return the restore that an event is about: its own, the open one, or a recent one without a
-        reason.
+        reason. It is bound once, and to none that came a day after it or later.
         """
+        event, declared_at, now = key_of(view.manifest)[1], _declared_at(view), self._clock()
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
         for episode in episodes:
             if event in episode.events:
                 return episode
-        for episode in episodes:
-            if episode.open:
-                return episode
-        now = self._clock()
         for episode in reversed(episodes):
-            if episode.undeclared and episode.safe_at and now - episode.safe_at < EXPLAINABLE_AFTERWARDS:
+            recent = episode.safe_at is not None and now - episode.safe_at < EXPLAINABLE_AFTERWARDS
+            explainable = episode.open or (episode.undeclared and recent)
+            if explainable and episode.detected_at - declared_at < DECLARED_AHEAD:
                 return episode
         session = managed.session
-        if session is None or session.proof is None or reason == "Undeclared":
+        if session is None or session.proof is None or reason == "Undeclared" or self._expired(view):
             return None
         if session.proof.journal is JournalSupport.KEPT:
             return None  # the journal will tell when the store goes back
@@ -166,13 +170,17 @@ class RestoreEventController(Controller[ObjectKey]):
         self._ring_store(managed.key)
         return episode
 
-    async def _record(self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent) -> None:
+    def _expired(self, view: RestoreEventView) -> bool:
+        return self._clock() - _declared_at(view) >= DECLARED_AHEAD
+
+    async def _record(
+        self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent, view: RestoreEventView
+    ) -> None:
         name, reason = event.metadata.name or "", event.spec.reason.value
-        await self._explain(managed, episode, name, reason)
+        await self._explain(managed, episode, name, reason, view)
         decisions = [(one.table, one.key, one.decision.value) for one in event.spec.identities]
         await asyncio.to_thread(decide_identities, episode, self._context(), decisions)
         if event.spec.release is not None and episode.open:
-            managed.release = episode.episode, event.spec.release.because
             self._ring_store(managed.key)
 
     async def follow(
@@ -198,17 +206,31 @@ class RestoreEventController(Controller[ObjectKey]):
             await self._adopt_or_create(managed, episode)
             episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
             episode = next(e for e in episodes if e.episode == episode.episode)
+        await self._report_all(managed, episode)
+
+    async def follow_release(self, managed: ManagedStore, done: StorePass) -> None:
+        """Tell about a store that is served because a person says so, for as long as it is."""
+        if not done.knows_releases or done.standing_release == managed.release:
+            return
+        managed.release = done.standing_release
+        if managed.release is not None:
+            await self._report_all(managed, managed.release)
+
+    async def _report_all(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
+        """Say in every RestoreEvent of a restore where it stands."""
         for name in episode.events:
             await self._report((managed.description.namespace, name), episode)
 
     async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         namespace, store = managed.description.namespace, managed.description.short_name
+        episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
+        bound = {name for earlier in episodes for name in earlier.events}
         for (ns, name), view in sorted(self._cache.restore_events.items()):
             spec = view.manifest.get("spec", {})
-            about_this = ns == namespace and spec.get("store") == store
-            if about_this and view.shown.status.get("state") in (None, "Pending", "Declared"):
+            about_this = ns == namespace and spec.get("store") == store and name not in bound
+            if about_this and episode.detected_at - _declared_at(view) < DECLARED_AHEAD:
                 reason = spec.get("reason", "Undeclared")
-                await self._explain(managed, episode, name, reason)
+                await self._explain(managed, episode, name, reason, view)
                 return
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
@@ -244,16 +266,36 @@ class RestoreEventController(Controller[ObjectKey]):
             self._counted.add((managed.name, event, reason))
             self._metrics.restores.labels(managed.name, reason).inc()
 
-    async def _explain(self, managed: ManagedStore, episode: RestoreEpisode, event: str, reason: str) -> None:
+    async def _explain(
+        self,
+        managed: ManagedStore,
+        episode: RestoreEpisode,
+        event: str,
+        reason: str,
+        view: RestoreEventView | None = None,
+    ) -> None:
+        # Whoever wrote a release before the restore was seen did not know of it.
+        release = view is not None and bool(view.manifest.get("spec", {}).get("release"))
+        ahead = view is not None and release and _declared_at(view) < episode.detected_at
         context = self._context()
-        if await asyncio.to_thread(explain, episode, context, event=event, reason=reason):
+        if await asyncio.to_thread(
+            explain, episode, context, event=event, reason=reason, released_ahead=ahead
+        ):
             self._count(managed, event, reason)
 
-    def _shown(self, episode: RestoreEpisode) -> tuple[Shown, str]:
+    def _shown(self, episode: RestoreEpisode, event: str | None = None) -> tuple[Shown, str]:
         step = self._steps.get(episode.episode)
         if step is None or step.state not in _SHOWN:
-            return "Replaying", "the store went back in time; its erasures are applied again"
-        return _SHOWN[step.state], step.message
+            shown: Shown = "Replaying"
+            message = "the store went back in time; its erasures are applied again"
+        else:
+            shown, message = _SHOWN[step.state], step.message
+        if event in episode.released_ahead:
+            message += (
+                ". spec.release was written before this restore was seen, and does not count for it: to let "
+                "the store be served, apply another RestoreEvent that has one"
+            )
+        return shown, message
 
     def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
@@ -279,7 +321,8 @@ class RestoreEventController(Controller[ObjectKey]):
         condition_set = restoreevent_conditions(
             episode,
             reason=view.manifest.get("spec", {}).get("reason", "Undeclared"),
-            replay=self._shown(episode) if episode is not None and episode.open else None,
+            expired=self._expired(view),
+            replay=self._shown(episode, key[1]) if episode is not None and episode.open else None,
         )
         status = restoreevent_status(
             episode,
@@ -292,5 +335,10 @@ class RestoreEventController(Controller[ObjectKey]):
         written = await self._writer.write(RESTORE_EVENT, key, view.shown, status)
         if written is Written.WRITTEN and status.get("state") != before:
             ready = condition_set.ready
-            warning = status.get("state") not in ("SafeToServe", "Declared")
+            warning = status.get("state") not in ("SafeToServe", "Declared", "Expired")
             await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning))
+
+
+def _declared_at(view: RestoreEventView) -> datetime:
+    """Return when a RestoreEvent was made, to the second."""
+    return datetime.fromisoformat(view.manifest["metadata"]["creationTimestamp"])

@@ -151,8 +151,9 @@ class RestoreDetected:
     """A store went back in time; the gate of the store closes.
 
     `positions` are the highest keys that the rewound head recorded: keys above them may be given out
-    again, and may mean somebody else by now. `missing_since` is when the store was last seen in step: no
-    erasure before it can be missing for longer. `back_to` is the moment that the rewound head tells.
+    again, and may mean somebody else by now. They are empty where head and tables did not go back together:
+    then every key may. `missing_since` is when the store was last seen in step: no erasure before it can be
+    missing for longer. `back_to` is the moment that the rewound head tells.
     """
 
     store: str
@@ -203,12 +204,20 @@ class IdentitiesDecided:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A person let the store be served although the restore had not been dealt with; `because` is theirs."""
+    """A person let the store be served although the restore had not been dealt with; `because` is theirs.
+
+    `by` is the RestoreEvent in which they said so. `left` counts the erased persons who stand in it all the
+    same, or may (`None`: not known, or not to be said), and `in_place_at` is when it was first seen to hold
+    none. It is recorded again when that number changes.
+    """
 
     store: str
     episode: str
     at: datetime
     because: str
+    by: str = ""
+    left: int | None = None
+    in_place_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +244,16 @@ class Superseded:
 
 @dataclass(frozen=True, slots=True)
 class RestoreExplained:
-    """A RestoreEvent gave the reason for a restore."""
+    """A RestoreEvent gave the reason for a restore.
+
+    `released_ahead` tells that it held a release already, which was not written for this restore.
+    """
 
     store: str
     episode: str
     event: str
     reason: str
+    released_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

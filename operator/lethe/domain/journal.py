@@ -145,11 +145,16 @@ def changed_identity(known: StoreIdentity, seen: StoreIdentity) -> bool:
 
     A table that only one side knows (a mapping that was widened) is no change.
     """
-    return any(
-        name in after and after[name] != text
-        for before, after in ((known.server, seen.server), (known.tables, seen.tables))
-        for name, text in before.items()
-    )
+    return _differ(known.server, seen.server) or changed_tables(known, seen)
+
+
+def changed_tables(known: StoreIdentity, seen: StoreIdentity) -> bool:
+    """Tell whether a table that is known to both was made or filled anew."""
+    return _differ(known.tables, seen.tables)
+
+
+def _differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    return any(name in after and after[name] != text for name, text in before.items())
 
 
 def remembered_identity(known: StoreIdentity | None, seen: StoreIdentity) -> StoreIdentity:

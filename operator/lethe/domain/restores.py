@@ -25,7 +25,11 @@ from lethe.domain.tombstones import Identity
 @dataclass(frozen=True, slots=True)
 class RestoreEpisode:
     """One time that a store went back. `missing` are the erasures that the journal showed as lost;
-    `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass)."""
+    `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass).
+    `events` are its RestoreEvents with their reasons; the releases of those in `released_ahead` do not count.
+    Once released, `left` counts the erased persons who stand in the store, or may (`None`: not known), and
+    `in_place_at` is since when there are none.
+    """
 
     store: str
     episode: str
@@ -41,7 +45,11 @@ class RestoreEpisode:
     unclear_keys: tuple[tuple[str, str], ...] = ()
     decisions: tuple[tuple[str, str, str], ...] = ()
     events: Mapping[str, str] = field(default_factory=dict)
+    released_ahead: frozenset[str] = frozenset()
     released_because: str | None = None
+    released_by: str = ""
+    left: int | None = None
+    in_place_at: datetime | None = None
     safe_at: datetime | None = None
     superseded_by: str | None = None
 
@@ -70,8 +78,11 @@ class RestoreEpisode:
 
 
 def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
-    """Return to where the keys went back at most: a further restore within an episode may go back less."""
-    both = {**one, **other}
+    """Return to where the keys went back at most: a further restore within an episode may go back less.
+
+    Where one of them does not tell, nobody knows.
+    """
+    both = {**one, **other} if one and other else {}
     return {name: min(one.get(name, position), position) for name, position in both.items()}
 
 
@@ -85,7 +96,9 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
     if isinstance(fact, RestoreDetected):
         if episode is not None and not episode.open:
             raise IllegalTransition(f"restore {fact.episode} has ended already")
-        earlier = episode or RestoreEpisode(fact.store, fact.episode, fact.at, fact.detected_by)
+        earlier = episode or RestoreEpisode(
+            fact.store, fact.episode, fact.at, fact.detected_by, fact.positions
+        )
         return replace(
             earlier,
             positions=_lowest(earlier.positions, fact.positions),
@@ -109,13 +122,21 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
             latest = {(table, key): (table, key, said) for table, key, said in decisions}
             kept = tuple(decision for decision in episode.decisions if decision[:2] not in latest)
             return replace(episode, decisions=(*kept, *latest.values()))
-        case Released(because=because, at=at):
-            return replace(episode, released_because=because, safe_at=at)
+        case Released():
+            return replace(
+                episode,
+                released_because=fact.because,
+                released_by=fact.by,
+                left=fact.left,
+                in_place_at=fact.in_place_at,
+                safe_at=fact.at,
+            )
         case SafeToServe(at=at):
             return replace(episode, safe_at=at)
         case Superseded(by=by):
             return replace(episode, superseded_by=by)
-        case RestoreExplained(event=event, reason=reason):
-            return replace(episode, events={**episode.events, event: reason})
+        case RestoreExplained(event=event, reason=reason, released_ahead=ahead):
+            releases = episode.released_ahead | ({event} if ahead else set())
+            return replace(episode, events={**episode.events, event: reason}, released_ahead=releases)
         case _:
             assert_never(fact)

@@ -80,11 +80,13 @@ def key_in_doubt(
 ) -> tuple[bool, int | None]:
     """Tell whether a key noted at `asked_at` may mean somebody else by now, and above which position.
 
-    Once the store went back after that moment, the key is only sure where no restore, of whenever, went
-    back to before it was given out: a later restore may bring back the time of either owner. A restore
-    that does not tell to where the keys went back (`None`) leaves every key in doubt.
+    Until a restore has been dealt with, the store may go back once more and nobody sees it: a key noted
+    before is only sure where no restore, of whenever, went back to before it was given out. A later restore
+    may bring back the time of either owner. One that does not tell to where the keys went back (`None`)
+    leaves every key in doubt. A superseded restore ends with the one that followed it.
     """
-    if not key.isdecimal() or not any(episode.detected_at > asked_at for episode in episodes):
+    ends = [episode.safe_at for episode in episodes if episode.superseded_by is None]
+    if not key.isdecimal() or all(end is not None and end <= asked_at for end in ends):
         return False, None
     for episode in episodes:
         position = _position_of(table, episode.positions)

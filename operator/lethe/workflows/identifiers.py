@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
-from lethe.domain.requests import RequestRecord
+from lethe.domain.requests import RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trust import Blocker, blocker_of_key, key_in_doubt
 from lethe.workflows.pass_context import PassContext
@@ -35,9 +36,10 @@ def unsealed_identifiers(plaintext: bytes) -> tuple[Identifier, ...]:
 class KeysOfPrimary:
     """The Primary's keys link the stores, and a restore of it may give them out again.
 
-    `table` is where they stand (`None`: no Primary yet), `episodes` are the restores of the Primary.
+    `primary` is its name, `table` where they stand (`None`: no Primary yet), `episodes` are its restores.
     """
 
+    primary: str | None
     table: str | None
     episodes: Sequence[RestoreEpisode]
 
@@ -45,9 +47,9 @@ class KeysOfPrimary:
     def read(cls, context: PassContext, primary: str | None) -> KeysOfPrimary:
         """Read from the ledger what is known of them."""
         if primary is None:
-            return cls(None, ())
+            return cls(None, None, ())
         tables = [proved.mapping.table for proved in context.ledger.mappings(primary).values()]
-        return cls(tables[-1] if tables else None, context.ledger.episodes(store=primary))
+        return cls(primary, tables[-1] if tables else None, context.ledger.episodes(store=primary))
 
     def identifiers_of(
         self, session: StoreSession, record: RequestRecord, sealed: bytes | None
@@ -73,6 +75,16 @@ class KeysOfPrimary:
         noted_at = record.accepted.accepted_at
         return key_in_doubt(key.reveal(), noted_at, self.episodes, table=self.table or "")[0]
 
+    def _noted_at(self, record: RequestRecord) -> datetime:
+        """Return as of when a request's key means its person: since the Primary was seen to be clear of her.
+
+        Before that, who asks by id has looked the key up before the request reached the ledger.
+        """
+        progress = record.progress(self.primary) if self.primary is not None else None
+        if progress is not None and progress.state is StoreState.VERIFIED and progress.at is not None:
+            return progress.at
+        return min(record.accepted.requested_at, record.accepted.accepted_at)
+
     def blocker(
         self, session: StoreSession, record: RequestRecord, identifiers: Sequence[Identifier]
     ) -> Blocker | None:
@@ -80,8 +92,7 @@ class KeysOfPrimary:
         keys = {record.accepted.subject_id} if session.is_primary else set()
         if session.description.needs_primary_key:
             keys |= {i.value.reveal() for i in identifiers if i.kind is IdentifierKind.PRIMARY_KEY}
-        # Who asks by id has looked the key up before the request reached the ledger.
-        asked_at = min(record.accepted.requested_at, record.accepted.accepted_at)
+        asked_at = self._noted_at(record)
         for key in sorted(key for key in keys if key is not None):
             blocker = blocker_of_key(
                 key, asked_at, self.episodes, table=self.table or "", confirmed=record.confirmed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.facts import MappingProved
@@ -17,7 +17,7 @@ from lethe.workflows.legal.contact import resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
-from lethe.workflows.restore.episode import open_episode_of
+from lethe.workflows.restore.episode import open_episode_of, release_of, standing_release
 from lethe.workflows.store_session import StoreSession
 
 
@@ -25,14 +25,14 @@ from lethe.workflows.store_session import StoreSession
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `release` is a person's word on an open restore: `(episode, because)`.
+    `releases` are persons' words on restores: why the store may be served, by RestoreEvent.
     """
 
     look: bool = True
     sweep: bool = False
     tidy: bool = False
     manual_release: bool = False
-    release: tuple[str, str] | None = None
+    releases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -41,6 +41,7 @@ class StorePass:
 
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
+    `standing_release` is the last restore, if a person let the store be served after it (asked by a look).
     `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
     `resolved` tells that subjects of legal requests were looked for.
     `trouble` is why the store can't be used now.
@@ -51,6 +52,7 @@ class StorePass:
     step: replay.ReplayStep | None = None
     opened: bool = False
     released: bool = False
+    standing_release: RestoreEpisode | None = None
     re_erased: int = 0
     unclear: int = 0
     head_moved: bool = False
@@ -64,6 +66,11 @@ class StorePass:
     def gate_opened(self) -> bool:
         """Tell whether this visit let a restored store be served again."""
         return self.released or (self.step is not None and self.step.state is replay.ReplayState.SAFE)
+
+    @property
+    def knows_releases(self) -> bool:
+        """Tell whether the look was not cut off, so that `standing_release` says whether there is one."""
+        return self.looked and not self.head_moved and self.trouble is None
 
 
 LEDGER_BEHIND = Trouble(
@@ -150,6 +157,8 @@ def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassP
         _check_erasures(session, context, holds, plan, done)
     current = open_episode_of(session, context)
     done.opened = current is not None and (episode is None or current.episode != episode.episode)
+    if current is None:
+        done.standing_release = standing_release(session, context)
     concerned = {e.episode for e in (episode, current) if e is not None}
     if concerned:
         done.episodes = [e for e in context.ledger.episodes(store=session.name) if e.episode in concerned]
@@ -163,9 +172,10 @@ def _deal_with(
     plan: PassPlan,
     done: StorePass,
 ) -> None:
-    released, because = plan.release or ("", "")
-    if released == episode.episode:
-        replay.release(session, episode, context, because=because)
+    released = release_of(episode, plan.releases)
+    if released is not None:
+        by, because = released
+        replay.release(session, episode, context, holds, by=by, because=because)
         done.released = True
     else:
         done.step = replay.replay(session, episode, context, holds, manual_release=plan.manual_release)

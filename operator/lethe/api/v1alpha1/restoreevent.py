@@ -147,7 +147,7 @@ class RestoreEventSpec(ApiModel):
     release: Release | None = Field(
         default=None,
         description="Lets the store be served although this has not ended, or where the DataStore says "
-        "Manual.",
+        "Manual. Counts for one restore: the one that was there when it was written.",
     )
 
 
@@ -161,7 +161,9 @@ class RestoreState(StrEnum):
     HELD_ROWS_RETURNED = "HeldRowsReturned"
     AWAITING_RELEASE = "AwaitingRelease"
     SAFE_TO_SERVE = "SafeToServe"
+    RELEASED = "Released"
     SUPERSEDED = "Superseded"
+    EXPIRED = "Expired"
     STALLED = "Stalled"
 
 

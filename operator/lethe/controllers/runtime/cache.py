@@ -14,6 +14,7 @@ from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
+from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
 from lethe.ports.backups import Backend
@@ -80,7 +81,8 @@ class ManagedStore:
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
     it meanwhile, `given_up` that the work is cut off. `pass_ended_well` tells whether any pass has: no
     earlier operator can erase there since. `replay` is why the store is not safe to serve: `(reason,
-    message)`. `retry_after` is monotonic.
+    message)`, `release` the restore since which it is served because a person says so. `retry_after` is
+    monotonic.
     """
 
     manifest: Manifest
@@ -104,7 +106,7 @@ class ManagedStore:
     pass_ended_well: bool = False
     secret_version: str | None = None
     secret_read: float = float("-inf")
-    release: tuple[str, str] | None = None
+    release: RestoreEpisode | None = None
 
     @property
     def name(self) -> str:
@@ -236,6 +238,19 @@ class ObjectCache:
     def stores_of(self, namespace: str) -> list[ManagedStore]:
         """Return the stores of a namespace."""
         return [managed for (ns, _), managed in self.stores.items() if ns == namespace]
+
+    def releases_of(self, managed: ManagedStore) -> dict[str, str]:
+        """Return why a store may be served, by the RestoreEvent of it that says so."""
+        specs = {
+            name: view.manifest.get("spec", {})
+            for (namespace, name), view in self.restore_events.items()
+            if namespace == managed.description.namespace
+        }
+        return {
+            name: str(spec["release"].get("because", ""))
+            for name, spec in specs.items()
+            if spec.get("store") == managed.description.short_name and spec.get("release")
+        }
 
     def primary_of(self, namespace: str) -> ManagedStore | None:
         """Return the Primary of a namespace; the oldest, should somebody have applied two."""

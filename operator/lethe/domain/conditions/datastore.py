@@ -14,6 +14,8 @@ from lethe.domain.conditions.base import (
     ConditionStatus,
     with_progress,
 )
+from lethe.domain.conditions.restoreevent import VERIFIED, released
+from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble
 
 
@@ -22,8 +24,9 @@ class DataStoreObservation:
     """What is known of a store now, for its conditions. `trouble` `None` is well.
 
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
-    of an open restore. `sources` names the BackupSources that cover it, `snapshots_seen`
-    tells whether any of them has ever shown a snapshot.
+    of an open restore, `release` the restore since which it is served because a person says so. `sources`
+    names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
+    snapshot.
     """
 
     third_party: bool
@@ -36,6 +39,7 @@ class DataStoreObservation:
     without_backups: bool
     looked: bool
     replay: tuple[str, str] | None
+    release: RestoreEpisode | None = None
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
@@ -90,7 +94,9 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
     if observed.replay is not None:
         conditions.append(Condition("SafeToServe", FALSE, *observed.replay))
     elif observed.looked and observed.trouble is None:
-        conditions.append(Condition("SafeToServe", TRUE, "Verified", "every erasure is in place"))
+        by_a_person = released(observed.release)
+        in_place = ConditionStatus.of(observed.release is None or observed.release.left == 0)
+        conditions.append(Condition("SafeToServe", in_place, *(by_a_person or VERIFIED)))
     return ConditionSet(None, tuple(conditions))
 
 

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lethe.domain.conditions.base import FALSE, TRUE, Condition, ConditionSet, with_progress
+from lethe.domain.conditions.base import (
+    FALSE,
+    TRUE,
+    Condition,
+    ConditionSet,
+    ConditionStatus,
+    with_progress,
+)
 from lethe.domain.restores import RestoreEpisode
+
+VERIFIED = ("Verified", "every erasure is in place")
+"""Reason and message of `SafeToServe` where everything was read back."""
+
+
+def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
+    """Return reason and message of `SafeToServe` after a restore that a person has released; else `None`."""
+    if episode is None or episode.released_because is None:
+        return None
+    left = (
+        "and not all of its erasures are known to be in place"
+        if episode.left is None
+        else f"{episode.left} erased persons stand in it, or may"
+        if episode.left
+        else "and every erasure is in place"
+    )
+    by = f"RestoreEvent {episode.released_by}" if episode.released_by else "a person"
+    return "Released", f"{by} let the store be served ({episode.released_because}); {left}"
 
 
 def restoreevent_conditions(
     episode: RestoreEpisode | None,
     *,
     reason: str,
+    expired: bool = False,
     replay: tuple[
         Literal[
             "Waiting",
@@ -25,12 +51,21 @@ def restoreevent_conditions(
     ]
     | None,
 ) -> ConditionSet:
-    """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet."""
+    """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet.
+
+    `expired` tells that none has been seen for so long that this declaration counts for none any more.
+    """
     permitted = (
         Condition("Permitted", FALSE, "Undeclared", "nobody has given a reason; set spec.reason")
         if reason == "Undeclared"
         else Condition("Permitted", TRUE, reason, "the reason was given")
     )
+    if episode is None and expired:
+        message = (
+            "no restore was seen within a day of this declaration, and it counts for none any more; declare "
+            "the next one by another RestoreEvent"
+        )
+        return _ended("Expired", message, permitted)
     if episode is None:
         message = "declared; the store has not been seen to go back in time"
         ready = Condition("Ready", FALSE, "Declared", message)
@@ -41,20 +76,23 @@ def restoreevent_conditions(
         )
     if episode.superseded_by is not None:
         message = f"the store went back once more; RestoreEvent {episode.superseded_by} goes on from there"
-        return ConditionSet(
-            "Superseded",
-            (
-                Condition("Ready", TRUE, "Superseded", message),
-                permitted,
-                Condition("Replayed", FALSE, "Superseded", message),
-                Condition("SafeToServe", FALSE, "Superseded", message),
-            ),
-        )
+        return _ended("Superseded", message, permitted)
     if not episode.open:
         since = episode.safe_at
         summary = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
-        if episode.released_because is not None:
-            summary = f"released by a person; {summary}"
+        by_a_person = released(episode)
+        if by_a_person is not None:
+            in_place = ConditionStatus.of(episode.left == 0)
+            summary = f"{by_a_person[1]}; {summary}"
+            return ConditionSet(
+                "Released",
+                (
+                    Condition("Ready", TRUE, "Released", summary, since),
+                    permitted,
+                    Condition("Replayed", in_place, "Released", summary, since),
+                    Condition("SafeToServe", in_place, "Released", summary, since),
+                ),
+            )
         return ConditionSet(
             "SafeToServe",
             (
@@ -76,5 +114,18 @@ def restoreevent_conditions(
             permitted,
             Condition("Replayed", FALSE, "Waiting" if kind == "Waiting" else "Replaying", message),
             Condition("SafeToServe", FALSE, shown, message),
+        ),
+    )
+
+
+def _ended(reason: str, message: str, permitted: Condition) -> ConditionSet:
+    """Say that nothing more comes of it, and that nothing was verified by it."""
+    return ConditionSet(
+        reason,
+        (
+            Condition("Ready", TRUE, reason, message),
+            permitted,
+            Condition("Replayed", FALSE, reason, message),
+            Condition("SafeToServe", FALSE, reason, message),
         ),
     )

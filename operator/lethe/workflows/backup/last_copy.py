@@ -106,18 +106,19 @@ def _proven_until(
 
 
 def dirty_windows(episodes: Sequence[RestoreEpisode]) -> list[DirtyWindow]:
-    """Return when erased persons may have been back in their stores, because of restores."""
-    ends = {episode.episode: episode.safe_at for episode in episodes}
-    followed = {episode.episode: episode.superseded_by for episode in episodes}
+    """Return when erased persons may have been back in their stores, because of restores; oldest first.
 
-    def end(name: str) -> datetime | None:
-        by = followed.get(name)
-        return end(by) if by is not None else ends.get(name)
-
-    return [
-        DirtyWindow(episode.store, episode.missing_since or UNKNOWN_START, end(episode.episode))
-        for episode in episodes
-    ]
+    A store that a person has released holds them until it is seen to hold none, or goes back once more.
+    """
+    windows: list[DirtyWindow] = []
+    followed: dict[str, datetime | None] = {}
+    for episode in reversed(episodes):
+        end = episode.safe_at if episode.released_because is None else episode.in_place_at
+        if end is None and not episode.open:
+            end = followed.get(episode.store)
+        followed[episode.store] = end
+        windows.append(DirtyWindow(episode.store, episode.missing_since or UNKNOWN_START, end))
+    return windows[::-1]
 
 
 def expire_tombstones(ledger: Ledger, *, now: datetime) -> list[str]:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
-from lethe.domain.facts import DetectedBy
+from lethe.domain.chunks import chunked
+from lethe.domain.facts import DetectedBy, Released
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds, LegalRecord
 from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
@@ -19,8 +21,9 @@ from lethe.ports.ledger import MoveLost
 from lethe.ports.stores import HeadMoved, Residue
 from lethe.workflows.journal_head import tick
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore.episode import open_episode
+from lethe.workflows.restore.episode import detected_by, open_episode, standing_release
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
+from lethe.workflows.restore.replay import number_left
 from lethe.workflows.store_session import StoreSession
 
 PROBE_NEWEST = 1000
@@ -29,6 +32,10 @@ PROBE_RANDOM = 1000
 WRITE_BACK_LIMIT = 100
 """More erased people than this, back at once in a store whose head and identity are intact, are treated
 as a restore that went around the journal; fewer are a stale session or a sync that wrote them back."""
+
+
+BATCH = 5_000
+"""How many are erased again in one transaction while the store is served."""
 
 
 class Detection(StrEnum):
@@ -77,8 +84,7 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
             session.note_ledger_behind()
             return Detection.LEDGER_BEHIND
         case _:
-            by = DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
-            open_episode(session, context, by, observed=observed)
+            open_episode(session, context, detected_by(finding), observed=observed)
             return Detection.RESTORED
 
 
@@ -106,9 +112,34 @@ def sweep(session: StoreSession, context: PassContext, holds: Holds) -> RecheckR
         else []
     )
     done = classify_uncleared(session, context, holds, residue, back, DetectedBy.SWEEP)
+    _note_what_is_left(session, context, holds, residue, done)
     # Not before: what this sweep has found may have been so since the one before it.
     session.note_swept(began_at, residue.absent)
     return done
+
+
+def _note_what_is_left(
+    session: StoreSession, context: PassContext, holds: Holds, residue: Residue, done: RecheckResult
+) -> None:
+    """Record how many erased persons a store still holds that is served because a person says so."""
+    release = standing_release(session, context)
+    if release is None or release.released_because is None or release.safe_at is None:
+        return
+    left = number_left(session, context, holds, residue, erased=done.re_erased)
+    if left != release.left:
+        context.ledger.append(
+            [
+                Released(
+                    release.store,
+                    release.episode,
+                    release.safe_at,
+                    release.released_because,
+                    release.released_by,
+                    left,
+                    context.clock() if left == 0 else None,
+                )
+            ]
+        )
 
 
 def classify_uncleared(
@@ -135,13 +166,18 @@ def classify_uncleared(
         open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear)
     wanted -= held
-    if len(wanted) > WRITE_BACK_LIMIT or unclear:
+    release = standing_release(session, context)
+    # What a person has let be served is no new restore, until the next one that journal or identity show.
+    known = 0 if release is None else inf if release.left is None else release.left
+    if len(wanted) > WRITE_BACK_LIMIT + known or unclear > known:
         open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear)
     if not wanted:
         return RecheckResult(0, residue.left_alone, unclear)
     back = [t for t in tombstones if t.number in wanted]
-    again = re_erase(session, context, back, episode=None, exclusive=False)
+    again = sum(
+        re_erase(session, context, some, episode=None, exclusive=False) for some in chunked(back, BATCH)
+    )
     return RecheckResult(again, residue.left_alone, unclear)
 
 
@@ -161,7 +197,7 @@ def _matcher_between_restores(session: StoreSession, context: PassContext) -> Id
 
 def _was_released(session: StoreSession, context: PassContext, holds: Sequence[LegalRecord]) -> bool:
     """Tell whether a person has let the store be served as it is since the newest of these was placed."""
-    last = next(reversed(context.ledger.episodes(store=session.name)), None)
-    if last is None or last.released_because is None or last.safe_at is None:
+    last = standing_release(session, context)
+    if last is None or last.safe_at is None:
         return False
     return all(one.hold is None or one.hold.placed_at <= last.safe_at for one in holds)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import count
 
 from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
-from lethe.domain.journal import JournalObservation
+from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables
 from lethe.domain.restores import RestoreEpisode
 from lethe.ports.stores import StoreError
 from lethe.workflows.pass_context import PassContext
@@ -17,6 +17,11 @@ from lethe.workflows.store_session import StoreSession
 def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
     """Return the restore of a store that has not been dealt with; there is at most one."""
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)
+
+
+def detected_by(finding: HeadFinding) -> DetectedBy:
+    """Return what told of a restore that a comparison of head and identity has shown."""
+    return DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
 
 
 def open_episode(
@@ -34,7 +39,7 @@ def open_episode(
     if already is not None:
         return already
     missing = _missing_at_first_sight(session, context, observed) if observed is not None else 0
-    # Only a rewound head tells to where the keys went back; one that stayed in step tells nothing of it.
+    # Only a rewound head tells when that was; one that stayed in step tells nothing of it.
     head = observed.head if observed is not None and by is DetectedBy.JOURNAL else None
     detected_at = context.clock()
     context.ledger.append(
@@ -44,7 +49,7 @@ def open_episode(
                 _name_of_episode(session, context, detected_at),
                 detected_at,
                 by,
-                dict(head.positions) if head else {},
+                _positions(session, context, observed) if head else {},
                 missing,
                 missing_since=_last_seen_clean(session, context, by),
                 back_to=head.at if head else None,
@@ -53,6 +58,22 @@ def open_episode(
     )
     session.note_restored()
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+
+
+def _positions(
+    session: StoreSession, context: PassContext, observed: JournalObservation | None
+) -> dict[str, int]:
+    """Return to where the keys went back, by the head that went back with them.
+
+    Empty where the tables were made or filled anew since they were known: alone, they may have gone back
+    further than the head, and no look needs to have seen the one before the other.
+    """
+    known = context.ledger.known_head(session.name).identity
+    if observed is None or observed.head is None:
+        return {}
+    if known is not None and changed_tables(known, observed.identity):
+        return {}
+    return dict(observed.head.positions)
 
 
 def _last_seen_clean(session: StoreSession, context: PassContext, by: DetectedBy) -> datetime | None:
@@ -98,7 +119,7 @@ def recount(
     """
     missing = len(missing_numbers(session, context))
     head = observed.head if episode.detected_by is DetectedBy.JOURNAL else None
-    positions = dict(head.positions if head else episode.positions)
+    positions = _positions(session, context, observed) if episode.positions else {}
     as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
@@ -122,6 +143,7 @@ def supersede(
     session: StoreSession,
     episode: RestoreEpisode,
     context: PassContext,
+    by: DetectedBy,
     *,
     observed: JournalObservation,
 ) -> RestoreEpisode:
@@ -130,7 +152,8 @@ def supersede(
     What a person decided about the rows of the one says nothing about those of the other.
     """
     detected_at = context.clock()
-    name, head = _name_of_episode(session, context, detected_at), observed.head
+    name = _name_of_episode(session, context, detected_at)
+    head = observed.head if by is DetectedBy.JOURNAL else None
     missing = len(missing_numbers(session, context))
     context.ledger.append(
         [
@@ -139,8 +162,8 @@ def supersede(
                 session.name,
                 name,
                 detected_at,
-                DetectedBy.JOURNAL,
-                dict(head.positions) if head else {},
+                by,
+                _positions(session, context, observed) if head else {},
                 missing,
                 missing_since=episode.missing_since,
                 back_to=head.at if head else None,
@@ -150,12 +173,35 @@ def supersede(
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
-def explain(episode: RestoreEpisode, context: PassContext, *, event: str, reason: str) -> bool:
+def explain(
+    episode: RestoreEpisode,
+    context: PassContext,
+    *,
+    event: str,
+    reason: str,
+    released_ahead: bool = False,
+) -> bool:
     """Record the reason that a RestoreEvent gives for a restore; tell whether it is new."""
     if episode.events.get(event) == reason:
         return False
-    context.ledger.append([RestoreExplained(episode.store, episode.episode, event, reason)])
+    ahead = released_ahead and event not in episode.events
+    context.ledger.append([RestoreExplained(episode.store, episode.episode, event, reason, ahead)])
     return True
+
+
+def release_of(episode: RestoreEpisode, releases: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the RestoreEvent that lets the store be served, and why; `releases` are those of all events.
+
+    One that was written before this restore was seen was meant for another, or for none.
+    """
+    written_for = (event for event in episode.events if event not in episode.released_ahead)
+    return next(((event, releases[event]) for event in written_for if event in releases), None)
+
+
+def standing_release(session: StoreSession, context: PassContext) -> RestoreEpisode | None:
+    """Return the restore after which a person let the store be served: until it goes back once more."""
+    last = next(reversed(context.ledger.episodes(store=session.name)), None)
+    return last if last is not None and not last.open and last.released_because is not None else None
 
 
 def decide_identities(

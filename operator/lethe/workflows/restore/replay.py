@@ -11,14 +11,14 @@ from enum import StrEnum
 
 from lethe.domain.facts import Released, Replayed, SafeToServe
 from lethe.domain.journal import Head, HeadFinding, JournalObservation, compare, is_ahead, remembered_identity
-from lethe.domain.legal import Holds, may_be_said
+from lethe.domain.legal import Holds, LegalRecord, may_be_said
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore.episode import recount, supersede
+from lethe.workflows.restore.episode import detected_by, recount, supersede
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
 from lethe.workflows.store_session import StoreSession
 
@@ -81,8 +81,9 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         )
     advance_sequences(session, known)
     if proof.journal is JournalSupport.KEPT:
-        if episode.replayed_once and compare(known, observed) in _WENT_BACK:
-            supersede(session, episode, context, observed=observed)
+        finding = compare(known, observed)
+        if episode.replayed_once and finding in _WENT_BACK:
+            supersede(session, episode, context, detected_by(finding), observed=observed)
             session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(session, episode, context, observed=observed)
@@ -123,18 +124,15 @@ def _held_rows_returned(
     session: StoreSession, context: PassContext, holds: Holds, residue: Residue
 ) -> ReplayStep:
     """Say for whom the store waits: counsel; of a hold that is a secret nothing is said."""
-    back = {*residue.uncleared}
-    those = [one for chunk in context.ledger.tombstones(session.name) for one in chunk if one.number in back]
-    theirs = tuple(one for one in holds.holds if held_numbers(session, holds.only(one.legal), those))
-    if not may_be_said(theirs, context.clock()):
+    if not may_be_said(_holding(session, context, holds, residue), context.clock()):
         return ReplayStep(
             ReplayState.AWAITING_RELEASE,
             "a person decides whether it may be served: set spec.release of the RestoreEvent",
         )
     return ReplayStep(
         ReplayState.HELD_ROWS_RETURNED,
-        f"{len(back)} erased persons came back whose data must be preserved; they were not erased again. "
-        "Counsel decides: lift what preserves them, or set spec.release of the RestoreEvent",
+        f"{len(residue.uncleared)} erased persons came back whose data must be preserved; they were not "
+        "erased again. Counsel decides: lift what preserves them, or set spec.release of the RestoreEvent",
     )
 
 
@@ -253,13 +251,52 @@ def _open_gate(
     return ReplayStep(ReplayState.SAFE, "every erasure has been applied again and read back")
 
 
-def release(session: StoreSession, episode: RestoreEpisode, context: PassContext, *, because: str) -> None:
+def release(
+    session: StoreSession,
+    episode: RestoreEpisode,
+    context: PassContext,
+    holds: Holds,
+    *,
+    by: str,
+    because: str,
+) -> None:
     """Let a store be served because a person says so, and go on from where it stands.
 
-    Raises `StoreUnreachable`, `HeadMoved`.
+    What is left is counted, and goes on being erased again by the sweeps. Raises `StoreUnreachable`,
+    `HeadMoved`.
     """
+    # Before anything is read: a hold that is placed meanwhile is none that the person has known of.
+    released_at = context.clock()
     if session.journal is not None:
         observed = _settled_observation(session, context)
         tick(session, context, expected=observed.head, seen=observed.identity)
-    context.ledger.append([Released(session.name, episode.episode, context.clock(), because)])
+    matcher = match_restored_rows(session.fingerprints, episode.decision_on)
+    residue = session.port.check(context.ledger.tombstones(session.name), matcher)
+    left = number_left(session, context, holds, residue)
+    name, in_place_at = episode.episode, context.clock() if left == 0 else None
+    context.ledger.append([Released(session.name, name, released_at, because, by, left, in_place_at)])
     session.want_sweep()
+
+
+def number_left(
+    session: StoreSession, context: PassContext, holds: Holds, residue: Residue, *, erased: int = 0
+) -> int | None:
+    """Return how many erased persons stand uncleared, or may, but for those `erased` since that was read.
+
+    `None` where a hold that is a secret would show in the number.
+    """
+    holding = _holding(session, context, holds, residue) if residue.uncleared else ()
+    if holding and not may_be_said(holding, context.clock()):
+        return None
+    return len(residue.uncleared) - erased + len(residue.unclear)
+
+
+def _holding(
+    session: StoreSession, context: PassContext, holds: Holds, residue: Residue
+) -> tuple[LegalRecord, ...]:
+    """Return the holds that preserve what stands uncleared."""
+    if not holds:
+        return ()
+    back = {*residue.uncleared}
+    those = [one for chunk in context.ledger.tombstones(session.name) for one in chunk if one.number in back]
+    return tuple(one for one in holds.holds if held_numbers(session, holds.only(one.legal), those))
