@@ -61,7 +61,7 @@ from lethe.domain.facts import (
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, next_move
-from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, ProvedMapping, SubjectMapping
+from lethe.domain.mapping import ClearRule, ClearTo, Constraint, PiiKind, ProvedMapping, SubjectMapping
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
 from lethe.domain.tombstones import Tombstone
@@ -97,7 +97,7 @@ ONE_OF_EACH: list[Fact] = [
                 {"email": "email"},
                 (ClearRule("email", PiiKind.EMAIL, ClearTo.TEMPLATE, "erased-{key}@example.invalid"),),
             ),
-            ("users_pkey",),
+            (Constraint("public.users", ("id",)),),
         ),
     ),
     accepted("a"),
@@ -669,7 +669,8 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         first = ONE_OF_EACH[1]
         assert isinstance(first, MappingProved)
         second = replace(first.proved, version="m2", constraints=())
-        proved_anew = replace(first.proved, constraints=("users_pkey", "users_email_key"))
+        key = Constraint("public.sessions", ("user_id",), "public.users")
+        proved_anew = replace(first.proved, constraints=(key,))
         ledger.append([first, MappingProved("site", second), MappingProved("site", proved_anew)])
         assert ledger.mappings("site") == {"m1": proved_anew, "m2": second}
         assert ledger.mappings("crm") == {}

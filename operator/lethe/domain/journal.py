@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -65,7 +65,8 @@ class StoreIdentity:
     """What makes a store itself: its server (system identifier, timeline), its tables (oid, relfilenode).
 
     A dump that is older than the journal, or a single table, can be restored while the head stays as it
-    is; then these change. `server` and `tables` map a name to an opaque text.
+    is; then these change. `server` and `tables` map a name to a text; up to its colon that of a table says
+    which one it is, and after it where its rows lie.
     """
 
     server: Mapping[str, str] = field(default_factory=dict)
@@ -155,6 +156,17 @@ def changed_tables(known: StoreIdentity, seen: StoreIdentity) -> bool:
 
 def _differ(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     return any(name in after and after[name] != text for name, text in before.items())
+
+
+def is_same_table(known: StoreIdentity | None, seen: StoreIdentity, table: str) -> bool:
+    """Tell whether a table (`schema.table`) is the one that was known, wherever its rows lie by now.
+
+    What it lacks then was taken from it: a restore that has not ended would have made it anew.
+    """
+    if known is None or changed_identity(replace(known, tables={}), seen):
+        return False
+    before, after = known.tables.get(table, ""), seen.tables.get(table)
+    return after is not None and before.partition(":")[0] == after.partition(":")[0]
 
 
 def remembered_identity(known: StoreIdentity | None, seen: StoreIdentity) -> StoreIdentity:

@@ -123,14 +123,31 @@ class SubjectMapping:
         return frozenset(PiiKind) - mapped
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Constraint:
+    """What a key is, whatever it is called: columns of a `schema.table` that are unique, or that point at
+    the rows of another one.
+
+    `columns` are sorted, and can be expressions; with `refers_to` (`schema.table`) it is a foreign key.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    refers_to: str = ""
+
+    def __str__(self) -> str:
+        what = f"foreign key to {self.refers_to}" if self.refers_to else "unique key"
+        return f"the {what} of {self.table} ({', '.join(self.columns)})"
+
+
 @dataclass(frozen=True, slots=True)
 class ProvedMapping:
     """A mapping that the live schema accepted, kept under its version for as long as a tombstone names it.
 
-    `constraints` are the names of the primary keys, unique and foreign keys of the mapped tables as
-    they stood then: pg_restore makes them last, so a restore has not ended before they are all back.
+    `constraints` are the unique and foreign keys of the mapped tables as they stood then: pg_restore makes
+    them last, so a restore has not ended before they are all back.
     """
 
     version: str
     mapping: SubjectMapping
-    constraints: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()

@@ -10,7 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 
 from lethe.domain.facts import Released, Replayed, SafeToServe
-from lethe.domain.journal import Head, HeadFinding, JournalObservation, compare, is_ahead, remembered_identity
+from lethe.domain.journal import (
+    Head,
+    HeadFinding,
+    JournalObservation,
+    compare,
+    is_ahead,
+    is_same_table,
+    remembered_identity,
+)
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import match_restored_rows
@@ -69,7 +77,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         return ReplayStep(ReplayState.WAITING, "the store's journal is ahead of the ledger, which went back")
     if session.count_unchanged(observed) < STABLE_OBSERVATIONS:
         return ReplayStep(ReplayState.WAITING, "the restore is still going on")
-    proof = _whole_again(session, context)
+    proof = _whole_again(session, context, observed)
     if isinstance(proof, ReplayStep):
         return proof
     known = context.ledger.known_head(session.name)
@@ -149,17 +157,28 @@ def _settled_observation(session: StoreSession, context: PassContext) -> Journal
     return observed
 
 
-def _whole_again(session: StoreSession, context: PassContext) -> Proof | ReplayStep:
+def _whole_again(
+    session: StoreSession, context: PassContext, observed: JournalObservation
+) -> Proof | ReplayStep:
     """Prove the mapping against the restored schema: pg_restore makes keys and constraints last."""
     mappings = context.ledger.mappings(session.name)
     try:
         proof = session.port.prove(mappings.values())
     except MappingInvalid as invalid:
         return ReplayStep(ReplayState.MAPPING_DOES_NOT_FIT, str(invalid))
-    recorded = mappings.get(proof.proved.version)
-    lacking = sorted(set(recorded.constraints) - set(proof.proved.constraints)) if recorded else []
+    recorded, known = mappings.get(proof.proved.version), context.ledger.known_head(session.name).identity
+    lacking = [
+        str(one)
+        for one in (recorded.constraints if recorded else ())
+        if one not in proof.proved.constraints
+        and not all(is_same_table(known, observed.identity, t) for t in (one.table, one.refers_to) if t)
+    ]
     if lacking:
-        return ReplayStep(ReplayState.WAITING, f"the restore has not made {', '.join(lacking[:5])} yet")
+        return ReplayStep(
+            ReplayState.WAITING,
+            f"the restore has not made {', '.join(lacking[:5])} yet; if there is to be none any more, set "
+            "spec.release of the RestoreEvent",
+        )
     session.note_proof(proof)  # a DBA may have made the journal meanwhile: it is kept from now on
     return proof
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from devtools.servers import PostgresServer
-from lethe.domain.mapping import ClearRule, ClearTo, Dependent, PiiKind, Quarantine
+from lethe.domain.mapping import ClearRule, ClearTo, Constraint, Dependent, PiiKind, Quarantine
 from lethe.ports.stores import JournalSupport, MappingInvalid, MappingProblem
 from tests.adapters.stores.sql.conftest import MAPPING, SCHEMA, Site, store_of
 from tests.contracts.store_contract import somebody
@@ -367,15 +367,31 @@ def test_the_same_mapping_has_the_same_version_and_another_when_a_default_change
     assert {one.column: one.text for one in proved.mapping.clear}["locale"] == "fr"
 
 
-def test_constraints_that_a_restore_makes_last_are_named(site: Site) -> None:
-    assert site.prove().proved.constraints == (
-        "comments.comments_author_id_fkey",
-        "comments.comments_pkey",
-        "sessions.sessions_pkey",
-        "sessions.sessions_user_id_fkey",
-        "users.users_email_key",
-        "users.users_pkey",
-    )
+KEYS = (
+    Constraint("public.comments", ("author_id",), "public.users"),
+    Constraint("public.comments", ("id",)),
+    Constraint("public.sessions", ("id",)),
+    Constraint("public.sessions", ("user_id",), "public.users"),
+    Constraint("public.users", ("email",)),
+    Constraint("public.users", ("id",)),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE users RENAME CONSTRAINT users_pkey TO persons",
+        "ALTER TABLE users DROP CONSTRAINT users_email_key; CREATE UNIQUE INDEX one_each ON users (email)",
+        (
+            "ALTER TABLE sessions DROP CONSTRAINT sessions_user_id_fkey;"
+            "ALTER TABLE sessions ADD CONSTRAINT of FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE"
+        ),
+    ],
+)
+def test_keys_that_a_restore_makes_last_are_known_by_what_they_are(site: Site, change: str) -> None:
+    assert site.prove().proved.constraints == KEYS
+    site.sql.execute(change)
+    assert site.prove().proved.constraints == KEYS
 
 
 def test_columns_that_look_personal_are_warned_of_unless_ignored(site: Site) -> None:

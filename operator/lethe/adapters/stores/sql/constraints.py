@@ -12,6 +12,7 @@ from psycopg import sql
 
 from lethe.adapters.stores.sql.catalog import Column, Shape, Table
 from lethe.adapters.stores.sql.postgres import Cursor, compose, name, raw
+from lethe.domain.mapping import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +147,32 @@ def _named(table: Table) -> dict[str, sql.Composable]:
     return {"table": table.sql, "alias": name(table.name)}
 
 
-def names(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
-    """Return `table.constraint` of the primary keys, unique and foreign keys of the mapped tables."""
-    found: set[str] = set()
-    for written, table in shape.tables.items():
-        rows = cursor.execute(
-            compose(
-                "SELECT conname FROM pg_catalog.pg_constraint"
-                " WHERE conrelid = {oid} AND contype IN ('p', 'u', 'f')",
-                oid=table.oid,
-            )
-        )
-        found |= {f"{written}.{row[0]}" for row in rows}
-    return tuple(sorted(found))
+def kept_by(cursor: Cursor, shape: Shape) -> tuple[Constraint, ...]:
+    """Return the unique and foreign keys of the mapped tables by what they are: names come and go."""
+    oids = sql.Literal([table.oid for table in shape.tables.values()])
+    rows = cursor.execute(compose(_KEPT, oids=oids)).fetchall()
+    return tuple(sorted({Constraint(table, tuple(columns), other) for table, columns, other in rows}))
 
+
+# A partition's share of a foreign key (conparentid) goes when it is detached; an index that is not valid
+# yet is being built, or lacks that of a partition.
+_KEPT = """
+SELECT n.nspname || '.' || c.relname,
+       ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, g, false)
+               FROM pg_catalog.generate_series(1, i.indnkeyatts) AS g ORDER BY 1), ''
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE i.indisunique AND i.indisvalid AND c.oid = ANY ({oids})
+UNION ALL
+SELECT n.nspname || '.' || c.relname,
+       ARRAY(SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) ORDER BY 1),
+       o.nspname || '.' || r.relname
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace o ON o.oid = r.relnamespace
+ WHERE k.contype = 'f' AND k.conparentid = 0 AND c.oid = ANY ({oids})
+"""
 
 _UNIQUE_KEY = """
 SELECT pg_catalog.bool_or(true) FROM pg_catalog.pg_index i

@@ -71,7 +71,7 @@ def prove_mapping(cursor: Cursor, mapping: SubjectMapping) -> MappingProof:
     resolved = proving.resolved()
     shape = Shape(resolved, proving.tables)
     return MappingProof(
-        ProvedMapping(version_of(resolved), resolved, constraints.names(cursor, shape)),
+        ProvedMapping(version_of(resolved), resolved, constraints.kept_by(cursor, shape)),
         lookalikes(shape),
         _keys_may_repeat(cursor, shape),
     )
