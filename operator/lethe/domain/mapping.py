@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
+
+SHORTEST_TOKEN, LONGEST_TOKEN = 8, 24
+# `{token}`, its first 8 to 24 characters (`{token:16}`), or a UUID made of it: what tells one record.
+_TOKEN = re.compile(r"\{(?:uuid|token(?::([89]|1[0-9]|2[0-4]))?)\}")
 
 
 class PiiKind(StrEnum):
@@ -63,15 +70,26 @@ class ClearRule:
             case ClearTo.SET_NULL:
                 return None
             case ClearTo.TEMPLATE:
-                return (self.text or "").replace("{key}", key).replace("{token}", token)
+                text = (self.text or "").replace("{key}", key).replace("{token}", token)
+                return text if "{" not in text else _TOKEN.sub(lambda at: _part(at, token), text)
             case ClearTo.VALUE | ClearTo.DEFAULT:
                 return self.text
 
     @property
     def differs_per_record(self) -> bool:
         """Tell whether two records get different values, as a UNIQUE column needs."""
-        text = self.text or ""
-        return self.to is ClearTo.TEMPLATE and ("{key}" in text or "{token}" in text)
+        return self.bears_token or (self.to is ClearTo.TEMPLATE and "{key}" in (self.text or ""))
+
+    @property
+    def bears_token(self) -> bool:
+        """Tell whether what is written shows whose record it was, to who has the keys and to nobody else."""
+        return self.to is ClearTo.TEMPLATE and _TOKEN.search(self.text or "") is not None
+
+
+def _part(at: re.Match[str], token: str) -> str:
+    if at[0] == "{uuid}":
+        return str(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16], version=4))
+    return token[: int(at[1] or LONGEST_TOKEN)]
 
 
 @dataclass(frozen=True, slots=True)

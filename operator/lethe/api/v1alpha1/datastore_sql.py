@@ -32,7 +32,7 @@ class ClearedColumn(ApiModel):
     template: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None,
         description="With to: Template. {key} is the row's key, {token} is keyed and can't be guessed: "
-        "erased-{token}@erased.invalid",
+        "erased-{token}@erased.invalid. {token:16} is shorter (8 to 24 characters), {uuid} a UUID.",
     )
     value: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="With to: Value. The same for every erased person."

@@ -274,6 +274,144 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "dependents[0].delete",
         "rows of clicks point at sessions (clicks_s_fkey), which stops a DELETE",
     ),
+    "rows that RESTRICT below a CASCADE": (
+        (
+            "CREATE TABLE orders (id int PRIMARY KEY, s bigint REFERENCES sessions ON DELETE CASCADE);"
+            "CREATE TABLE items (o int REFERENCES orders ON DELETE RESTRICT)"
+        ),
+        dependent("sessions", "user_id"),
+        "dependents[0].delete",
+        "rows of items point at orders (items_o_fkey), which stops a DELETE on sessions",
+    ),
+    "rows that can't lose what they point at": (
+        "CREATE TABLE clicks (s bigint NOT NULL REFERENCES sessions ON DELETE SET NULL)",
+        dependent("sessions", "user_id"),
+        "dependents[0].delete",
+        "rows of clicks point at sessions (clicks_s_fkey), which stops a DELETE",
+    ),
+    "a published dependent without a replica identity": (
+        ("ALTER TABLE comments DROP CONSTRAINT comments_pkey;CREATE PUBLICATION everything FOR ALL TABLES"),
+        dependent("comments", "author_id", rule("signature")),
+        "dependents[0].clear",
+        "comments is published without a replica identity that fits, which refuses every UPDATE",
+    ),
+    "a published dependent whose rows are deleted": (
+        "ALTER TABLE sessions REPLICA IDENTITY NOTHING; CREATE PUBLICATION feed FOR TABLE sessions",
+        dependent("sessions", "user_id"),
+        "dependents[0].delete",
+        "sessions is published without a replica identity that fits, which refuses every DELETE",
+    ),
+    "a publication of what a DELETE goes on to": (
+        (
+            "CREATE TABLE clicks (s bigint REFERENCES sessions ON DELETE CASCADE);"
+            "CREATE PUBLICATION feed FOR TABLE clicks"
+        ),
+        dependent("sessions", "user_id"),
+        "dependents[0].delete",
+        "clicks is published without a replica identity that fits, which refuses every DELETE",
+    ),
+    "a publication whose WHERE the replica identity lacks": (
+        "CREATE PUBLICATION feed FOR TABLE users WHERE (locale = 'de')",
+        clear("first_name"),
+        "clear",
+        "users is published without a replica identity that fits, which refuses every UPDATE",
+    ),
+    "a published key that is DEFERRABLE": (
+        (
+            "CREATE TABLE members (id int PRIMARY KEY DEFERRABLE, name text);"
+            "CREATE PUBLICATION everything FOR ALL TABLES"
+        ),
+        {"table": "members", "identifiers": {}, "created_at": None, "dependents": (), **clear("name")},
+        "clear",
+        "members is published without a replica identity that fits, which refuses every UPDATE",
+    ),
+    "a CHECK of a domain below a domain": (
+        (
+            "CREATE DOMAIN short AS text CHECK (length(VALUE) < 5); CREATE DOMAIN nick AS short;"
+            "ALTER TABLE users ADD n nick"
+        ),
+        clear("n", VALUE, "erased"),
+        "clear[0].value",
+        "what is written is no nick, the type of users.n",
+    ),
+    "NULL for a domain below a domain that is NOT NULL": (
+        (
+            "CREATE DOMAIN named AS text NOT NULL; CREATE DOMAIN nick AS named CHECK (length(VALUE) > 1);"
+            "ALTER TABLE users ADD n nick DEFAULT 'xx'"
+        ),
+        clear("n"),
+        "clear[0].to",
+        "column users.n is NOT NULL",
+    ),
+    "NULL for a domain whose CHECK refuses it": (
+        (
+            "CREATE DOMAIN named AS text CHECK (VALUE IS NOT NULL); CREATE DOMAIN nick AS named;"
+            "ALTER TABLE users ADD n nick DEFAULT 'xx'"
+        ),
+        clear("n"),
+        "clear[0].to",
+        "column users.n is NOT NULL",
+    ),
+    "a value that is too long for a domain below a domain": (
+        ("CREATE DOMAIN short AS varchar(5); CREATE DOMAIN nick AS short; ALTER TABLE users ADD n nick"),
+        clear("n", VALUE, "erased"),
+        "clear[0].value",
+        "what is written takes up to 6 characters, column users.n 5",
+    ),
+    "a generated column that may not become NULL": (
+        "ALTER TABLE users ADD shown text NOT NULL GENERATED ALWAYS AS (lower(first_name)) STORED",
+        clear("first_name"),
+        "clear[0]",
+        "column users.shown is generated from first_name, and refuses what that becomes",
+    ),
+    "a generated column that becomes NULL in a live row": (
+        (
+            "INSERT INTO users (email, first_name, last_name) VALUES ('a@b', 'a', 'b');"
+            "ALTER TABLE users ADD shown text NOT NULL GENERATED ALWAYS AS (first_name || last_name) STORED"
+        ),
+        clear("first_name"),
+        "clear[0]",
+        "column users.shown is generated from first_name, and refuses what that becomes",
+    ),
+    "a virtual column that may not become NULL": (
+        "ALTER TABLE users ADD shown text NOT NULL GENERATED ALWAYS AS (lower(first_name)) VIRTUAL",
+        clear("first_name"),
+        "clear[0]",
+        "column users.shown is generated from first_name, and refuses what that becomes",
+    ),
+    "a generated column that becomes too long": (
+        (
+            "INSERT INTO users (email, first_name) VALUES ('a@b', 'a');"
+            "ALTER TABLE users ADD n varchar(3) GENERATED ALWAYS AS (first_name) STORED"
+        ),
+        clear("first_name", VALUE, "erased"),
+        "clear[0]",
+        "column users.n is generated from first_name, and refuses what that becomes",
+    ),
+    "a constant under a unique generated column": (
+        "ALTER TABLE users ADD slug text GENERATED ALWAYS AS (lower(first_name)) STORED UNIQUE",
+        clear("first_name", VALUE, "x"),
+        "clear[0].to",
+        "column users.slug is unique (users_slug_key), two erased rows would be alike",
+    ),
+    "a constant for a unique UUID": (
+        "ALTER TABLE users ADD ref uuid NOT NULL UNIQUE",
+        clear("ref", VALUE, "00000000-0000-0000-0000-000000000000"),
+        "clear[0].to",
+        "column users.ref is unique (users_ref_key), two erased rows would be alike",
+    ),
+    "a token that is too short": (
+        "",
+        clear("email", TEMPLATE, "{token:7}@erased.invalid"),
+        "clear[0].template",
+        "{token:7}@erased.invalid has no length from 8 to 24 after {token:",
+    ),
+    "a quarantine of a type that can't be compared": (
+        "ALTER TABLE users ADD flags json",
+        {"quarantine": Quarantine("flags", "{}")},
+        "quarantine.column",
+        "column users.flags is json",
+    ),
 }
 
 
@@ -293,6 +431,97 @@ def test_a_mapping_is_refused_for(site: Site, case: tuple[str, dict[str, Any], s
         one for one in found if one.field == f"sql.subjects.{field}" and one.problem.startswith(problem)
     ], found
     assert all(one.remedy for one in found)
+
+
+UUIDS = ("6f1a0f0e-7a31-4d9b-a6c4-0123456789ab", "6f1a0f0e-7a31-4d9b-a6c4-0123456789ac")
+# (type, is it unique, rule, what stood there before in two rows)
+FITTING: dict[str, tuple[str, bool, ClearRule, tuple[str, str]]] = {
+    "a short text": ("varchar(16)", True, rule("v", TEMPLATE, "x{token:15}"), ("a", "b")),
+    "the shortest": ("char(8)", True, rule("v", TEMPLATE, "{token:8}"), ("a", "b")),
+    "a UUID": ("uuid", True, rule("v", TEMPLATE, "{uuid}"), UUIDS),
+    "a UUID in text": ("varchar(36)", True, rule("v", TEMPLATE, "{uuid}"), UUIDS),
+    "a number": ("bigint", True, rule("v", TEMPLATE, "-{key}"), ("41", "42")),
+    "bytes": ("bytea", True, rule("v", TEMPLATE, "{token}"), ("a", "b")),
+    "a domain below a domain": ("nick", True, rule("v", TEMPLATE, "{token:12}"), ("a", "b")),
+    "json": ("json", False, rule("v", VALUE, '{"a": []}'), ('{"phone": 1}', "{}")),
+    "jsonb under a CHECK": (
+        "jsonb CHECK (jsonb_typeof(v) = 'object')",
+        False,
+        rule("v", VALUE, "{}"),
+        ('{"phone": 1}', '{"phone": 2}'),
+    ),
+    "a key in json": ("json", False, rule("v", TEMPLATE, '{"was": "{token:9}"}'), ("{}", "[]")),
+    "a point": ("point", False, rule("v", VALUE, "(0,0)"), ("(48.2,16.3)", "(1,1)")),
+    "a box of the same area": ("box", False, rule("v", VALUE, "(1,1),(0,0)"), ("(3,3),(2,2)", "(5,5),(4,4)")),
+    "an address of the net": ("inet", False, rule("v", VALUE, "::"), ("192.0.2.7", "192.0.2.8")),
+    "an array": ("text[]", False, rule("v", VALUE, "{}"), ("{a,b}", "{c}")),
+    "a range": ("int4range", False, rule("v", VALUE, "empty"), ("[1,3)", "[2,4)")),
+    "an enum": ("mood", False, rule("v", VALUE, "none"), ("happy", "sad")),
+}
+
+
+@pytest.mark.parametrize("case", FITTING.values(), ids=FITTING)
+def test_a_rule_fits_what_is_not_null(site: Site, case: tuple[str, bool, ClearRule, tuple[str, str]]) -> None:
+    """It is proved, taken for two persons, read back as cleared, and missed where it is overwritten."""
+    column, unique, fitting, values = case
+    persons = [somebody(), somebody()]
+    site.sql.execute(
+        "CREATE TYPE mood AS ENUM ('none', 'happy', 'sad'); CREATE DOMAIN short AS varchar(12);"
+        f"CREATE DOMAIN nick AS short; ALTER TABLE users ADD v {column}"
+    )
+    for person, value in zip(persons, values, strict=True):
+        site.enter(person)
+        site.sql.execute("UPDATE users SET v = %s WHERE email = %s", (value, person.email))
+    site.sql.execute("ALTER TABLE users ALTER v SET NOT NULL")
+    if unique:
+        site.sql.execute("ALTER TABLE users ADD UNIQUE (v)")
+    store = site.with_mapping(clear=(*MAPPING.clear, fitting))
+    world = Site(store, site.keyring, sql=site.sql, url=site.url)
+    tombstones = world.tombstones_of(*persons)
+    assert len(world.erase(tombstones).entries) == 2
+    assert not world.check(tombstones).uncleared
+    site.sql.execute("UPDATE users SET v = %s WHERE id = %s", (values[0], tombstones[0].key))
+    assert world.check(tombstones).uncleared == (tombstones[0].number,)
+    assert len(world.erase_again(tombstones).entries) == 1
+    assert not world.check(tombstones).uncleared
+    store.close()
+
+
+def test_a_deferrable_primary_key_is_a_key(site: Site) -> None:
+    site.sql.execute(
+        "ALTER TABLE comments DROP CONSTRAINT comments_pkey, DROP CONSTRAINT comments_author_id_fkey"
+    )
+    site.sql.execute("ALTER TABLE sessions DROP CONSTRAINT sessions_user_id_fkey")
+    site.sql.execute(
+        "ALTER TABLE users DROP CONSTRAINT users_pkey; ALTER TABLE users ADD PRIMARY KEY (id) DEFERRABLE"
+    )
+    person = somebody()
+    site.enter(person)
+    tombstones = site.tombstones_of(person)
+    assert len(site.erase(tombstones).entries) == 1
+    assert not site.check(tombstones).uncleared
+
+
+def test_what_a_publication_can_follow_is_erased(site: Site) -> None:
+    site.sql.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    person = somebody()
+    site.enter(person)
+    assert len(site.erase(site.tombstones_of(person)).entries) == 1
+
+
+def test_rows_below_a_cascade_go_with_it(site: Site) -> None:
+    site.sql.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY, s bigint REFERENCES sessions ON DELETE CASCADE);"
+        "CREATE TABLE items (o int REFERENCES orders ON DELETE SET NULL,"
+        " s bigint REFERENCES sessions ON DELETE CASCADE)"
+    )
+    person = somebody()
+    site.enter(person)
+    site.sql.execute(
+        "INSERT INTO orders SELECT id, id FROM sessions; INSERT INTO items SELECT id, s FROM orders"
+    )
+    assert len(site.erase(site.tombstones_of(person)).entries) == 1
+    assert site.sql.execute("SELECT count(*) FROM items").fetchone() == (0,)
 
 
 def test_every_problem_is_told_at_once(site: Site) -> None:

@@ -12,6 +12,10 @@ from lethe.domain.mapping import SubjectMapping
 
 TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext"})
 INTEGER_TYPES = frozenset({"int2", "int4", "int8"})
+# Types without an equality, or (of shapes) with one that compares areas.
+_WITHOUT_EQUALITY = frozenset(
+    {"json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle", "_json", "_xml"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Column:
     def is_text(self) -> bool:
         """Tell whether the column holds text as such."""
         return self.base in TEXT_TYPES
+
+    @property
+    def compared_as_text(self) -> bool:
+        """Tell whether two values of the type can be compared by their text only."""
+        return self.base in _WITHOUT_EQUALITY
 
     @property
     def staged(self) -> sql.Composable:
@@ -181,8 +190,8 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, pg_catalog.row_secu
 _COLUMNS = """
 SELECT a.attname, a.attnum::int, pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(b.oid, -1),
        pg_catalog.format_type(a.atttypid, a.atttypmod), b.typname,
-       CASE WHEN b.typname IN ('varchar', 'bpchar') AND m.typmod > 4 THEN m.typmod - 4 END,
-       a.attnotnull OR t.typnotnull, {generated}, a.attidentity <> '',
+       CASE WHEN b.typname IN ('varchar', 'bpchar') AND b.typmod > 4 THEN b.typmod - 4 END,
+       a.attnotnull OR b.not_null, {generated}, a.attidentity <> '',
        coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), t.typdefault),
        CASE WHEN o.oid IS NOT NULL THEN
             pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(o.collname) END,
@@ -190,8 +199,15 @@ SELECT a.attname, a.attnum::int, pg_catalog.format_type(a.atttypid, -1), pg_cata
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-  JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
- CROSS JOIN LATERAL (SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
+ CROSS JOIN LATERAL (
+       WITH RECURSIVE below (oid, typname, typtype, over, typmod, not_null) AS (
+         SELECT t.oid, t.typname, t.typtype, t.typbasetype,
+                CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END, t.typnotnull
+         UNION ALL
+         SELECT u.oid, u.typname, u.typtype, u.typbasetype,
+                CASE WHEN u.typtype = 'd' THEN u.typtypmod ELSE d.typmod END, d.not_null OR u.typnotnull
+           FROM below d JOIN pg_catalog.pg_type u ON u.oid = d.over WHERE d.typtype = 'd')
+       SELECT oid, typname, typmod, not_null FROM below WHERE typtype <> 'd') b
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
   LEFT JOIN pg_catalog.pg_namespace s ON s.oid = o.collnamespace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from lethe.adapters.stores.sql.catalog import Column, Shape, Table
-from lethe.adapters.stores.sql.postgres import Cursor, compose, name, raw
+from lethe.adapters.stores.sql.postgres import Cursor, compose, listed, name, raw
 from lethe.domain.mapping import Constraint
 
 
@@ -40,9 +40,11 @@ def tried(cursor: Cursor, query: sql.Composed) -> list[tuple[Any, ...]] | None:
         return None
 
 
-def castable(cursor: Cursor, column: Column, text: str) -> bool:
-    """Tell whether a text is a value of the column's type (and domain) that can be compared."""
+def castable(cursor: Cursor, column: Column, text: str | None) -> bool:
+    """Tell whether a text (`None`: NULL) is a value of the column's type, and domain, to compare with."""
     cast = compose("CAST({text} AS {type})", text=text, type=raw(column.cast))
+    if column.compared_as_text:
+        cast = compose("{cast}::text", cast=cast)
     return tried(cursor, compose("SELECT {cast} IS DISTINCT FROM {cast}", cast=cast)) is not None
 
 
@@ -112,10 +114,84 @@ def is_referable(cursor: Cursor, foreign: ForeignKey, column: Column, text: str)
     return bool(rows)
 
 
-def that_stop_a_delete(cursor: Cursor, table: Table) -> list[tuple[str, str]]:
-    """Return `(constraint, table)` of the foreign keys by which other rows stop a DELETE here."""
-    rows = cursor.execute(compose(_STOPPING, oid=table.oid)).fetchall()
-    return [(constraint, other) for constraint, other in rows]
+def that_stop_a_delete(cursor: Cursor, table: Table) -> list[tuple[str, str, str]]:
+    """Return `(constraint, its table, the table it points at)` of the foreign keys that stop a DELETE here,
+    or one that it goes on to by ON DELETE CASCADE."""
+    return [(key, other, at) for key, other, at, stops, *_ in _after_a_delete(cursor, table) if stops]
+
+
+def unpublishable(cursor: Cursor, table: Table, columns: Sequence[str]) -> list[str]:
+    """Return the tables in which a publication refuses an UPDATE of these columns (none: a DELETE, with what
+    it goes on to), for lack of a replica identity. Nothing is carried out."""
+    assignments = listed(compose("{c} = {c}", c=name(column)) for column in columns)
+    change = (
+        compose("UPDATE {table} SET {assignments}", table=table.sql, assignments=assignments)
+        if columns
+        else compose("DELETE FROM {table}", table=table.sql)
+    )
+    changes = {table.written: change}
+    for _, other, _, stops, cascades, column in () if columns else _after_a_delete(cursor, table):
+        if not stops:
+            after = "DELETE FROM {table}" if cascades else "UPDATE {table} SET {c} = {c}"
+            changes.setdefault(other, compose(after, table=raw(other), c=name(column)))
+    return [called for called, change in changes.items() if _refused(cursor, change) in _UNPUBLISHABLE]
+
+
+def _after_a_delete(cursor: Cursor, table: Table) -> list[tuple[str, str, str, bool, bool, str]]:
+    version = cursor.connection.info.server_version
+    query = compose(
+        _AFTER_A_DELETE,
+        oid=table.oid,
+        enforced=raw("k.conenforced" if version >= 180000 else "true"),
+        set_columns=raw("coalesce(k.confdelsetcols, k.conkey)" if version >= 150000 else "k.conkey"),
+    )
+    return cursor.execute(query).fetchall()
+
+
+def _refused(cursor: Cursor, change: sql.Composed) -> str | None:
+    """Return the SQLSTATE by which a statement would be refused before its first row, if it would."""
+    try:
+        with cursor.connection.transaction():
+            cursor.execute(compose("EXPLAIN {change}", change=change))
+    except psycopg.DatabaseError as error:
+        if error.sqlstate is None or error.sqlstate[:2] in {"08", "57"}:
+            raise
+        return error.sqlstate
+    return None
+
+
+def made_of(cursor: Cursor, table: Table, column: Column) -> frozenset[str]:
+    """Return the columns of its table that a generated column is made of."""
+    rows = cursor.execute(compose(_MADE_OF, oid=table.oid, number=column.number)).fetchall()
+    return frozenset(name for (name,) in rows)
+
+
+def generated_value(
+    cursor: Cursor, table: Table, column: Column, written: Mapping[str, str | None], *, live: bool
+) -> tuple[bool, bool]:
+    """Return whether a generated column takes what it becomes where these values are written, and whether
+    that is NULL anywhere: in some `live` rows, or in one that has nothing else."""
+    query = compose(
+        _GENERATED_LIVE if live else _GENERATED,
+        expression=raw(column.default or "NULL"),
+        type=raw(column.cast),
+        values=_as_json(table, written),
+        **_named(table),
+    )
+    rows = tried(cursor, query)
+    null, longest = rows[0] if rows else (False, 0)
+    return rows is not None and (longest or 0) <= (column.length or longest or 0), bool(null)
+
+
+def _as_json(table: Table, written: Mapping[str, str | None]) -> str:
+    """Return values as the members of a row: those of json columns as they are, not as a string in it."""
+    members = {
+        called: json.loads(text)
+        if text is not None and table.columns[called].base in {"json", "jsonb"}
+        else text
+        for called, text in written.items()
+    }
+    return json.dumps(members, ensure_ascii=True)
 
 
 def checks_that_refuse(
@@ -128,7 +204,7 @@ def checks_that_refuse(
     if not written:
         return []
     refusing: list[tuple[str, set[str]]] = []
-    values = json.dumps(written, ensure_ascii=True)
+    values = _as_json(table, written)
     for constraint, expression, columns in cursor.execute(compose(_CHECKS, oid=table.oid)).fetchall():
         touched = set(columns) & set(written)
         if touched and any(
@@ -177,7 +253,7 @@ SELECT n.nspname || '.' || c.relname,
 _UNIQUE_KEY = """
 SELECT pg_catalog.bool_or(true) FROM pg_catalog.pg_index i
  WHERE i.indrelid = {oid} AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-   AND i.indnkeyatts = 1 AND i.indkey[0] = {number} AND i.indimmediate
+   AND i.indnkeyatts = 1 AND i.indkey[0] = {number}
 """
 
 # Plain columns of an index are in indkey; those of its expressions (and of its WHERE) in pg_depend.
@@ -211,10 +287,41 @@ SELECT k.conname, k.conrelid::regclass::text, true, n.nspname, c.relname, NULL
  ORDER BY 1
 """
 
-_STOPPING = """
-SELECT k.conname, k.conrelid::regclass::text FROM pg_catalog.pg_constraint k
- WHERE k.contype = 'f' AND k.confrelid = {oid} AND k.confdeltype IN ('a', 'r') AND k.conparentid = 0
+# What a DELETE goes on to by CASCADE is deleted with it: below that, NO ACTION is asked at the end only, when
+# rows of a table that goes, too, may be gone. What becomes NULL, or its default, must be allowed to.
+_AFTER_A_DELETE = """
+WITH RECURSIVE reached (oid) AS (
+  SELECT {oid}::oid
+  UNION
+  SELECT k.conrelid FROM reached r JOIN pg_catalog.pg_constraint k ON k.confrelid = r.oid
+   WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0 AND {enforced})
+SELECT k.conname, k.conrelid::regclass::text, k.confrelid::regclass::text,
+       k.confdeltype = 'r'
+       OR (k.confdeltype = 'a' AND (k.confrelid = {oid} OR k.conrelid = k.confrelid
+                                    OR k.conrelid NOT IN (SELECT oid FROM reached)))
+       OR (k.confdeltype IN ('n', 'd') AND s.not_null),
+       k.confdeltype = 'c', s.name
+  FROM pg_catalog.pg_constraint k
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.bool_or(a.attnotnull AND (k.confdeltype = 'n' OR NOT a.atthasdef)) AS not_null,
+              pg_catalog.min(a.attname::text) AS name
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY ({set_columns})) s
+ WHERE k.contype = 'f' AND k.confrelid IN (SELECT oid FROM reached) AND k.conparentid = 0 AND {enforced}
  ORDER BY 1
+"""
+
+# object_not_in_prerequisite_state, and invalid_column_reference: of a publication's WHERE or list of columns.
+_UNPUBLISHABLE = frozenset({"55000", "42P10"})
+
+# What depends on the other column is the expression, or (to PostgreSQL 14) the generated column itself.
+_MADE_OF = """
+SELECT DISTINCT a.attname FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+  LEFT JOIN pg_catalog.pg_attrdef f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
+ WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = {oid}
+   AND d.refobjsubid NOT IN (0, {number})
+   AND ((f.adrelid = {oid} AND f.adnum = {number})
+        OR (d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = {oid} AND d.objsubid = {number}))
 """
 
 _CHECKS = """
@@ -222,6 +329,19 @@ SELECT k.conname, pg_catalog.pg_get_expr(k.conbin, k.conrelid),
        ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute
               WHERE attrelid = k.conrelid AND attnum = ANY (k.conkey))
   FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND k.conrelid = {oid} ORDER BY 1
+"""
+
+_GENERATED = """
+SELECT v IS NULL, pg_catalog.length(v) FROM (
+  SELECT CAST(({expression}) AS {type})::text AS v FROM (
+    SELECT (pg_catalog.jsonb_populate_record(NULL::{table}, {values}::jsonb)).*) AS {alias}) AS made
+"""
+
+_GENERATED_LIVE = """
+SELECT pg_catalog.bool_or(v IS NULL), pg_catalog.max(pg_catalog.length(v)) FROM (
+  SELECT CAST(({expression}) AS {type})::text AS v FROM (
+    SELECT (pg_catalog.jsonb_populate_record(r, {values}::jsonb)).* FROM {table} AS r LIMIT 100) AS {alias})
+  AS made
 """
 
 _ON_NOTHING = """

@@ -97,8 +97,7 @@ class _Reading:
     def _bears_token(self, key: str, email: PersonalText | None) -> bool:
         """Tell whether the address is one that an erasure made for this very key, and nobody can guess."""
         return email is not None and any(
-            "{token}" in (rule.text or "") and rule.differs_per_record and self._wrote(rule, key, email)
-            for rule in self._email_rules()
+            rule.bears_token and self._wrote(rule, key, email) for rule in self._email_rules()
         )
 
     def _email_rules(self) -> list[ClearRule]:

@@ -26,8 +26,15 @@ from lethe.adapters.stores.sql.catalog import (
 )
 from lethe.adapters.stores.sql.lookalikes import lookalikes
 from lethe.adapters.stores.sql.postgres import Cursor, compose, name
-from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY, TOKEN_LENGTH
-from lethe.domain.mapping import ClearRule, ClearTo, ProvedMapping, SubjectMapping
+from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY
+from lethe.domain.mapping import (
+    LONGEST_TOKEN,
+    SHORTEST_TOKEN,
+    ClearRule,
+    ClearTo,
+    ProvedMapping,
+    SubjectMapping,
+)
 from lethe.ports.stores import MappingInvalid, MappingProblem
 
 SUBJECTS = "sql.subjects"
@@ -247,6 +254,8 @@ class Proving:
             self.say(
                 where, f"column {table.written}.{called} is the key, or is cleared", "name another column"
             )
+        if column.compared_as_text:
+            self.say(where, f"column {table.written}.{called} is {column.shown}", "name a text or a number")
         self._fits(f"{SUBJECTS}.quarantine.value", table, column, text, len(text))
 
     # --- dependents ------------------------------------------------------------------------------------
@@ -279,13 +288,26 @@ class Proving:
         if not dependent.delete:
             self.rules(f"{where}.clear", table, dependent.clear, key_differs=False)
             return
+        self._publications(f"{where}.delete", table, ())
         if not table.deletable:
             self.say(f"{where}.delete", f"the user has no DELETE on {table.written}", "GRANT it")
-        for constraint, other in constraints.that_stop_a_delete(self.cursor, table):
+        for constraint, other, at in constraints.that_stop_a_delete(self.cursor, table):
             self.say(
                 f"{where}.delete",
-                f"rows of {other} point at {table.written} ({constraint}), which stops a DELETE",
-                "clear its columns instead, or give the foreign key ON DELETE CASCADE or SET NULL",
+                f"rows of {other} point at {at} ({constraint}), which stops a DELETE"
+                + ("" if at == table.written else f" on {table.written}"),
+                "clear its columns instead, or give the foreign key ON DELETE CASCADE, or SET NULL where its "
+                "column may be NULL",
+            )
+
+    def _publications(self, where: str, table: Table, columns: Sequence[str]) -> None:
+        """A publication refuses what its subscribers could not follow; no `columns` are a DELETE."""
+        for other in constraints.unpublishable(self.cursor, table, columns):
+            self.say(
+                where,
+                f"{other} is published without a replica identity that fits, which refuses every "
+                + ("UPDATE" if columns else "DELETE"),
+                "give it a primary key, or ALTER TABLE … REPLICA IDENTITY FULL",
             )
 
     # --- rules -----------------------------------------------------------------------------------------
@@ -318,6 +340,11 @@ class Proving:
             written[rule.column] = text
             self._indexes(at, table, column, rule, text, key_differs=key_differs)
             self._references(at, table, column, rule, text)
+        if written:
+            self._publications(where, table, list(written))
+        for column in table.columns.values():
+            if column.generated:
+                self._generated(where, table, column, rules, written, key_differs=key_differs)
         for constraint, columns in constraints.checks_that_refuse(self.cursor, table, written):
             index = next(n for n, rule in enumerate(rules) if rule.column in columns)
             self.say(
@@ -325,6 +352,40 @@ class Proving:
                 f"constraint {constraint} of {table.written} refuses what {rules[index].column} becomes",
                 "choose a value that the constraint allows",
             )
+
+    def _generated(
+        self,
+        where: str,
+        table: Table,
+        column: Column,
+        rules: Sequence[ClearRule],
+        written: dict[str, str | None],
+        *,
+        key_differs: bool,
+    ) -> None:
+        """Look at a column that the server makes of those that are cleared, and of others."""
+        sources = constraints.made_of(self.cursor, table, column)
+        index, cleared = next(
+            ((n, one) for n, one in enumerate(rules) if one.column in sources & written.keys()), (0, None)
+        )
+        if cleared is None:
+            return
+        fits, null = constraints.generated_value(self.cursor, table, column, written, live=True)
+        always_null = False  # only where nothing else counts, a row that has nothing else tells
+        if sources <= written.keys():
+            _, always_null = constraints.generated_value(self.cursor, table, column, written, live=False)
+        if not fits or (column.not_null and (null or always_null)):
+            self.say(
+                f"{where}[{index}]",
+                f"column {table.written}.{column.name} is generated from {cleared.column}, and refuses what "
+                "that becomes",
+                "choose a value from which it can be made, or let it be NULL",
+            )
+        elif self.mapping.key not in sources:
+            differing = [one for one in rules if one.column in sources and one.differs_per_record]
+            rule = differing[0] if differing else cleared
+            text = None if always_null else ""
+            self._indexes(f"{where}[{index}]", table, column, rule, text, key_differs=key_differs)
 
     def _value(self, at: str, table: Table, column: Column, rule: ClearRule) -> tuple[bool, str | None]:
         """Return whether what the rule writes fits the column, and an example of it."""
@@ -337,18 +398,25 @@ class Proving:
                 text = rule.text or ""
                 self._fits(f"{at}.value", table, column, text, len(text))
             case ClearTo.TEMPLATE:
-                text = rule.value_for("1", "a" * TOKEN_LENGTH) or ""
-                longest = rule.value_for("9" * self._longest_key(), "a" * TOKEN_LENGTH) or ""
+                text = rule.value_for("1", "a" * LONGEST_TOKEN) or ""
+                longest = rule.value_for("9" * self._longest_key(), "a" * LONGEST_TOKEN) or ""
+                if "{token:" in text:
+                    self.say(
+                        f"{at}.template",
+                        f"{rule.text} has no length from {SHORTEST_TOKEN} to {LONGEST_TOKEN} after {{token:",
+                        "write {token:16}, or {token}",
+                    )
                 self._fits(f"{at}.template", table, column, text, len(longest))
             case ClearTo.DEFAULT:
                 text = self._default(at, table, column)
                 self.defaults[(table.written, rule.column)] = text
-        if text is None and column.not_null and len(self.problems) == before:
+        refuses_null = column.not_null or not constraints.castable(self.cursor, column, None)
+        if text is None and refuses_null and len(self.problems) == before:
             what = "has no default and is NOT NULL" if rule.to is ClearTo.DEFAULT else "is NOT NULL"
             self.say(
                 f"{at}.to",
                 f"column {table.written}.{column.name} {what}",
-                "use a Value, or a Template such as erased-{token}",
+                _instead(column),
             )
         return len(self.problems) == before, text
 
@@ -365,14 +433,16 @@ class Proving:
                 where,
                 f"what is written takes up to {longest} characters, column {table.written}.{column.name}"
                 f" {column.length}",
-                "shorten it",
+                f"shorten it: {{token:{SHORTEST_TOKEN}}} is the shortest token",
             )
             return
         if not constraints.castable(self.cursor, column, text):
             self.say(
                 where,
                 f"what is written is no {column.shown}, the type of {table.written}.{column.name}",
-                "give a value of the type, or SetNull",
+                "give a value of the type, or SetNull"
+                if column.base != "uuid"
+                else "use a Template {uuid}, or SetNull",
             )
 
     def _default(self, at: str, table: Table, column: Column) -> str | None:
@@ -404,7 +474,7 @@ class Proving:
             self.say(
                 f"{at}.to",
                 f"column {table.written}.{column.name} is unique ({index}), two erased rows would be alike",
-                "use a Template with {token}" if key_differs else "use SetNull, or delete: true",
+                _instead(column) if key_differs else "use SetNull, or delete: true",
             )
 
     def _key_number(self, table: Table) -> int:
@@ -446,6 +516,15 @@ class Proving:
             replace(rule, text=self.defaults[(table, rule.column)]) if rule.to is ClearTo.DEFAULT else rule
             for rule in rules
         )
+
+
+def _instead(column: Column) -> str:
+    """Return which rule fits a column that can be neither NULL nor the same for two."""
+    if column.base == "uuid":
+        return "use a Template {uuid}"
+    if not column.is_text:
+        return "use a Value, or a Template {key}"
+    return "use a Value, or a Template such as erased-{token}"
 
 
 def _closest(called: str, candidates: Iterable[str]) -> str:

@@ -59,7 +59,7 @@ def stage(cursor: Cursor, batch: Batch, shape: Shape, tokens: Tokens) -> None:
         compose("CREATE TEMP TABLE lethe_staged ({columns}) ON COMMIT DROP", columns=listed(columns))
     )
     rules = [rule for _, rule in differing]
-    wants_token = any("{token}" in (rule.text or "") for rule in rules)
+    wants_token = any(rule.bears_token for rule in rules)
     table = shape.mapping.table
 
     def rows() -> Iterator[list[object]]:
@@ -85,21 +85,19 @@ def value(shape: Shape, table: str, rule: ClearRule) -> sql.Composable:
 
 def uncleared(shape: Shape, table: str, rules: Sequence[ClearRule], alias: str) -> sql.Composed:
     """Return the condition that a row does not hold what its erasure writes."""
+    return compose("({any})", any=listed((_differs(shape, table, rule, alias) for rule in rules), " OR "))
+
+
+def _differs(shape: Shape, table: str, rule: ClearRule, alias: str) -> sql.Composed:
+    """Return the condition that a column does not hold what a rule writes to it."""
+    column = name(alias, rule.column)
+    if not rule.differs_per_record and constant_text(rule) is None:
+        return compose("{column} IS NOT NULL", column=column)
+    as_text = shape.tables[table].columns[rule.column].compared_as_text
     return compose(
-        "({any})",
-        any=listed(
-            (
-                compose(
-                    "{column} IS NOT NULL"
-                    if not rule.differs_per_record and constant_text(rule) is None
-                    else "{column} IS DISTINCT FROM {value}",
-                    column=name(alias, rule.column),
-                    value=value(shape, table, rule),
-                )
-                for rule in rules
-            ),
-            " OR ",
-        ),
+        "{column}::text IS DISTINCT FROM ({value})::text" if as_text else "{column} IS DISTINCT FROM {value}",
+        column=column,
+        value=value(shape, table, rule),
     )
 
 
@@ -148,17 +146,8 @@ def canonical_instant(column: Column, alias: str) -> sql.Composed:
 
 def marked(shape: Shape, alias: str) -> sql.Composed:
     """Return the condition that a row still holds the token that an erasure wrote for its very key."""
-    rules = [
-        rule for rule in shape.mapping.clear if "{token}" in (rule.text or "") and rule.differs_per_record
-    ]
-    held = (
-        compose(
-            "{column} IS NOT DISTINCT FROM {value}",
-            column=name(alias, rule.column),
-            value=value(shape, shape.mapping.table, rule),
-        )
-        for rule in rules
-    )
+    rules = [rule for rule in shape.mapping.clear if rule.bears_token]
+    held = (compose("NOT ({d})", d=_differs(shape, shape.mapping.table, rule, alias)) for rule in rules)
     return compose("({any})", any=listed(held, " OR ")) if rules else compose("false")
 
 

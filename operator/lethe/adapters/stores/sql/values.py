@@ -48,7 +48,6 @@ CANONICAL: Mapping[str, Callable[[str], bool]] = {
 # The longest text that a key of the type has, to prove that a template fits its column.
 LONGEST_KEY: Mapping[str, int] = {"int2": 6, "int4": 11, "int8": 20, "uuid": 36, "numeric": 40}
 LONGEST_TEXT_KEY = 64
-TOKEN_LENGTH = 24
 
 # Base32 (RFC 4648, lower case) two characters at a time: the standard library's takes ten times as long,
 # which is a third of a large replay.
