@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
+from lethe.domain.mapping import ClearRule, ClearTo, Dependent, SubjectMapping
 from lethe.workflows.restore.replay import ReplayState
-from tests.invariants.company import SCHEMA, Company
+from tests.invariants.company import MAPPING, SCHEMA, Company
 from tests.invariants.conftest import MakeCompany
 
 REWRITTEN = "VACUUM FULL users; VACUUM FULL sessions"
@@ -77,3 +81,138 @@ def test_a_person_may_say_that_a_key_will_not_come_back(company: Company) -> Non
     company.visit_until_safe()
     company.sql("VACUUM FULL users")
     company.visit_until_safe()
+
+
+def rules(change: Callable[[ClearRule], ClearRule | None]) -> tuple[ClearRule, ...]:
+    """Return the rules of the company's mapping, each changed or left out."""
+    changed = (change(rule) for rule in MAPPING.clear)
+    return tuple(rule for rule in changed if rule is not None)
+
+
+def without(column: str) -> tuple[ClearRule, ...]:
+    return rules(lambda rule: None if rule.column == column else rule)
+
+
+def with_rule(of: str, **changes: object) -> tuple[ClearRule, ...]:
+    return rules(lambda rule: replace(rule, **changes) if rule.column == of else rule)  # type: ignore[arg-type]
+
+
+ONLY_SESSIONS = MAPPING.dependents[:1]
+MAIL: dict[str, object] = {"identifiers": {"email": "mail"}, "clear": with_rule("email", column="mail")}
+BEHIND: dict[str, tuple[str, dict[str, object]]] = {
+    "a column is dropped": ("ALTER TABLE users DROP locale", {"clear": without("locale")}),
+    "a column is renamed": ("ALTER TABLE users RENAME email TO mail", MAIL),
+    "a column becomes NOT NULL": (
+        (
+            "UPDATE users SET last_name = '' WHERE last_name IS NULL;"
+            "ALTER TABLE users ALTER last_name SET NOT NULL"
+        ),
+        {"clear": with_rule("last_name", to=ClearTo.VALUE, text="")},
+    ),
+    "a column becomes a number": (
+        "ALTER TABLE users ALTER password_hash DROP DEFAULT, ALTER password_hash TYPE int USING 0",
+        {"clear": with_rule("password_hash", text="0")},
+    ),
+    "a column becomes too short": (
+        "UPDATE users SET email = left(email, 20); ALTER TABLE users ALTER email TYPE varchar(20)",
+        {"clear": with_rule("email", text="{token:20}")},
+    ),
+    "a column becomes a generated one": (
+        (
+            "ALTER TABLE users DROP locale;"
+            "ALTER TABLE users ADD locale text GENERATED ALWAYS AS (lower(time_zone)) STORED"
+        ),
+        {"clear": without("locale")},
+    ),
+    "createdAt is dropped": ("ALTER TABLE users DROP created_at", {"created_at": None}),
+    "createdAt is renamed": ("ALTER TABLE users RENAME created_at TO since", {"created_at": "since"}),
+    "the key is renamed": ("ALTER TABLE users RENAME id TO uid", {"key": "uid"}),
+    "a dependent's table is dropped": ("DROP TABLE comments", {"dependents": ONLY_SESSIONS}),
+    "a dependent's column is dropped": (
+        "ALTER TABLE comments DROP signature",
+        {"dependents": ONLY_SESSIONS},
+    ),
+    "a dependent's key is renamed": (
+        "ALTER TABLE sessions RENAME user_id TO whose",
+        {"dependents": (Dependent("sessions", "whose", delete=True), MAPPING.dependents[1])},
+    ),
+    "the table is renamed": ("ALTER TABLE users RENAME TO members", {"table": "members"}),
+    "the table is renamed behind a view": (
+        "ALTER TABLE users RENAME TO members; CREATE VIEW users AS SELECT * FROM members",
+        {"table": "members"},
+    ),
+}
+
+
+def migrated(company: Company, sql: str, changes: dict[str, object]) -> SubjectMapping:
+    """Migrate the schema, apply a DataStore that fits it, and return its mapping."""
+    company.sql(sql)
+    company.mapping = replace(MAPPING, **changes)  # type: ignore[arg-type]
+    company.power_cut()
+    return company.mapping
+
+
+@pytest.mark.parametrize("case", BEHIND.values(), ids=BEHIND)
+def test_who_was_erased_before_a_migration_does_not_hold_up_who_comes_after(
+    company: Company, case: tuple[str, dict[str, object]]
+) -> None:
+    ada, bob, cleo = (company.sign_up(f"{name}@x.example") for name in ("ada", "bob", "cleo"))
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    key = company.key_of(bob)
+    migrated(company, *case)
+    company.visit_until_safe()
+    assert company.store.proof is not None
+    company.request("bob", key=key)
+    company.visit_until_safe()
+    assert company.erased("bob")
+    everything = b" ".join(company.everything().values())
+    assert b"First-bob" not in everything
+    assert b"First-cleo" in everything
+    assert not company.real_ledger.episodes(store=company.store.name)[1:], "at most that of a rewrite"
+    assert cleo
+
+
+@pytest.mark.parametrize(
+    "case",
+    [BEHIND[name] for name in ("a column is renamed", "the table is renamed", "a column is dropped")],
+    ids=["a column is renamed", "the table is renamed", "a column is dropped"],
+)
+def test_who_comes_back_with_an_old_dump_is_erased_again_under_new_names(
+    company: Company, case: tuple[str, dict[str, object]]
+) -> None:
+    ada, cleo = (company.sign_up(f"{name}@x.example") for name in ("ada", "cleo"))
+    before = company.snapshot()
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    migrated(company, *case)
+    company.visit_until_safe()
+    company.restore(before, "new-database")
+    migrated(company, *case)
+    company.visit_until_safe(most=20)
+    everything = b" ".join(company.everything().values())
+    assert b"ada" not in everything
+    assert b"First-cleo" in everything
+    assert cleo
+
+
+def test_another_table_under_the_same_keys_is_nobody_s_who_was_erased(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    key = company.key_of(ada)
+    company.request("ada", key=key)
+    company.visit_until_safe()
+    accounts = SCHEMA.partition(";")[0].replace("TABLE users", "TABLE accounts")
+    company.sql(f"DROP TABLE comments, sessions, users; {accounts}")
+    company.sql("CREATE TABLE sessions (id serial PRIMARY KEY, user_id int REFERENCES accounts, token text)")
+    company.sql(
+        "INSERT INTO accounts (id, email, locale, person)"
+        " VALUES (%s, 'zoe@x.example', 'de', gen_random_uuid())",
+        key,
+    )
+    company.sql("INSERT INTO sessions (user_id, token) VALUES (%s, 'hers')", key)
+    company.mapping = replace(MAPPING, table="accounts", dependents=ONLY_SESSIONS)
+    company.power_cut()
+    for _ in range(8):
+        company.visit()
+    assert company.sql("SELECT email, locale FROM accounts") == [("zoe@x.example", "de")]
+    assert company.sql("SELECT token FROM sessions") == [("hers",)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -169,3 +169,79 @@ class ProvedMapping:
     version: str
     mapping: SubjectMapping
     constraints: tuple[Constraint, ...] = ()
+
+
+def what_is_left(
+    earlier: SubjectMapping, present: SubjectMapping, columns: Mapping[str, Collection[str]]
+) -> SubjectMapping | None:
+    """Return what can still be done by an earlier mapping where tables and columns are these by now.
+
+    What is not there any more may be called otherwise today: so the present mapping's table, and its rules
+    for the same kind of data, stand in for it. `columns` holds those that a rule can be kept in, by table as
+    mappings write it, and has the present mapping's. Another `createdAt` would tell that the same person is
+    somebody else, so none stands in for that. `None`: not even the key is left.
+    """
+    table = earlier.table if earlier.table in columns else present.table
+    there = columns[table]
+    of_present = present if table == present.table else replace(present, clear=(), dependents=())
+    key = earlier.key if earlier.key in there or table != present.table else present.key
+    if key not in there:
+        return None
+    found = [_left_of(one, of_present, columns) for one in earlier.dependents]
+    dependents = [one for one in found if one is not None]
+    if len(dependents) < len(found):
+        kept = {(one.table, one.foreign_key) for one in dependents}
+        dependents += [one for one in of_present.dependents if (one.table, one.foreign_key) not in kept]
+    identifiers = {**(present.identifiers if table == present.table else {}), **earlier.identifiers}
+    return replace(
+        earlier,
+        table=table,
+        key=key,
+        identifiers={
+            kind: column if column in there else present.identifiers[kind]
+            for kind, column in identifiers.items()
+            if column in there or (table == present.table and kind in present.identifiers)
+        },
+        clear=_rules_left(earlier.clear, of_present.clear, there),
+        created_at=earlier.created_at if earlier.created_at in there else None,
+        dependents=tuple(dependents),
+        quarantine=earlier.quarantine if earlier.quarantine and earlier.quarantine.column in there else None,
+    )
+
+
+def _left_of(
+    earlier: Dependent, present: SubjectMapping, columns: Mapping[str, Collection[str]]
+) -> Dependent | None:
+    there = columns.get(earlier.table, ())
+    if earlier.foreign_key not in there:
+        return None
+    same = [one for one in present.dependents if one.table == earlier.table]
+    rules = _rules_left(earlier.clear, [rule for one in same for rule in one.clear], there)
+    return replace(earlier, clear=rules) if rules or earlier.delete else None
+
+
+def _rules_left(
+    earlier: Collection[ClearRule], present: Collection[ClearRule], there: Collection[str]
+) -> tuple[ClearRule, ...]:
+    left = [rule for rule in earlier if rule.column in there]
+    gone, kept = {rule.holds for rule in earlier if rule not in left}, {rule.column for rule in left}
+    return (*left, *(rule for rule in present if rule.holds in gone and rule.column not in kept))
+
+
+def widened(earlier: SubjectMapping, present: SubjectMapping) -> SubjectMapping:
+    """Return an earlier mapping of the same persons with all that the present one clears besides.
+
+    What both clear stays as it was: the values that were written then are what cleared means.
+    """
+    before = {(one.table, one.foreign_key): one for one in earlier.dependents}
+    for one in present.dependents:
+        at = (one.table, one.foreign_key)
+        known = before.get(at, replace(one, clear=()))
+        wider = one.delete or known.delete
+        before[at] = replace(known, delete=wider, clear=() if wider else _with(known.clear, one.clear))
+    return replace(earlier, clear=_with(earlier.clear, present.clear), dependents=tuple(before.values()))
+
+
+def _with(earlier: Collection[ClearRule], present: Collection[ClearRule]) -> tuple[ClearRule, ...]:
+    columns = {rule.column for rule in earlier}
+    return (*earlier, *(rule for rule in present if rule.column not in columns))

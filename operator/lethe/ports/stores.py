@@ -77,6 +77,7 @@ class Proof:
     `lookalikes` are columns that look like personal data and are neither mapped nor ignored, as
     `table.column`. `keys_may_repeat` names the generators of keys that Lethe can't move forward.
     `server` identifies the server (the ledger must not live on the same one); `None` if it has no identity.
+    `widened` says of earlier versions what the proved mapping clears besides, under a version of its own.
     """
 
     proved: ProvedMapping
@@ -85,6 +86,7 @@ class Proof:
     lookalikes: tuple[str, ...] = ()
     keys_may_repeat: tuple[str, ...] = ()
     server: str | None = None
+    widened: Mapping[str, ProvedMapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,15 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The live tables of one mapping, by the names that the mapping writes; every one exists."""
+    """The live tables of one mapping, by the names that the mapping writes; every one exists.
+
+    `stands_in` says that the subjects' table is another one than the persons were erased from: there, only a
+    row that is proven to be a person's is hers, and so are its dependents.
+    """
 
     mapping: SubjectMapping
     tables: Mapping[str, Table]
+    stands_in: bool = False
 
     @property
     def subjects(self) -> Table:

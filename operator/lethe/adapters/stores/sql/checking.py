@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lethe.adapters.stores.sql.catalog import Shape
-from lethe.adapters.stores.sql.postgres import Cursor, compose, fetch_in_chunks, name
+from lethe.adapters.stores.sql.postgres import Cursor, compose, fetch_in_chunks, name, raw
 from lethe.adapters.stores.sql.staging import (
     STAGED,
     Batch,
@@ -65,16 +65,18 @@ class ReadBack:
     ) -> tuple[dict[int, int], set[int]]:
         """Return the number to blame by uncleared `ix`, and the `ix` of rows that are another person's."""
         mapping = shape.mapping
+        left = uncleared(shape, mapping.table, mapping.clear, "u")
         query = compose(
-            "SELECT s.ix, u.{key} IS NULL, {seen}, {marked}"
+            "SELECT s.ix, u.{key} IS NULL, {left}, {seen}, {marked}"
             " FROM {staged} AS s LEFT JOIN {table} AS u ON u.{key} = s.key"
-            " WHERE u.{key} IS NULL OR {uncleared}",
+            " WHERE u.{key} IS NULL OR {asked}",
             key=name(mapping.key),
+            left=left,
             seen=seen_columns(shape, "u"),
             marked=marked(shape, "u"),
             staged=STAGED,
             table=shape.subjects.sql,
-            uncleared=uncleared(shape, mapping.table, mapping.clear, "u"),
+            asked=raw("true") if shape.stands_in else left,
         )
         blamed: dict[int, int] = {}
         spared: set[int] = set()
@@ -82,15 +84,21 @@ class ReadBack:
             for row in chunk:
                 if row[1]:
                     self.absent += [one.number for one in batch.tombstones[row[0]]]
-            standing = [(row[0], seen_record(row[2:])) for row in chunk if not row[1]]
+                    if shape.stands_in:
+                        spared.add(row[0])
+            uncleared_now = {row[0] for row in chunk if row[2]}
+            standing = [(row[0], seen_record(row[3:])) for row in chunk if not row[1]]
             for ix, verdicts in matched(batch, standing, matcher).items():
                 same = [one.number for one, verdict in verdicts if verdict is Identity.SAME]
-                if same:
+                if same and ix in uncleared_now:
                     blamed[ix] = same[0]
+                if same:
                     continue
                 spared.add(ix)
+                if ix not in uncleared_now:
+                    continue
                 if any(verdict is Identity.UNCLEAR for _, verdict in verdicts):
-                    self.unclear.append((mapping.table, batch.keys[ix]))
+                    self.unclear.append((batch.tombstones[ix][0].table, batch.keys[ix]))
                 else:
                     self.left_alone += 1
         return blamed, spared

@@ -105,6 +105,8 @@ class Erasure:
             for ix, verdicts in done.verdicts.items()
             if not any(verdict is Identity.SAME for _, verdict in verdicts)
         }
+        if self.shape.stands_in:
+            spared |= {ix: [] for ix in done.absent}
         if spared:
             self._spare(spared)
         for dependent in self.shape.mapping.dependents:
@@ -135,6 +137,8 @@ class Erasure:
             for ix, rows in self.cursor.execute(counted):
                 done.count(ix, dependent.table, rows)
         mapping = self.shape.mapping
+        if not mapping.clear:
+            return done
         changed = self.cursor.execute(
             compose(
                 "UPDATE {table} AS u SET {values} FROM {staged} AS s"
@@ -173,7 +177,8 @@ class Erasure:
         )
         for chunk in fetch_in_chunks(self.cursor, query, size=_JUDGED_AT_ONCE, called="lethe_seen"):
             done.absent.difference_update([row[0] for row in chunk])
-            standing = [(row[0], seen_record(row[2:])) for row in chunk if row[1]]
+            asked = [row for row in chunk if row[1] or self.shape.stands_in]
+            standing = [(row[0], seen_record(row[2:])) for row in asked]
             done.verdicts |= matched(self.batch, standing, self.matcher)
 
     def _spare(self, spared: Mapping[int, list[tuple[Tombstone, Identity]]]) -> None:

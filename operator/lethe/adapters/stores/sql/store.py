@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import psycopg
 
@@ -11,6 +13,7 @@ from lethe.adapters.stores.sql import positions as key_positions
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
 from lethe.adapters.stores.sql.contacting import contacts_of
+from lethe.adapters.stores.sql.earlier import mapping_left
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
 from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, reduced
 from lethe.adapters.stores.sql.finding import Search
@@ -21,7 +24,7 @@ from lethe.adapters.stores.sql.sessions import Sessions
 from lethe.adapters.stores.sql.staging import Batch, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.journal import Head, HeadMove, JournalObservation
-from lethe.domain.mapping import ProvedMapping, SubjectMapping
+from lethe.domain.mapping import ProvedMapping, SubjectMapping, widened
 from lethe.domain.tombstones import IdentityMatcher, Tombstone
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
@@ -63,6 +66,7 @@ class SqlStore:
         self._primary, self._max_records = primary, max_records
         self._tokens = Tokens(keyring, store)
         self._mappings: dict[str, SubjectMapping] = {}
+        self._left: dict[str, SubjectMapping | None] = {}  # of versions that the schema has left behind
         self._schema: str | None = None
         self._has_identifier: bool | None = None
 
@@ -84,17 +88,34 @@ class SqlStore:
             )
             with connection.transaction(), connection.cursor() as cursor:
                 proof = prove_mapping(cursor, self._mapping)
+                earlier_tables = {one.table for one in self._mappings.values()}
+                gone = earlier_tables - {*read_tables(cursor, earlier_tables)}
             server = looking.system_identifier(connection) if has_identifier else connection.address
             journal = self._journal(connection)
             with connection.transaction(), connection.cursor() as cursor:
                 support = journal.ensure(cursor, may_create=not observed.being_filled)
                 ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
-        self._remember([proof.proved])
-        self._proved = proof.proved.mapping
-        return Proof(proof.proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server)
+        proved, self._proved = self._own_version(proof.proved), proof.proved.mapping
+        wider = {
+            version: ProvedMapping(f"{version}+{proved.version}", mapping, proved.constraints)
+            for version, earlier in self._mappings.items()
+            if "+" not in version
+            and (earlier.table == self._mapping.table or earlier.table in gone)
+            and (mapping := widened(earlier, self._proved)) != earlier
+        }
+        self._remember([proved, *wider.values()])
+        return Proof(proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server, wider)
+
+    def _own_version(self, proved: ProvedMapping) -> ProvedMapping:
+        """Return a mapping under a version that means nothing else: one that was widened does by now."""
+        version = proved.version
+        while self._mappings.get(version, proved.mapping) != proved.mapping:
+            version = hashlib.sha256(version.encode()).hexdigest()[:16]
+        return replace(proved, version=version)
 
     def _remember(self, mappings: Iterable[ProvedMapping]) -> None:
         self._mappings |= {one.version: one.mapping for one in mappings}
+        self._left.clear()
 
     # --- persons ---------------------------------------------------------------------------------------
 
@@ -276,7 +297,10 @@ class SqlStore:
     def _batches(
         self, cursor: Cursor, tombstones: Sequence[Tombstone], shapes: dict[str, Shape]
     ) -> Iterator[tuple[Shape, Batch]]:
-        """Yield tombstones by mapping version. Raises `MappingInvalid` for one that was never learnt."""
+        """Yield tombstones by mapping version. Raises `MappingInvalid` for one that was never learnt.
+
+        Of those whose table is gone without one that stands in for it, no row can be there.
+        """
         by_version: dict[str, list[Tombstone]] = {}
         for one in tombstones:
             by_version.setdefault(one.mapping, []).append(one)
@@ -285,8 +309,23 @@ class SqlStore:
                 mapping = self._mappings.get(version)
                 if mapping is None:
                     raise MappingInvalid([_unknown_version(version)])
-                shapes[version] = _shape(cursor, mapping)
+                shape = self._shape_of(cursor, version, mapping)
+                if shape is None:
+                    yield _shape(cursor, self._proved), Batch((), (), tuple(group))
+                    continue
+                shapes[version] = shape
             yield shapes[version], Batch.of(group, shapes[version], _encoding(cursor))
+
+    def _shape_of(self, cursor: Cursor, version: str, mapping: SubjectMapping) -> Shape | None:
+        """Return the live tables of a version; of an earlier one as far as there are any left."""
+        if mapping == self._proved:
+            return _shape(cursor, mapping)
+        if version not in self._left:
+            self._left[version] = mapping_left(cursor, mapping, self._proved)
+        left = self._left[version]
+        if left is None:
+            return None
+        return replace(_shape(cursor, left), stands_in=left.table != mapping.table)
 
 
 def _unknown_version(version: str) -> MappingProblem:
