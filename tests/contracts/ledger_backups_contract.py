@@ -30,6 +30,7 @@ from lethe.domain.facts import (
     SnapshotsSeen,
     SnapshotsVanished,
     SourceDescribed,
+    SourceSucceeded,
     TombstonesExpired,
     Verified,
 )
@@ -42,6 +43,7 @@ from lethe.domain.snapshots import (
     SnapshotRecord,
     SourceRecord,
     evolve_snapshots,
+    succeeded,
 )
 from lethe.ports.ledger import Fenced, Ledger
 from tests.contracts.ledger_facts import NOW, Clock, accepted, erased, intended, tombstone
@@ -120,6 +122,28 @@ class BackupsInLedgerContract:
         assert list(ledger.snapshots()) == list(opened().snapshots()) == expected
         assert list(ledger.snapshots("shop/nightly")) == expected[:4]
         assert list(ledger.snapshots("shop/unknown")) == []
+
+    def test_a_source_that_succeeds_another_knows_its_snapshots_and_that_one_none(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        ledger.append([seen("a"), seen("b"), seen("c", source="shop/other")])
+        ledger.append([SnapshotsPurged("shop/nightly", NOW, ("b",)), seen("a", source="shop/weekly")])
+        before = {one.ref: one for one in ledger.snapshots("shop/nightly")}
+        mine = ledger.snapshots("shop/weekly")[0]
+        ledger.append(
+            [
+                seen("d"),
+                SourceSucceeded("shop/weekly", "shop/nightly", NOW),
+                SnapshotsVanished("shop/weekly", NOW, ("d",)),
+            ]
+        )
+        assert list(ledger.snapshots("shop/nightly")) == []
+        known = {one.ref: one for one in ledger.snapshots("shop/weekly")}
+        assert list(known) == ["a", "b", "d"]
+        assert known["a"] == succeeded(before["a"], mine, "shop/weekly")
+        assert known["b"] == replace(before["b"], source="shop/weekly")
+        assert known["d"].vanished_at == NOW
+        assert list(opened().snapshots()) == [ledger.snapshots("shop/other")[0], *known.values()]
 
     def test_ten_thousand_snapshots_of_one_listing_are_one_fact(self, ledger: Ledger) -> None:
         listed = tuple(ListedSnapshot(f"dump-{n}", (f"v{n}",), NOW - n * HOUR) for n in range(10_001))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devtools.dumps import days_ago, leave_dump
+from devtools.dumps import PATTERN, days_ago, leave_dump
 from lethe.api.translation import source_description
 from lethe.controllers import backupsource
 from lethe.controllers.runtime import queue
@@ -217,3 +217,39 @@ async def test_a_scan_that_the_end_of_the_operator_abandons_leaves_no_error_in_t
     del scan
     gc.collect()  # asyncio complains of what nobody has taken notice of when it is collected
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_source_says_what_lies_where_it_looked_before_until_that_is_gone(
+    backups: BackupsRunning,
+) -> None:
+    old = backups.apply("nightly")
+    leave_dump(backups.home / "nightly", days_ago(200))
+    new = backups.home / "moved"
+    new.mkdir()
+    leave_dump(new, days_ago(2))
+    where = {"path": str(new), "name": PATTERN}
+
+    def effective(name: str) -> Any:
+        return backups.cluster.condition("backupsources", NAMESPACE, name, "RetentionEffective")
+
+    async with backups.running():
+        await eventually(lambda: backups.states("nightly") == ["Present", "Purged"])
+        backups.apply("nightly", directory=where)
+        await eventually(lambda: effective("nightly").get("reason") == "PlaceChanged")
+        assert f"1 in directory {old}" in effective("nightly")["message"]
+        await eventually(lambda: backups.states("nightly") == ["Missing", "Present", "Purged"])
+        snapshots = backups.cluster.objects["backupsnapshots"].values()
+        told = next(one for one in snapshots if one["status"]["state"] == "Missing")
+        assert {one["reason"] for one in told["status"]["conditions"] if one["type"] == "Ready"} == {
+            "PlaceChanged"
+        }
+        assert told["status"]["expiresAt"] is not None
+        sources = backups.cluster.objects["backupsources"]
+        assert sources[NAMESPACE, "nightly"]["status"]["snapshots"]["total"] == 2
+        old.rename(backups.home / "nightly-old")
+        old.symlink_to(backups.home / "nightly-old")  # only the words of the manifest tell what a place is
+        backups.apply("nightly-old", directory={"path": f"{old}/", "name": PATTERN})
+        await eventually(lambda: backups.states("nightly-old") == ["Present", "Purged"])
+        backups.apply("nightly", directory=where, suspend=True)
+        await eventually(lambda: effective("nightly").get("reason") == "Suspended")
+        await eventually(lambda: sources[NAMESPACE, "nightly"]["status"]["snapshots"]["total"] == 1)

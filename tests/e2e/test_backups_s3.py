@@ -138,6 +138,33 @@ def test_a_server_that_is_away_is_said_and_all_goes_on_when_it_is_back(
     assert server.bytes_of(bucket, old) is None
 
 
+def test_an_edited_place_is_another_source_and_purges_nothing_of_the_first(
+    api: Api, server: VersityServer, bucket: str, start_operator: StartOperator
+) -> None:
+    kept = [put_dump(server, bucket, days_ago(days)) for days in (179, 2)]
+    empty, copied = (server.bucket(f"backups-{next(_buckets)}") for _ in range(2))
+    for key in kept:
+        server.put(copied, key, b"a dump", days_ago(3))
+    server.put(bucket, f"other/{dump_name(days_ago(1))}", b"another prefix", days_ago(1))
+    give_credentials(api, server)
+    start_operator(LETHE_SCAN_INTERVAL="500ms")
+    apply_source(api, server, bucket)
+    wait_effective(api, "WithinRetention")
+
+    named = f"2 in bucket {server.endpoint.removeprefix('http://')}/{bucket}/site/"
+    there_again = {key.removeprefix("site/"): "Present" for key in kept}.items()
+    there = {"bucket": bucket, "prefix": "site/"}
+    for place in ({"bucket": empty}, {"bucket": copied}, {"prefix": "other/"}):
+        api.patch_spec("backupsources", "nightly", {"s3": place, "retention": "P1W"})  # both are due
+        eventually(lambda: named in wait_effective(api, "PlaceChanged"), named)
+        assert all(server.bytes_of(bucket, key) is not None for key in kept)
+        assert "Purged" not in snapshot_states(api).values()
+        api.patch_spec("backupsources", "nightly", {"s3": there, "retention": "P6M"})
+        eventually(lambda: there_again <= snapshot_states(api).items(), "both to be there again")
+    api.patch_spec("backupsources", "nightly", {"retention": "P1W"})
+    eventually(lambda: server.bytes_of(bucket, kept[0]) is None, "the old one to go where it lies")
+
+
 def test_a_locked_version_outlives_its_time_and_everybody_is_told(
     api: Api, server: VersityServer, start_operator: StartOperator
 ) -> None:

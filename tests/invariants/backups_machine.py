@@ -422,7 +422,7 @@ class BackupsMachine(RuleBasedStateMachine):
 
     def _unsee(self, source: Source, sights: dict[Path, Sight]) -> None:
         """Forget what a scan saw and died before it was recorded: nobody has seen that."""
-        known = {one.ref: one.pieces for one in self.backups.real_ledger.snapshots(source.description.name)}
+        known = {one.ref: one.pieces for one in self.backups.real_ledger.snapshots(source.known.name)}
         for path, sight in list(self.sights.items()):
             if path.parent == source.path and known.get(path.name) != (f"{sight.size}:{sight.mtime}",):
                 del self.sights[path]
@@ -442,7 +442,7 @@ class BackupsMachine(RuleBasedStateMachine):
     def _drop_what_is_proven_gone(self) -> None:
         live = {(one.source, one.ref) for one in self.backups.real_ledger.snapshots() if one.live}
         for key, (source, path) in list(self.away.items()):
-            if (source.description.name, path.name) not in live:
+            if (source.known.name, path.name) not in live:
                 (self.limbo / key).unlink()
                 del self.away[key]
 

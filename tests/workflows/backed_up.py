@@ -47,16 +47,22 @@ class Source:
     def __init__(self, world: Backups, name: str, stores: Sequence[str]) -> None:
         self.world = world
         self.path = world.home / name
-        self.path.mkdir()
+        self.path.mkdir(exist_ok=True)
         self.description = SourceDescription("shop", name, tuple(stores), "P6M", hold_last=False)
         self.applied = True
-        self.connect()
+        self.look_in(self.path)
 
     def connect(self) -> None:
         """Begin anew, as after a restart, or when the manifest was edited."""
         self.backend = DirectoryBackend(str(self.path), PATTERN, [self.world.home])
         wired: Any = Wired(self.backend, self.world.fuse, EFFECTS)
         self.known = KnownSource(self.description, wired)
+
+    def look_in(self, path: Path) -> None:
+        """Edit the manifest: look in this directory from now on."""
+        self.path = path
+        path.mkdir(exist_ok=True)
+        self.say(place=f"directory {path}", names=PATTERN)
 
     def say(self, **more: Any) -> None:
         """Edit the manifest."""
@@ -78,6 +84,7 @@ class Source:
             now=lambda: self.world.wall,
             clocks=self.world.clocks,
             declared=declared,
+            watched={one.description.known_as for one in self.world.sources if one.applied},
         )
 
     def record(self, path: Path) -> SnapshotRecord:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.api.v1alpha1.backupsource import BackupSource, BackupSourceSpec
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
@@ -97,7 +99,38 @@ def source_description(source: BackupSource, longest: Period) -> SourceDescripti
         confirm_prunes=spec.confirm_prunes,
         suspended=bool(spec.suspend),
         too_long=too_long,
+        place=_place(spec),
+        names=_names(spec),
     )
+
+
+def _place(spec: BackupSourceSpec) -> str:
+    """Return where a source looks. Two that say the same are the same place, whatever reaches it."""
+    if spec.directory is not None:
+        return f"directory {posixpath.normpath(spec.directory.path)}"
+    if spec.s3 is not None:
+        service = _service(spec.s3.endpoint) if spec.s3.endpoint else "AWS"
+        return f"bucket {service}/{spec.s3.bucket}/{spec.s3.prefix or ''}"
+    if spec.restic is not None:
+        return f"restic {_service(spec.restic.repository.removeprefix('local:'))}"
+    if spec.plugin is not None:
+        config = json.dumps(dict(spec.plugin.config or {}), sort_keys=True)
+        return f"{spec.plugin.name} {config}"
+    return ""
+
+
+def _service(url: str) -> str:
+    """Return a URL without what may change while the place stays: scheme, usual port, slash at the end."""
+    bare = re.sub("https?://", "", url, count=1).rstrip("/")
+    return re.sub(r"^([^/]*?)(:443|:80)?(/|$)", lambda found: found[1].lower() + found[3], bare, count=1)
+
+
+def _names(spec: BackupSourceSpec) -> str:
+    """Return what a source takes for a snapshot in its place."""
+    if spec.restic is not None:
+        return json.dumps({"host": spec.restic.host, "paths": sorted(spec.restic.paths)})
+    named = spec.directory or spec.s3
+    return named.name if named is not None else ""
 
 
 def erasure_order(

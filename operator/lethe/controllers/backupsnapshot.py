@@ -167,6 +167,7 @@ class SnapshotObjects:
             now=now,
             held=scan.plan.held.get(record.ref) if scan else None,
             difficulty=difficulty_of(problem) if problem else None,
+            elsewhere=managed.known.places.get(record.source) if managed.known else None,
         )
 
     async def reconcile(
@@ -186,7 +187,7 @@ class SnapshotObjects:
         work += [
             partial(self._disown_one, managed.key, ref, one, "NotSeen", unseen)
             for ref, applied in objects.items()
-            if ref not in known.snapshots
+            if ref not in known.all_snapshots
             for one in applied
         ]
         for some in chunked(work, 500):
@@ -221,7 +222,7 @@ class SnapshotObjects:
         """Return what has to be written; in a worker thread, for there may be many that need nothing."""
         objects = self._objects.get(managed.key, {})
         work: list[Callable[[], Awaitable[None]]] = []
-        for record in list(known.snapshots.values()):
+        for record in known.all_snapshots.values():
             shown = objects.get(record.ref, [])
             if record.purged_at is not None and now - record.purged_at > PURGED_SHOWN:
                 work += [partial(self._remove, managed, record.ref, one) for one in shown if one.own]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.translation import source_description
-from lethe.api.v1alpha1.backupsource import BACKENDS, BackupSource
+from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.controllers.backupsnapshot import SnapshotObjects
 from lethe.controllers.backupsource_status import SourceStatuses
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, ObjectKey, key_of
@@ -385,9 +384,10 @@ class BackupSourceController(Controller[ObjectKey]):
             return self._clocks.compare(offset, backend_date)
 
         declared, now = self._objects.declared(managed.key), self._clocks.now
+        watched = frozenset(one.description.known_as for one in self._cache.sources.values())
         managed.scanning = in_daemon(
             f"source {managed.name}",
-            lambda: scan(known, self._ledger, now=now, clocks=clocks, declared=declared),
+            lambda: scan(known, self._ledger, now=now, clocks=clocks, declared=declared, watched=watched),
         )
         self._cache.scans[managed.scanning] = known, time.monotonic()
         managed.scanning.add_done_callback(self._cache.scans.pop)
@@ -421,15 +421,9 @@ def _close_unused(connecting: asyncio.Future[Backend]) -> None:
         in_daemon("closing a backend", connecting.result().close)
 
 
-def _location(managed: ManagedSource) -> str:
+def _location(managed: ManagedSource) -> tuple[str, str]:
     """Return where a source lists, by which names; two that say the same are the same place."""
-    spec = managed.manifest.get("spec") or {}
-    where = {
-        kind: {k: v for k, v in spec[kind].items() if k != "credentialsSecretRef"}
-        for kind in BACKENDS
-        if kind in spec
-    }
-    return json.dumps(where, sort_keys=True)
+    return managed.description.place, managed.description.names
 
 
 def _age(managed: ManagedSource) -> tuple[str, str]:

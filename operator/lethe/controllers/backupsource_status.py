@@ -74,7 +74,7 @@ class SourceStatuses:
         held = managed.scan.plan.held if managed.scan else {}
         states: Counter[str] = Counter()
         overdue, oldest = 0, None
-        for record in known.snapshots.values():
+        for record in (*known.snapshots.values(), *known.elsewhere):
             state = self._objects.condition_set(managed, record, now).state
             states[state or ""] += 1
             if record.live:
@@ -122,6 +122,9 @@ class SourceStatuses:
             held_last=RetentionHold.LAST_SNAPSHOT in held,
             held_legally=held.count(RetentionHold.LEGAL_HOLD),
             next_message=summary,
+            elsewhere=Counter(known.places[one.source] for one in known.elsewhere if one.live)
+            if known
+            else {},
         )
 
     def _difficulties(self, managed: ManagedSource) -> list[Difficulty]:

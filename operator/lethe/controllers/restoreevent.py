@@ -307,7 +307,7 @@ class RestoreEventController(Controller[ObjectKey]):
         known = [s for source in sources if source.known for s in source.known.snapshots.values()]
         snapshot = restored_snapshot(known, episode.back_to, one_tick=self._one_tick)
         if snapshot is not None:
-            source = next(s for s in sources if s.name == snapshot.source)
+            source = next(s for s in sources if s.description.known_as == snapshot.source)
             name = self._name_of_snapshot(source.key, snapshot.ref)
             if name is not None:
                 origin = {"snapshot": name, "takenAt": instant(snapshot.taken_at)}

@@ -274,12 +274,26 @@ class ListedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SourceDescribed:
-    """A BackupSource says whose snapshots it holds, and for how long. `longest_duration` is in seconds."""
+    """A BackupSource says whose snapshots it holds, and for how long. `longest_duration` is in seconds.
+
+    `place` is where it looks, `names` what it takes there for a snapshot: both as a person reads them.
+    """
 
     source: str
     stores: tuple[str, ...]
     retention: str
     longest_duration: float = 0.0
+    place: str = ""
+    names: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSucceeded:
+    """A BackupSource looks where another one did that is no more: what `before` knew is known to it."""
+
+    source: str
+    before: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +391,7 @@ RestoreFact = (
 SnapshotFact = (
     SnapshotsSeen | SnapshotDeclared | SnapshotsVanished | PruneIntended | SnapshotsDeleted | SnapshotsPurged
 )
-SourceFact = SourceDescribed | PrunesConfirmed
+SourceFact = SourceDescribed | PrunesConfirmed | SourceSucceeded
 Fact = (
     TookOver
     | MappingProved

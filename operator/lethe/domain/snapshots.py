@@ -6,6 +6,7 @@ or that its source was deleted, proves nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -38,7 +39,8 @@ TOLD_IN = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """What the ledger knows of a BackupSource. `source` and `stores` are `namespace/name`.
+    """What the ledger knows of a BackupSource in one place. `stores` are `namespace/name`, `source` is that
+    and the place (`known_as`): one that looks elsewhere is another source.
 
     `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `used_confirmations`
     are the values of `spec.confirmPrunes` that were used up. `seen_at` is when a listing showed something
@@ -51,6 +53,18 @@ class SourceRecord:
     longest_duration: float = 0.0
     used_confirmations: frozenset[int] = frozenset()
     seen_at: datetime | None = field(default=None, compare=False)
+    place: str = ""
+    names: str = ""
+
+
+def known_as(name: str, place: str) -> str:
+    """Return under which name the ledger knows a source (`namespace/name`) that looks in this place."""
+    return f"{name}@{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
+def name_of(source: str) -> str:
+    """Return the name (`namespace/name`) of a source that the ledger knows by `known_as`."""
+    return source.partition("@")[0]
 
 
 class SnapshotState(StrEnum):
@@ -138,11 +152,27 @@ def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesCon
     if isinstance(fact, SourceDescribed):
         seen_at = record.seen_at if record is not None else None
         return SourceRecord(
-            fact.source, fact.stores, fact.retention, fact.longest_duration, used_confirmations, seen_at
+            fact.source,
+            fact.stores,
+            fact.retention,
+            fact.longest_duration,
+            used_confirmations,
+            seen_at,
+            fact.place,
+            fact.names,
         )
     if record is None:
         return SourceRecord(fact.source, (), "P6M", 0.0, frozenset({fact.count}))
     return replace(record, used_confirmations=used_confirmations | {fact.count})
+
+
+def succeeded(before: SnapshotRecord, known: SnapshotRecord | None, source: str) -> SnapshotRecord:
+    """Return what a snapshot becomes when another source takes over. `known`: what that knew of its ref."""
+    if known is None or not known.live:
+        return replace(before, source=source)
+    stores = tuple(dict.fromkeys((*known.stores, *before.stores)))
+    dates = {*known.evidence, *before.evidence, before.taken_at, before.began_at(timedelta(0))}
+    return replace(known, stores=stores, evidence=tuple(sorted(dates)))
 
 
 def evolve_snapshots(

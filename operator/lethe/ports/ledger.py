@@ -189,7 +189,7 @@ class Ledger(Protocol):
     # Backups
 
     def sources(self) -> Mapping[str, SourceRecord]:
-        """Return every BackupSource that was ever described, also deleted ones, by `namespace/name`."""
+        """Return every BackupSource that was ever described, also deleted ones, by `known_as` (domain)."""
         ...
 
     def snapshots(self, source: str | None = None) -> Sequence[SnapshotRecord]:

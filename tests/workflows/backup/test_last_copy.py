@@ -245,6 +245,92 @@ def test_a_deleted_source_proves_nothing(backups: Backups, nightly: Source) -> N
     assert backups.purged("ada")
 
 
+def in_two_places(backups: Backups, nightly: Source) -> tuple[Path, Path]:
+    """Let a source that has shown a dump of ada look elsewhere; return both places."""
+    dump_now(backups, nightly)
+    after(backups)
+    backups.erase("ada", 1)
+    after(backups)
+    nightly.scan()
+    old, new = nightly.path, backups.home / "moved"
+    nightly.look_in(new)
+    return old, new
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["another dump", "one of the same name"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_lies_where_a_source_looked_before_is_never_proven_gone_by_another_place(
+    backups: Backups, nightly: Source, copied: bool, restarted: bool
+) -> None:
+    old, new = in_two_places(backups, nightly)
+    dump = next(old.iterdir())
+    if copied:
+        shutil.copy2(dump, new)
+    nightly.scan()
+    if restarted:
+        backups.restart()
+    backups.true = EXPIRY + HOUR
+    dump_now(backups, nightly)
+    for _ in range(2):
+        assert nightly.scan().listing.snapshots
+        after(backups)
+    backups.grade()
+    assert dump.exists()
+    assert [one.ref for one in nightly.known.elsewhere] == [dump.name]
+    assert list(nightly.known.places.values()) == [f"directory {old}"]
+    assert not backups.purged("ada")
+    assert backups.gone_at("ada") == EXPIRY
+    nightly.look_in(old)
+    assert nightly.scan().purged == [dump.name]
+    nightly.look_in(new)
+    after(backups)
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("ada")
+
+
+def test_a_source_under_another_name_takes_over_what_was_known_of_its_place(
+    backups: Backups, nightly: Source
+) -> None:
+    old, _ = in_two_places(backups, nightly)
+    nightly.dump(backups.true)
+    nightly.scan()
+    assert len(nightly.known.elsewhere) == 1
+    other = backups.source("nightly-old")
+    other.look_in(old)
+    other.dump(EXPIRY)
+    backups.true = EXPIRY + HOUR
+    assert len(other.scan().purged) == 1
+    nightly.connect()
+    nightly.scan()
+    assert not nightly.known.elsewhere
+    backups.grade()
+    assert backups.purged("ada")
+
+
+def test_a_source_takes_over_from_none_that_is_there_or_looks_for_other_names(
+    backups: Backups, nightly: Source
+) -> None:
+    dump_now(backups, nightly)
+    nightly.scan()
+    other = backups.source("other")
+    other.look_in(nightly.path)
+    other.scan()
+    assert len(backups.real_ledger.snapshots(nightly.known.name)) == 1, "it is there"
+    nightly.applied = False
+    other.say(names="crm-{takenAt:%Y%m%d}.dump")
+    other.scan()
+    assert len(backups.real_ledger.snapshots(nightly.known.name)) == 1, "it may not list the same"
+    other.say(names=nightly.description.names)
+    other.scan()
+    assert not backups.real_ledger.snapshots(nightly.known.name)
+    foreign = backups.source("foreign", namespace="office")
+    foreign.look_in(nightly.path)
+    other.applied = False
+    foreign.scan()
+    assert backups.real_ledger.snapshots(other.known.name), "what a namespace knows stays its own"
+
+
 def test_an_empty_listing_proves_nothing(backups: Backups, nightly: Source) -> None:
     dump_now(backups, nightly)
     after(backups)

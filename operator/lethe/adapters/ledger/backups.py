@@ -26,7 +26,7 @@ class BackupsInLedger(PartOfLedger):
     def _records(self, connection: Connection, query: Select[Any]) -> Iterator[RequestRecord]: ...
 
     def sources(self) -> Mapping[str, SourceRecord]:
-        """Return every BackupSource that was ever described, by `namespace/name`."""
+        """Return every BackupSource that was ever described, by `known_as` (domain)."""
         with self._reading() as connection:
             return {
                 source: source_record(self._keyring, source, doc)

@@ -6,13 +6,20 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import chunked, context, encode, number_of, unsealed
 from lethe.adapters.ledger.schema import snapshots, sources
-from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact
-from lethe.domain.snapshots import SnapshotRecord, SourceRecord, evolve_snapshots, evolve_source, seen_in
+from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact, SourceSucceeded
+from lethe.domain.snapshots import (
+    SnapshotRecord,
+    SourceRecord,
+    evolve_snapshots,
+    evolve_source,
+    seen_in,
+    succeeded,
+)
 from lethe.ports.keys import Keyring
 
 _decode_source = msgspec.json.Decoder(SourceRecord).decode
@@ -48,7 +55,22 @@ class SnapshotProjection:
 
     def take_source(self, fact: SourceFact) -> None:
         """Let a fact about a source have its effect."""
+        if isinstance(fact, SourceSucceeded):
+            self._succeed(fact)
+            return
         self._sources[fact.source] = evolve_source(self._source(fact.source), fact)
+
+    def _succeed(self, fact: SourceSucceeded) -> None:
+        self.write()  # what was taken before is among what is read now
+        of_before = snapshots.c.source == fact.before
+        rows = self._connection.execute(select(snapshots.c.ref, snapshots.c.doc).where(of_before)).all()
+        known = self._load(fact.source, [ref for ref, _ in rows])
+        for ref, doc in rows:
+            before = snapshot_record(self._keyring, fact.before, ref, doc)
+            known[ref] = self._changed[fact.source, ref] = succeeded(before, known.get(ref), fact.source)
+        self._connection.execute(delete(snapshots).where(of_before))
+        self._known.pop(fact.before, None)
+        self._loaded.pop(fact.before, None)
 
     def _source(self, source: str) -> SourceRecord | None:
         if source in self._sources:

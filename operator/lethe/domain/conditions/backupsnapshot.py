@@ -29,8 +29,12 @@ def backupsnapshot_conditions(  # noqa: PLR0911 - one return for each way to sta
     now: datetime,
     held: RetentionHold | None = None,
     difficulty: Difficulty | None = None,
+    elsewhere: str | None = None,
 ) -> ConditionSet:
-    """Say where a BackupSnapshot stands. `now` only tells whether it is overdue."""
+    """Say where a BackupSnapshot stands. `now` only tells whether it is overdue.
+
+    `elsewhere` is the place that holds it, where its source looked before.
+    """
     expires = record.expires_at(retention)
     free = Condition("Held", FALSE, "NoHold", "nothing keeps it beyond its time", record.first_seen_at)
     if record.purged_at is not None:
@@ -41,6 +45,21 @@ def backupsnapshot_conditions(  # noqa: PLR0911 - one return for each way to sta
                 Condition("Ready", TRUE, "Purged", message, record.purged_at),
                 free,
                 Condition("Purged", TRUE, "Verified", message, record.purged_at),
+            ),
+        )
+    if elsewhere is not None:
+        message = (
+            f"it lies in {elsewhere[:200]}, where its BackupSource looked before; it counts as a copy until "
+            "a source that looks there has proven it gone"
+        )
+        return ConditionSet(
+            SnapshotState.MISSING,
+            (
+                *with_progress(
+                    Condition("Ready", FALSE, "PlaceChanged", message, record.first_seen_at), stalled=True
+                ),
+                free,
+                Condition("Purged", FALSE, "NotDue", message, record.first_seen_at),
             ),
         )
     if record.deleted_at is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lethe.domain.conditions.backupsnapshot import LOCKED, Difficulty
 from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
@@ -17,7 +17,8 @@ class BackupSourceObservation:
 
     `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
     `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
-    `spec.stores` names and nobody has applied.
+    `spec.stores` names and nobody has applied. `elsewhere` counts live snapshots by the places where the
+    source looked before.
     """
 
     scanned: bool
@@ -33,6 +34,7 @@ class BackupSourceObservation:
     longest: str = ""
     ever_seen: bool = True
     unknown_stores: Sequence[str] = ()
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
 def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
@@ -96,6 +98,15 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
             first = found[0]
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             return Condition(kind, FALSE, shown or first.reason, f"{first.message}{more}")
+    if observed.elsewhere:
+        named = ", ".join(f"{count} in {place[:200]}" for place, count in sorted(observed.elsewhere.items()))
+        return Condition(
+            kind,
+            FALSE,
+            "PlaceChanged",
+            f"snapshots that are not proven gone lie where this source looked before: {named}. Nobody looks "
+            "there now; apply a BackupSource for that place and the same names until they are gone",
+        )
     if observed.held_last:
         return Condition(
             kind,

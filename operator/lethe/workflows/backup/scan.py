@@ -13,7 +13,7 @@ A scan may be cut off anywhere and run again. Whatever was deleted and not recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -30,6 +30,7 @@ from lethe.domain.facts import (
     SnapshotsSeen,
     SnapshotsVanished,
     SourceDescribed,
+    SourceSucceeded,
 )
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PrunePlan, PruneRules, prune_plan
@@ -39,6 +40,8 @@ from lethe.domain.snapshots import (
     SourceRecord,
     evolve_snapshots,
     evolve_source,
+    known_as,
+    name_of,
     needs_recording,
 )
 from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
@@ -56,7 +59,8 @@ AT_ONCE = 100
 class SourceDescription:
     """What a BackupSource says, apart from how to reach it. Names are `namespace/name`.
 
-    `longest_duration` is in seconds. `too_long` says that it asks for more than `LETHE_RETENTION`.
+    `longest_duration` is in seconds. `too_long` says that it asks for more than `LETHE_RETENTION`. `place` is
+    where it looks, `names` what it takes there for a snapshot: both as a person reads them.
     """
 
     namespace: str
@@ -69,17 +73,26 @@ class SourceDescription:
     confirm_prunes: int | None = None
     suspended: bool = False
     too_long: bool = False
+    place: str = ""
+    names: str = ""
 
     @property
     def name(self) -> str:
-        """Return the name under which ledger and metrics know the source."""
+        """Return the name under which metrics and people know the source."""
         return f"{self.namespace}/{self.short_name}"
+
+    @property
+    def known_as(self) -> str:
+        """Return the name under which the ledger knows the source in this place."""
+        return known_as(self.name, self.place)
 
 
 @dataclass(slots=True)
 class KnownSource:
     """A source and what is known of its snapshots; all of it is in the ledger and the backend.
 
+    `elsewhere` are the snapshots of where the source of this name looked before; `places` says by the source
+    of each (as the ledger knows it) where that is.
     `scanned_at` is when the newest successful listing began, `proven_until` up to when it tells of every
     snapshot that began (`None`: it proves nothing, for no listing of this source has ever shown a snapshot).
     `partial_since` are the names that it showed and that may be snapshots nobody knows, unfinished ones and
@@ -91,6 +104,8 @@ class KnownSource:
     backend: Backend
     record: SourceRecord | None = None
     snapshots: dict[str, SnapshotRecord] = field(default_factory=dict)
+    elsewhere: Sequence[SnapshotRecord] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
     loaded: bool = False
     scanned_at: datetime | None = None
     proven_until: datetime | None = None
@@ -100,8 +115,13 @@ class KnownSource:
 
     @property
     def name(self) -> str:
-        """Return the name under which ledger and metrics know the source."""
-        return self.description.name
+        """Return the name under which the ledger knows the source."""
+        return self.description.known_as
+
+    @property
+    def all_snapshots(self) -> dict[str, SnapshotRecord]:
+        """Return by ref what is known here, and of what lies elsewhere whatever has no namesake here."""
+        return {one.ref: one for one in self.elsewhere} | self.snapshots
 
     @property
     def stores(self) -> frozenset[str]:
@@ -147,8 +167,15 @@ ReadClocks = Callable[[datetime | None], str | None]
 
 def load(source: KnownSource, ledger: Ledger) -> None:
     """Read from the ledger what is known of a source."""
-    source.record = ledger.sources().get(source.name)
+    described = ledger.sources()
+    source.record = described.get(source.name)
     source.snapshots = {record.ref: record for record in ledger.snapshots(source.name)}
+    source.places = {
+        name: record.place
+        for name, record in described.items()
+        if name != source.name and name_of(name) == source.description.name
+    }
+    source.elsewhere = [one for name in source.places for one in ledger.snapshots(name)]
     source.loaded = True
 
 
@@ -159,14 +186,18 @@ def scan(
     now: Callable[[], datetime],
     clocks: ReadClocks,
     declared: Sequence[Declared] = (),
+    watched: Collection[str] = (),
 ) -> Scan:
     """Scan a source once. Raises `BackendUnavailable`, `BackendMisconfigured`, and the ledger's errors.
 
+    `watched` are all sources that there are, as the ledger knows them. One that looks where a source did
+    that is no more takes over what that knew: snapshots don't die by the name of an object.
     While the clocks disagree nothing is concluded from any date: neither recorded nor pruned.
     """
-    if not source.loaded:
+    succeeds = _succeed(source, ledger, watched, now())
+    if succeeds or not source.loaded:
         load(source, ledger)
-    described = _describe(source, ledger)
+    described = _describe(source, ledger) or succeeds
     began = now()
     source.listing = True
     try:
@@ -228,16 +259,31 @@ def _rules(source: KnownSource) -> PruneRules:
 def _describe(source: KnownSource, ledger: Ledger) -> bool:
     """Record what the manifest says of the source, if the ledger knows it otherwise."""
     wanted, known = source.description, source.record
-    as_known = known is not None and (known.stores, known.retention, known.longest_duration) == (
-        wanted.stores,
-        wanted.retention,
-        wanted.longest_duration,
+    fact = SourceDescribed(
+        source.name, wanted.stores, wanted.retention, wanted.longest_duration, wanted.place, wanted.names
     )
-    if as_known:
+    if known is not None and known == evolve_source(known, fact):
         return False
-    fact = SourceDescribed(source.name, wanted.stores, wanted.retention, wanted.longest_duration)
     _append(source, ledger, [fact])
     return True
+
+
+def _succeed(source: KnownSource, ledger: Ledger, watched: Collection[str], now: datetime) -> bool:
+    """Take over what sources knew that looked here, for the same names, and are no more."""
+    wanted = source.description
+    if source.loaded or not wanted.place:
+        return False
+    before = [
+        name
+        for name, record in ledger.sources().items()
+        if name not in {source.name, *watched}
+        and name.partition("/")[0] == wanted.namespace
+        and (record.place, record.names) == (wanted.place, wanted.names)
+        and any(snapshot.live for snapshot in ledger.snapshots(name))
+    ]
+    if before:
+        ledger.append([SourceSucceeded(source.name, name, now) for name in before])
+    return bool(before)
 
 
 # 1 and 2: list and remember
