@@ -11,7 +11,7 @@ from lethe.controllers.runtime import queue
 from lethe.controllers.runtime.cache import ManagedStore
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.conditions.deletionrequest import deletionrequest_conditions
-from lethe.domain.facts import Accepted, Completed, Fact, Intended, Outcome, Verified
+from lethe.domain.facts import Accepted, Completed, Fact, Intended, Outcome, SnapshotsPurged, Verified
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.tombstones import Tombstone
 from lethe.workflows.store_session import StoreDescription
@@ -128,3 +128,26 @@ async def test_an_api_server_that_is_away_is_told_later(
         await eventually(lambda: "ada" in backups.copies.queue)
         backups.cluster.away = False
         await eventually(lambda: purged(backups, "ada") == REMAINS)
+
+
+async def test_a_store_said_to_have_no_backups_purges_nobody_while_its_snapshots_live(
+    backups: BackupsRunning,
+) -> None:
+    erased(backups, "ada", 1)
+    store = backups.cache.stores[NAMESPACE, "site"]
+    async with backups.running():
+        await eventually(lambda: purged(backups, "ada") == REMAINS)
+        backups.cluster.remove("backupsources", NAMESPACE, "nightly")
+        store.without_backups = True
+        await eventually(lambda: not backups.cache.sources)
+        await backups.copies.grade()
+        record = backups.ledger.requests_by_id(["ada"])["ada"]
+        assert not backups.copies.observe(record).without_backups
+        await backups.copies.reconcile("ada")
+        assert purged(backups, "ada") == REMAINS
+        assert store.snapshots_remain
+        (snapshot,) = backups.ledger.snapshots()
+        backups.ledger.append([SnapshotsPurged(snapshot.source, days_ago(0), (snapshot.ref,))])
+        await backups.copies.grade()
+        await eventually(lambda: purged(backups, "ada") == ("True", "NoBackups"))
+        assert not store.snapshots_remain

@@ -49,6 +49,7 @@ class StoreStatus:
             journal=proof.journal.value if proof else "NotSupported",
             journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
             without_backups=managed.without_backups,
+            snapshots_remain=managed.snapshots_remain,
             looked=session is not None and session.last_observed_at is not None,
             replay=managed.replay,
             release=managed.release,

@@ -79,7 +79,10 @@ class LastCopies(Controller[str]):
 
     async def grade(self) -> None:
         """Look at all that was erased and is not proven gone from every backup."""
-        for request in await asyncio.to_thread(self._grade, self._coverage()):
+        changed = await asyncio.to_thread(self._grade, self._coverage())
+        for managed in self._cache.stores.values():
+            managed.snapshots_remain = any(step.gone_at for step in self._steps.get(managed.name, ()))
+        for request in changed:
             self._tries.pop(request, None)
             self.queue.add(request)
 
@@ -131,7 +134,9 @@ class LastCopies(Controller[str]):
             for name in asked
             for source in self._cache.sources_of(name)
         )
-        return BackupsObservation(left or self._left(record, asked), without and not record.shredded, held)
+        found = left or self._left(record, asked)
+        # That a store has no backups is somebody's word; snapshots that were seen are known to exist.
+        return BackupsObservation(found, without and found.none_left and not record.shredded, held)
 
     def _left(self, record: RequestRecord, asked: Sequence[str]) -> CopiesLeft:
         dates, unproven = [], []

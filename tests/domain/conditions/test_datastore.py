@@ -22,6 +22,9 @@ OBSERVATIONS = st.builds(
     without_backups=st.booleans(),
     looked=st.booleans(),
     replay=st.none() | st.just(("Replaying", "why")),
+    sources=st.just(()) | st.just(("nightly",)),
+    snapshots_seen=st.booleans(),
+    snapshots_remain=st.booleans(),
 )
 
 
@@ -34,3 +37,13 @@ def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: 
         assert observed.trouble is None
     if seen["Ready"] == "True":
         assert observed.third_party or (observed.proved and observed.trouble is None)
+
+
+@given(OBSERVATIONS)
+def test_backups_are_covered_only_where_each_known_snapshot_is_looked_after(
+    observed: DataStoreObservation,
+) -> None:
+    if sound_statuses(datastore_conditions(observed)).get("BackupsCovered") != "True":
+        return
+    looked_after = bool(observed.sources) and observed.snapshots_seen
+    assert looked_after or (observed.without_backups and not observed.snapshots_remain)

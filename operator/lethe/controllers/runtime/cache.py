@@ -81,7 +81,8 @@ class ManagedStore:
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
     it meanwhile, `given_up` that the work is cut off. `pass_ended_well` tells whether any pass has: no
     earlier operator can erase there since. `replay` is why the store is not safe to serve: `(reason,
-    message)`, `release` the restore since which it is served because a person says so. `retry_after` is
+    message)`, `release` the restore since which it is served because a person says so. `snapshots_remain`
+    tells whether a snapshot is known that is not proven gone. `retry_after` is
     monotonic.
     """
 
@@ -91,6 +92,7 @@ class ManagedStore:
     session: StoreSession | None = None
     unusable: Trouble | None = None
     without_backups: bool = False
+    snapshots_remain: bool = False
     manual_release: bool = False
     gate: Manifest | None = None
     replay: tuple[str, str] | None = None

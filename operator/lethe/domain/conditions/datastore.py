@@ -26,7 +26,7 @@ class DataStoreObservation:
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
     of an open restore, `release` the restore since which it is served because a person says so. `sources`
     names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
-    snapshot.
+    snapshot, `snapshots_remain` whether any is not proven gone.
     """
 
     third_party: bool
@@ -43,6 +43,7 @@ class DataStoreObservation:
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
+    snapshots_remain: bool = False
 
 
 def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
@@ -73,8 +74,16 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
             ),
         ]
     conditions.append(
-        Condition("BackupsCovered", TRUE, "NoBackupsDeclared", "the store has no backups")
-        if observed.without_backups
+        Condition(
+            "BackupsCovered",
+            FALSE,
+            "SnapshotsRemain",
+            "spec.backups says that there are none, and snapshots are known that are not proven gone; apply "
+            "their BackupSource until they are",
+        )
+        if observed.without_backups and observed.snapshots_remain and not observed.sources
+        else Condition("BackupsCovered", TRUE, "NoBackupsDeclared", "the store has no backups")
+        if observed.without_backups and not observed.sources
         else Condition("BackupsCovered", TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}")
         if observed.sources and observed.snapshots_seen
         else Condition(
