@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ from tests.contracts.ledger_backups_contract import DECEMBER, done, purge
 from tests.contracts.ledger_contract import OPERATOR, LedgerContract
 from tests.contracts.ledger_facts import NOW, Clock, accepted
 from tests.contracts.ledger_legal_contract import decided, letter, registered
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """A fact of a kind that was forgotten in the projections."""
+
+    request: str
 
 
 class TestSqliteLedger(LedgerContract):
@@ -114,6 +122,15 @@ class TestSqliteLedger(LedgerContract):
         in_files = _bytes_of(tmp_path)
         assert not [secret for secret in secrets if secret in in_files]
         assert ledger.verify() == ledger.position()
+
+    def test_a_fact_of_a_kind_that_nothing_follows_from_is_not_recorded(self, ledger: Ledger) -> None:
+        """Recorded and never projected, it would be true in the chain and nowhere else."""
+        before = ledger.position()
+        with pytest.raises(AssertionError):
+            ledger.append([Unheard("a")])  # type: ignore[list-item]
+        assert ledger.position() == before
+        ledger.append([accepted("a")])
+        assert ledger.position().sequence == before.sequence + 1
 
     def test_a_closed_ledger_is_one_file(self, ledger: Ledger, tmp_path: Path) -> None:
         ledger.append([accepted("a")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
@@ -52,6 +52,7 @@ from lethe.domain.facts import (
     SnapshotsSeen,
     SourceFact,
     TombstonesExpired,
+    TookOver,
     Verified,
 )
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
@@ -232,6 +233,8 @@ class Projections:
         elif isinstance(fact, Reerased | CopiesGone | TombstonesExpired):
             self.write()  # these change sets of rows, and what was taken before them is among these
             self._take_fact_of_many(entry, fact)
+        elif not isinstance(fact, TookOver):  # of which nothing follows
+            assert_never(fact)
 
     def _take_fact_of_many(self, entry: Entry, fact: Reerased | CopiesGone | TombstonesExpired) -> None:
         if isinstance(fact, CopiesGone):
