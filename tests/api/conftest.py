@@ -9,7 +9,7 @@ import yaml
 
 from lethe.api.crd import render
 from tests.api.apiserver import RESOURCES, ApiServer, eventually
-from tests.api.rights import EDIT, FOLDERS, NOTIFY, READ_SECRETS, allow, documents
+from tests.api.rights import CONNECT, EDIT, FOLDERS, NOTIFY, READ_SECRETS, allow, documents
 from tests.api.samples import REMOVED, changed, manifest
 
 if TYPE_CHECKING:
@@ -42,13 +42,16 @@ def policies(apiserver: ApiServer) -> Iterator[None]:
     person, legal = manifest("DeletionRequest", "support-48213"), manifest("LegalRequest", "le-2026-0107")
     future = changed(person, {"spec.requestedAt": "2999-01-01T00:00:00Z"})
     undecided = changed(legal, {"spec.review": REMOVED, "spec.courtOrder.documentSecretRef": REMOVED})
-    stranger = allow(apiserver, "default", "stranger-with-all-rights-but-secrets", EDIT)
+    stranger = allow(apiserver, "default", "stranger-without-any-verb", EDIT)
+    connector = allow(apiserver, "default", "stranger-who-may-connect", EDIT, CONNECT)
     reader = allow(apiserver, "default", "stranger-who-may-read-secrets", EDIT, READ_SECRETS)
     teller = allow(apiserver, "default", "stranger-who-may-notify", EDIT, NOTIFY, READ_SECRETS)
     probes = (
         (apiserver, future, "lies in the future"),
         (stranger, person, 'lacks the verb "erase"'),
-        (stranger, manifest("DataStore", "site"), "may not read"),
+        (reader, manifest("DataStore", "site"), 'lacks the verb "connect"'),
+        (connector, manifest("DataStore", "site"), "may not read"),
+        (stranger, manifest("RestoreEvent", "site-2026-11-22"), 'lacks the verb "declare"'),
         (reader, manifest("BackupSource", "site-nightly"), 'lacks the verb "prune"'),
         (stranger, undecided, 'lacks the verb "notify"'),
         (teller, legal, 'lacks the verb "review"'),

@@ -20,9 +20,11 @@ FOLDERS = {
 
 EDIT = {
     "apiGroups": ["lethe.dev"],
-    "resources": ["deletionrequests", "datastores", "backupsources", "legalrequests"],
+    "resources": ["deletionrequests", "datastores", "backupsources", "legalrequests", "restoreevents"],
     "verbs": ["get", "create", "update", "patch"],
 }
+CONNECT = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["connect"]}
+ERASE = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["erase"]}
 PRUNE = {"apiGroups": ["lethe.dev"], "resources": ["backupsources"], "verbs": ["prune"]}
 NOTIFY = {"apiGroups": ["lethe.dev"], "resources": ["legalrequests"], "verbs": ["notify"]}
 REVIEW = {"apiGroups": ["lethe.dev"], "resources": ["legalrequests"], "verbs": ["review"]}

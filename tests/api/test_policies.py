@@ -7,9 +7,20 @@ from typing import Any
 import pytest
 
 from lethe.api.crd import definition
-from lethe.api.v1alpha1 import BackupSource, DataStore, DeletionRequest, LegalRequest
+from lethe.api.v1alpha1 import BackupSource, DataStore, DeletionRequest, LegalRequest, RestoreEvent
 from tests.api.apiserver import ApiServer
-from tests.api.rights import EDIT, POLICIES, PRUNE, READ_SECRETS, allow, documents, settled
+from tests.api.rights import (
+    CONNECT,
+    DELETE_SECRETS,
+    EDIT,
+    ERASE,
+    POLICIES,
+    PRUNE,
+    READ_SECRETS,
+    allow,
+    documents,
+    settled,
+)
 from tests.api.samples import REMOVED, changed, manifest
 
 PERSON = manifest("DeletionRequest", "support-48213")
@@ -27,15 +38,26 @@ IN_A_FOLDER_OF_RESTIC = changed(
 BY_SECRET = manifest("DeletionRequest", "support-48214")
 RECORDS = manifest("DeletionRequest", "customer-42-orders")
 SITE = manifest("DataStore", "site")
+ANALYTICS = changed(SITE, {"spec.role": "Other", "spec.owner": "ThirdParty", "spec.gate": REMOVED})
+RESTORE = manifest("RestoreEvent", "site-2026-11-22")
+UNDECLARED = {**RESTORE, "spec": {"store": "site", "reason": "Undeclared"}}
+SAYS = {
+    "declare": {"spec.reason": "Drill", "spec.justification": "INC-2231"},
+    "decide": {"spec.identities": [{"table": "users", "key": "7", "decision": "Erase"}]},
+    "release": {"spec.release": {"because": "INC-2231"}},
+}
+"""What each verb on RestoreEvents lets say."""
 
 
 def test_the_policies_do_not_stand_where_crds_are_applied_from() -> None:
     """`kubectl apply -f crds` takes the CRDs alone."""
     assert sorted(path.name for path in POLICIES.glob("*")) == [
+        "connect.yaml",
         "erase.yaml",
         "notify.yaml",
         "prune.yaml",
         "requested-at.yaml",
+        "restore.yaml",
         "review.yaml",
         "reviewer-map.yaml",
         "secrets.yaml",
@@ -93,8 +115,7 @@ def test_who_may_erase_on_one_store_can_ask_for_its_data_only(apiserver: ApiServ
 
 @pytest.mark.usefixtures("policies")
 def test_the_right_in_one_namespace_is_none_in_another(apiserver: ApiServer, namespace: str) -> None:
-    on_all = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["erase"]}
-    allow(apiserver, namespace, "dana", EDIT, on_all)
+    allow(apiserver, namespace, "dana", EDIT, ERASE)
     dana = allow(apiserver, "default", "dana", EDIT)
     assert settled(lambda: dana.create(PERSON, namespace, dry_run=True)).code == 201
     assert settled(lambda: dana.create(PERSON, "default", dry_run=True)).code == 403
@@ -102,8 +123,7 @@ def test_the_right_in_one_namespace_is_none_in_another(apiserver: ApiServer, nam
 
 @pytest.mark.usefixtures("policies")
 def test_two_users_are_told_apart(apiserver: ApiServer, namespace: str) -> None:
-    on_all = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["erase"]}
-    sam = allow(apiserver, namespace, "sam", EDIT, on_all)
+    sam = allow(apiserver, namespace, "sam", EDIT, ERASE)
     dana = allow(apiserver, namespace, "dana", EDIT)
     assert settled(lambda: sam.create(PERSON, namespace, dry_run=True)).code == 201
     refused = settled(lambda: dana.create(PERSON, namespace, dry_run=True))
@@ -114,14 +134,13 @@ def test_two_users_are_told_apart(apiserver: ApiServer, namespace: str) -> None:
 
 @pytest.mark.usefixtures("policies")
 def test_a_secret_is_deleted_for_those_only_who_may_delete_it(apiserver: ApiServer, namespace: str) -> None:
-    on_all = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["erase"]}
     own = {
         "apiGroups": [""],
         "resources": ["secrets"],
         "verbs": ["delete"],
         "resourceNames": ["support-48214"],
     }
-    dana = allow(apiserver, namespace, "dana", EDIT, on_all, own)
+    dana = allow(apiserver, namespace, "dana", EDIT, ERASE, own)
     assert settled(lambda: dana.create(BY_SECRET, namespace, dry_run=True)).code == 201
     other = changed(BY_SECRET, {"spec.subject.identifierSecretRef.name": "tls"})
     refused = dana.create(other, namespace, dry_run=True)
@@ -163,8 +182,8 @@ def test_a_secret_is_read_for_those_only_who_may_read_it(
     kind: str, name: str, secret: str, apiserver: ApiServer, namespace: str
 ) -> None:
     read = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [secret]}
-    sam = allow(apiserver, namespace, "sam", EDIT, PRUNE, read)
-    dana = allow(apiserver, namespace, "dana", EDIT, PRUNE)
+    sam = allow(apiserver, namespace, "sam", EDIT, PRUNE, CONNECT, read)
+    dana = allow(apiserver, namespace, "dana", EDIT, PRUNE, CONNECT)
     assert settled(lambda: sam.create(manifest(kind, name), namespace, dry_run=True)).code == 201
     refused = settled(lambda: dana.create(manifest(kind, name), namespace, dry_run=True))
     assert refused.code == 403
@@ -185,6 +204,115 @@ def test_who_may_not_read_the_secret_may_still_label_the_store_but_not_move_it(
     assert answer.code == 200, answer.text
     moved = changed(SITE, {"spec.gate.release": "Manual"})
     assert dana.replace(created.body, moved).code == 403
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_not_connect_cannot_have_identifiers_sent_anywhere(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    sam = allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, CONNECT)
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS)
+    assert settled(lambda: sam.create(SITE, namespace, dry_run=True)).code == 201
+    refused = settled(lambda: dana.create(SITE, namespace, dry_run=True))
+    assert refused.code == 403
+    assert (
+        f'dana lacks the verb "connect" on datastores.lethe.dev in namespace {namespace}, and Lethe would send'
+        in refused.body["message"]
+    )
+
+
+@pytest.mark.usefixtures("policies")
+def test_a_store_that_is_sent_nothing_and_closes_no_pod_takes_no_verb(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS)
+    answer = settled(lambda: dana.create(ANALYTICS, namespace))
+    assert answer.code == 201, answer.text
+    gated = changed(ANALYTICS, {"spec.gate": SITE["spec"]["gate"]})
+    for moved in (changed(ANALYTICS, {"spec.owner": "Self"}), gated):
+        refused = dana.replace(answer.body, moved)
+        assert 'lacks the verb "connect"' in refused.body["message"]
+    assert 'lacks the verb "connect"' in dana.create(gated, namespace, dry_run=True).body["message"]
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_connect_one_store_only_can_change_no_other(apiserver: ApiServer, namespace: str) -> None:
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, {**CONNECT, "resourceNames": ["site"]})
+    assert settled(lambda: dana.create(SITE, namespace, dry_run=True)).code == 201
+    other = changed(SITE, {"metadata.name": "shop"})
+    assert 'lacks the verb "connect"' in dana.create(other, namespace, dry_run=True).body["message"]
+
+
+@pytest.mark.usefixtures("policies")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec.owner": "ThirdParty", "spec.role": "Other"},
+        {"spec.gate": REMOVED},
+        {"spec.sql.urlSecretRef.name": "mine"},
+        {"spec.backups": "None"},
+    ],
+    ids=["disown", "ungate", "move", "without-backups"],
+)
+def test_a_connected_store_is_changed_by_those_only_who_may_connect(
+    change: dict[str, Any], apiserver: ApiServer, namespace: str
+) -> None:
+    created = apiserver.create(SITE, namespace).body
+    sam = allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, CONNECT)
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS)
+    labelled = {**created, "metadata": {**created["metadata"], "labels": {"team": "site"}}}
+    assert settled(lambda: dana.replace(labelled, SITE)).code == 200
+    assert 'lacks the verb "connect"' in dana.replace(created, changed(SITE, change)).body["message"]
+    answer = settled(lambda: sam.replace(created, changed(SITE, change)))
+    assert answer.code == 200, answer.text
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_not_erase_can_confirm_nothing_either(apiserver: ApiServer, namespace: str) -> None:
+    created = apiserver.create(BY_SECRET, namespace).body
+    confirmed = changed(BY_SECRET, {"spec.confirmed": ["TooManyRecords"]})
+    sam = allow(apiserver, namespace, "sam", EDIT, ERASE)
+    dana = allow(apiserver, namespace, "dana", EDIT, DELETE_SECRETS)
+    labelled = {**created, "metadata": {**created["metadata"], "labels": {"team": "site"}}}
+    assert settled(lambda: dana.replace(labelled, BY_SECRET)).code == 200
+    refused = dana.replace(created, confirmed)
+    assert refused.code == 403
+    assert 'dana lacks the verb "erase" on all datastores.lethe.dev' in refused.body["message"]
+    # Her right to the Secret was asked for when she named it; by now Lethe has deleted it.
+    assert settled(lambda: sam.replace(created, confirmed)).code == 200
+
+
+@pytest.mark.usefixtures("policies")
+@pytest.mark.parametrize("verb", SAYS)
+def test_what_a_restoreevent_says_takes_the_verb_for_it(
+    verb: str, apiserver: ApiServer, namespace: str
+) -> None:
+    on_events = {"apiGroups": ["lethe.dev"], "resources": ["restoreevents"]}
+    others = [other for other in SAYS if other != verb]
+    sam = allow(apiserver, namespace, "sam", EDIT, {**on_events, "verbs": [verb]})
+    dana = allow(apiserver, namespace, "dana", EDIT, {**on_events, "verbs": others})
+    found = settled(lambda: dana.create(UNDECLARED, namespace))
+    assert found.code == 201, found.text
+    said = changed(UNDECLARED, SAYS[verb])
+    fresh = changed(said, {"metadata.name": "another"})
+    for refused in (dana.replace(found.body, said), dana.create(fresh, namespace, dry_run=True)):
+        assert refused.code == 403
+        assert f'dana lacks the verb "{verb}" on restoreevents.lethe.dev' in refused.body["message"]
+    for answer in (
+        settled(lambda: sam.replace(found.body, said)),
+        sam.create(fresh, namespace, dry_run=True),
+    ):
+        assert answer, answer.text
+    labelled = {**found.body, "metadata": {**found.body["metadata"], "labels": {"team": "site"}}}
+    assert dana.replace(labelled, UNDECLARED).code == 200
+
+
+def test_every_field_of_a_restoreevent_takes_a_verb() -> None:
+    """But `store`, which says nothing by itself and can't be changed."""
+    [version] = definition(RestoreEvent)["spec"]["versions"]
+    fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    policy = (POLICIES / "restore.yaml").read_text(encoding="utf-8")
+    assert [name for name in fields if f"variables.before.?{name}" not in policy] == ["store"]
 
 
 @pytest.mark.usefixtures("policies")
