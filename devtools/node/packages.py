@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = {
@@ -23,15 +24,15 @@ PACKAGES = {
 """By program."""
 
 
-def missing() -> list[str]:
+def missing(packages: Mapping[str, str] = PACKAGES) -> list[str]:
     """Return the packages whose programs are not here."""
     found = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return sorted({package for one, package in PACKAGES.items() if not shutil.which(one, path=found)})
+    return sorted({package for one, package in packages.items() if not shutil.which(one, path=found)})
 
 
-def install() -> None:
+def install(packages: Mapping[str, str] = PACKAGES) -> None:
     """Install what is missing; raises `SystemExit` with what to do where that can't be done."""
-    wanted = missing()
+    wanted = missing(packages)
     if not wanted:
         return
     names = " ".join(wanted)

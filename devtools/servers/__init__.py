@@ -7,6 +7,7 @@ from devtools.servers.children import CommandFailed, ServerFailed
 from devtools.servers.controlplane import ControlPlane
 from devtools.servers.mail import MailServer
 from devtools.servers.minio import MinioServer
+from devtools.servers.pgbouncer import PgBouncer
 from devtools.servers.postgres import PostgresServer
 from devtools.servers.tryton import TrytonRefused, TrytonServer
 from devtools.servers.versitygw import VersityServer
@@ -16,6 +17,7 @@ __all__ = [
     "ControlPlane",
     "MailServer",
     "MinioServer",
+    "PgBouncer",
     "PostgresServer",
     "ServerFailed",
     "TrytonRefused",

@@ -181,6 +181,7 @@ def _stores() -> Iterator[State]:
         "MappingComplete=False (LookalikesUnmapped)": {"lookalikes": ("users.phone",)},
         "Journaled=False (NotPermitted): kept": {"journal": "NotPermitted"},
         "Journaled=False (NotSupported): kept": {"journal": "NotSupported"},
+        "StatisticsRenewed=False (SamplesRemain): GRANT MAINTAIN": {"samples_left": ("GRANT MAINTAIN",)},
         "BackupsCovered=False (NoSource)": {"without_backups": False},
         "BackupsCovered=False (NothingSeen)": {"without_backups": False, "sources": ("nightly",)},
     }

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import psycopg
 import pytest
 
+from devtools.servers.children import wait_until
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.requests import StoreState
+from lethe.domain.trust import BlockReason
+from lethe.workflows.restore.replay import ReplayState
+from tests.adapters.stores.sql.others import copying
 from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import MakeCompany
 
@@ -39,6 +48,77 @@ def test_who_is_not_found_while_a_restore_is_going_on_is_not_called_absent(
         company.visit()
     assert company.erased("ada")
     assert company.is_cleared(ada)
+
+
+def test_who_is_not_found_while_a_mapped_table_is_filled_waits_alone(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    company.request("ada", email="ada@x.example")
+    company.request("nobody", email="nobody@x.example")
+    nobody = company.record("nobody").request
+    with copying(
+        company.server.url(company.database), "COPY comments (author_id, signature) FROM STDIN", "1\ttext\n"
+    ):
+        _until_filled(company)
+        served = company.visit(look=False).served
+        assert served is not None
+        assert not served.head_moved
+        assert company.erased("ada")
+        assert company.is_cleared(ada)
+        blocker = company.store.blockers[nobody]
+        assert blocker.reason is BlockReason.ERASING
+        told = (
+            r"site shows nobody, which .* session \d+ fills public.comments by COPY since 20\d\d-.*Z; it is"
+        )
+        assert re.match(told, blocker.message), blocker.message
+        assert company.store.not_before[nobody][0] > company.now
+    company.store.unblock(nobody)
+    company.visit()
+    assert company.record("nobody").progress(STORE).state is StoreState.NOT_FOUND
+
+
+@pytest.mark.parametrize("doing", ["a temporary table", "a dump", "an index"])
+def test_what_others_do_elsewhere_holds_up_neither_absences_nor_the_gate(
+    company: Company, doing: str
+) -> None:
+    company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    company.sql("CREATE TABLE padding AS SELECT repeat('x', 500) AS noise FROM generate_series(1, 50000)")
+    company.request("nobody", email="nobody@x.example")
+    company.sql("VACUUM FULL users")
+    url = company.server.url(company.database)
+    with psycopg.connect(url) as other, ExitStack() as meanwhile:
+        if doing == "a temporary table":
+            other.execute("CREATE TEMP TABLE mine (noise text)")
+        elif doing == "a dump":
+            meanwhile.enter_context(copying(url, "COPY padding TO STDOUT"))
+        else:
+            other.execute("INSERT INTO padding VALUES ('x')")
+            building = meanwhile.enter_context(psycopg.connect(url, autocommit=True))
+            built = meanwhile.enter_context(ThreadPoolExecutor()).submit(
+                building.execute, "CREATE INDEX CONCURRENTLY ON padding (noise)"
+            )
+            meanwhile.callback(built.result)
+            meanwhile.callback(other.rollback)
+        company.visit_until_safe()
+        assert company.record("nobody").progress(STORE).state is StoreState.NOT_FOUND
+
+
+def test_a_replay_that_waits_says_who_fills_the_store(company: Company) -> None:
+    company.visit_until_safe()
+    company.sql("VACUUM FULL users")
+    company.sql("CREATE TABLE padding (noise text)")
+    with copying(company.server.url(company.database), "COPY padding FROM STDIN", "text\n"):
+        _until_filled(company)
+        company.visit()
+        step = company.visit_until(ReplayState.WAITING).step
+        assert step is not None
+        assert re.search(r"session \d+ fills public.padding by COPY since 20", step.message), step.message
+    company.visit_until_safe()
+
+
+def _until_filled(company: Company) -> None:
+    wait_until(lambda: company.store.port.observe().filling is not None, what="the COPY to be seen")
 
 
 def test_a_partly_written_back_row_without_created_at_is_not_called_erased(

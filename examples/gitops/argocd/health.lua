@@ -29,7 +29,7 @@ end
 if ready.status == "True" then
   local message = ready.message or ""
   -- Ready all the same; an alert tells when one of these lasts.
-  for _, kind in ipairs({"SafeToServe", "RetentionEffective", "BackupsCovered", "MappingComplete", "Journaled", "Permitted"}) do
+  for _, kind in ipairs({"SafeToServe", "RetentionEffective", "BackupsCovered", "MappingComplete", "StatisticsRenewed", "Journaled", "Permitted"}) do
     local further = known[kind]
     if further ~= nil and further.status == "False" then
       message = message .. "; " .. kind .. "=False (" .. further.reason .. "): " .. (further.message or "")

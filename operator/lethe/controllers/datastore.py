@@ -61,7 +61,9 @@ SECRET_SECONDS = 10.0
 STEADY_THREADS, DOUBTFUL_THREADS = 32, 8
 """Threads of one namespace for stores that answered last, and for those that did not, or never yet."""
 LATER_SWEEP_INTERVALS = 3
-TIDY_SECONDS = 30.0
+TIDY_SECONDS, TIDY_AGAIN_SECONDS = 15.0, 3600.0
+"""How long after an erasure statistics are renewed, together with those of the next ones; and how often where
+some of them can't be."""
 
 
 class StoreController(Controller[ObjectKey]):
@@ -392,8 +394,8 @@ class StoreController(Controller[ObjectKey]):
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
             look=True,
-            sweep=_is_due(self._later_sweeps, name, began) or sweep,
-            tidy=_is_due(self._tidy, name, began),
+            sweep=sweep or began >= self._later_sweeps.get(name, float("inf")),
+            tidy=began >= self._tidy.get(name, float("inf")),
             manual_release=managed.manual_release,
             releases=releases,
         )
@@ -402,13 +404,23 @@ class StoreController(Controller[ObjectKey]):
         """Remember what was done when, and what is due because of it."""
         name = managed.name
         if done.looked and not done.head_moved:
+            if (
+                managed.applied and name not in self._last_look
+            ):  # the process before this one may have ended before it was tidied
+                self._tidy.setdefault(name, began + TIDY_SECONDS)
             self._last_look[name] = began
         if done.swept:
             self._last_sweep[name] = began
+            if began >= self._later_sweeps.get(name, float("inf")):
+                del self._later_sweeps[name]
+        if done.tidied:
+            del self._tidy[name]
+            if managed.session is not None and managed.session.samples_left:
+                self._tidy[name] = began + TIDY_AGAIN_SECONDS
         if done.gate_opened:
             self._later_sweeps[name] = began + LATER_SWEEP_INTERVALS * self._journal_interval
         if done.gate_opened or done.re_erased or (done.served is not None and done.served.verified):
-            self._tidy.setdefault(name, began + TIDY_SECONDS)
+            self._tidy[name] = min(self._tidy.get(name, float("inf")), began + TIDY_SECONDS)
 
     async def _after(
         self, managed: ManagedStore, session: StoreSession, done: StorePass, records: Sequence[RequestRecord]
@@ -529,14 +541,6 @@ def _close(managed: ManagedStore) -> None:
     """Give a store's connections back; one that hangs is left alone."""
     if managed.session is not None:
         in_daemon(f"closing {managed.name}", managed.session.port.close)
-
-
-def _is_due(moments: dict[str, float], store: str, now: float) -> bool:
-    """Tell whether a store's moment has come, and forget it if so."""
-    if now < moments.get(store, float("inf")):
-        return False
-    del moments[store]
-    return True
 
 
 def _key_of(record: RequestRecord) -> ObjectKey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, wi
 from lethe.domain.conditions.base import ConditionSet, ConditionStatus
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.mapping import StoreOwner
+from lethe.workflows.store_session import StoreSession
 
 DATA_STORE = StatusKind(
     "datastores",
@@ -56,6 +57,7 @@ class StoreStatus:
             notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
             if proof and proof.keys_may_repeat
             else [],
+            samples_left=_samples_left(session),
             sources=[source.description.short_name for source in sources],
             snapshots_seen=any(_may_have_snapshots(source) for source in sources),
         )
@@ -110,6 +112,13 @@ def _may_have_snapshots(source: ManagedSource) -> bool:
     """Tell whether a source has ever shown a snapshot; of one that was not read yet, nobody says no."""
     known = source.known
     return known is None or not known.loaded or bool(known.snapshots)
+
+
+def _samples_left(session: StoreSession | None) -> Sequence[str] | None:
+    """Return which statistics may hold what was erased; `None`: they were not renewed yet, and can be."""
+    if session is None or session.proof is None:
+        return None
+    return session.proof.samples_stay or None if session.samples_left is None else session.samples_left
 
 
 def _journal_message(journal: str, ddl: str) -> str:

@@ -242,6 +242,9 @@ class NoticeSender(Controller[ObjectKey]):
                 self._wait_for(record, str(busy))
             return {}
         contacts = {one.key: found[one.legal] for one in records if one.legal in found}
+        for record in records:
+            if record.legal not in found:
+                self._wait_for(record, "the Primary is being filled, and does not show this person yet")
         for record in await self._records.refresh(list(contacts)):
             # Who was erased before the Primary answered: what was sealed of them counts, not its answer.
             contacts[record.key] = await self._known_contact(record) or contacts[record.key]

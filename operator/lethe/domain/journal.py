@@ -92,13 +92,26 @@ class KnownHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Filling:
+    """Somebody who is filling a store right now: `what` they do or hold, in words that are fit to print.
+
+    `since` is when they began (`None`: the server does not tell). `elsewhere` says that it is in no mapped
+    table: then it matters only while a restore is open, whose turn at the mapped ones may yet come.
+    """
+
+    what: str
+    since: datetime | None = None
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JournalObservation:
-    """What a look at a store shows: its head (`None`: no journal there), its identity, and whether
-    somebody is filling it right now (`being_filled`: a COPY, an index build, or a pg_restore session)."""
+    """What a look at a store shows: its head (`None`: no journal there), its identity, and who is filling it
+    (`None`: nobody)."""
 
     head: Head | None
     identity: StoreIdentity
-    being_filled: bool = False
+    filling: Filling | None = None
 
 
 class HeadFinding(StrEnum):

@@ -78,6 +78,7 @@ class Proof:
     `table.column`. `keys_may_repeat` names the generators of keys that Lethe can't move forward.
     `server` identifies the server (the ledger must not live on the same one); `None` if it has no identity.
     `widened` says of earlier versions what the proved mapping clears besides, under a version of its own.
+    `samples_stay` says, with the remedy, which statistics Lethe may not renew (`Journaled.tidy`).
     """
 
     proved: ProvedMapping
@@ -87,6 +88,7 @@ class Proof:
     keys_may_repeat: tuple[str, ...] = ()
     server: str | None = None
     widened: Mapping[str, ProvedMapping] = field(default_factory=dict)
+    samples_stay: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,11 @@ class Refusal:
     what: str
     retry: bool = False
 
+    @property
+    def reason(self) -> str:
+        """Return both as a text."""
+        return f"{self.code}: {self.what}" if self.what else self.code
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
@@ -187,13 +194,15 @@ class Residue:
 
     `uncleared` are erased persons who are not (or no longer) cleared, dependents included;
     `left_alone` counts rows of somebody else under an erased key; `unclear` are `(table, key)` of rows
-    of nobody knows whom; `absent` are tombstones whose row is not there.
+    of nobody knows whom; `absent` are tombstones whose row is not there. `standing` names, for the first of
+    the uncleared, what stands there still, as `table.column`, or `table` for rows that were to be deleted.
     """
 
     uncleared: tuple[int, ...] = ()
     left_alone: int = 0
     unclear: tuple[tuple[str, str], ...] = ()
     absent: tuple[int, ...] = ()
+    standing: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -301,6 +310,9 @@ class Journaled(Protocol):
         """Move every sequence behind a mapped key to at least the position given; never back."""
         ...
 
-    def tidy(self) -> None:
-        """Refresh the statistics of the mapped columns, which hold samples of values that are gone now."""
+    def tidy(self) -> tuple[str, ...]:
+        """Renew the statistics of the mapped tables, which hold samples of values that are gone now.
+
+        Returns which of them may hold them still, each with why and what to do.
+        """
         ...

@@ -86,27 +86,32 @@ def advance_sequences(session: StoreSession, known: KnownHead) -> None:
         session.journaled.advance_sequences(known.positions)
 
 
-def require_absence_evidence(
+def doubt_about_absences(
     session: StoreSession, context: PassContext, finding: Finding, wanted: Iterable[str]
-) -> None:
+) -> str:
     """See that the store is where the ledger knows it, so that not to be found in it means something.
 
     In the midst of a restore, and after one that nobody has looked at yet, a table is empty, or lacks who
-    comes back later. Raises `HeadMoved`.
+    comes back later. Returns what makes absences doubtful, and no presence: who fills the store, since when.
+    Raises `HeadMoved`.
     """
-    if not all(request in finding.records for request in wanted):
-        require_in_sync(session, context)
+    if all(request in finding.records for request in wanted):
+        return ""
+    return doubt_in_sync(session, context)
 
 
-def require_in_sync(session: StoreSession, context: PassContext) -> None:
+def doubt_in_sync(session: StoreSession, context: PassContext) -> str:
     """See that the store is where the ledger knows it: what was read of it just now is not a restored one's.
 
-    Does nothing in a store without a journal. Raises `HeadMoved`, `StoreUnreachable`.
+    Returns, as `doubt_about_absences` does, who fills it. Does nothing in a store without a journal. Raises
+    `HeadMoved`, `StoreUnreachable`.
     """
     if session.journal is None:
-        return
+        return ""
     observed = session.port.observe()
     known = context.ledger.known_head(session.name)
-    in_step = compare(known, observed) in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED)
-    if observed.being_filled or not in_step:
-        raise HeadMoved("the store is being filled, or went back: what was read in it proves nothing")
+    if compare(known, observed) not in (HeadFinding.IN_STEP, HeadFinding.NEVER_JOURNALED):
+        raise HeadMoved("the store went back: what was read in it proves nothing")
+    if observed.filling is None or observed.filling.elsewhere:
+        return ""
+    return session.describe_filling(observed.filling, context.clock())

@@ -42,7 +42,8 @@ class StorePass:
     `episodes` are the restores that it had to do with, `opened` tells that it found a new one, `step`
     where a replay stands. `re_erased` people had been written back; `unclear` rows can be anybody's.
     `standing_release` is the last restore, if a person let the store be served after it (asked by a look).
-    `touched` are the open requests that were not settled here. `looked` and `swept` tell what was done.
+    `touched` are the open requests that were not settled here. `looked`, `swept` and `tidied` tell what was
+    done.
     `resolved` tells that subjects of legal requests were looked for.
     `trouble` is why the store can't be used now.
     """
@@ -58,6 +59,7 @@ class StorePass:
     head_moved: bool = False
     looked: bool = False
     swept: bool = False
+    tidied: bool = False
     touched: list[RequestRecord] = field(default_factory=list)
     resolved: bool = False
     trouble: Trouble | None = None
@@ -202,7 +204,8 @@ def _check_erasures(
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
     if plan.tidy and session.journaled is not None:
-        session.journaled.tidy()
+        session.note_tidied(session.journaled.tidy())
+        done.tidied = True
 
 
 def _serve(

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from lethe.domain.identifiers import normalised_email
-from lethe.domain.journal import JournalObservation, StoreIdentity
+from lethe.domain.journal import Filling, JournalObservation, StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
+from lethe.domain.periods import instant
 from lethe.domain.requests import RequestRecord
 from lethe.domain.tombstones import Fingerprints
 from lethe.domain.trouble import Trouble
@@ -43,7 +44,7 @@ class StoreSession:
     """A store and what has been seen of it since the process began; all of it can be seen again.
 
     `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used
-    now, as the last pass left it.
+    now, as the last pass left it. `samples_left` is what the last `tidy` left (`None`: there was none yet).
     """
 
     description: StoreDescription
@@ -61,7 +62,10 @@ class StoreSession:
     blockers: dict[str, Blocker] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
+    undone: dict[str, int] = field(default_factory=dict)
     holds_seen: frozenset[str] = frozenset()
+    filling_seen: tuple[str, datetime] | None = None
+    samples_left: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -118,6 +122,10 @@ class StoreSession:
         """
         self.known_absent, self.sweep_wanted, self.last_sweep_at = frozenset(absent), False, began_at
 
+    def note_tidied(self, samples_left: tuple[str, ...]) -> None:
+        """Note that statistics were renewed, and which of them may still hold what was erased."""
+        self.samples_left = samples_left
+
     def want_sweep(self) -> None:
         """Let the next pass read everything that was ever erased."""
         self.sweep_wanted = True
@@ -132,10 +140,16 @@ class StoreSession:
 
     def count_unchanged(self, observed: JournalObservation) -> int:
         """Return how many observations in a row, this one included, have shown the same store at rest."""
-        same = self.stable_identity == observed.identity and not observed.being_filled
+        same = self.stable_identity == observed.identity and observed.filling is None
         self.stable_observations = self.stable_observations + 1 if same else 0
         self.stable_identity = observed.identity
         return self.stable_observations
+
+    def describe_filling(self, filling: Filling, now: datetime) -> str:
+        """Say who fills the store and since when: as the server tells, else since it was first seen."""
+        if self.filling_seen is None or self.filling_seen[0] != filling.what:
+            self.filling_seen = filling.what, now
+        return f"{filling.what} since {instant(filling.since or self.filling_seen[1])}"
 
     # what blocks requests
 
@@ -153,6 +167,11 @@ class StoreSession:
                 pause = min(LONGEST_PAUSE, timedelta(seconds=0.25 * 2 ** min(attempts, 12)))
                 self.not_before[record.request] = now + pause, record.confirmed
 
+    def count_undone(self, record: RequestRecord) -> int:
+        """Return how often what was erased for a request was not so when it was read back."""
+        self.undone[record.request] = times = self.undone.get(record.request, 0) + 1
+        return times
+
     def is_too_early(self, record: RequestRecord, now: datetime) -> bool:
         """Tell whether a blocked request is to wait still; a person's answer ends the wait."""
         until, confirmed = self.not_before.get(record.request, (now, record.confirmed))
@@ -169,7 +188,7 @@ class StoreSession:
 
     def unblock(self, request: str) -> None:
         """Forget what blocked a request."""
-        for noted in (self.blockers, self.attempts, self.not_before):
+        for noted in (self.blockers, self.attempts, self.not_before, self.undone):
             noted.pop(request, None)
 
 

@@ -25,6 +25,7 @@ OBSERVATIONS = st.builds(
     sources=st.just(()) | st.just(("nightly",)),
     snapshots_seen=st.booleans(),
     snapshots_remain=st.booleans(),
+    samples_left=st.none() | st.just(()) | st.just(("why",)),
 )
 
 
@@ -35,6 +36,9 @@ def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: 
         assert observed.looked
         assert observed.replay is None
         assert observed.trouble is None
+    if seen.get("StatisticsRenewed") == "True":
+        assert observed.proved
+        assert observed.samples_left == ()
     if seen["Ready"] == "True":
         assert observed.third_party or (observed.proved and observed.trouble is None)
 

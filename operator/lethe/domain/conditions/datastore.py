@@ -26,7 +26,8 @@ class DataStoreObservation:
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
     of an open restore, `release` the restore since which it is served because a person says so. `sources`
     names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
-    snapshot, `snapshots_remain` whether any is not proven gone.
+    snapshot, `snapshots_remain` whether any is not proven gone. `samples_left` says which statistics of the
+    server may hold values that were erased (`None`: not known yet).
     """
 
     third_party: bool
@@ -44,6 +45,7 @@ class DataStoreObservation:
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
     snapshots_remain: bool = False
+    samples_left: Sequence[str] | None = None
 
 
 def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
@@ -73,6 +75,17 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
                 observed.journal_message,
             ),
         ]
+    if observed.proved and observed.samples_left is not None:
+        conditions.append(
+            Condition("StatisticsRenewed", FALSE, "SamplesRemain", "; ".join(observed.samples_left[:4]))
+            if observed.samples_left
+            else Condition(
+                "StatisticsRenewed",
+                TRUE,
+                "Renewed",
+                "every statistic is renewed within half a minute of an erasure; the last time none was left",
+            )
+        )
     conditions.append(
         Condition(
             "BackupsCovered",

@@ -26,7 +26,7 @@ from lethe.ports.keys import record_digest
 from lethe.ports.ledger import MoveIntended, MoveLost, MoveNote
 from lethe.ports.stores import Finding, FoundRecord, StoreUnreachable, Wanted
 from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
-from lethe.workflows.journal_head import last_move, require_absence_evidence
+from lethe.workflows.journal_head import doubt_about_absences, last_move
 from lethe.workflows.legal.contact import keep_addresses
 from lethe.workflows.legal.holds import RowsOfHeld, blocker_of_hold, held_by_records, rows_of_held
 from lethe.workflows.pass_context import PassContext
@@ -71,7 +71,7 @@ def find_and_intend(
         record.request: keys.identifiers_of(session, record, sealed.get(record.request)) for record in records
     }
     finding = session.port.find([Wanted(request, known) for request, known in identifiers.items()])
-    require_absence_evidence(session, context, finding, [record.request for record in records])
+    doubt = doubt_about_absences(session, context, finding, identifiers)
     found_at = context.clock()  # after the reading: whoever is not found is believed to be gone since then
     before = _erased_before(session, finding, identifiers, context)
     held_rows = rows_of_held(session, holds)
@@ -94,14 +94,11 @@ def find_and_intend(
                 NotFound(record.request, session.name, found_at, EARLIER_ERASURE)
                 if cleared_before
                 else _absence(
-                    session, record, finding, identifiers[record.request], before, context, found_at
+                    session, record, finding, identifiers[record.request], before, context, found_at, doubt
                 )
             )
-            if absence is None:
-                message = (
-                    f"{session.description.short_name} showed nobody, and no canary, which proves nothing"
-                )
-                session.block([record], Blocker(BlockReason.FIND_UNTRUSTED, message), found_at)
+            if isinstance(absence, Blocker):
+                session.block([record], absence, found_at)
                 result.retry = True
             else:
                 facts.append(absence)
@@ -212,11 +209,18 @@ def _absence(
     before: frozenset[bytes],
     context: PassContext,
     at: datetime,
-) -> NotFound | None:
+    doubt: str,
+) -> NotFound | Blocker:
+    """Say that a person is not here, or what keeps that from being proven."""
+    name = session.description.short_name
     if record.request in finding.unaskable:
         return NotFound(record.request, session.name, at, NOTHING_TO_ASK_BY)
+    if doubt:
+        message = f"{name} shows nobody, which proves nothing while {doubt}; it is looked for again later"
+        return Blocker(BlockReason.ERASING, message)
     if finding.proof is None:
-        return None
+        message = f"{name} showed nobody, and no canary, which proves nothing"
+        return Blocker(BlockReason.FIND_UNTRUSTED, message)
     emails = [i for i in identifiers if i.kind is IdentifierKind.EMAIL]
     erased = any(email_digest(context.keyring, i.value.reveal()) in before for i in emails)
     return NotFound(record.request, session.name, at, EARLIER_ERASURE if erased else finding.proof)

@@ -13,9 +13,9 @@ from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import AddressKept, SubjectResolved
 from lethe.domain.trust import key_in_doubt
-from lethe.ports.stores import Contact, FoundRecord, Wanted
+from lethe.ports.stores import Contact, FoundRecord, HeadMoved, Wanted
 from lethe.workflows.identifiers import KeysOfPrimary
-from lethe.workflows.journal_head import require_in_sync
+from lethe.workflows.journal_head import doubt_in_sync
 from lethe.workflows.legal.sealed_subject import SealedSubject
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
@@ -51,12 +51,12 @@ def resolve(session: StoreSession, context: PassContext) -> bool:
     sealed = context.ledger.sealed([one.legal for one in asked])
     wanted = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in asked]
     finding = session.port.find(wanted)
-    require_in_sync(session, context)
+    doubt = doubt_in_sync(session, context)
     keys = KeysOfPrimary.read(context, session.name)
     facts = []
     for one in asked:
         found = finding.records.get(one.legal, ())
-        if not found and finding.proof is None:
+        if not found and (doubt or finding.proof is None):
             continue
         if one.registered.subject_id is not None or one.subject_known:
             found = tuple(
@@ -98,7 +98,8 @@ def find_contacts(
 ) -> Mapping[str, SubjectContact]:
     """Ask the Primary how to reach the subjects of these legal requests, by request.
 
-    A key that a restore may have given to somebody else counts only with an address that is known.
+    A key that a restore may have given to somebody else counts only with an address that is known. Whoever is
+    not found while somebody fills the store is left out: it proves nothing.
 
     Raises `StoreUnreachable`, `AnswerUntrusted`, `HeadMoved`.
     """
@@ -109,9 +110,13 @@ def find_contacts(
     sealed = context.ledger.sealed([one.legal for one in records])
     asked = [Wanted(one.legal, _identifiers(one, sealed.get(one.legal))) for one in records]
     contacts = session.port.contacts([one for one in asked if one.identifiers])
-    require_in_sync(session, context)
+    doubt = doubt_in_sync(session, context)
     keys = KeysOfPrimary.read(context, session.name)
-    return {one.legal: _contact_of(session, one, contacts.get(one.legal, ()), keys) for one in records}
+    return {
+        one.legal: _contact_of(session, one, contacts.get(one.legal, ()), keys)
+        for one in records
+        if not doubt or one.legal in contacts
+    }
 
 
 def _contact_of(
@@ -160,7 +165,9 @@ def keep_addresses(
     if not wanted:
         return [], {}
     contacts = session.port.contacts(wanted)
-    require_in_sync(session, context)
+    doubt = doubt_in_sync(session, context)
+    if doubt and not all(one.request in contacts for one in wanted):
+        raise HeadMoved(f"an address that is to be kept can't be read while {doubt}")
     sealed = context.ledger.sealed([one.request for one in wanted])
     seal = {
         legal: SealedSubject(SealedSubject.read(sealed.get(legal)).identifiers, addressed[0]).text()

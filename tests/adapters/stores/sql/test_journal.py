@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +15,19 @@ import psycopg
 import pytest
 
 from devtools.servers import PostgresServer
-from lethe.domain.journal import HeadFinding, HeadMove, KnownHead, changed_identity, compare
+from lethe.domain.journal import (
+    HeadFinding,
+    HeadMove,
+    KnownHead,
+    StoreIdentity,
+    changed_identity,
+    compare,
+)
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport, MappingInvalid
 from tests.adapters.stores.sql.conftest import Site, store_of
+from tests.adapters.stores.sql.others import copying, waits_for_a_lock
 from tests.contracts.store_contract import somebody
 
 
@@ -245,19 +256,149 @@ class TestIdentity:
         site.sql.execute("DROP TABLE s1; CREATE TABLE s1 PARTITION OF sessions FOR VALUES FROM (1) TO (10);")
         assert changed_identity(before, site.port.observe().identity)
 
-    def test_somebody_who_fills_the_database_shows(self, site: Site) -> None:
-        assert not site.port.observe().being_filled
+    @pytest.mark.parametrize(
+        ("hidden", "told"),
+        [
+            ("pg_current_wal_lsn", {"system", "database"}),
+            ("pg_control_system", {"system", "timeline", "database"}),
+        ],
+    )
+    def test_a_server_that_tells_less_of_itself_is_watched_by_what_it_tells(
+        self, site: Site, hidden: str, told: set[str]
+    ) -> None:
+        """As Aurora, whose positions of a write-ahead log fail with 55000."""
+        site.sql.execute(
+            "SET allow_system_table_mods = on;"
+            f"UPDATE pg_proc SET proname = proname || '_hidden' WHERE proname = '{hidden}';"
+            f"CREATE FUNCTION pg_catalog.{hidden}(OUT system_identifier bigint) LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '55000'; END $$"
+        )
+        with closing(store_of(site.url)) as store:
+            proof = store.prove()
+            assert proof.server is not None
+            before = store.observe()
+            assert set(before.identity.server) == told
+            store.tick(HeadMove(None, 1, "d" * 64, 1))
+            site.sql.execute("VACUUM FULL users")
+            assert changed_identity(before.identity, store.observe().identity)
+
+    def test_a_timeline_that_is_told_later_is_no_restore(self) -> None:
+        before = StoreIdentity({"system": "1"}, {"users": "1:1"})
+        after = StoreIdentity({"system": "1", "timeline": "00000002"}, {"users": "1:1"})
+        assert not changed_identity(before, after)
+
+
+class TestFilling:
+    """Who keeps "not found" from meaning anything, and who does not."""
+
+    @staticmethod
+    def seen(site: Site) -> tuple[str, bool]:
+        filling = site.port.observe().filling
+        assert filling is not None
+        assert filling.since is not None
+        return re.sub(r"session \d+", "session N", filling.what), filling.elsewhere
+
+    def test_a_copy_into_a_mapped_table_is_told(self, site: Site) -> None:
+        assert site.port.observe().filling is None
+        with copying(site.url, "COPY comments (body) FROM STDIN", "text\n"):
+            assert _until(lambda: site.port.observe().filling is not None)
+            assert self.seen(site) == ("session N fills public.comments by COPY", False)
+
+    def test_a_copy_into_another_table_counts_only_for_a_restore(self, site: Site) -> None:
+        site.sql.execute("CREATE TABLE padding (noise text)")
+        with copying(site.url, "COPY padding FROM STDIN", "text\n"):
+            assert _until(lambda: site.port.observe().filling is not None)
+            assert self.seen(site) == ("session N fills public.padding by COPY", True)
+
+    @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE", "SHARE"])
+    def test_a_lock_that_is_held_on_a_mapped_table_is_told(self, site: Site, mode: str) -> None:
         with psycopg.connect(site.url) as other:
-            with other.cursor().copy("COPY comments (body) FROM STDIN") as copy:
-                copy.write("text\n" * 20_000)
-                seen = [_until(lambda: site.port.observe().being_filled)]
-            assert seen == [True]
-            other.rollback()
-            other.execute("LOCK TABLE comments IN SHARE MODE")
-            assert site.port.observe().being_filled
+            other.execute(f"LOCK TABLE comments IN {mode} MODE")
+            held = f"{mode.title().replace(' ', '')}Lock"
+            assert self.seen(site) == (f"session N holds {held} on public.comments", False)
+
+    def test_a_lock_on_a_partition_and_one_on_the_journal_are_told(self, site: Site) -> None:
+        site.sql.execute(
+            "DROP TABLE sessions; CREATE TABLE sessions (id int, user_id bigint) PARTITION BY RANGE (id);"
+            "CREATE TABLE s1 PARTITION OF sessions FOR VALUES FROM (1) TO (10);"
+        )
+        for table in ("s1", "lethe_journal_entries"):
+            with psycopg.connect(site.url) as other:
+                other.execute(f"LOCK TABLE {table} IN SHARE MODE")
+                assert self.seen(site) == (f"session N holds ShareLock on public.{table}", False)
+
+    def test_a_pg_restore_is_told_by_its_name(self, site: Site) -> None:
         with psycopg.connect(site.url, application_name="pg_restore: worker"):
-            assert site.port.observe().being_filled
-        assert _until(lambda: not site.port.observe().being_filled)
+            assert self.seen(site) == ("session N is a pg_restore", False)
+        assert _until(lambda: site.port.observe().filling is None)
+
+    def test_temporary_tables_of_others_are_nobodys_business(self, site: Site) -> None:
+        with psycopg.connect(site.url) as other:
+            other.execute("CREATE TEMP TABLE mine (noise text); CREATE INDEX ON mine (noise)")
+            with other.cursor().copy("COPY mine FROM STDIN") as copy:
+                copy.write("text\n" * 20_000)
+                assert _until(lambda: _copies(site) == 1)
+                assert site.port.observe().filling is None
+
+    def test_a_lock_that_is_waited_for_does_not_count(self, site: Site) -> None:
+        with psycopg.connect(site.url) as writer, psycopg.connect(site.url) as waiting:
+            writer.execute("INSERT INTO comments (body) VALUES ('x')")
+            with ThreadPoolExecutor() as others:
+                locked = others.submit(waiting.execute, "LOCK TABLE comments IN SHARE MODE")
+                try:
+                    assert _until(lambda: waits_for_a_lock(site.sql))
+                    assert site.port.observe().filling is None
+                finally:
+                    writer.rollback()
+                    locked.result()
+
+    def test_an_index_that_is_built_concurrently_does_not_count(self, site: Site) -> None:
+        with psycopg.connect(site.url) as old, psycopg.connect(site.url, autocommit=True) as building:
+            old.execute("INSERT INTO comments (body) VALUES ('x')")
+            with ThreadPoolExecutor() as others:
+                built = others.submit(building.execute, "CREATE INDEX CONCURRENTLY ON comments (body)")
+                try:
+                    assert _until(lambda: waits_for_a_lock(site.sql))
+                    assert site.port.observe().filling is None
+                finally:
+                    old.rollback()
+                    built.result()
+
+    def test_of_another_roles_copy_its_lock_tells_table_and_direction(self, site: Site) -> None:
+        """The server shows neither to who is no superuser: a pg_dump looked like a restore."""
+        site.sql.execute("CREATE TABLE padding AS SELECT repeat('x', 500) FROM generate_series(1, 50000)")
+        with _roles(site, "lethe_poor", "dumper") as (poor, dumper), closing(store_of(poor)) as store:
+            site.sql.execute("GRANT INSERT ON comments TO dumper")
+            with copying(dumper, "COPY padding TO STDOUT"):
+                assert _copies(site) == 1
+                assert store.observe().filling is None
+            with copying(dumper, "COPY comments (body) FROM STDIN", "text\n"):
+                assert _until(lambda: store.observe().filling is not None)
+                seen = store.observe().filling
+                assert seen is not None
+                assert (seen.since, seen.elsewhere) == (None, False)
+
+
+def _copies(site: Site) -> int:
+    row = site.sql.execute(
+        "SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database()"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+@contextmanager
+def _roles(site: Site, *names: str) -> Iterator[list[str]]:
+    """Make users who may read the journal, and yield their addresses."""
+    place = site.url.split("@", 1)[1]
+    for name in names:
+        site.sql.execute(f"DROP ROLE IF EXISTS {name}")
+        site.sql.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
+        site.sql.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")
+    try:
+        yield [f"postgresql://{name}:pw@{place}" for name in names]
+    finally:
+        for name in names:
+            site.sql.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def _until(condition: Callable[[], bool], seconds: float = 20) -> bool:

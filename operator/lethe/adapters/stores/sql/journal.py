@@ -12,7 +12,7 @@ from psycopg import errors, sql
 from lethe.adapters.stores.sql.catalog import Shape
 from lethe.adapters.stores.sql.positions import positions
 from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, fetch_in_chunks, listed, name, raw
-from lethe.domain.journal import Head, HeadMove, merged_positions
+from lethe.domain.journal import Filling, Head, HeadMove, merged_positions
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
     HeadMoved,
@@ -99,7 +99,7 @@ class Journal:
             for statement in self.ddl(str(user[0]) if user else None)
         )
 
-    def ensure(self, cursor: Cursor, *, may_create: bool = True) -> JournalSupport:
+    def ensure(self, cursor: Cursor, *, filled_by: Filling | None = None) -> JournalSupport:
         """Make the journal's tables where they are missing, never a head: a lost one must be seen.
 
         Raises `StoreError` where tables of these names have other columns, and `StoreUnreachable` where
@@ -112,9 +112,9 @@ class Journal:
             ).fetchone()
             if may is None or not may[0]:
                 return JournalSupport.NOT_PERMITTED
-            if not may_create:
+            if filled_by is not None:
                 raise StoreUnreachable(
-                    "somebody is filling the database, so that the journal can't be made now",
+                    f"{filled_by.what}, so that the journal can't be made now",
                     "it is tried again when the restore or COPY has ended",
                 )
             # CREATE … IF NOT EXISTS of two sessions at once can still collide in the catalog.

@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, sql
 from psycopg.abc import RV, PQGen
 from psycopg.pq import TransactionStatus
 
 from lethe.adapters.stores.hosts import NameNotAnswered, NameUnknown, addresses_of
 from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, certificates_missing, name_failure
-from lethe.adapters.stores.sql.postgres import compose
+from lethe.adapters.stores.sql.postgres import compose, listed
 from lethe.adapters.stores.sql.url import DatabaseUrl
 from lethe.ports.stores import StoreUnreachable
 
@@ -63,24 +63,24 @@ CLIENT_SECONDS = 10.0
 _MOST_IDLE = 2
 _LARGEST_CERTIFICATES = 8 * 1024 * 1024
 
-# A look must be over soon; a set of a million takes minutes, and is bounded only against hanging for ever.
-# A lock is waited for less long than PostgreSQL's deadlock_timeout (1 s): where Lethe and a pg_restore, or an
-# application, wait for each other, it is Lethe that steps back and tries again, not they that fail.
-_SESSION: LiteralString = (
-    "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES"
+# Said in each transaction, and never to a session: a pooler lends that to the application next, which is to
+# find it as it was. And what the application left in it, its role or search_path, does not count here.
+_SET_UP: LiteralString = (
+    "SET LOCAL role TO DEFAULT; SET LOCAL search_path TO DEFAULT;"
+    " SELECT pg_catalog.set_config(name, value, true) FROM (VALUES"
     " ('row_security', 'off'),"  # raises where a policy would hide rows: hidden is not absent
     " ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),"
     " ('extra_float_digits', '1'), ('bytea_output', 'hex'),"
-    " ('lock_timeout', '800ms'), ('statement_timeout', '30s'),"
-    " ('idle_in_transaction_session_timeout', '10min')) AS settings (name, value)"
+    # A look must be over soon; a set of a million takes minutes, and is bounded only against hanging for
+    # ever. A lock is waited for less long than PostgreSQL's deadlock_timeout (1 s): where Lethe and a
+    # pg_restore, or an application, wait for each other, it is Lethe that steps back, not they that fail.
+    " ('lock_timeout', '800ms'), ('statement_timeout', {statement_timeout}),"
+    " ('idle_in_transaction_session_timeout', '10min'){further}) AS settings (name, value)"
 )
-# Said again in each transaction: a pooler may have given it another session than the one that was set up.
-_BULK: LiteralString = (
-    "SET LOCAL statement_timeout = '60min'; SET LOCAL lock_timeout = '800ms'; SET LOCAL row_security = off;"
-    " SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'"
-)
+_QUICK, _LONG = "30s", "60min"
 # The server's own errors have two blanks behind the severity, in every language; libpq's have none of this.
 _SAID_BY_SERVER = re.compile(r"failed: [^:\n]+:  ")
+_ESCAPED = re.compile(r"\\(.)")
 
 _DRIVER: dict[str, Any] = {
     "application_name": "lethe",
@@ -104,6 +104,10 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     """Host, address and port of the server."""
     server_started: int | None = None
     """When the server was started, in microseconds since 1970."""
+    search_path: str | None = None
+    """The search_path of the URL; `None`: that of the user."""
+    ends_for_the_dead = False
+    """Whether the server can end a statement of which nobody waits for the answer any more."""
     limit = LOOK_SECONDS
     """After how many seconds a wait ends although the server answers others."""
     answers: Callable[[Session], bool] | None = None
@@ -126,6 +130,27 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             yield
         finally:
             self.limit = before
+
+    def ask(self, query: sql.Composed) -> list[tuple[Any, ...]]:
+        """Return the rows of a query. Where no transaction is open it is one by itself, in one round trip."""
+        alone = self.pgconn.transaction_status == TransactionStatus.IDLE
+        cursor = self.execute(listed([self.set_up(_QUICK), query], "; ") if alone else query)
+        while cursor.nextset():
+            pass
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+    def set_up(self, statement_timeout: str) -> sql.Composed:
+        """Return the statements by which each transaction begins."""
+        further = {"search_path": self.search_path}
+        if self.ends_for_the_dead:
+            further["client_connection_check_interval"] = f"{CLIENT_SECONDS * 1000:.0f}ms"
+        named = (
+            compose(", ({setting}, {text})", setting=setting, text=text)
+            for setting, text in further.items()
+            if text is not None
+        )
+        return compose(_SET_UP, statement_timeout=statement_timeout, further=listed(named, ""))
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """See `psycopg.Connection.wait`. Raises `ServerSilent`, `SessionsClosed`."""
@@ -196,6 +221,8 @@ class Sessions:
 
     def __init__(self, url: str) -> None:
         self._url = DatabaseUrl.parse(url)
+        self._settings = {name: text for name, text in self._url.settings.items() if name != "options"}
+        self._search_path = _search_path_in(self._url.settings.get("options"))
         self._idle: list[Session] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -219,17 +246,17 @@ class Sessions:
 
     @contextmanager
     def transaction(
-        self, *, repeatable: bool = False, read_only: bool = False
+        self, *, repeatable: bool = False, read_only: bool = False, quick: bool = False
     ) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
-        """Run one transaction, committed at the end; an exception rolls it back."""
-        with self.alive() as session, session.within(BULK_SECONDS):
+        """Run one transaction, committed at the end; an exception rolls it back. `quick`: it is soon over."""
+        with self.alive() as session, session.within(LOOK_SECONDS if quick else BULK_SECONDS):
             session.isolation_level = (
                 IsolationLevel.REPEATABLE_READ if repeatable else IsolationLevel.READ_COMMITTED
             )
             # Not `False`: that would override a database which its DBA made read-only.
             session.read_only = True if read_only else None
             with session.transaction(), session.cursor() as cursor:
-                cursor.execute(_BULK)
+                cursor.execute(session.set_up(_QUICK if quick else _LONG))
                 yield cursor
             if session.closed:  # then the driver left out the COMMIT, and said nothing
                 raise ServerSilent
@@ -321,9 +348,8 @@ class Sessions:
         """Set a session up, and let it look after itself."""
         try:
             with session.within(QUICK_SECONDS):
-                session.execute(_SESSION)
                 session.server_started = _started(session)
-                _let_go_of_the_dead(session)
+                session.ends_for_the_dead = _can_end_for_the_dead(session)
         except BaseException:
             session.close()
             raise
@@ -350,7 +376,7 @@ class Sessions:
 
     def _open(self, host: str, address: str, port: int, *, seconds: float, **settings: str) -> Session:
         """Return a new connection to one address."""
-        given: dict[str, Any] = {**self._url.settings, **settings}
+        given: dict[str, Any] = {**self._settings, **settings}
         _require_certificates(given.get("sslrootcert", "system"))
         session = Session.connect(
             host=host,
@@ -360,7 +386,7 @@ class Sessions:
             **_DRIVER,
             **given,
         )
-        session.place = host, address, port
+        session.place, session.search_path = (host, address, port), self._search_path
         return session
 
 
@@ -372,16 +398,19 @@ def _started(session: Session) -> int | None:
     return row[0] if row else None
 
 
-def _let_go_of_the_dead(session: Session) -> None:
-    """Let the server end a statement, and its locks, of which nobody waits for the answer any more."""
+def _can_end_for_the_dead(session: Session) -> bool:
     if session.info.server_version < 140000:
-        return
+        return False
     try:
-        session.execute(
-            compose("SET client_connection_check_interval = {millis}", millis=int(CLIENT_SECONDS * 1000))
-        )
+        session.execute("SELECT pg_catalog.set_config('client_connection_check_interval', '10s', true)")
     except psycopg.errors.InvalidParameterValue:
-        pass  # a server on a system that can't look whether a client is there
+        return False  # a server on a system that can't look whether a client is there
+    return True
+
+
+def _search_path_in(options: str | None) -> str | None:
+    """Return the search_path of the URL's `options`, which a transaction takes where a pooler takes none."""
+    return None if options is None else _ESCAPED.sub(r"\1", options.partition("=")[2])
 
 
 def _require_certificates(path: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import psycopg
 
-from lethe.adapters.stores.sql import looking
+from lethe.adapters.stores.sql import looking, statistics, vacuums
 from lethe.adapters.stores.sql import positions as key_positions
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
@@ -18,9 +19,9 @@ from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
 from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, reduced
 from lethe.adapters.stores.sql.finding import Search
 from lethe.adapters.stores.sql.journal import Journal
-from lethe.adapters.stores.sql.postgres import Cursor, compose, listed, name
+from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.adapters.stores.sql.proving import prove_mapping
-from lethe.adapters.stores.sql.sessions import Sessions
+from lethe.adapters.stores.sql.sessions import Session, Sessions
 from lethe.adapters.stores.sql.staging import Batch, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.journal import Head, HeadMove, JournalObservation
@@ -68,7 +69,7 @@ class SqlStore:
         self._mappings: dict[str, SubjectMapping] = {}
         self._left: dict[str, SubjectMapping | None] = {}  # of versions that the schema has left behind
         self._schema: str | None = None
-        self._has_identifier: bool | None = None
+        self._told: looking.ToldByServer | None = None
 
     def __repr__(self) -> str:
         return f"SqlStore({self._store!r})"
@@ -82,19 +83,20 @@ class SqlStore:
         with self._sessions.alive() as connection:
             tables = tables_of(self._mapping)
             # A journal made in the middle of a restore would be in the way of the one that comes back.
-            has_identifier = self._has_identifier = looking.shows_its_identifier(connection)
-            observed = looking.look(
-                connection, self._journal(connection), tables, has_identifier=has_identifier, settle=False
-            )
-            with connection.transaction(), connection.cursor() as cursor:
-                proof = prove_mapping(cursor, self._mapping)
-                earlier_tables = {one.table for one in self._mappings.values()}
-                gone = earlier_tables - {*read_tables(cursor, earlier_tables)}
-            server = looking.system_identifier(connection) if has_identifier else connection.address
+            told = self._told = looking.what_server_tells(connection)
             journal = self._journal(connection)
-            with connection.transaction(), connection.cursor() as cursor:
-                support = journal.ensure(cursor, may_create=not observed.being_filled)
-                ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
+            observed = looking.look(connection, journal, tables, told=told, settle=False)
+            server = looking.system_identifier(connection) if told.system else connection.address
+        with self._sessions.transaction(quick=True) as cursor:
+            proof = prove_mapping(cursor, self._mapping)
+            earlier_tables = {one.table for one in self._mappings.values()}
+            gone = earlier_tables - {*read_tables(cursor, earlier_tables)}
+            sampled = statistics.sampled_tables(cursor, tables_of(self._mapping))
+        with self._sessions.alive() as connection:
+            journal = self._journal(connection)
+        with self._sessions.transaction(quick=True) as cursor:
+            support = journal.ensure(cursor, filled_by=observed.filling)
+            ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
         proved, self._proved = self._own_version(proof.proved), proof.proved.mapping
         wider = {
             version: ProvedMapping(f"{version}+{proved.version}", mapping, proved.constraints)
@@ -104,7 +106,16 @@ class SqlStore:
             and (mapping := widened(earlier, self._proved)) != earlier
         }
         self._remember([proved, *wider.values()])
-        return Proof(proved, support, ddl, proof.lookalikes, proof.keys_may_repeat, server, wider)
+        return Proof(
+            proved,
+            support,
+            ddl,
+            proof.lookalikes,
+            proof.keys_may_repeat,
+            server,
+            wider,
+            tuple(statistics.not_permitted(one) for one in sampled if not one.permitted),
+        )
 
     def _own_version(self, proved: ProvedMapping) -> ProvedMapping:
         """Return a mapping under a version that means nothing else: one that was widened does by now."""
@@ -151,6 +162,8 @@ class SqlStore:
         exclusive: bool = False,
     ) -> ErasureOutcome:
         """See `Store.erase`."""
+        if exclusive:
+            self._end_vacuums()
         with self._sessions.transaction() as cursor:
             journal = self._journal(cursor.connection)
             before = {} if move is None else journal.take(cursor, move)
@@ -178,12 +191,13 @@ class SqlStore:
     ) -> Residue:
         """See `Store.check`."""
         read_back = ReadBack()
+        if exclusive:
+            self._end_vacuums()
         # Under the lock nobody writes, so the newest state is one state, and no older one is read.
         with self._sessions.transaction(repeatable=not exclusive) as cursor:
             shapes: dict[str, Shape] = {}
             if exclusive:
-                every = [self._mapping, *self._mappings.values()]
-                tables = read_tables(cursor, dict.fromkeys(t for one in every for t in tables_of(one)))
+                tables = read_tables(cursor, self._every_table())
                 lock_tables(cursor, [Shape(self._mapping, tables)], to_write=False)
             for chunk in chunks:
                 for shape, batch in self._batches(cursor, chunk, shapes):
@@ -206,12 +220,10 @@ class SqlStore:
 
     def _observe(self, *, settle: bool) -> JournalObservation:
         with self._sessions.connection() as connection:
-            if self._has_identifier is None:
-                self._has_identifier = looking.shows_its_identifier(connection)
+            if self._told is None:
+                self._told = looking.what_server_tells(connection)
             journal, tables = self._journal(connection), tables_of(self._mapping)
-            return looking.look(
-                connection, journal, tables, has_identifier=self._has_identifier, settle=settle
-            )
+            return looking.look(connection, journal, tables, told=self._told, settle=settle)
 
     @reduced
     def tick(self, move: HeadMove) -> Head:
@@ -242,23 +254,27 @@ class SqlStore:
     @reduced
     def advance_sequences(self, positions: Mapping[str, int]) -> None:
         """See `Journaled.advance_sequences`."""
+        self._end_vacuums()
         with self._sessions.transaction() as cursor:
             key_positions.advance(cursor, _shape(cursor, self._mapping), positions)
 
     @reduced
-    def tidy(self) -> None:
+    def tidy(self) -> tuple[str, ...]:
         """See `Journaled.tidy`."""
-        with self._sessions.transaction() as cursor:
-            shape = _shape(cursor, self._mapping)
-            for written, table in shape.tables.items():
-                columns = _cleared_columns(shape.mapping, written)
-                cursor.execute(
-                    compose(
-                        "ANALYZE {table} ({columns})",
-                        table=table.sql,
-                        columns=listed(name(column) for column in columns or table.columns),
-                    )
-                )
+        with self._sessions.transaction(quick=True) as cursor:
+            every = statistics.sampled_tables(cursor, self._every_table())
+        left: list[str] = []
+        for one in every:
+            if not one.permitted:
+                left.append(statistics.not_permitted(one))
+                continue
+            try:
+                with self._sessions.transaction() as cursor:
+                    statistics.renew(cursor, one)
+                    left += statistics.clear_stale(cursor, one)
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege):
+                left.append(f"{one.full_name} could not be locked or read; it is tried again")
+        return tuple(left)
 
     @reduced
     def close(self) -> None:
@@ -267,27 +283,44 @@ class SqlStore:
 
     # --- parts -----------------------------------------------------------------------------------------
 
-    def _journal(self, connection: psycopg.Connection[tuple[object, ...]]) -> Journal:
+    def _every_table(self) -> list[str]:
+        """Return the tables of every version of the mapping, as they are written."""
+        versions = (self._mapping, *self._mappings.values())
+        return list(dict.fromkeys(table for one in versions for table in tables_of(one)))
+
+    def _end_vacuums(self) -> None:
+        """Let the server end autovacuum where it keeps tables from being locked, as it does for who waits."""
+        every = self._every_table()
+        for _ in every:  # a worker whose table was taken from it goes on to the next one
+            with self._sessions.transaction(quick=True) as cursor:
+                held, seconds = vacuums.held_tables(cursor, every)
+            for table in held:
+                try:
+                    # Each by itself, holding nothing else: so nobody can wait for Lethe and Lethe for them.
+                    with self._sessions.transaction(quick=True) as cursor:
+                        vacuums.wait_for(cursor, table, seconds=seconds)
+                except psycopg.errors.LockNotAvailable:
+                    return  # somebody's own VACUUM, which the server does not end
+            if not held:
+                return
+
+    def _journal(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Journal:
         """Return the journal, in the schema of the subjects' table."""
-        if self._schema is None:
-            quoted = quoted_table(self._mapping.table)
-            row = connection.execute(
-                compose(
-                    "SELECT n.nspname FROM pg_catalog.pg_class c"
-                    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-                    " WHERE c.oid = pg_catalog.to_regclass({quoted})",
-                    quoted=quoted.as_string(connection),
-                )
-            ).fetchone()
-            if row is not None:
-                self._schema = str(row[0])
         schema = self._schema
-        if (
-            schema is None
-        ):  # the table is gone, as in the midst of a restore: where it would be, not remembered
-            row = connection.execute("SELECT coalesce(pg_catalog.current_schema(), 'public')").fetchone()
-            named = self._mapping.table.split(".", 1)
-            schema = named[0] if len(named) == 2 else str(row[0]) if row else "public"
+        if schema is None:
+            written = self._mapping.table
+            known, current = cast("Session", connection).ask(
+                compose(
+                    "SELECT (SELECT n.nspname FROM pg_catalog.pg_class c"
+                    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE c.oid = pg_catalog.to_regclass({quoted})),"
+                    " coalesce(pg_catalog.current_schema(), 'public')",
+                    quoted=quoted_table(written).as_string(connection),
+                )
+            )[0]
+            self._schema = known
+            # The table may be gone, as in the midst of a restore: where it would be, not remembered.
+            schema = known or (written.split(".", 1)[0] if "." in written else current)
         return Journal(schema, ledger_id=self._ledger_id, store=self._store, keyring=self._keyring)
 
     def _search(self, cursor: Cursor) -> Search:
@@ -367,19 +400,6 @@ def _used_columns(mapping: SubjectMapping, table: Table) -> list[str]:
         if dependent.table == table.written:
             used += [dependent.foreign_key, *(rule.column for rule in dependent.clear)]
     return list(dict.fromkeys(column for column in used if column is not None))
-
-
-def _cleared_columns(mapping: SubjectMapping, written: str) -> list[str]:
-    """Return the cleared columns of a table; none where whole rows are deleted."""
-    dependents = [one for one in mapping.dependents if one.table == written]
-    if any(one.delete for one in dependents):
-        return []
-    rules = [rule for one in dependents for rule in one.clear]
-    if written == mapping.table:
-        rules += mapping.clear
-        rules_columns = [rule.column for rule in rules]
-        return list(dict.fromkeys([*rules_columns, *filter(None, [mapping.email_column])]))
-    return list(dict.fromkeys(rule.column for rule in rules))
 
 
 def _encoding(cursor: Cursor) -> str:
