@@ -12,7 +12,9 @@ import pytest
 
 from lethe.domain.facts import DetectedBy, Reerased
 from lethe.domain.requests import StoreState
+from lethe.domain.trust import BlockReason
 from lethe.workflows.restore import detect
+from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import STORE, Company
 
 LONG = timedelta(minutes=10)
@@ -113,3 +115,51 @@ def test_a_restore_that_a_sweep_finds_is_in_doubt_since_the_sweep_before(
     assert company.visit().opened
     episode = company.last_episode()
     assert (episode.detected_by, episode.missing_since) == (DetectedBy.SWEEP, clean_at)
+
+
+def test_what_the_database_undoes_is_stalled_at_the_third_try_with_its_column(company: Company) -> None:
+    ada, bob = company.sign_up("ada@x.example"), company.sign_up("bob@x.example")
+    company.visit_until_safe()
+    company.sql(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.email = 'ada@x.example' THEN NEW.last_name = OLD.last_name; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    company.request("ada", key=company.key_of(ada))
+    company.request("bob", key=company.key_of(bob))
+    request = company.record("ada").request
+    reasons = []
+    for _ in range(3):
+        company.now += LONG
+        # Each time as it was before: else the trigger would let the second try pass.
+        company.sql("UPDATE users SET email = 'ada@x.example' WHERE person = %s", ada)
+        company.visit(look=False)
+        reasons.append(company.store.blockers[request].reason)
+    assert reasons == [BlockReason.ERASING, BlockReason.ERASING, BlockReason.VALUE_REFUSED]
+    message = company.store.blockers[request].message
+    assert "site: users.last_name was not as it had been erased, 3 times; look for a trigger" in message
+    assert company.erased("bob")
+    company.sql("DROP TRIGGER keep ON users")
+    company.now += LONG
+    company.visit(look=False)
+    assert company.erased("ada")
+
+
+def test_a_replay_that_is_undone_says_in_which_column(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    before = company.snapshot()
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.sql(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.time_zone = OLD.time_zone; RETURN NEW; END $$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    company.restore(before, "truncated")
+    step = company.visit_until(ReplayState.AGAIN).step
+    assert step is not None
+    assert "(users.time_zone), or a trigger or rule undoes their erasure" in step.message
+    company.sql("DROP TRIGGER keep ON users")
+    company.visit_until_safe()
+    assert company.is_cleared(ada)

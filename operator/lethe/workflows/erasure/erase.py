@@ -37,6 +37,8 @@ from lethe.workflows.legal.holds import (
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 
+UNDONE_TIMES = 3
+"""From how many times on it is no write that came in between, when an erasure is read back undone."""
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
 
@@ -208,7 +210,7 @@ def _erase_and_verify(
             result.settled.add(record.request)
             result.verified.append(record)
         else:
-            facts += _unfinished(session, record, outcome, dirty, read_back_at, result)
+            facts += _unfinished(session, record, outcome, dirty, residue.standing, read_back_at, result)
     context.ledger.append(facts)
 
 
@@ -217,6 +219,7 @@ def _unfinished(
     record: RequestRecord,
     outcome: ErasureOutcome,
     dirty: set[int],
+    standing: Mapping[int, Sequence[str]],
     now: datetime,
     result: PassResult,
 ) -> list[Fact]:
@@ -233,7 +236,7 @@ def _unfinished(
             session.block([record], Blocker(BlockReason.ERASING, message), now)
             return []
         message = (
-            f"{name} refused to clear {where} ({first.code}: {first.what}); correct the DataStore's mapping, "
+            f"{name} refused to clear {where} ({first.reason}); correct the DataStore's mapping, "
             "the rights of its user, or the record"
         )
         session.block([record], Blocker(BlockReason.VALUE_REFUSED, message), now)
@@ -244,6 +247,17 @@ def _unfinished(
         session.block([record], Blocker(BlockReason.ERASING, message), now)
         return [IntentAbandoned(record.request, session.name, "changed-since-found")]
     if dirty & {t.number for t in mine}:
+        times = session.count_undone(record)
+        if times >= UNDONE_TIMES:
+            named = dict.fromkeys(column for t in mine for column in standing.get(t.number, ()))
+            keys = ", ".join(f"{t.table} {t.key}" for t in mine[:5])
+            message = (
+                f"{name}: {', '.join(named) or 'a record'} was not as it had been erased, {times} times; look"
+                f" for a trigger, rule or job that undoes it ({keys})"
+            )
+            session.block([record], Blocker(BlockReason.VALUE_REFUSED, message), now)
+            result.refused += 1
+            return []
         message = f"{name}: a write came in between erasing and reading back; it is erased again"
         session.block([record], Blocker(BlockReason.ERASING, message), now)
     return []

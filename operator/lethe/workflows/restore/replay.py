@@ -76,7 +76,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         session.note_ledger_behind()
         return ReplayStep(ReplayState.WAITING, "the store's journal is ahead of the ledger, which went back")
     if session.count_unchanged(observed) < STABLE_OBSERVATIONS:
-        return ReplayStep(ReplayState.WAITING, "the restore is still going on")
+        return ReplayStep(ReplayState.WAITING, _still_going_on(session, context, observed))
     proof = _whole_again(session, context, observed)
     if isinstance(proof, ReplayStep):
         return proof
@@ -106,7 +106,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
         _note(session, episode, context, residue)
         _remember_what_was_read(session, context, observed)
         if set(residue.uncleared) - held:
-            return ReplayStep(ReplayState.AGAIN, "somebody writes erased people back; they are erased again")
+            return ReplayStep(ReplayState.AGAIN, _written_back(residue))
         if residue.unclear:
             keys = ", ".join(f"{table} {key}" for table, key in residue.unclear[:5])
             return ReplayStep(
@@ -126,6 +126,21 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     except HeadMoved:
         session.note_still_changing()
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
+
+
+def _still_going_on(session: StoreSession, context: PassContext, observed: JournalObservation) -> str:
+    if observed.filling is None:
+        return "the restore is still going on"
+    filled = session.describe_filling(observed.filling, context.clock())
+    return f"the restore is still going on: {filled}"
+
+
+def _written_back(residue: Residue) -> str:
+    named = sorted({column for columns in residue.standing.values() for column in columns})
+    return (
+        f"somebody writes erased people back ({', '.join(named[:5])}), or a trigger or rule undoes their"
+        " erasure; they are erased again"
+    )
 
 
 def _held_rows_returned(
@@ -255,7 +270,7 @@ def _open_gate(
     """
     if session.journal is not None:
         before = session.port.observe()
-        if before.identity != session.stable_identity or before.being_filled:
+        if before.identity != session.stable_identity or before.filling is not None:
             session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
         tick(session, context, expected=stands_at, seen=before.identity)

@@ -17,6 +17,8 @@ from lethe.ports.stores import AnswerUntrusted, Finding, MappingInvalid, Residue
 from tests.adapters.stores.sql.conftest import MAPPING, HmacKeyring, Site, store_of
 from tests.contracts.store_contract import Person, somebody
 
+TRIGGERS_RAISE = ("42501", "42704", "42883", "3F000", "53300", "57014", "25006", "08006", "40P01", "XX000")
+
 
 def several(site: Site, count: int) -> list[Person]:
     persons = [somebody() for _ in range(count)]
@@ -85,6 +87,73 @@ def test_a_record_that_is_refused_does_not_stop_the_others(site: Site, poison: s
     ).fetchone() == (2,)
     assert not any(text in str(outcome.refused) for text in persons[4].texts)
     assert site.check(tombstones).uncleared == (culprit.number,)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        *((f"RAISE EXCEPTION 'no: %', OLD USING ERRCODE = '{code}'", code) for code in TRIGGERS_RAISE),
+        ("PERFORM set_config('role', 'lethe_nobody_is_called_so', true)", "22023"),
+        ("INSERT INTO audit_that_is_not_there VALUES (OLD.id)", "42P01"),
+        ("PERFORM no_such_function(OLD.email)", "42883"),
+        ("PERFORM lo_unlink(0)", "42704"),
+    ],
+)
+def test_what_a_trigger_raises_for_one_record_refuses_that_one(site: Site, body: str, code: str) -> None:
+    """Also with a code that is the server's for a missing privilege, a lost connection or a deadlock."""
+    persons = several(site, 5)
+    tombstones = site.tombstones_of(*persons)
+    culprit = tombstones[2]
+    site.sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF OLD.id = {culprit.key} THEN {body}; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    outcome = site.erase(tombstones)
+    (refusal,) = outcome.refused.values()
+    assert set(outcome.refused) == {culprit.number}
+    assert (refusal.code, refusal.retry) == (code, False)
+    assert len(outcome.entries) == 4
+    assert not any(text in refusal.reason for text in persons[2].texts)
+    if "RAISE" in body:
+        assert refusal.what == "function refuse"
+
+
+def test_a_privilege_that_is_missing_is_nobodys_record(site: Site) -> None:
+    (person,) = several(site, 1)
+    tombstones, place = site.tombstones_of(person), site.url.split("@", 1)[1]
+    role = f"weak_{site.url.rsplit('/', 1)[1]}"
+    site.sql.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'pw';"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    store = store_of(f"postgresql://{role}:pw@{place}")
+    store.prove()
+    site.sql.execute(f"REVOKE UPDATE ON users FROM {role}")
+    with pytest.raises(MappingInvalid, match="GRANT it"):
+        store.erase(tombstones, match_unchanged_rows(site.fingerprints), move=site.move())
+    store.close()
+    site.sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_what_a_trigger_keeps_is_named_when_it_is_read_back(site: Site) -> None:
+    site.sql.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.first_name = coalesce(NEW.first_name, OLD.first_name); NEW.locale = OLD.locale;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep();"
+        "CREATE FUNCTION soft() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER soft BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION soft();"
+        "CREATE TRIGGER soft BEFORE UPDATE ON comments FOR EACH ROW EXECUTE FUNCTION soft()"
+    )
+    tombstones = site.tombstones_of(*several(site, 2))
+    site.erase(tombstones)
+    residue = site.check(tombstones)
+    assert residue.uncleared == tuple(one.number for one in tombstones)
+    standing = {"users.first_name", "users.locale", "sessions", "comments.signature"}
+    assert {number: set(named) for number, named in residue.standing.items()} == {
+        one.number: standing for one in tombstones
+    }
 
 
 def test_a_refusal_names_the_constraint_and_nobody(site: Site) -> None:

@@ -47,6 +47,30 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "table",
         "people is a view",
     ),
+    "a rule that does something else": (
+        "CREATE RULE soft AS ON UPDATE TO users DO INSTEAD NOTHING",
+        {},
+        "table",
+        "rule soft of table users does something else than an UPDATE says",
+    ),
+    "a rule under a condition": (
+        "CREATE RULE locked AS ON UPDATE TO users WHERE OLD.locale = 'x' DO INSTEAD NOTHING",
+        {},
+        "table",
+        "rule locked of table users does something else than an UPDATE says",
+    ),
+    "a rule that keeps what is deleted": (
+        "CREATE RULE soft AS ON DELETE TO sessions DO INSTEAD UPDATE sessions SET token = ''",
+        {},
+        "dependents[0].table",
+        "rule soft of table sessions does something else than a DELETE says",
+    ),
+    "a rule besides, which no part of a statement may have": (
+        "CREATE RULE noted AS ON UPDATE TO comments DO ALSO NOTIFY comments",
+        {},
+        "dependents[1].table",
+        "rule noted of table comments does something else than an UPDATE says",
+    ),
     "a foreign table": (
         (
             "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"

@@ -194,6 +194,16 @@ def _as_json(table: Table, written: Mapping[str, str | None]) -> str:
     return json.dumps(members, ensure_ascii=True)
 
 
+def rules_instead(cursor: Cursor, table: Table, *, delete: bool, alone: bool) -> list[str]:
+    """Return the rules by which the server does something else instead of an UPDATE, or a DELETE, of a table.
+
+    `alone` also counts those that do something besides: in a part of a statement the server takes neither.
+    """
+    event = "4" if delete else "2"
+    rows = cursor.execute(compose(_RULES, oid=table.oid, event=event, besides=raw(str(alone)))).fetchall()
+    return [row[0] for row in rows]
+
+
 def checks_that_refuse(
     cursor: Cursor, table: Table, written: Mapping[str, str | None]
 ) -> list[tuple[str, set[str]]]:
@@ -322,6 +332,12 @@ SELECT DISTINCT a.attname FROM pg_catalog.pg_depend d
    AND d.refobjsubid NOT IN (0, {number})
    AND ((f.adrelid = {oid} AND f.adnum = {number})
         OR (d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = {oid} AND d.objsubid = {number}))
+"""
+
+_RULES = """
+SELECT rulename FROM pg_catalog.pg_rewrite
+ WHERE ev_class = {oid} AND ev_type = {event} AND ev_enabled IN ('O', 'A') AND (is_instead OR {besides})
+ ORDER BY 1
 """
 
 _CHECKS = """

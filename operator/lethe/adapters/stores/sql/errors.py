@@ -6,6 +6,7 @@ prints a chain of exceptions would print the row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -21,8 +22,13 @@ R = TypeVar("R")
 SECRET = "the Secret that spec.sql.urlSecretRef names"  # noqa: S105 - where it is, not what
 
 # Classes of SQLSTATE that tell about server, session or schema; everything else is the record's own:
-# a constraint (23), a value (22), a view's check (44), a trigger that raises with whatever code it likes.
-_NOT_OF_A_RECORD = ("08", "25", "28", "2D", "3D", "3F", "42", "53", "57", "58", "72", "F0", "HV", "XX")
+# a constraint (23), a value (22), a view's check (44), a damaged page (XX).
+_NOT_OF_A_RECORD = ("08", "25", "28", "2D", "3D", "3F", "42", "53", "57", "58", "72", "F0", "HV")
+# What a schema lacks is lacking for everybody, unless it is a trigger that says so.
+_OF_THE_SCHEMA = ("3D", "3F", "42")
+# How the context of an error begins that a PL/pgSQL function raised, with whatever code it likes: in every
+# language the statement stands at the end of the line. Only the first line: further ones quote statements.
+_RAISED = re.compile(r"\APL/pgSQL[^\n]*? (?P<function>[^\s(]+)\([^()\n]*\)[^\n]* RAISE$", re.MULTILINE)
 _SERIALIZATION, _DEADLOCK, _LOCKED = "40001", "40P01", "55P03"
 _TRY_AGAIN = frozenset({_SERIALIZATION, _DEADLOCK, _LOCKED})
 
@@ -36,6 +42,10 @@ _BY_STATE: dict[str, tuple[str, str]] = {
     "57P03": ("the server is starting up or shutting down", "it is tried again"),
     "57P01": ("the server ended the connection", "it is tried again"),
     "57P05": ("the server ended the idle connection", "it is tried again"),
+    "08P01": (
+        "a pooler or the server does not let Lethe speak with it",
+        "let the pooler's pool_mode be transaction or session, or name the server itself",
+    ),
     "57014": ("a statement took too long and was cancelled", "it is tried again; look for a missing index"),
     "53300": ("the server has no connection left", "raise max_connections, or give Lethe two of them"),
     "53100": ("the server's disk is full", "make room on the server"),
@@ -161,8 +171,13 @@ def store_error(error: psycopg.Error) -> StoreError:
 
 def refusal(error: psycopg.Error) -> Refusal | None:
     """Return why a record was refused; `None` where the error is not about a record."""
-    code = error.sqlstate
-    if code is None or code[:2] in _NOT_OF_A_RECORD:
+    code, context = error.sqlstate, error.diag.context or ""
+    if code is None:
+        return None
+    raised = _RAISED.search(context)
+    if raised is not None:
+        return Refusal(code, ", ".join(filter(None, [f"function {raised['function']}", _named(error)])))
+    if code[:2] in _NOT_OF_A_RECORD and not (context and code[:2] in _OF_THE_SCHEMA):
         return None
     return Refusal(code, _named(error), retry=code in _TRY_AGAIN)
 

@@ -135,6 +135,16 @@ class Proving:
             )
         return table
 
+    def rewriting(self, where: str, table: Table, *, delete: bool = False, dependent: bool = True) -> None:
+        """Note which rules let an erasure do something else than it says."""
+        for rule in constraints.rules_instead(self.cursor, table, delete=delete, alone=dependent):
+            event = "a DELETE" if delete else "an UPDATE"
+            self.say(
+                where,
+                f"rule {rule} of table {table.written} does something else than {event} says",
+                "drop or disable the rule, or name the table that it writes to",
+            )
+
     def column(self, where: str, table: Table, called: str, *, write: bool = False) -> Column | None:
         """Return a column that can be read (and written), or note why not."""
         column = table.columns.get(called)
@@ -169,6 +179,7 @@ class Proving:
         if table is None:
             return
         self._key(table)
+        self.rewriting(f"{SUBJECTS}.table", table, dependent=False)
         for kind, called in mapping.identifiers.items():
             self._identifier(f"{SUBJECTS}.identifiers.{kind}", table, kind, called)
         if mapping.created_at is not None:
@@ -266,6 +277,7 @@ class Proving:
         table = self.table(f"{where}.table", dependent.table)
         if table is None:
             return
+        self.rewriting(f"{where}.table", table, delete=dependent.delete)
         reference = self.column(f"{where}.foreignKey", table, dependent.foreign_key)
         subjects = self.tables.get(self.mapping.table)
         key = subjects.columns.get(self.mapping.key) if subjects else None
