@@ -247,3 +247,21 @@ def test_a_request_costs_three_writes_at_most_and_leaves_no_annotation_or_finali
         ]
         assert "delete secrets" in writes
         assert len(writes) <= 3, writes
+
+
+def test_statistics_show_nobody_soon_after_an_erasure_also_of_a_process_that_ended(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    site.sql("CREATE INDEX ON users (lower(email))")
+    ada, *_ = site.sign_up(*(f"{name}@canary.example" for name in ("ada", "bob", "cleo", "dan")))
+    site.sql("ANALYZE")
+    everything = "SELECT string_agg(s::text, ' ') FROM pg_stats s WHERE schemaname = 'public'"
+    assert "ada@canary.example" in site.sql(everything)[0][0]
+    api.sql_store("site", site.url)
+    api.request_by_id("r1", ada)
+    api.wait("deletionrequests", "r1", "Erased")
+    operator.kill9()  # before it has come to the statistics
+    assert "ada@canary.example" in site.sql(everything)[0][0]
+    operator.start()
+    eventually(lambda: "ada@canary.example" not in site.sql(everything)[0][0], "statistics without her", 40)
+    api.wait("datastores", "site", "StatisticsRenewed")

@@ -163,3 +163,26 @@ def test_a_replay_that_is_undone_says_in_which_column(company: Company) -> None:
     company.sql("DROP TRIGGER keep ON users")
     company.visit_until_safe()
     assert company.is_cleared(ada)
+
+
+def test_a_gate_does_not_stay_open_over_a_write_back_whose_erasure_is_undone(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    row = company.row_of(ada)
+    assert row is not None
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.write_back(ada, row)
+    company.sql(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.time_zone = OLD.time_zone; RETURN NEW; END $$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    for _ in range(3):
+        company.visit()
+    assert company.episode() is not None
+    step = company.visit_until(ReplayState.AGAIN).step
+    assert step is not None
+    assert "users.time_zone" in step.message
+    company.sql("DROP TRIGGER keep ON users")
+    company.visit_until_safe()
+    assert company.is_cleared(ada)

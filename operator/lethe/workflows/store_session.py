@@ -22,6 +22,10 @@ LONGEST_PAUSE = timedelta(minutes=5)
 """The longest that a blocked request waits for its next try."""
 
 
+UNDONE_TIMES = 3
+"""From how many times on it is no write that came in between, when an erasure is read back undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreDescription:
     """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`."""
@@ -167,10 +171,13 @@ class StoreSession:
                 pause = min(LONGEST_PAUSE, timedelta(seconds=0.25 * 2 ** min(attempts, 12)))
                 self.not_before[record.request] = now + pause, record.confirmed
 
-    def count_undone(self, record: RequestRecord) -> int:
-        """Return how often what was erased for a request was not so when it was read back."""
-        self.undone[record.request] = times = self.undone.get(record.request, 0) + 1
-        return times
+    def is_undone(self, what: str) -> int:
+        """Note that what was erased (for a request, or again) was not so when it was read back.
+
+        Returns how often, once it is no write that came in between any more; else 0.
+        """
+        self.undone[what] = times = self.undone.get(what, 0) + 1
+        return times if times >= UNDONE_TIMES else 0
 
     def is_too_early(self, record: RequestRecord, now: datetime) -> bool:
         """Tell whether a blocked request is to wait still; a person's answer ends the wait."""

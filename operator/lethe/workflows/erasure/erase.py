@@ -37,8 +37,6 @@ from lethe.workflows.legal.holds import (
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreDescription, StoreSession
 
-UNDONE_TIMES = 3
-"""From how many times on it is no write that came in between, when an erasure is read back undone."""
 BATCH = 500
 """Requests erased in one transaction: enough to share a commit, few enough not to hold locks for long."""
 
@@ -247,8 +245,8 @@ def _unfinished(
         session.block([record], Blocker(BlockReason.ERASING, message), now)
         return [IntentAbandoned(record.request, session.name, "changed-since-found")]
     if dirty & {t.number for t in mine}:
-        times = session.count_undone(record)
-        if times >= UNDONE_TIMES:
+        times = session.is_undone(record.request)
+        if times:
             named = dict.fromkeys(column for t in mine for column in standing.get(t.number, ()))
             keys = ", ".join(f"{t.table} {t.key}" for t in mine[:5])
             message = (

@@ -178,6 +178,13 @@ def classify_uncleared(
     again = sum(
         re_erase(session, context, some, episode=None, exclusive=False) for some in chunked(back, BATCH)
     )
+    left = session.port.check(chunked(back, BATCH), _matcher_between_restores(session, context))
+    if not left.uncleared:
+        session.unblock(session.name)
+    elif release is None and session.is_undone(session.name):
+        open_episode(
+            session, context, by
+        )  # else the gate would stay open for ever; the RestoreEvent says why
     return RecheckResult(again, residue.left_alone, unclear)
 
 
