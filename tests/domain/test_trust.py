@@ -131,13 +131,17 @@ FINGERPRINTS = Fingerprints(
 TEXTS = st.none() | st.sampled_from(["1", "2"])
 
 
-@given(TEXTS, TEXTS, TEXTS, TEXTS, st.none() | st.sampled_from([Identity.SAME, Identity.OTHER]))
+SAID = st.none() | st.sampled_from([Identity.SAME, Identity.OTHER])
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS, SAID, st.booleans())
 def test_a_row_is_touched_only_if_created_at_or_email_or_a_person_says_so(
     created: str | None,
     email: str | None,
     now_created: str | None,
     now_email: str | None,
     said: Identity | None,
+    again: bool,
 ) -> None:
     tombstone = Tombstone(
         *(1, "r", "users", "7", "v"),
@@ -145,9 +149,17 @@ def test_a_row_is_touched_only_if_created_at_or_email_or_a_person_says_so(
         email=None if email is None else FINGERPRINTS.email(email),
     )
     seen = SeenRecord("7", now_created, None if now_email is None else PersonalText(now_email))
-    verdict = match_restored_rows(FINGERPRINTS, lambda table, key: said)([(tombstone, seen)])[0]
+    judge = match_restored_rows(FINGERPRINTS, lambda table, key: said, lambda table, key: again)
+    verdict = judge([(tombstone, seen)])[0]
+    alike = email is not None and email == now_email
     if created is not None and now_created is not None:
-        assert verdict is (Identity.SAME if created == now_created else Identity.OTHER)
+        if created == now_created:
+            assert verdict is Identity.SAME
+        elif not alike:
+            assert verdict is Identity.OTHER
+        else:
+            assert verdict is (said or (Identity.OTHER if again else Identity.UNCLEAR))
+        assert bool(judge.same_address) is (created != now_created and alike and verdict is Identity.OTHER)
     elif email is not None and email == now_email:
         assert verdict is Identity.SAME
     else:

@@ -305,3 +305,79 @@ def test_an_erased_key_that_was_a_typing_error_does_not_end_sign_ups(company: Co
     company.visit_until_safe()
     assert company.is_cleared(typo)
     assert company.key_of(company.sign_up("next@x.example")) < 1000
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "UPDATE users SET created_at = clock_timestamp()",
+        "UPDATE users SET created_at = created_at + interval '2 hours'",
+        "ALTER TABLE users ALTER created_at TYPE timestamptz(0)",
+        "ALTER TABLE users ALTER created_at TYPE text",
+    ],
+    ids=["trigger", "time-zone", "precision", "type"],
+)
+@pytest.mark.parametrize("way", ["volume", "truncated", "new-database", "tables"])
+def test_an_erased_persons_address_under_her_key_is_asked_about_though_created_at_moved(
+    company: Company, way: str, changed: str
+) -> None:
+    company.visit_until_safe()
+    ada, bob = company.sign_up("ada@x.example"), company.sign_up("bob@x.example")
+    company.visit()
+    company.visit()
+    before = company.snapshot()
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.restore(before, way)
+    company.sql(changed)
+    row = company.row_of(bob)
+    company.visit_until(ReplayState.IDENTITY_UNCLEAR)
+    assert not company.is_cleared(ada)
+    company.decide("*", "Erase", table="*")
+    company.visit_until_safe()
+    assert company.is_cleared(ada)
+    assert company.row_of(bob) == row, "she never asked"
+
+
+def test_a_row_whose_created_at_moved_without_a_restore_is_asked_about(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    row = company.row_of(ada)
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    assert row is not None
+    company.sql("UPDATE users SET created_at = created_at + interval '1 hour'")
+    company.visit_until_safe()
+    company.write_back(ada, row)
+    assert company.visit().opened
+    company.visit_until(ReplayState.IDENTITY_UNCLEAR)
+
+
+@pytest.mark.parametrize("way", ["volume", "truncated", "new-database"])
+def test_who_signs_up_again_under_her_old_key_and_address_is_left_alone_and_told(
+    company: Company, way: str
+) -> None:
+    company.visit_until_safe()
+    company.sign_up("somebody@x.example")
+    company.visit()
+    before = company.snapshot()
+    bob = company.sign_up("bob@x.example")
+    key = company.key_of(bob)
+    company.visit()
+    company.request("bob", key=key)
+    company.visit_until_safe()
+    company.restore(before, way)
+    newcomer = company.sign_up("bob@x.example")
+    assert company.key_of(newcomer) == key
+    row = company.row_of(newcomer)
+    company.visit_until_safe()
+    assert (company.last_episode().left_alone, company.last_episode().same_address) == (1, 1)
+    with_her = company.snapshot()
+    for _ in range(3):
+        assert company.visit().safe
+    company.sign_up("moves-the-head@x.example")
+    company.visit()
+    company.restore(with_her, way)
+    company.visit_until_safe()
+    assert company.row_of(newcomer) == row
+    assert (company.last_episode().left_alone, company.last_episode().same_address) == (1, 1)

@@ -151,9 +151,9 @@ class RestoreDetected:
     """A store went back in time; the gate of the store closes.
 
     `positions` are the highest keys that the rewound head recorded: keys above them may be given out
-    again, and may mean somebody else by now. They are empty where head and tables did not go back together:
-    then every key may. `missing_since` is when the store was last seen in step: no erasure before it can be
-    missing for longer. `back_to` is the moment that the rewound head tells.
+    again, and may mean somebody else by now. Not `whole`: the tables may have gone back further than the
+    head, and then every key may. `missing_since` is when the store was last seen in step: no erasure before
+    it can be missing for longer. `back_to` is the moment that the rewound head tells.
     """
 
     store: str
@@ -164,6 +164,7 @@ class RestoreDetected:
     missing: int = 0
     missing_since: datetime | None = None
     back_to: datetime | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,10 @@ class Reerased:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A replay ended a pass over everything, with these findings."""
+    """A replay ended a pass over everything, with these findings.
+
+    `same_address` of those `left_alone` have the address of the person who was erased under their key.
+    """
 
     store: str
     episode: str
@@ -191,6 +195,7 @@ class Replayed:
     left_alone: int
     unclear: int
     unclear_keys: tuple[tuple[str, str], ...] = ()
+    same_address: int = 0
 
 
 @dataclass(frozen=True, slots=True)

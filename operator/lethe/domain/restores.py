@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
+from math import inf
 from typing import assert_never
 
 from lethe.domain.facts import (
@@ -39,8 +41,10 @@ class RestoreEpisode:
     missing: int = 0
     missing_since: datetime | None = None
     back_to: datetime | None = None
+    whole: bool = True
     re_erased: int = 0
     left_alone: int = 0
+    same_address: int = 0
     unclear: int | None = None
     unclear_keys: tuple[tuple[str, str], ...] = ()
     decisions: tuple[tuple[str, str, str], ...] = ()
@@ -68,6 +72,15 @@ class RestoreEpisode:
         """Tell whether a pass of the replay has been made, so that the head stands where Lethe left it."""
         return self.unclear is not None or self.re_erased > 0
 
+    def position_of(self, table: str) -> int | None:
+        """Return the highest key of a table in the head that went back; `None`: it does not tell."""
+        wanted = table.rpartition(".")[2]
+        for name, position in self.positions.items():
+            kind, _, path = name.partition(":")
+            if kind == "table" and path.rpartition(".")[2] == wanted:
+                return position
+        return None
+
     def decision_on(self, table: str, key: str) -> Identity | None:
         """Return what a person decided about a row; a decision on the row itself beats one for all (`*`)."""
         for wanted in ((table, key), (table, "*"), ("*", "*")):
@@ -77,12 +90,20 @@ class RestoreEpisode:
         return None
 
 
-def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
-    """Return to where the keys went back at most: a further restore within an episode may go back less.
+def given_out_again(episodes: Sequence[RestoreEpisode]) -> Callable[[str, str], bool]:
+    """Return what tells of `(table, key)` whether a restore went back, by its head, to before it."""
 
-    Where one of them does not tell, nobody knows.
-    """
-    both = {**one, **other} if one and other else {}
+    @cache
+    def lowest(table: str) -> float:
+        positions = (episode.position_of(table) for episode in episodes)
+        return min((position for position in positions if position is not None), default=inf)
+
+    return lambda table, key: key.isdecimal() and int(key) > lowest(table)
+
+
+def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    """Return to where the keys went back at most: a further restore within an episode may go back less."""
+    both = {**one, **other}
     return {name: min(one.get(name, position), position) for name, position in both.items()}
 
 
@@ -96,15 +117,14 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
     if isinstance(fact, RestoreDetected):
         if episode is not None and not episode.open:
             raise IllegalTransition(f"restore {fact.episode} has ended already")
-        earlier = episode or RestoreEpisode(
-            fact.store, fact.episode, fact.at, fact.detected_by, fact.positions
-        )
+        earlier = episode or RestoreEpisode(fact.store, fact.episode, fact.at, fact.detected_by)
         return replace(
             earlier,
             positions=_lowest(earlier.positions, fact.positions),
             missing=fact.missing,
             missing_since=earlier.missing_since or fact.missing_since,
             back_to=fact.back_to or earlier.back_to,
+            whole=fact.whole and earlier.whole,
         )
     if episode is None:
         raise IllegalTransition(f"{type(fact).__name__} for restore {fact.episode}, which was never detected")
@@ -114,6 +134,7 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
                 episode,
                 re_erased=episode.re_erased + fact.re_erased,
                 left_alone=fact.left_alone,
+                same_address=fact.same_address,
                 unclear=fact.unclear,
                 unclear_keys=fact.unclear_keys,
             )

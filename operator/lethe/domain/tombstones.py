@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lethe.domain.identifiers import PersonalText
@@ -84,33 +84,76 @@ def match_unchanged_rows(fingerprints: Fingerprints) -> IdentityMatcher:
     return matcher
 
 
-def match_restored_rows(
-    fingerprints: Fingerprints, decided: Callable[[str, str], Identity | None] = lambda _table, _key: None
-) -> IdentityMatcher:
-    """Return the judge for a replay or sweep: whose is a row that stands uncleared under an erased key?
+def _never(_table: str, _key: str) -> bool:
+    return False
+
+
+def undecided(_table: str, _key: str) -> Identity | None:
+    """Return what nobody has decided."""
+    return None
+
+
+@dataclass(slots=True)
+class RestoredRows:
+    """The judge (an `IdentityMatcher`) for a replay or sweep: whose is a row that stands uncleared under an
+    erased key?
 
     In this order:
 
     0. the token of the erasure stands in the row still: the same person.
-    1. the digest of `createdAt`, where both sides have one: equal is the same person, different
-       somebody else. Never by order in time: two restores break that.
+    1. the digest of `createdAt`, where both sides have one: equal is the same person. Different is somebody
+       else, unless the address is that of the erased person, and no restore tells that the key may have been
+       given out again: then the application, or who restored, has changed `createdAt`, and it is unclear.
+       Never by order in time: two restores break that.
     2. the fingerprint of the e-mail: equal is the same person. A different e-mail proves nothing, since
        people change theirs.
     3. what a person decided in `spec.identities` of the RestoreEvent.
     4. otherwise it is unclear, and software does not decide.
+
+    `given_out_again` tells of `(table, key)` whether a restore went back to before it. `same_address` gathers
+    the rows that were taken for somebody else's although the address is the erased person's.
     """
 
-    def one(tombstone: Tombstone, seen: SeenRecord) -> Identity:
+    fingerprints: Fingerprints
+    decided: Callable[[str, str], Identity | None]
+    given_out_again: Callable[[str, str], bool]
+    same_address: set[tuple[str, str]] = field(default_factory=set)
+
+    def __call__(self, pairs: Sequence[tuple[Tombstone, SeenRecord]]) -> list[Identity]:
+        """Judge a set of records, all that are known of a row in the same one; the same length and order."""
+        alike = set[tuple[str, str]]()
+        verdicts = [self._judge(tombstone, seen, alike) for tombstone, seen in pairs]
+        found = zip(pairs, verdicts, strict=True)
+        self.same_address |= alike - {(t.table, t.key) for (t, _), one in found if one is Identity.SAME}
+        return verdicts
+
+    def _judge(self, tombstone: Tombstone, seen: SeenRecord, alike: set[tuple[str, str]]) -> Identity:
         if seen.marked:
             return Identity.SAME
-        if tombstone.created_at is not None and seen.created_at is not None:
-            same = fingerprints.created_at(seen.created_at) == tombstone.created_at
-            return Identity.SAME if same else Identity.OTHER
-        if tombstone.email is not None and _digest(fingerprints.email, seen.email) == tombstone.email:
+        dated = tombstone.created_at is not None and seen.created_at is not None
+        if dated and _digest(self.fingerprints.created_at, seen.created_at) == tombstone.created_at:
             return Identity.SAME
-        return decided(tombstone.table, tombstone.key) or Identity.UNCLEAR
+        address = _digest(self.fingerprints.email, seen.email)
+        same_address = tombstone.email is not None and address == tombstone.email
+        if not dated and same_address:
+            return Identity.SAME
+        if dated and not same_address:
+            return Identity.OTHER
+        verdict = self.decided(tombstone.table, tombstone.key)
+        if verdict is None and dated and self.given_out_again(tombstone.table, tombstone.key):
+            verdict = Identity.OTHER
+        if dated and verdict is Identity.OTHER:
+            alike.add((tombstone.table, tombstone.key))
+        return verdict or Identity.UNCLEAR
 
-    return lambda pairs: [one(tombstone, seen) for tombstone, seen in pairs]
+
+def match_restored_rows(
+    fingerprints: Fingerprints,
+    decided: Callable[[str, str], Identity | None] = undecided,
+    given_out_again: Callable[[str, str], bool] = _never,
+) -> RestoredRows:
+    """Return the judge of whose rows are that stand under erased keys after a restore or a write-back."""
+    return RestoredRows(fingerprints, decided, given_out_again)
 
 
 def _digest(fingerprint: Fingerprint, text: str | None) -> bytes | None:

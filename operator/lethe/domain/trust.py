@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -89,7 +89,7 @@ def key_in_doubt(
     if not key.isdecimal() or all(end is not None and end <= asked_at for end in ends):
         return False, None
     for episode in episodes:
-        position = _position_of(table, episode.positions)
+        position = episode.position_of(table) if episode.whole else None
         if position is None or int(key) > position:
             return True, position
     return False, None
@@ -119,15 +119,6 @@ def blocker_of_key(
         f"the Primary was restored after this request was made, {where}; "
         f"key {key} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
     )
-
-
-def _position_of(table: str, positions: Mapping[str, int]) -> int | None:
-    wanted = table.rpartition(".")[2]
-    for name, position in positions.items():
-        kind, _, path = name.partition(":")
-        if kind == "table" and path.rpartition(".")[2] == wanted:
-            return position
-    return None
 
 
 @dataclass(frozen=True, slots=True)

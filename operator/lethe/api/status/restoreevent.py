@@ -38,6 +38,8 @@ def restoreevent_status(
         "leftAlone": episode.left_alone,
         "unclear": episode.unclear or 0,
     }
+    if episode.same_address:
+        replay["sameAddress"] = episode.same_address
     if episode.missing_since is not None:
         replay["missingSince"] = instant(episode.missing_since)
     status["replay"] = replay

@@ -188,6 +188,11 @@ class Replay(ApiModel):
     left_alone: Count | None = Field(
         default=None, description="Of these, rows that are somebody else by now."
     )
+    same_address: Count | None = Field(
+        default=None,
+        description="Of those left alone, rows with the address of the person who was erased under their "
+        "key: somebody who signed up anew since, as far as keys and createdAt tell.",
+    )
     unclear: Count | None = Field(
         default=None, description="Of these, rows about which a person has to decide."
     )

@@ -80,6 +80,8 @@ def restoreevent_conditions(
     if not episode.open:
         since = episode.safe_at
         summary = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
+        if episode.same_address:
+            summary += f" ({episode.same_address} of them with the address of who was erased there)"
         by_a_person = released(episode)
         if by_a_person is not None:
             in_place = ConditionStatus.of(episode.left == 0)

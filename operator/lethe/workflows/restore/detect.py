@@ -16,12 +16,17 @@ from lethe.domain.chunks import chunked
 from lethe.domain.facts import DetectedBy, Released
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds, LegalRecord
-from lethe.domain.tombstones import Identity, IdentityMatcher, Tombstone, match_restored_rows
+from lethe.domain.tombstones import Identity, RestoredRows, Tombstone
 from lethe.ports.ledger import MoveLost
 from lethe.ports.stores import HeadMoved, Residue
 from lethe.workflows.journal_head import tick
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore.episode import detected_by, open_episode, standing_release
+from lethe.workflows.restore.episode import (
+    detected_by,
+    judge_restored_rows,
+    open_episode,
+    standing_release,
+)
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
 from lethe.workflows.restore.replay import number_left
 from lethe.workflows.store_session import StoreSession
@@ -188,7 +193,7 @@ def classify_uncleared(
     return RecheckResult(again, residue.left_alone, unclear)
 
 
-def _matcher_between_restores(session: StoreSession, context: PassContext) -> IdentityMatcher:
+def _matcher_between_restores(session: StoreSession, context: PassContext) -> RestoredRows:
     """Return the judge of probe and sweep: who was left alone after the last restore is so until the next.
 
     A decision to erase was carried out; what stands under that key since is another question.
@@ -199,7 +204,7 @@ def _matcher_between_restores(session: StoreSession, context: PassContext) -> Id
         decided = last.decision_on(table, key) if last else None
         return decided if decided is Identity.OTHER else None
 
-    return match_restored_rows(session.fingerprints, left_alone)
+    return judge_restored_rows(session, context, left_alone)
 
 
 def _was_released(session: StoreSession, context: PassContext, holds: Sequence[LegalRecord]) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import count
 
 from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
 from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables
-from lethe.domain.restores import RestoreEpisode
+from lethe.domain.restores import RestoreEpisode, given_out_again
+from lethe.domain.tombstones import Identity, RestoredRows, match_restored_rows
 from lethe.ports.stores import StoreError
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
@@ -49,10 +50,11 @@ def open_episode(
                 _name_of_episode(session, context, detected_at),
                 detected_at,
                 by,
-                _positions(session, context, observed) if head else {},
+                dict(head.positions) if head else {},
                 missing,
                 missing_since=_last_seen_clean(session, context, by),
                 back_to=head.at if head else None,
+                whole=_is_whole(session, context, observed),
             )
         ]
     )
@@ -60,20 +62,14 @@ def open_episode(
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
 
 
-def _positions(
-    session: StoreSession, context: PassContext, observed: JournalObservation | None
-) -> dict[str, int]:
-    """Return to where the keys went back, by the head that went back with them.
+def _is_whole(session: StoreSession, context: PassContext, observed: JournalObservation | None) -> bool:
+    """Tell whether the tables went back with the head, and so to where it says.
 
-    Empty where the tables were made or filled anew since they were known: alone, they may have gone back
-    further than the head, and no look needs to have seen the one before the other.
+    Made or filled anew since they were known, they may have gone back further alone, and no look needs to
+    have seen the one before the other.
     """
     known = context.ledger.known_head(session.name).identity
-    if observed is None or observed.head is None:
-        return {}
-    if known is not None and changed_tables(known, observed.identity):
-        return {}
-    return dict(observed.head.positions)
+    return observed is None or known is None or not changed_tables(known, observed.identity)
 
 
 def _last_seen_clean(session: StoreSession, context: PassContext, by: DetectedBy) -> datetime | None:
@@ -119,8 +115,9 @@ def recount(
     """
     missing = len(missing_numbers(session, context))
     head = observed.head if episode.detected_by is DetectedBy.JOURNAL else None
-    positions = _positions(session, context, observed) if episode.positions else {}
-    as_noted = (missing, positions) == (episode.missing, dict(episode.positions))
+    positions = dict(head.positions if head else episode.positions)
+    whole = episode.whole and _is_whole(session, context, observed)
+    as_noted = (missing, positions, whole) == (episode.missing, dict(episode.positions), episode.whole)
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
     context.ledger.append(
@@ -133,6 +130,7 @@ def recount(
                 positions,
                 missing,
                 back_to=head.at if head else None,
+                whole=whole,
             )
         ]
     )
@@ -163,10 +161,11 @@ def supersede(
                 name,
                 detected_at,
                 by,
-                _positions(session, context, observed) if head else {},
+                dict(head.positions) if head else {},
                 missing,
                 missing_since=episode.missing_since,
                 back_to=head.at if head else None,
+                whole=_is_whole(session, context, observed),
             ),
         ]
     )
@@ -196,6 +195,14 @@ def release_of(episode: RestoreEpisode, releases: Mapping[str, str]) -> tuple[st
     """
     written_for = (event for event in episode.events if event not in episode.released_ahead)
     return next(((event, releases[event]) for event in written_for if event in releases), None)
+
+
+def judge_restored_rows(
+    session: StoreSession, context: PassContext, decided: Callable[[str, str], Identity | None]
+) -> RestoredRows:
+    """Return the judge of whose rows are that stand under erased keys; `decided` is what persons said."""
+    episodes = context.ledger.episodes(store=session.name)
+    return match_restored_rows(session.fingerprints, decided, given_out_again(episodes))
 
 
 def standing_release(session: StoreSession, context: PassContext) -> RestoreEpisode | None:

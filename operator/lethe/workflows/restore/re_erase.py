@@ -9,13 +9,13 @@ from lethe.domain.facts import Fact, Reerased, Replayed
 from lethe.domain.journal import Head, JournalObservation, KnownHead
 from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import Tombstone, match_restored_rows
+from lethe.domain.tombstones import Tombstone, undecided
 from lethe.ports.ledger import MoveSettled
 from lethe.ports.stores import JournalEntry
 from lethe.workflows.journal_head import intend_move
 from lethe.workflows.legal.holds import holds_tombstone
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore.episode import open_episode_of
+from lethe.workflows.restore.episode import judge_restored_rows, open_episode_of
 from lethe.workflows.store_session import StoreSession
 
 
@@ -32,8 +32,7 @@ def re_erase(
 
     `adopt` is what was observed of a rewound store, whose head the replay moves on from.
     """
-    decided = (episode.decision_on,) if episode else ()
-    matcher = match_restored_rows(session.fingerprints, *decided)
+    matcher = judge_restored_rows(session, context, episode.decision_on if episode else undecided)
     first_number = context.ledger.known_head(session.name).last_number + 1
     move = intend_move(
         session,
@@ -96,6 +95,7 @@ def _reerasure_facts(
                 episode.left_alone,
                 episode.unclear or 0,
                 episode.unclear_keys,
+                episode.same_address,
             )
         )
     return facts

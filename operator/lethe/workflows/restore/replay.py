@@ -21,12 +21,11 @@ from lethe.domain.journal import (
 )
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.tombstones import match_restored_rows
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
-from lethe.workflows.restore.episode import detected_by, recount, supersede
+from lethe.workflows.restore.episode import detected_by, judge_restored_rows, recount, supersede
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
 from lethe.workflows.store_session import StoreSession
 
@@ -98,12 +97,9 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     try:
         stands_at, held = _erase_everything_again(session, episode, context, holds, observed)
         read_from = context.clock()
-        residue = session.port.check(
-            context.ledger.tombstones(session.name),
-            match_restored_rows(session.fingerprints, episode.decision_on),
-            exclusive=True,
-        )
-        _note(session, episode, context, residue)
+        judge = judge_restored_rows(session, context, episode.decision_on)
+        residue = session.port.check(context.ledger.tombstones(session.name), judge, exclusive=True)
+        _note(session, episode, context, residue, len(judge.same_address))
         _remember_what_was_read(session, context, observed)
         if set(residue.uncleared) - held:
             return ReplayStep(ReplayState.AGAIN, _written_back(residue))
@@ -236,6 +232,7 @@ def _note(
     episode: RestoreEpisode,
     context: PassContext,
     residue: Residue,
+    same_address: int,
 ) -> None:
     found = Replayed(
         session.name,
@@ -245,9 +242,11 @@ def _note(
         residue.left_alone,
         len(residue.unclear),
         residue.unclear[:64],
+        same_address,
     )
-    changed = (found.left_alone, found.unclear, found.unclear_keys) != (
+    changed = (found.left_alone, found.same_address, found.unclear, found.unclear_keys) != (
         episode.left_alone,
+        episode.same_address,
         episode.unclear,
         episode.unclear_keys,
     )
@@ -304,8 +303,8 @@ def release(
     if session.journal is not None:
         observed = _settled_observation(session, context)
         tick(session, context, expected=observed.head, seen=observed.identity)
-    matcher = match_restored_rows(session.fingerprints, episode.decision_on)
-    residue = session.port.check(context.ledger.tombstones(session.name), matcher)
+    judge = judge_restored_rows(session, context, episode.decision_on)
+    residue = session.port.check(context.ledger.tombstones(session.name), judge)
     left = number_left(session, context, holds, residue)
     name, in_place_at = episode.episode, context.clock() if left == 0 else None
     context.ledger.append([Released(session.name, name, released_at, because, by, left, in_place_at)])

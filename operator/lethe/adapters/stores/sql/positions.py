@@ -12,13 +12,16 @@ from lethe.adapters.stores.sql.postgres import Cursor, compose, listed, name
 
 
 def positions(cursor: Cursor, shape: Shape) -> dict[str, int]:
-    """Return the highest integer key of each mapped table and the last value of each sequence behind one."""
+    """Return the highest integer key of each mapped table and the last value of each sequence behind one.
+
+    An empty table's is 0: that no key had been given out tells more than nothing.
+    """
     parts: list[sql.Composed] = []
     for table, column in keyed_columns(cursor, shape):
         if table.columns[column].readable:
             parts.append(
                 compose(
-                    "SELECT {called}, (SELECT pg_catalog.max({column})::bigint FROM {table})",
+                    "SELECT {called}, (SELECT coalesce(pg_catalog.max({column}), 0)::bigint FROM {table})",
                     called=f"table:{table.full_name}",
                     column=name(column),
                     table=table.sql,
