@@ -45,6 +45,7 @@ class OperatorProcess:
                 "LETHE_KEYS_DIR": str(directory / "keys"),
                 "LETHE_JOURNAL_INTERVAL": "300ms",
                 "LETHE_SWEEP_INTERVAL": "5s",
+                "LETHE_CLOCK_SKEW": "1ms",  # all on one host
                 "LETHE_METRICS_ADDRESS": f"127.0.0.1:{self.port}",
                 "LETHE_LOG_LEVEL": "DEBUG",
                 "LETHE_LOG_FORMAT": "text",

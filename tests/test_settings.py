@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_the_settings_of_notices_are_read() -> None:
     assert found.webhook_ca_file == Path("/etc/hooks/ca.crt")
     assert found.templates_dir == Path("/etc/lethe/templates")
     assert found.notices_per_hour == 120
+
+
+def test_how_far_clocks_may_be_apart_is_two_minutes_unless_said() -> None:
+    assert read_settings({}).clock_skew == timedelta(minutes=2)
+    assert read_settings({"LETHE_CLOCK_SKEW": "500ms"}).clock_skew == timedelta(milliseconds=500)
+    with pytest.raises(InvalidSetting, match="LETHE_CLOCK_SKEW: 'soon' is not a duration"):
+        read_settings({"LETHE_CLOCK_SKEW": "soon"})
 
 
 def test_a_line_break_at_the_end_of_a_secret_is_none_of_it() -> None:

@@ -138,6 +138,7 @@ def _operators_settings(directory: Path) -> Mapping[str, str]:
         "LETHE_KEYS_DIR": str(home / "keys"),
         "LETHE_JOURNAL_INTERVAL": "2s",
         "LETHE_SCAN_INTERVAL": "2s",
+        "LETHE_CLOCK_SKEW": "1ms",  # all on one host
         "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
         "LETHE_LOG_FORMAT": "text",
     }

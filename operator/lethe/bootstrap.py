@@ -126,6 +126,7 @@ async def run_operator(
                 connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
                 retention=settings.retention,
                 scan_interval=settings.scan_interval.total_seconds(),
+                clock_skew=settings.clock_skew,
                 renderer=renderer,
                 mailer=mailer,
                 notices_per_hour=settings.notices_per_hour,

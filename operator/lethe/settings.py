@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from lethe.domain.periods import InvalidPeriod, Period, parse_duration
+from lethe.domain.snapshots import CLOCK_SKEW
 
 
 class InvalidSetting(ValueError):
@@ -30,6 +31,7 @@ class Settings:
     journal_interval: timedelta = timedelta(seconds=10)
     sweep_interval: timedelta = timedelta(hours=1)
     scan_interval: timedelta = timedelta(minutes=5)
+    clock_skew: timedelta = CLOCK_SKEW
     backup_directories: tuple[Path, ...] = (Path("/backups"),)
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str | None = None
@@ -77,6 +79,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         journal_interval=_duration(environment, "LETHE_JOURNAL_INTERVAL", known.journal_interval),
         sweep_interval=_duration(environment, "LETHE_SWEEP_INTERVAL", known.sweep_interval),
         scan_interval=_duration(environment, "LETHE_SCAN_INTERVAL", known.scan_interval),
+        clock_skew=_duration(environment, "LETHE_CLOCK_SKEW", known.clock_skew),
         backup_directories=_directories(environment, known.backup_directories),
         smtp_url=smtp_url,
         mail_from=mail_from,

@@ -1,5 +1,6 @@
 """What manifests say, in the domain's terms."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def described(kind: str, spec: dict[str, Any]) -> SourceDescription:
         "metadata": {"name": "nightly", "namespace": "shop"},
         "spec": {"stores": ["site"], kind: spec},
     }
-    return source_description(parse(BackupSource, manifest), Period(6, 0))
+    return source_description(parse(BackupSource, manifest), Period(6, 0), timedelta(0))
 
 
 @pytest.mark.parametrize(

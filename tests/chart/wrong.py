@@ -95,6 +95,7 @@ WRONG = [
     ("image.pullPolicy=always", "at '/image/pullPolicy': value must be one of 'Always'"),
     ("imagePullSecrets[0].name=Pull", "at '/imagePullSecrets/0/name': 'Pull' does not match pattern"),
     # Settings
+    ("settings.clockSkew=5", "at '/settings/clockSkew': got number, want string"),
     ("settings.scanInterval=5", "at '/settings/scanInterval': got number, want string"),
     ("settings.logFormat=xml", "at '/settings/logFormat': value must be one of 'json', 'text'"),
     # Backups

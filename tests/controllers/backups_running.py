@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ class BackupsRunning:
             clocks=clocks,
             retention=Period(6, 0),
             scan_interval=300,
+            clock_skew=timedelta(milliseconds=1),
             regrade=self.copies.regrade,
             ring_store=lambda _: None,
         )

@@ -66,10 +66,10 @@ async def test_a_manifest_that_lethe_fails_over_neither_ends_nor_delays_a_start(
 ) -> None:
     translate, broken = source_description, {"weekly"}
 
-    def fails(source: Any, retention: Any) -> Any:
+    def fails(source: Any, retention: Any, skew: Any) -> Any:
         if source.metadata.name in broken:
             raise KeyError("weekly")
-        return translate(source, retention)
+        return translate(source, retention, skew)
 
     monkeypatch.setattr(backupsource, "source_description", fails)
     backups.apply("weekly")
@@ -89,7 +89,7 @@ async def test_a_manifest_that_lethe_fails_over_neither_ends_nor_delays_a_start(
 async def test_a_source_that_was_never_met_leaves_no_metric_behind(
     backups: BackupsRunning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(source: Any, retention: Any) -> Any:
+    def fails(source: Any, retention: Any, skew: Any) -> Any:
         raise KeyError(source)
 
     monkeypatch.setattr(backupsource, "source_description", fails)

@@ -9,6 +9,7 @@ import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Company:
             connect_backend=_Connector(home, Faults()),
             retention=Period(6, 0),
             scan_interval=300,
+            clock_skew=timedelta(milliseconds=1),
             renderer=TemplateWriter(),
             mailer=None,
             notices_per_hour=1,

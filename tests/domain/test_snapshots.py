@@ -26,6 +26,7 @@ from lethe.domain.facts import (
 )
 from lethe.domain.periods import Period
 from lethe.domain.snapshots import (
+    CLOCK_SKEW,
     NO_BACKUPS,
     UNKNOWN_START,
     CopiesLeft,
@@ -35,6 +36,7 @@ from lethe.domain.snapshots import (
     SnapshotRecord,
     SourceRecord,
     copy_steps,
+    earlier,
     evolve_snapshots,
     evolve_source,
     holding_snapshots,
@@ -386,18 +388,20 @@ WINDOWS = st.lists(
     st.lists(st.tuples(HOURS, st.integers(0, 9), st.integers(0, 5)), max_size=5),
     WINDOWS,
     st.integers(0, 7_200),
+    st.integers(0, 7_200),
 )
 def test_a_snapshot_that_overlaps_a_dirty_window_holds_everybody_and_no_other_does(
-    taken: list[tuple[datetime, int, int]], windows: list[DirtyWindow], longest: int
+    taken: list[tuple[datetime, int, int]], windows: list[DirtyWindow], longest: int, skew: int
 ) -> None:
     records = [
         snapshot(at, first_seen_at=at + seen_after * HOUR, evidence=(at + late * HOUR,), ref=f"{n}")
         for n, (at, seen_after, late) in enumerate(taken)
     ]
-    source = SourceRecord(SOURCE, ("site",), "P6M", float(longest))
+    source = SourceRecord(SOURCE, ("site",), "P6M", float(longest), skew=float(skew))
     expected = []
     for record in records:
-        earliest, latest = record.began_at(timedelta(seconds=longest)), record.latest
+        earliest = record.began_at(timedelta(seconds=longest + skew))
+        latest = record.latest + timedelta(seconds=skew)
         overlaps = any(
             window.since <= latest and earliest <= (window.until or datetime.max.replace(tzinfo=UTC))
             for window in windows
@@ -419,6 +423,18 @@ def test_a_window_of_another_store_and_a_purged_snapshot_hold_nobody() -> None:
 def test_a_snapshot_of_a_source_that_nobody_describes_any_more_counts_for_six_months() -> None:
     (held,) = holding_snapshots("site", [snapshot(NOW)], {}, [])
     assert held.expires_at == datetime(2027, 5, 3, 9, 30, tzinfo=UTC)
+
+
+def test_a_source_that_nobody_describes_is_dated_by_a_clock_that_may_be_wrong() -> None:
+    (held,) = holding_snapshots("site", [snapshot(NOW)], {}, [])
+    assert held.began_at == NOW - CLOCK_SKEW
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.timedeltas(timedelta(0), timedelta(days=999_999)))
+def test_nothing_began_before_the_calendar_does(moment: datetime, by: timedelta) -> None:
+    assert UNKNOWN_START <= earlier(moment, by) <= moment
+    record = snapshot(moment)
+    assert record.began_at(by) >= UNKNOWN_START
 
 
 def test_a_dump_that_is_stamped_at_its_end_began_before() -> None:

@@ -327,6 +327,9 @@ def _snapshots() -> Iterator[State]:
     yield state("another", "IdentityMismatch", STUCK, "another lies there", difficulty=other)
     vanished = replace(known, vanished_at=taken)
     yield state("vanished", "Vanished", STUCK, "Lethe did not delete it", record=vanished)
+    elsewhere = backupsnapshot_conditions(known, retention, now=taken, elsewhere="directory /backups/old")
+    status = backupsnapshot_status(known, elsewhere, retention, generation=GENERATION)
+    yield State("backupsnapshots", "elsewhere", "PlaceChanged", status, STUCK, told="looked before")
     for reason in ("NotSeen", "SourceMissing"):
         status = unowned_backupsnapshot_status(
             unowned_backupsnapshot_conditions(reason, "why"), generation=GENERATION, since=NOW

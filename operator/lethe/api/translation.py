@@ -6,7 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from lethe.api.v1alpha1.backupsource import BackupSource, BackupSourceSpec
 from lethe.api.v1alpha1.datastore import DataStore
@@ -83,8 +83,11 @@ def store_description(store: DataStore) -> StoreDescription:
     )
 
 
-def source_description(source: BackupSource, longest: Period) -> SourceDescription:
-    """Return what a BackupSource says; `longest` is `LETHE_RETENTION`. Raises `InvalidPeriod`."""
+def source_description(source: BackupSource, longest: Period, skew: timedelta) -> SourceDescription:
+    """Return what a BackupSource says; `longest` is `LETHE_RETENTION`, `skew` `LETHE_CLOCK_SKEW`.
+
+    Raises `InvalidPeriod`.
+    """
     spec, namespace = source.spec, source.metadata.namespace or ""
     duration = parse_duration(spec.longest_duration).total_seconds() if spec.longest_duration else 0.0
     too_long = Period.parse(spec.retention).exceeds(longest)
@@ -99,6 +102,7 @@ def source_description(source: BackupSource, longest: Period) -> SourceDescripti
         confirm_prunes=spec.confirm_prunes,
         suspended=bool(spec.suspend),
         too_long=too_long,
+        skew=skew.total_seconds(),
         place=_place(spec),
         names=_names(spec),
     )

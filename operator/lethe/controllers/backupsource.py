@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -81,13 +81,14 @@ class BackupSourceController(Controller[ObjectKey]):
         clocks: TwoClocks,
         retention: Period,
         scan_interval: float,
+        clock_skew: timedelta,
         regrade: Callable[[], None],
         ring_store: Callable[[ObjectKey], None],
     ) -> None:
         super().__init__()
         self._cache, self._ledger, self._cluster, self._connect = cache, ledger, cluster, connect
         self._metrics, self._objects, self._clocks = metrics, objects, clocks
-        self._retention, self._scan_interval = retention, scan_interval
+        self._retention, self._scan_interval, self._clock_skew = retention, scan_interval, clock_skew
         self._regrade, self._ring_store = regrade, ring_store
         self._statuses = SourceStatuses(cache, cluster, metrics, statuses, objects, clocks.now)
         self._manifests: dict[ObjectKey, Manifest] = {}
@@ -264,7 +265,7 @@ class BackupSourceController(Controller[ObjectKey]):
         return ManagedSource(
             manifest=manifest,
             source=source,
-            description=source_description(source, self._retention),
+            description=source_description(source, self._retention, self._clock_skew),
             generation=manifest["metadata"].get("generation", 1),
             shown=self._shown[key],
         )

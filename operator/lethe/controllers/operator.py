@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from lethe.controllers.backupsnapshot import BackupSnapshotController, SnapshotObjects
@@ -74,6 +74,7 @@ class Operator:
         connect_backend: ConnectBackend,
         retention: Period,
         scan_interval: float,
+        clock_skew: timedelta,
         renderer: NoticeRenderer,
         mailer: Mailer | None,
         notices_per_hour: int,
@@ -111,6 +112,7 @@ class Operator:
             clocks=clocks,
             retention=retention,
             scan_interval=scan_interval,
+            clock_skew=clock_skew,
             regrade=self._copies.regrade,
             ring_store=self._ring_store,
         )

@@ -279,15 +279,17 @@ class ListedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SourceDescribed:
-    """A BackupSource says whose snapshots it holds, and for how long. `longest_duration` is in seconds.
+    """A BackupSource says whose snapshots it holds, and for how long.
 
-    `place` is where it looks, `names` what it takes there for a snapshot: both as a person reads them.
+    `longest_duration` and `skew`, how far the clock that dates them may be apart, are in seconds. `place` is
+    where it looks, `names` what it takes there for a snapshot: both as a person reads them.
     """
 
     source: str
     stores: tuple[str, ...]
     retention: str
     longest_duration: float = 0.0
+    skew: float = 0.0
     place: str = ""
     names: str = ""
 

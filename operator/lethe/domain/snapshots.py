@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
 
+from lethe.domain.clocks import TOLERANCE
 from lethe.domain.facts import (
     ListedSnapshot,
     PruneIntended,
@@ -30,8 +31,8 @@ from lethe.domain.periods import Period
 UNKNOWN_START = datetime.min.replace(tzinfo=UTC)
 """Before any erasure: a snapshot that began then holds everybody."""
 
-CLOCK_SKEW = timedelta(minutes=1)
-"""How far the clocks of a store and of its backups are taken to be apart at most."""
+CLOCK_SKEW = TOLERANCE
+"""How far the clocks of a store and of its backups are taken to be apart at most, unless a setting says."""
 
 TOLD_IN = timedelta(seconds=1)
 """What the dates of backups are told in: one tells of any moment until the next second begins."""
@@ -42,7 +43,8 @@ class SourceRecord:
     """What the ledger knows of a BackupSource in one place. `stores` are `namespace/name`, `source` is that
     and the place (`known_as`): one that looks elsewhere is another source.
 
-    `longest_duration` is how long a snapshot may have begun before its stamp (seconds). `used_confirmations`
+    `longest_duration` is how long a snapshot may have begun before its stamp, `skew` how far the clock that
+    dates it may be apart (seconds). `used_confirmations`
     are the values of `spec.confirmPrunes` that were used up. `seen_at` is when a listing showed something
     new last: two clocks had agreed on that moment.
     """
@@ -53,8 +55,14 @@ class SourceRecord:
     longest_duration: float = 0.0
     used_confirmations: frozenset[int] = frozenset()
     seen_at: datetime | None = field(default=None, compare=False)
+    skew: float = 0.0
     place: str = ""
     names: str = ""
+
+    @property
+    def doubt(self) -> timedelta:
+        """Return how long before its stamp a snapshot may have begun."""
+        return timedelta(seconds=self.longest_duration + self.skew)
 
 
 def known_as(name: str, place: str) -> str:
@@ -138,7 +146,12 @@ class SnapshotRecord:
         stamped = min((self.taken_at, *self.evidence))
         if stamped == UNKNOWN_START or stamped > self.first_seen_at + CLOCK_SKEW:
             return UNKNOWN_START
-        return min(stamped, self.first_seen_at, self.declared_at or stamped) - longest_duration
+        return earlier(min(stamped, self.first_seen_at, self.declared_at or stamped), longest_duration)
+
+
+def _unknown(source: str) -> SourceRecord:
+    """Return what is taken for granted of a source that nobody describes."""
+    return SourceRecord(source, (), "P6M", skew=CLOCK_SKEW.total_seconds())
 
 
 def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:
@@ -158,11 +171,12 @@ def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesCon
             fact.longest_duration,
             used_confirmations,
             seen_at,
+            fact.skew,
             fact.place,
             fact.names,
         )
     if record is None:
-        return SourceRecord(fact.source, (), "P6M", 0.0, frozenset({fact.count}))
+        return replace(_unknown(fact.source), used_confirmations=frozenset({fact.count}))
     return replace(record, used_confirmations=used_confirmations | {fact.count})
 
 
@@ -304,6 +318,11 @@ class HoldingSnapshot:
     expires_at: datetime
 
 
+def earlier(moment: datetime, by: timedelta) -> datetime:
+    """Return a moment that lies so much before, `UNKNOWN_START` at the earliest."""
+    return moment - by if moment - UNKNOWN_START > by else UNKNOWN_START
+
+
 def holding_snapshots(
     store: str,
     snapshots: Iterable[SnapshotRecord],
@@ -314,17 +333,18 @@ def holding_snapshots(
 
     One that overlaps a time in which erased persons were back holds everybody. Its beginning is the earliest
     that its dates allow: in the second in which such a time ends nothing tells which of the two was first.
+    The host that dated a snapshot may be ahead of, or behind, the one that dates what is read back.
     """
     dirty = [window for window in windows if window.store == store]
     found = []
     for snapshot in snapshots:
         if not snapshot.live or store not in snapshot.stores:
             continue
-        source = sources.get(snapshot.source) or SourceRecord(snapshot.source, (), "P6M")
-        began = snapshot.began_at(timedelta(seconds=source.longest_duration))
+        source = sources.get(snapshot.source) or _unknown(snapshot.source)
+        began = snapshot.began_at(source.doubt)
+        ended = snapshot.latest + TOLD_IN + timedelta(seconds=source.skew)
         overlaps = any(
-            snapshot.latest + TOLD_IN > window.since and (window.until is None or began <= window.until)
-            for window in dirty
+            ended > window.since and (window.until is None or began <= window.until) for window in dirty
         )
         expires = snapshot.expires_at(Period.parse(source.retention))
         found.append(HoldingSnapshot(UNKNOWN_START if overlaps else began, expires))

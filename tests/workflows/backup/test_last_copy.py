@@ -101,6 +101,53 @@ def test_a_snapshot_stamped_at_its_end_counts_back_by_its_longest_duration(backu
     assert backups.gone_at("ada") is not None
 
 
+@pytest.mark.parametrize(
+    ("ahead", "holds"), [(30, True), (120, True), (121, False)], ids=["within", "just", "beyond"]
+)
+def test_a_dump_named_by_a_clock_that_is_ahead_holds_whom_it_held_when_it_began(
+    backups: Backups, nightly: Source, ahead: int, holds: bool
+) -> None:
+    nightly.say(skew=120.0)
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("ada", 1)
+    nightly.dump(backups.true + timedelta(seconds=ahead))
+    after(backups)
+    nightly.scan()
+    backups.grade()
+    assert (backups.gone_at("ada") is not None) is holds
+    assert backups.purged("ada") is not holds
+
+
+@pytest.mark.parametrize("ahead", [30, -30], ids=["ahead", "behind"])
+def test_a_dump_of_a_dirty_time_by_another_clock_holds_everybody(
+    backups: Backups, nightly: Source, ahead: int
+) -> None:
+    nightly.say(skew=120.0)
+    backups.erase("ada", 1)
+    after(backups, 5 * DAY)
+    since, offset = backups.true, timedelta(seconds=ahead)
+    # It began and ended while she was back, by the true time.
+    dump = nightly.dump(since + offset)
+    restored(backups, since=since, safe_at=since)
+    after(backups, DAY)
+    nightly.scan()
+    backups.grade()
+    assert backups.gone_at("ada") == nightly.record(dump).expires_at(Period(6, 0))
+
+
+def test_a_dump_of_another_clock_that_turns_up_later_takes_purged_back(
+    backups: Backups, nightly: Source
+) -> None:
+    nightly.say(skew=120.0)
+    erase_before_the_first_dump(backups, nightly)
+    assert backups.purged("ada")
+    nightly.dump(NIGHT + timedelta(seconds=90))
+    nightly.scan()
+    backups.grade()
+    assert not backups.purged("ada")
+
+
 def test_purged_comes_with_the_proof_that_the_last_copy_is_gone_and_not_before(
     backups: Backups, nightly: Source
 ) -> None:

@@ -87,7 +87,7 @@ class SnapshotProjection:
         source = self._source(fact.source) if isinstance(fact, SnapshotsSeen) else None
         if source is not None and isinstance(fact, SnapshotsSeen):
             self._sources[fact.source] = seen_in(source, fact)
-            longest = timedelta(seconds=source.longest_duration)
+            longest = source.doubt
         known = self._load(fact.source, _refs_of(fact))
         turned_up = []
         for ref, record in evolve_snapshots(known, fact).items():

@@ -16,6 +16,7 @@ from lethe.domain.snapshots import (
     DirtyWindow,
     SourceRecord,
     copy_steps,
+    earlier,
     holding_snapshots,
 )
 from lethe.ports.ledger import Ledger
@@ -99,8 +100,7 @@ def _proven_until(
     if known.scanned_at is None:
         return None
     longest = max((one.longest_duration for one in sources.values() if store in one.stores), default=0.0)
-    reach = known.scanned_at - UNKNOWN_START
-    until = UNKNOWN_START + max(reach - timedelta(seconds=longest), timedelta(0))
+    until = earlier(known.scanned_at, timedelta(seconds=longest))
     back = any(one.store == store and (one.until is None or one.until >= until) for one in windows)
     return None if back else until
 

@@ -35,6 +35,7 @@ from lethe.domain.facts import (
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PrunePlan, PruneRules, prune_plan
 from lethe.domain.snapshots import (
+    CLOCK_SKEW,
     UNKNOWN_START,
     SnapshotRecord,
     SourceRecord,
@@ -59,8 +60,9 @@ AT_ONCE = 100
 class SourceDescription:
     """What a BackupSource says, apart from how to reach it. Names are `namespace/name`.
 
-    `longest_duration` is in seconds. `too_long` says that it asks for more than `LETHE_RETENTION`. `place` is
-    where it looks, `names` what it takes there for a snapshot: both as a person reads them.
+    `longest_duration` and `skew`, how far its clock may be apart, are in seconds. `too_long` says that it
+    asks for more than `LETHE_RETENTION`. `place` is where it looks, `names` what it takes there for a
+    snapshot: both as a person reads them.
     """
 
     namespace: str
@@ -73,6 +75,7 @@ class SourceDescription:
     confirm_prunes: int | None = None
     suspended: bool = False
     too_long: bool = False
+    skew: float = CLOCK_SKEW.total_seconds()
     place: str = ""
     names: str = ""
 
@@ -260,7 +263,13 @@ def _describe(source: KnownSource, ledger: Ledger) -> bool:
     """Record what the manifest says of the source, if the ledger knows it otherwise."""
     wanted, known = source.description, source.record
     fact = SourceDescribed(
-        source.name, wanted.stores, wanted.retention, wanted.longest_duration, wanted.place, wanted.names
+        source.name,
+        wanted.stores,
+        wanted.retention,
+        wanted.longest_duration,
+        wanted.skew,
+        wanted.place,
+        wanted.names,
     )
     if known is not None and known == evolve_source(known, fact):
         return False
