@@ -176,7 +176,9 @@ class BackendContract:
             pytest.skip("what is unfinished does not show")
         (ref,) = world.nights(1)
         listing = world.backend.list()
-        assert list(listing.partial) == [name]
+        assert [one.name for one in listing.partial] == [name]
+        changed_at = listing.partial[0].changed_at
+        assert changed_at is None or abs(changed_at - datetime.now(UTC)) < timedelta(minutes=5)
         assert [one.ref for one in listing.snapshots] == [ref]
         self._is_never_touched(world, name)
 

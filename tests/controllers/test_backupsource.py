@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from lethe.controllers import backupsource
 from lethe.controllers.runtime import queue
 from lethe.ports.backups import BackendUnavailable
 from tests.controllers.backups_running import NAMESPACE, BackupsRunning, eventually
+from tests.workflows.backed_up import touch
 
 
 @pytest.fixture
@@ -253,3 +255,26 @@ async def test_a_source_says_what_lies_where_it_looked_before_until_that_is_gone
         backups.apply("nightly", directory=where, suspend=True)
         await eventually(lambda: effective("nightly").get("reason") == "Suspended")
         await eventually(lambda: sources[NAMESPACE, "nightly"]["status"]["snapshots"]["total"] == 1)
+
+
+async def test_what_was_left_unfinished_or_misnamed_is_told_by_its_name(backups: BackupsRunning) -> None:
+    directory = backups.apply("nightly")
+    (directory / ".gitkeep").touch()
+    part = directory / "site-20260101T030000Z.dump.part"
+    part.write_text("half a dump")
+    touch(part, days_ago(300))
+    misnamed = leave_dump(backups.apply("weekly"), days_ago(2))
+    touch(misnamed, days_ago(2) - timedelta(hours=2))
+
+    def said(name: str, kind: str) -> Any:
+        return backups.cluster.condition("backupsources", NAMESPACE, name, kind)
+
+    async with backups.running():
+        await eventually(lambda: backups.ready("nightly") == "LeftUnfinished")
+        assert f"unfinished for over a day ({part.name})" in said("nightly", "Ready")["message"]
+        assert said("nightly", "RetentionEffective")["reason"] == "LeftUnfinished"
+        status = backups.cluster.objects["backupsources"][NAMESPACE, "nightly"]["status"]
+        assert status["partial"] == [part.name]
+        assert status["snapshots"]["overdue"] == 1
+        await eventually(lambda: backups.ready("weekly") == "NameAfterContent")
+        assert misnamed.name in said("weekly", "Ready")["message"]

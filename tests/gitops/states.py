@@ -267,6 +267,8 @@ def _sources() -> Iterator[State]:
     yield state("not listed yet", "Pending", WORKS, "not listed yet", scanned=False)
     yield state("too long", "RetentionTooLong", STUCK, "LETHE_RETENTION", too_long=True)
     yield state("unparsable", "NameUnparsable", STUCK, "name pattern", unparsable=("a.dump",))
+    yield state("unfinished", "LeftUnfinished", STUCK, "abort an upload", left_behind=("a.part",))
+    yield state("later than itself", "NameAfterContent", STUCK, "in UTC", misdated=("a.dump",))
     for reason, verdict in (
         ("Unreachable", WORKS),
         ("SecretMissing", WORKS),

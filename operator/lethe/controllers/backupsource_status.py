@@ -19,7 +19,7 @@ from lethe.domain.conditions.backupsource import BackupSourceObservation, backup
 from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import Period, instant
 from lethe.domain.pruning import RetentionHold
-from lethe.domain.snapshots import SnapshotState
+from lethe.domain.snapshots import SnapshotState, is_misdated
 from lethe.domain.trouble import Trouble
 from lethe.ports.cluster import Cluster, Event, Manifest
 from lethe.workflows.backup.scan import Scan
@@ -73,7 +73,7 @@ class SourceStatuses:
         retention = Period.parse(managed.description.retention)
         held = managed.scan.plan.held if managed.scan else {}
         states: Counter[str] = Counter()
-        overdue, oldest = 0, None
+        overdue, oldest = len(_unfinished_overdue(managed, now)), None
         for record in (*known.snapshots.values(), *known.elsewhere):
             state = self._objects.condition_set(managed, record, now).state
             states[state or ""] += 1
@@ -101,7 +101,8 @@ class SourceStatuses:
             self._metrics.source_scan_age.labels(managed.name).set(age)
 
     def _observed(self, managed: ManagedSource) -> BackupSourceObservation:
-        scan, known = managed.scan, managed.known
+        scan, known, now = managed.scan, managed.known, self._clock()
+        unfinished = scan.listing.partial if scan else ()
         held = list(scan.plan.held.values()) if scan else []
         upcoming = scan.next if scan else None
         summary = f"next: {upcoming[0].ref} at {instant(upcoming[1])}" if upcoming else ""
@@ -116,6 +117,9 @@ class SourceStatuses:
             trouble=managed.trouble,
             too_long=managed.description.too_long,
             unparsable=scan.listing.unparsable if scan else (),
+            misdated=[one.ref for one in scan.listing.snapshots if is_misdated(one)] if scan else (),
+            left_behind=[one.name for one in unfinished if one.is_left_behind(now)],
+            unfinished_overdue=_unfinished_overdue(managed, now),
             waits=scan.plan.waits if scan else None,
             waits_message=scan.plan.message if scan else "",
             difficulties=self._difficulties(managed),
@@ -150,7 +154,7 @@ class SourceStatuses:
             scanned_at=known.scanned_at if known else None,
             next_=(upcoming[0].ref, upcoming[1]) if upcoming else None,
             unparsable=scan.listing.unparsable if scan else (),
-            partial=scan.listing.partial if scan else (),
+            partial=[one.name for one in scan.listing.partial] if scan else (),
         )
         await self._write(managed.manifest, managed.shown, condition_set, status)
 
@@ -181,3 +185,10 @@ class SourceStatuses:
                     Event(manifest, condition.reason, condition.message, warning)
                 )
                 break
+
+
+def _unfinished_overdue(managed: ManagedSource, now: datetime) -> list[str]:
+    if managed.scan is None:
+        return []
+    retention = Period.parse(managed.description.retention)
+    return [one.name for one in managed.scan.listing.partial if one.is_overdue(retention, now)]

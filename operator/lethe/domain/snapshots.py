@@ -34,6 +34,12 @@ UNKNOWN_START = datetime.min.replace(tzinfo=UTC)
 CLOCK_SKEW = TOLERANCE
 """How far the clocks of a store and of its backups are taken to be apart at most, unless a setting says."""
 
+EASTERNMOST = timedelta(hours=14)
+"""How far a name may be ahead that tells the local time of some zone, and says that it is UTC."""
+
+LONG_UNFINISHED = timedelta(days=1)
+"""After how long what is unfinished is told, and what a backup is taken to last whose start nothing tells."""
+
 TOLD_IN = timedelta(seconds=1)
 """What the dates of backups are told in: one tells of any moment until the next second begins."""
 
@@ -189,6 +195,50 @@ def succeeded(before: SnapshotRecord, known: SnapshotRecord | None, source: str)
     return replace(known, stores=stores, evidence=tuple(sorted(dates)))
 
 
+@dataclass(frozen=True, slots=True)
+class UnfinishedSnapshot:
+    """What is being written in a backend, or was left behind unfinished.
+
+    `taken_at` is what its name says, `changed_at` when it was written last, or an upload began; `None`:
+    nothing tells. All instants are UTC.
+    """
+
+    name: str
+    changed_at: datetime | None = None
+    taken_at: datetime | None = None
+
+    def began_at(self, doubt: timedelta) -> datetime:
+        """Return the earliest moment at which it can have begun, whose dates may be wrong by `doubt`."""
+        if self.changed_at is None:
+            return UNKNOWN_START
+        if self.taken_at is None:
+            return earlier(self.changed_at, max(LONG_UNFINISHED, doubt))
+        seen = ListedSnapshot(self.name, (), self.taken_at, (self.changed_at,))
+        return earlier(min(self.taken_at, *_evidence_of(seen)), doubt)
+
+    def is_left_behind(self, now: datetime) -> bool:
+        """Tell whether it has been unfinished for so long that a person should look."""
+        return self.changed_at is None or self.changed_at + LONG_UNFINISHED < now
+
+    def is_overdue(self, retention: Period, now: datetime) -> bool:
+        """Tell whether it would be past its time if it were finished."""
+        return self.changed_at is not None and retention.after(self.changed_at) <= now
+
+
+def is_misdated(seen: ListedSnapshot) -> bool:
+    """Tell whether a name is later than the content was written: then neither date tells the start."""
+    return any(seen.taken_at > date + CLOCK_SKEW for date in seen.evidence)
+
+
+def _evidence_of(seen: ListedSnapshot) -> tuple[datetime, ...]:
+    """Return what speaks of a snapshot beside its name, and when it may have begun if that can't be right."""
+    if not is_misdated(seen):
+        return seen.evidence
+    ahead = seen.taken_at - min(seen.evidence)
+    began = earlier(seen.taken_at, EASTERNMOST) if ahead <= EASTERNMOST else UNKNOWN_START
+    return tuple(sorted({*seen.evidence, began}))
+
+
 def evolve_snapshots(
     records: Mapping[str, SnapshotRecord], fact: SnapshotFact
 ) -> Mapping[str, SnapshotRecord]:
@@ -219,12 +269,13 @@ def evolve_snapshots(
 def _seen(
     before: SnapshotRecord | None, seen: ListedSnapshot, source: str, stores: tuple[str, ...], at: datetime
 ) -> SnapshotRecord:
-    fresh = SnapshotRecord(source, seen.ref, stores, at, seen.taken_at, seen.evidence, seen.pieces, seen.size)
+    told = _evidence_of(seen)
+    fresh = SnapshotRecord(source, seen.ref, stores, at, seen.taken_at, told, seen.pieces, seen.size)
     if before is None or not before.live:
         return fresh  # what was purged is gone; this is another one under its name
     all_stores = tuple(dict.fromkeys((*before.stores, *stores)))
     # Evidence only adds up: a date that is set back later speaks of nothing.
-    dates = {*before.evidence, *seen.evidence}
+    dates = {*before.evidence, *told}
     if seen.taken_at != before.taken_at:
         dates.add(before.taken_at)
     evidence = tuple(sorted(dates))
@@ -247,7 +298,7 @@ def _seen(
     # Other content under the same name. Its old dates say nothing of it, so it counts from now on; what
     # the old content held may be in it still, so it began when that did.
     replaced = fresh.latest <= max(before.latest, before.first_seen_at)
-    evidence = tuple(sorted({before.began_at(timedelta(0)), *seen.evidence, at}))
+    evidence = tuple(sorted({before.began_at(timedelta(0)), *told, at}))
     return replace(
         fresh, stores=all_stores, evidence=evidence, replaced=replaced, declared_at=before.declared_at
     )

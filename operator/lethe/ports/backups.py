@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from lethe.domain.facts import ListedSnapshot
+from lethe.domain.snapshots import UnfinishedSnapshot
 
 
 class BackendError(Exception):
@@ -36,14 +37,14 @@ class BackendMisconfigured(BackendError):
 class Listing:
     """What lies in a backend, complete.
 
-    `unparsable` are names of which nobody can tell when they were taken, `partial` those that are still
-    being written, or were left behind unfinished; neither is ever deleted. `date` is the backend's own
-    clock (`None`: it has none).
+    `unparsable` are names of which nobody can tell when they were taken, `partial` what is still being
+    written, or was left behind unfinished; neither is ever deleted. `date` is the backend's own clock
+    (`None`: it has none).
     """
 
     snapshots: Sequence[ListedSnapshot]
     unparsable: Sequence[str] = ()
-    partial: Sequence[str] = ()
+    partial: Sequence[UnfinishedSnapshot] = ()
     date: datetime | None = None
 
 

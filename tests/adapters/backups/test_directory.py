@@ -223,7 +223,8 @@ def test_unfinished_files_are_told_by_their_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     backend = DirectoryBackend(str(tmp_path), "*x-{takenAt:%Y%m%d}*", [tmp_path])
     listing = backend.list()
-    assert sorted(listing.partial) == sorted(names)
+    assert sorted(one.name for one in listing.partial) == sorted(names)
+    assert {one.taken_at for one in listing.partial} == {datetime(2026, 1, 1, tzinfo=UTC)}
     assert not listing.snapshots
     assert not listing.unparsable
 

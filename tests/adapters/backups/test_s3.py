@@ -10,6 +10,7 @@ import pytest
 from devtools.servers import VersityServer
 from lethe.adapters.backups.s3 import MARKERS, S3Backend
 from lethe.domain.snapshot_names import NamePattern
+from lethe.domain.snapshots import UnfinishedSnapshot
 from lethe.ports.backups import (
     DeletionResult,
     Pin,
@@ -200,8 +201,36 @@ def test_an_unfinished_upload_is_partial_whether_its_key_has_versions_or_not(
     listing = backend.list()
 
     assert [one.ref for one in listing.snapshots] == ["20260101"]
-    assert listing.partial == ("20260101", "20260102", "notes")
+    assert [one.name for one in listing.partial] == ["20260101", "20260102", "notes"]
     assert listing.unparsable == ()
+
+
+def test_an_upload_tells_when_it_began_the_first_of_several_to_one_key(
+    server: VersityServer, bucket: str, backend: S3Backend
+) -> None:
+    for key in ("site/20260101", "site/notes", "site/20260101"):
+        begin_upload(server, bucket, key)
+    began = {
+        upload["UploadId"]: upload["Initiated"]
+        for upload in server.client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+        if upload["Key"] == "site/20260101"
+    }
+    assert len(began) == 2
+
+    first, notes = backend.list().partial
+
+    assert first == UnfinishedSnapshot("20260101", min(began.values()), datetime(2026, 1, 1, tzinfo=UTC))
+    assert (notes.name, notes.taken_at) == ("notes", None)
+
+
+def test_an_empty_key_that_keeps_a_folder_is_nothing_to_report(
+    server: VersityServer, bucket: str, backend: S3Backend
+) -> None:
+    for key in ("site/.gitkeep", "site/older/.keep"):
+        server.client.put_object(Bucket=bucket, Key=key, Body=b"")
+    server.client.put_object(Bucket=bucket, Key="site/.hidden", Body=b"rows")
+
+    assert backend.list().unparsable == (".hidden",)
 
 
 def test_an_upload_alone_is_never_deleted_whatever_was_pinned(

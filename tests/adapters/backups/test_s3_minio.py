@@ -153,7 +153,7 @@ def test_versions_markers_and_abandoned_uploads_go_and_siblings_stay(
     listing = backend.list()
     assert [one.ref for one in listing.snapshots] == ["20260101", "20260101.b"]
     # MinIO finds no upload by a prefix.
-    assert listing.partial == ("20260101", "20260101.b")
+    assert [one.name for one in listing.partial] == ["20260101", "20260101.b"]
     assert backend.gone(["20260101"]) == {"20260101": "2 versions, 2 delete markers, 1 unfinished upload"}
 
     assert delete_one(backend, pin(backend, "20260101")).result is DeletionResult.ACCEPTED
@@ -199,7 +199,8 @@ def test_who_may_only_list_is_told_which_right_lacks(server: MinioServer, bucket
     begin_upload(server, bucket, "site/20260102")
     backend = restricted_backend(server, bucket, [*LISTING, "s3:AbortMultipartUpload"])
     listing = backend.list()
-    assert ([one.ref for one in listing.snapshots], listing.partial) == (["20260101"], ("20260102",))
+    assert [one.ref for one in listing.snapshots] == ["20260101"]
+    assert [one.name for one in listing.partial] == ["20260102"]
 
     deletion = delete_one(backend, pin(backend, "20260101"))
 

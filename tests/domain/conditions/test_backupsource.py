@@ -40,6 +40,26 @@ SCANNED = BackupSourceObservation(scanned=True)
             ("False", "NameUnparsable"),
         ),
         (
+            BackupSourceObservation(True, left_behind=["a"], misdated=["b"]),
+            ("False", "LeftUnfinished"),
+            ("True", "WithinRetention"),
+        ),
+        (
+            BackupSourceObservation(True, left_behind=["a"], unfinished_overdue=["a"]),
+            ("False", "LeftUnfinished"),
+            ("False", "LeftUnfinished"),
+        ),
+        (
+            BackupSourceObservation(True, misdated=["b"]),
+            ("False", "NameAfterContent"),
+            ("True", "WithinRetention"),
+        ),
+        (
+            BackupSourceObservation(True, elsewhere={"directory /backups/old": 3}),
+            ("True", "Scanned"),
+            ("False", "PlaceChanged"),
+        ),
+        (
             BackupSourceObservation(True, waits=PruneBlock.CLOCKS_DISAGREE),
             ("True", "Scanned"),
             ("False", "ClocksDisagree"),
@@ -79,7 +99,9 @@ def test_a_source_says_where_it_stands(
     conditions = shown(backupsource_conditions(observed))
     assert conditions["Ready"] == ready
     assert conditions.get("RetentionEffective") == effective
-    assert ("Stalled" in conditions) is (ready[1] in ("RetentionTooLong", "NameUnparsable"))
+    assert ("Stalled" in conditions) is (
+        ready[1] in ("RetentionTooLong", "NameUnparsable", "LeftUnfinished", "NameAfterContent")
+    )
     assert ("Reconciling" in conditions, "Stalled" in conditions) != (True, True)
 
 

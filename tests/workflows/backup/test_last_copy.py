@@ -23,7 +23,7 @@ from lethe.domain.facts import (
 )
 from lethe.domain.identifiers import email_identifier
 from lethe.domain.periods import Period
-from lethe.domain.snapshots import CopiesLeft
+from lethe.domain.snapshots import CopiesLeft, is_misdated
 from lethe.domain.tombstones import Tombstone
 from lethe.ports.backups import BackendUnavailable
 from lethe.workflows.backup import last_copy
@@ -31,7 +31,19 @@ from lethe.workflows.backup.last_copy import Coverage
 from lethe.workflows.backup.scan import Declared
 from lethe.workflows.erasure.accept import ErasureOrder, Intake, accept
 from lethe.workflows.pass_context import PassContext
-from tests.workflows.backed_up import CRM, DAY, EXPIRY, HOUR, MINUTE, NIGHT, SITE, YEAR, Backups, Source
+from tests.workflows.backed_up import (
+    CRM,
+    DAY,
+    EXPIRY,
+    HOUR,
+    MINUTE,
+    NIGHT,
+    SITE,
+    YEAR,
+    Backups,
+    Source,
+    touch,
+)
 
 SOON = NIGHT + 10 * DAY
 
@@ -472,7 +484,7 @@ def test_an_unfinished_dump_keeps_unproven_whoever_was_not_erased_before_it_bega
         backups.restart()
         nightly.scan()
     backups.grade()
-    assert (backups.purged("early"), backups.purged("late")) == (not restarted, False)
+    assert (backups.purged("early"), backups.purged("late")) == (True, False)
     part.rename(nightly.path / part.stem)
     after(backups)
     nightly.scan()
@@ -895,3 +907,106 @@ def test_a_write_back_puts_off_the_end_of_tombstones(backups: Backups, nightly: 
     assert "2026-08" not in last_copy.expire_tombstones(backups.ledger, now=backups.true)
     after(backups, 2 * DAY)
     assert "2026-08" in last_copy.expire_tombstones(backups.ledger, now=backups.true)
+
+
+# What lies there and is no snapshot: empty dot files, what was left behind, names that tell local time
+
+
+def left_behind(source: Source, name: str, at: datetime, content: str = "half a dump") -> Path:
+    """Lay something down that was written last then."""
+    path = source.path / name
+    path.write_text(content)
+    touch(path, at)
+    return path
+
+
+@pytest.mark.parametrize("name", [".gitkeep", ".nfs000000000a1b2c3d00000001"])
+def test_an_empty_dot_file_does_not_matter(backups: Backups, nightly: Source, name: str) -> None:
+    left_behind(nightly, name, backups.true, "")
+    erase_before_the_first_dump(backups, nightly)
+    assert backups.purged("ada")
+    assert list(nightly.backend.list().partial) == []
+    assert list(nightly.backend.list().unparsable) == []
+
+
+def test_an_empty_dot_file_that_is_named_like_a_dump_is_one_that_begins(
+    backups: Backups, nightly: Source
+) -> None:
+    left_behind(nightly, f".site-{backups.true:%Y%m%dT%H%M%SZ}.dump.Xa1b2c", backups.true, "")
+    erase_before_the_first_dump(backups, nightly)
+    assert not backups.purged("ada")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("named", [True, False], ids=["its name tells", "its name tells nothing"])
+def test_what_was_left_unfinished_puts_in_doubt_only_who_was_erased_since_it_began(
+    backups: Backups, nightly: Source, restarted: bool, named: bool
+) -> None:
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("early", 1)
+    after(backups, 40 * DAY)
+    began = backups.true
+    backups.erase("late", 2)
+    name = f"site-{began:%Y%m%dT%H%M%SZ}.dump.part" if named else "pg_dump.tmp"
+    part = left_behind(nightly, name, began + HOUR)
+    after(backups, 2 * DAY)
+    if restarted:
+        backups.restart()
+    nightly.scan()
+    backups.grade()
+    assert (backups.purged("early"), backups.purged("late")) == (True, False)
+    (unfinished,) = nightly.scan().listing.partial
+    assert unfinished.is_left_behind(backups.true)
+    assert not unfinished.is_overdue(Period(6, 0), backups.true)
+    backups.true = began + 300 * DAY
+    (unfinished,) = nightly.scan().listing.partial
+    assert unfinished.is_overdue(Period(6, 0), backups.true)
+    assert part.exists()
+    assert not backups.purged("late")
+    part.unlink()
+    nightly.dump(backups.true)
+    nightly.scan()
+    backups.grade()
+    assert backups.purged("late")
+
+
+@pytest.mark.parametrize("zone", [2, 14], ids=["CEST", "the easternmost"])
+def test_a_dump_named_in_local_time_as_utc_holds_whom_it_held_when_it_began(
+    backups: Backups, nightly: Source, zone: int
+) -> None:
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("early", 1)
+    after(backups, 2 * DAY)
+    began = backups.true
+    after(backups, 5 * MINUTE)
+    backups.erase("ada", 2)
+    after(backups, 5 * MINUTE)
+    dump = nightly.dump(began + zone * HOUR, mtime=backups.true)
+    after(backups, (zone + 1) * HOUR)
+    done = nightly.scan()
+    backups.grade()
+    assert [is_misdated(one) for one in done.listing.snapshots] == [True]
+    assert backups.gone_at("ada") == nightly.record(dump).expires_at(Period(6, 0))
+    assert backups.purged("early")
+
+
+def test_a_name_that_no_zone_explains_may_hold_everybody(backups: Backups, nightly: Source) -> None:
+    nightly.dump(backups.true - YEAR)
+    nightly.scan()
+    backups.erase("ada", 1)
+    after(backups, 2 * DAY)
+    nightly.dump(backups.true, mtime=backups.true - 15 * HOUR)
+    nightly.scan()
+    backups.grade()
+    assert backups.gone_at("ada") is not None
+
+
+def test_a_name_that_a_clock_or_a_later_end_explains_is_no_local_time(
+    backups: Backups, nightly: Source
+) -> None:
+    after(backups, DAY)
+    nightly.dump(backups.true, mtime=backups.true - timedelta(seconds=90))
+    nightly.dump(backups.true - HOUR, mtime=backups.true)
+    assert not any(is_misdated(one) for one in nightly.scan().listing.snapshots)

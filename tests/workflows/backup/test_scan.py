@@ -257,7 +257,7 @@ def test_partial_dumps_and_names_that_do_not_parse_are_told_and_never_deleted(
     done = nightly.scan()
     assert done.purged == [dump.name]
     assert sorted(done.listing.unparsable) == ["notes.txt", "site-20200101T000000Z.dump", "site.dump"]
-    assert set(done.listing.partial) == {".hidden", f"{dump.name}.tmp"}
+    assert {one.name for one in done.listing.partial} == {".hidden", f"{dump.name}.tmp"}
     assert set(nightly.names) == others | {"site-20200101T000000Z.dump"}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import InvalidName, NamePattern
-from lethe.domain.snapshots import is_same
+from lethe.domain.snapshots import UnfinishedSnapshot, is_same
 from lethe.ports.backups import (
     BackendMisconfigured,
     BackendUnavailable,
@@ -72,7 +72,10 @@ class DirectoryBackend:
         self._allowed_roots = allowed_roots
 
     def list(self) -> Listing:
-        """Return the files that lie there; links, folders and the like are reported as unparsable."""
+        """Return the files that lie there; links, folders and the like are reported as unparsable.
+
+        Empty files with a dot in front hold nothing and don't count, unless they are named like a snapshot.
+        """
         snapshots, unparsable, partial = [], [], []
         with self._opened() as directory:
             for name in sorted(self._names(directory)):
@@ -86,7 +89,9 @@ class DirectoryBackend:
                         ListedSnapshot(name, (file.piece,), file.taken_at, (file.changed_at,), file.size)
                     )
                 elif stat.S_ISREG(status.st_mode) and _is_partial(name):
-                    partial.append(shown)
+                    taken_at = self._told_by(name)
+                    if status.st_size or taken_at is not None or not name.startswith("."):
+                        partial.append(UnfinishedSnapshot(shown, _changed_at(status), taken_at))
                 elif name != _NOT_OURS:
                     unparsable.append(shown)
         return Listing(snapshots, unparsable, partial)
@@ -143,10 +148,9 @@ class DirectoryBackend:
         taken_at = self._taken_at(name)
         if taken_at is None or not stat.S_ISREG(status.st_mode):
             return None
-        try:
-            changed_at = _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
-        except OverflowError:
-            return None  # a date that no calendar has tells nothing
+        changed_at = _changed_at(status)
+        if changed_at is None:
+            return None
         # Neither device nor inode: both change when a volume is mounted elsewhere or served over a
         # network, and every snapshot would look replaced.
         piece = f"{status.st_size}:{status.st_mtime_ns}"
@@ -162,6 +166,13 @@ class DirectoryBackend:
         if "/" in name or _printable(name) != name or _is_partial(name):
             return None
         return self._pattern.taken_at(name)
+
+    def _told_by(self, name: str) -> datetime | None:
+        """Return what an unfinished file's name tells, whatever its writer has put around the later one."""
+        stem = name.lstrip(".")
+        for suffix in _PARTIAL:
+            stem = stem.removesuffix(suffix)
+        return self._pattern.taken_at(stem) or self._pattern.taken_at(stem.rpartition(".")[0])
 
     def _look(self, directory: int, pin: Pin) -> _File | Deletion:
         """Return the file that is pinned, or why there is nothing to unlink."""
@@ -276,6 +287,14 @@ def _refusal(error: OSError) -> Deletion | None:
             f"user {os.geteuid()} may not delete in the directory; let it write there",
         )
     return Deletion(DeletionResult.FAILED, "the file is in use") if error.errno == errno.EBUSY else None
+
+
+def _changed_at(status: os.stat_result) -> datetime | None:
+    """Return when a file was written last; `None`: a date that no calendar has tells nothing."""
+    try:
+        return _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
+    except OverflowError:
+        return None
 
 
 def _is_partial(name: str) -> bool:

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
 from lethe.domain.facts import ListedSnapshot
+from lethe.domain.snapshots import UnfinishedSnapshot
 from lethe.ports.backups import (
     Backend,
     BackendError,
@@ -138,10 +139,10 @@ def _is_understood(listing: Listing) -> bool:
     lists: tuple[object, ...] = (listing.snapshots, listing.unparsable, listing.partial)
     if not all(isinstance(one, Sequence) for one in lists):
         return False
-    names = [*listing.unparsable, *listing.partial]
     return (
         all(map(_is_sighting, listing.snapshots))
-        and all(isinstance(name, str) for name in names)
+        and all(isinstance(name, str) for name in listing.unparsable)
+        and all(map(_is_unfinished, listing.partial))
         and (listing.date is None or _is_instant(listing.date))
         and len({one.ref for one in listing.snapshots}) == len(listing.snapshots)
     )
@@ -156,6 +157,14 @@ def _is_sighting(one: object) -> bool:
         and _are_texts(one.pieces)
         and all(map(_is_instant, (one.taken_at, *one.evidence)))
         and (one.size is None or isinstance(one.size, int))
+    )
+
+
+def _is_unfinished(one: object) -> bool:
+    return (
+        isinstance(one, UnfinishedSnapshot)
+        and _are_texts((one.name,))
+        and all(moment is None or _is_instant(moment) for moment in (one.changed_at, one.taken_at))
     )
 
 

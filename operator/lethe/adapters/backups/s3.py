@@ -6,14 +6,14 @@ what a version holds is readable until that very version is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from lethe.adapters.backups.s3_bucket import NULL, Bucket, Declined, Version
 from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import NamePattern
-from lethe.domain.snapshots import is_same
+from lethe.domain.snapshots import UnfinishedSnapshot, is_same
 from lethe.ports.backups import Deletion, DeletionResult, Listing, Pin
 
 MARKERS = "delete markers"
@@ -97,7 +97,8 @@ class S3Backend:
                 moment = self._taken_at(ref)
                 if moment is None:
                     # Of a name that only has delete markers left nothing is there to be reported.
-                    if version.etag is not None and len(unparsable) < _MOST_NAMES:
+                    reported = version.etag is not None and not _is_placeholder(version)
+                    if reported and len(unparsable) < _MOST_NAMES:
                         unparsable[ref] = None
                     continue
                 taken_at[ref], found[ref] = moment, _Found()
@@ -151,29 +152,36 @@ class S3Backend:
     def _look(self, key: str) -> _Found:
         """Return what lies under exactly this key; what only begins like it is a sibling's."""
         # Uploads first: one that is completed meanwhile is seen as a version then, and never overlooked.
-        found = _Found(uploads=[upload for name, upload in self._bucket.uploads(key) if name == key])
+        found = _Found(uploads=[upload for name, upload, _ in self._bucket.uploads(key) if name == key])
         for version in self._bucket.versions(key):
             if version.key == key:
                 found.add(version)
         return found
 
-    def _unfinished(self) -> tuple[str, ...]:
-        names = dict.fromkeys(self._unfinished_under(self._prefix))
-        if self._prefix and not names:
+    def _unfinished(self) -> tuple[UnfinishedSnapshot, ...]:
+        found = self._unfinished_under(self._prefix)
+        if self._prefix and not found:
             # MinIO finds uploads by a whole key or in the whole bucket, never by a prefix.
             try:
-                names = dict.fromkeys(self._unfinished_under(""))
+                found = self._unfinished_under("")
             except Declined as declined:
                 if not declined.denied:
                     raise
                 # Credentials for this prefix alone: the service has heard of prefixes.
-        return tuple(names)[:_MOST_NAMES]
+        return tuple(found.values())
 
-    def _unfinished_under(self, prefix: str) -> Iterator[str]:
-        for key, _ in self._bucket.uploads(prefix):
+    def _unfinished_under(self, prefix: str) -> dict[str, UnfinishedSnapshot]:
+        """Return the uploads by ref; of several to one key the one that began first."""
+        found = dict[str, UnfinishedSnapshot]()
+        for key, _, initiated in self._bucket.uploads(prefix):
             ref = self._ref(key)
-            if ref is not None:
-                yield ref
+            if ref is None or (ref not in found and len(found) == _MOST_NAMES):
+                continue
+            others = [found[ref].changed_at] if ref in found else []
+            dates = [date for date in (initiated, *others) if date is not None]
+            began = min(dates) if len(dates) == 1 + len(others) else None
+            found[ref] = UnfinishedSnapshot(ref, began, self._taken_at(ref))
+        return found
 
     # Deleting
 
@@ -280,6 +288,11 @@ def _size(versions: Iterable[Version]) -> int | None:
 
 def _piece(version: Version) -> str:
     return f"{version.version_id or NULL}:{version.etag}:{version.size}"
+
+
+def _is_placeholder(version: Version) -> bool:
+    """Tell whether it is what keeps an empty folder in place: `.gitkeep` and the like."""
+    return version.size == 0 and version.key.rpartition("/")[2].startswith(".")
 
 
 def _is_folder(version: Version) -> bool:

@@ -177,8 +177,11 @@ class Bucket:
                 return
             yield current
 
-    def uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield key and id of unfinished multipart uploads, at least of those that begin with `prefix`."""
+    def uploads(self, prefix: str) -> Iterator[tuple[str, str, datetime | None]]:
+        """Yield key and id of unfinished multipart uploads, at least of those that begin with `prefix`.
+
+        The third is when each began, if the service tells.
+        """
         for page in self._pages("list_multipart_uploads", "s3:ListBucketMultipartUploads", Prefix=prefix):
             if "Bucket" not in page:  # a service that overlooks `?uploads` lists objects
                 raise BackendUnavailable(
@@ -186,7 +189,8 @@ class Bucket:
                     "what they hold can't be proven gone; use a service that does",
                 )
             for one in page.get("Uploads", ()):
-                yield one["Key"], one["UploadId"]
+                began: datetime | None = one.get("Initiated")
+                yield one["Key"], one["UploadId"], began and began.astimezone(UTC)
 
     def require(self, prefix: str) -> None:
         """Raise unless the bucket can be listed."""

@@ -10,6 +10,16 @@ from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, Condit
 from lethe.domain.pruning import PruneBlock
 from lethe.domain.trouble import Trouble
 
+_NAMES = {
+    "NameUnparsable": "don't tell when they were taken ({}); correct the name pattern, or move them "
+    "elsewhere. They are never deleted",
+    "LeftUnfinished": "have been unfinished for over a day ({}), and nothing is proven of whoever was erased "
+    "since they began; remove them (abort an upload), or finish them. They are never deleted",
+    "NameAfterContent": "tell a moment after their content was written ({}), so nothing tells when it began; "
+    "name backups in UTC, or with the zone and %z in the pattern. These count as begun up to 14 hours before",
+}
+_STALLS = frozenset({"RetentionTooLong", *_NAMES})
+
 
 @dataclass(frozen=True, slots=True)
 class BackupSourceObservation:
@@ -18,7 +28,8 @@ class BackupSourceObservation:
     `waits` says why nothing is pruned. `difficulties` are those of single snapshots. `longest` is what
     `LETHE_RETENTION` allows, `ever_seen` whether any listing has shown a snapshot, `unknown_stores` what
     `spec.stores` names and nobody has applied. `elsewhere` counts live snapshots by the places where the
-    source looked before.
+    source looked before. `misdated` are named by a moment after their content was written, `left_behind` have
+    been unfinished for over a day, `unfinished_overdue` of them for longer than a snapshot may live.
     """
 
     scanned: bool
@@ -35,13 +46,19 @@ class BackupSourceObservation:
     ever_seen: bool = True
     unknown_stores: Sequence[str] = ()
     elsewhere: Mapping[str, int] = field(default_factory=dict)
+    misdated: Sequence[str] = ()
+    left_behind: Sequence[str] = ()
+    unfinished_overdue: Sequence[str] = ()
 
 
 def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
     """Say where a BackupSource stands."""
     ready = _ready(observed)
     troubled = observed.trouble is not None and observed.trouble.reason.stalls
-    stalled = ready.reason in ("RetentionTooLong", "NameUnparsable") or troubled
+    stalled = (
+        ready.reason in ("RetentionTooLong", "NameUnparsable", "LeftUnfinished", "NameAfterContent")
+        or troubled
+    )
     effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
@@ -63,15 +80,8 @@ def _ready(observed: BackupSourceObservation) -> Condition:
         return Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
     if not observed.scanned:
         return Condition("Ready", UNKNOWN, "Pending", "not listed yet")
-    if observed.unparsable:
-        named = ", ".join(observed.unparsable[:4])
-        return Condition(
-            "Ready",
-            FALSE,
-            "NameUnparsable",
-            f"{len(observed.unparsable)} names don't tell when they were taken ({named}); correct the name "
-            "pattern, or move them elsewhere. They are never deleted",
-        )
+    if (names := _names_trouble(observed)) is not None:
+        return Condition("Ready", FALSE, *names)
     message = "every snapshot that lies there is known"
     if not observed.ever_seen:
         message = (
@@ -80,6 +90,18 @@ def _ready(observed: BackupSourceObservation) -> Condition:
     if observed.unknown_stores:
         message += f"; no DataStore is called {', '.join(observed.unknown_stores)}"
     return Condition("Ready", TRUE, "Scanned", message)
+
+
+def _names_trouble(observed: BackupSourceObservation) -> tuple[str, str] | None:
+    """Return reason and message of names that lie there and that a person should look at."""
+    for reason, names in (
+        ("NameUnparsable", observed.unparsable),
+        ("LeftUnfinished", observed.left_behind),
+        ("NameAfterContent", observed.misdated),
+    ):
+        if names:
+            return reason, f"{len(names)} names {_NAMES[reason].format(', '.join(names[:4]))}"
+    return None
 
 
 def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gravest first
@@ -107,6 +129,12 @@ def _retention_effective(  # noqa: PLR0911 - one return for each reason, the gra
             f"snapshots that are not proven gone lie where this source looked before: {named}. Nobody looks "
             "there now; apply a BackupSource for that place and the same names until they are gone",
         )
+    if observed.unfinished_overdue:
+        message = (
+            f"{len(observed.unfinished_overdue)} unfinished backups are past their time "
+            f"({', '.join(observed.unfinished_overdue[:4])}) and never deleted by Lethe; remove them"
+        )
+        return Condition(kind, FALSE, "LeftUnfinished", message)
     if observed.held_last:
         return Condition(
             kind,

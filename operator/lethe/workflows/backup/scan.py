@@ -99,7 +99,8 @@ class KnownSource:
     `scanned_at` is when the newest successful listing began, `proven_until` up to when it tells of every
     snapshot that began (`None`: it proves nothing, for no listing of this source has ever shown a snapshot).
     `partial_since` are the names that it showed and that may be snapshots nobody knows, unfinished ones and
-    unparsable ones, with the last listing that did not show them. `listing` tells that the backend is being
+    unparsable ones, with the last listing that did not show them, or when they can have begun by their own
+    dates. `listing` tells that the backend is being
     asked; a source that was `abandoned` meanwhile concludes nothing from the answer.
     """
 
@@ -312,8 +313,12 @@ def _refuse_empty(source: KnownSource, listing: Listing) -> None:
 def _note_proof(source: KnownSource, listing: Listing, began: datetime) -> None:
     """Note what a listing tells that began then: nothing of who may be in a dump that is not finished yet."""
     since, before = source.partial_since, source.scanned_at or UNKNOWN_START
-    unknown = (*listing.partial, *listing.unparsable)
-    source.partial_since = {name: since.get(name, before) for name in unknown}
+    doubt = source.record.doubt if source.record is not None else CLOCK_SKEW
+    unfinished = {one.name: one.began_at(doubt) for one in listing.partial}
+    source.partial_since = {
+        name: max(since.get(name, before), unfinished.get(name, UNKNOWN_START))
+        for name in (*unfinished, *listing.unparsable)
+    }
     source.scanned_at = began
     if any(snapshot.pieces for snapshot in source.snapshots.values()):
         source.proven_until = min((began, *source.partial_since.values()))
