@@ -136,6 +136,7 @@ SIGHT = DataStoreObservation(
     trouble=None,
     kinds_unmapped=(),
     lookalikes=(),
+    pointing=(),
     journal="Kept",
     journal_message="kept",
     without_backups=True,
@@ -156,7 +157,7 @@ def _stores() -> Iterator[State]:
             applied=3,
             missing=0,
             journal_number=3,
-            lookalikes=(),
+            unmapped=(),
         )
         return State("datastores", label, reason, status, verdict, told=told)
 
@@ -179,6 +180,8 @@ def _stores() -> Iterator[State]:
         "SafeToServe=False (Released): RestoreEvent e let the store be served": {"release": RELEASED},
         "MappingComplete=False (KindsUnmapped)": {"kinds_unmapped": ("Locale",)},
         "MappingComplete=False (LookalikesUnmapped)": {"lookalikes": ("users.phone",)},
+        "MappingComplete=False (TablesUnmapped)": {"pointing": ("addresses.user_id",)},
+        "MappingComplete=False (ErasedBefore)": {"catch_up": (100, 0, "0123456789abcdef", False)},
         "Journaled=False (NotPermitted): kept": {"journal": "NotPermitted"},
         "Journaled=False (NotSupported): kept": {"journal": "NotSupported"},
         "StatisticsRenewed=False (SamplesRemain): GRANT MAINTAIN": {"samples_left": ("GRANT MAINTAIN",)},

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from lethe.domain.mapping import ClearRule, ClearTo, Dependent, SubjectMapping
+from lethe.domain.mapping import ClearRule, ClearTo, Dependent, PiiKind, SubjectMapping
+from lethe.domain.trouble import TroubleReason
+from lethe.workflows.restore import catch_up
 from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import MAPPING, SCHEMA, Company
 from tests.invariants.conftest import MakeCompany
@@ -216,3 +218,202 @@ def test_another_table_under_the_same_keys_is_nobody_s_who_was_erased(company: C
         company.visit()
     assert company.sql("SELECT email, locale FROM accounts") == [("zoe@x.example", "de")]
     assert company.sql("SELECT token FROM sessions") == [("hers",)]
+
+
+def told(company: Company) -> list[str]:
+    """Return the columns that the proof says are neither mapped nor ignored."""
+    proof = company.store.proof
+    return [*proof.lookalikes, *proof.pointing] if proof else ["nothing is proved"]
+
+
+def test_what_is_added_to_the_schema_is_told_by_the_next_sweep(company: Company) -> None:
+    company.visit_until_safe()
+    company.sql("ALTER TABLE users ADD phone text")
+    company.sql(
+        "CREATE TABLE addresses (id serial PRIMARY KEY, user_id int REFERENCES users, street text);"
+        "ALTER TABLE comments ADD moderator int REFERENCES users, ADD approver int REFERENCES users;"
+        "ALTER TABLE users ADD invited_by int REFERENCES users"
+    )
+    company.visit(sweep=False)
+    assert told(company) == []
+    company.visit()
+    assert told(company) == ["users.phone", "addresses.user_id", "comments.approver", "comments.moderator"]
+    ignored = ("addresses.user_id", "public.comments.approver", "comments.moderator", "phone")
+    migrated(company, "SELECT", {"ignore": (*MAPPING.ignore, *ignored)})
+    company.visit_until_safe()
+    assert told(company) == []
+
+
+def test_what_is_taken_from_the_schema_is_said_to_be_a_mapping_that_does_not_fit(company: Company) -> None:
+    ada, bob = (company.sign_up(f"{name}@x.example") for name in ("ada", "bob"))
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.sql("ALTER TABLE users DROP first_name")
+    for _ in range(3):
+        company.visit()
+        assert company.store.trouble is not None
+        assert company.store.trouble.reason is TroubleReason.MAPPING_INVALID
+        assert "column users.first_name does not exist" in company.store.trouble.message
+    assert company.episode() is None
+    assert bob
+
+
+PHONE = ClearRule("phone", PiiKind.LAST_NAME, ClearTo.SET_NULL)
+ADDRESSES = Dependent("addresses", "user_id", delete=True)
+WIDER: dict[str, object] = {"clear": (*MAPPING.clear, PHONE), "dependents": (*MAPPING.dependents, ADDRESSES)}
+WITH_PHONES = (
+    SCHEMA.replace("person uuid", "phone text, person uuid")
+    + "CREATE TABLE addresses (id serial PRIMARY KEY, user_id int REFERENCES users (id), street text);"
+)
+
+
+def living(company: Company, name: str) -> str:
+    """Let somebody sign up who leaves a phone and an address."""
+    person = company.sign_up(f"{name}@x.example")
+    company.sql("UPDATE users SET phone = %s WHERE person = %s", f"phone-{name}", person)
+    company.sql(
+        "INSERT INTO addresses (user_id, street) SELECT id, %s FROM users WHERE person = %s",
+        f"street-{name}",
+        person,
+    )
+    return person
+
+
+@pytest.fixture
+def before_widening(make_company: MakeCompany) -> Company:
+    """A company in which three of four were erased; nobody had thought of phones and addresses."""
+    company = make_company(schema=WITH_PHONES)
+    for name in ("ada", "bob", "cleo"):
+        company.request(name, key=company.key_of(living(company, name)))
+    living(company, "dora")
+    company.visit_until_safe()
+    return company
+
+
+def confirm(company: Company) -> None:
+    """Set `spec.catchUp` of the DataStore to the version that its status tells."""
+    assert company.store.proof is not None
+    version = company.store.proof.proved.version
+    company.store.description = replace(company.store.description, catch_up=version)
+
+
+def left(company: Company) -> int:
+    return len(company.store.catch_up.left) if company.store.catch_up else 0
+
+
+def remains(company: Company) -> list[str]:
+    """Return of whom phone or address are there."""
+    rows = company.sql(
+        "SELECT substr(phone, 7) FROM users WHERE phone IS NOT NULL"
+        " UNION SELECT substr(street, 8) FROM addresses"
+    )
+    return sorted(str(row[0]) for row in rows)
+
+
+def test_a_widened_mapping_waits_for_a_word_about_those_who_were_erased_before(
+    before_widening: Company,
+) -> None:
+    company = before_widening
+    migrated(company, "SELECT", WIDER)
+    for _ in range(3):
+        company.visit()
+    assert left(company) == 3
+    assert remains(company) == ["ada", "bob", "cleo", "dora"]
+    confirm(company)
+    for _ in range(3):
+        company.visit()
+    assert (left(company), remains(company)) == (0, ["dora"])
+    assert company.real_ledger.episodes(store=company.store.name) == []
+    for name in ("ada", "bob", "cleo"):
+        assert company.erased(name)
+
+
+def test_what_a_restore_brings_back_is_cleared_as_the_widened_mapping_says(before_widening: Company) -> None:
+    company = before_widening
+    before = company.snapshot()
+    migrated(company, "SELECT", WIDER)
+    company.visit()
+    confirm(company)
+    company.visit_until_safe()
+    company.visit_until_safe()
+    assert remains(company) == ["dora"]
+    company.restore(before, "volume")
+    company.power_cut()
+    company.visit_until_safe()
+    assert remains(company) == ["dora"]
+
+
+def test_a_widened_mapping_asks_nobody_where_there_is_nothing_to_clear(make_company: MakeCompany) -> None:
+    company = make_company(schema=WITH_PHONES)
+    ada = company.sign_up("ada@x.example")
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    migrated(company, "SELECT", WIDER)
+    company.visit()
+    assert company.store.catch_up is None
+    assert company.store.proof is not None
+    assert not company.store.proof.widened
+    company.sql("UPDATE users SET phone = 'phone-ada' WHERE person = %s", ada)
+    company.visit()
+    assert remains(company) == [], "written back"
+
+
+def test_a_mapping_that_is_narrowed_again_is_another_version(before_widening: Company) -> None:
+    company = before_widening
+    company.prove()
+    assert company.store.proof is not None
+    first = company.store.proof.proved.version
+    migrated(company, "SELECT", WIDER)
+    company.visit()
+    confirm(company)
+    company.visit_until_safe()
+    company.visit_until_safe()
+    migrated(company, "SELECT", {})
+    company.visit_until_safe()
+    assert company.store.proof.proved.version != first
+    eve = living(company, "eve")
+    company.request("eve", key=company.key_of(eve))
+    company.visit_until_safe()
+    assert remains(company) == ["dora", "eve"]
+    company.sql("UPDATE users SET phone = 'phone-ada' WHERE phone IS NULL AND id = 1")
+    company.visit()
+    assert remains(company) == ["dora", "eve"]
+
+
+def test_more_than_a_write_back_are_caught_up_with_in_portions(
+    make_company: MakeCompany, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "AT_ONCE", 50)
+    company = make_company(schema=WITH_PHONES)
+    for number in range(120):
+        company.request(f"r{number}", key=company.key_of(living(company, f"r{number}")))
+    company.visit_until_safe()
+    migrated(company, "SELECT", WIDER)
+    company.visit()
+    confirm(company)
+    progress = []
+    for _ in range(4):
+        progress.append(left(company))
+        company.visit(sweep=False)
+    assert progress == [120, 70, 20, 0]
+    company.visit()
+    assert (left(company), remains(company)) == (0, [])
+    assert company.store.proof is not None
+    assert not company.store.proof.widened
+    assert company.real_ledger.episodes(store=company.store.name) == []
+
+
+def test_a_catch_up_that_is_cut_off_anywhere_ends_well(before_widening: Company) -> None:
+    company = before_widening
+    moment = 1
+    while True:
+        migrated(company, "UPDATE users SET phone = 'phone-bob' WHERE id = 2", WIDER)
+        company.store.description = replace(company.store.description, catch_up="any")
+        company.prove()
+        confirm(company)
+        if not company.cut_at(moment, lambda: [company.visit(), company.visit()]):
+            break
+        moment += 1
+    company.visit_until_safe()
+    assert moment > 4
+    assert remains(company) == ["dora"]

@@ -80,6 +80,7 @@ def store_description(store: DataStore) -> StoreDescription:
         owner=StoreOwner(spec.owner.value),
         needs_primary_key="primaryKey" in identifiers and spec.role.value != "Primary",
         max_records=reach.max_records if reach else 5,
+        catch_up=spec.catch_up,
     )
 
 

@@ -37,7 +37,8 @@ class StoreStatus:
     async def write(self, managed: ManagedStore) -> None:
         """Write a DataStore's status, if it says something new."""
         session, proof = managed.session, managed.session.proof if managed.session else None
-        lookalikes = proof.lookalikes if proof else ()
+        lookalikes, pointing = (proof.lookalikes, proof.pointing) if proof else ((), ())
+        catch_up = session.catch_up if session else None
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
         sources = self._cache.sources_of(managed.name)
@@ -47,6 +48,15 @@ class StoreStatus:
             trouble=managed.trouble,
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
+            pointing=pointing,
+            catch_up=(
+                len(catch_up.left),
+                len(catch_up.unclear),
+                proof.proved.version,
+                managed.description.catch_up == proof.proved.version,
+            )
+            if catch_up and proof
+            else None,
             journal=proof.journal.value if proof else "NotSupported",
             journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
             without_backups=managed.without_backups,
@@ -75,7 +85,7 @@ class StoreStatus:
             applied=managed.applied,
             missing=managed.missing,
             journal_number=managed.journal_number,
-            lookalikes=lookalikes,
+            unmapped=sorted({*lookalikes, *pointing}),
         )
         await self._writer.write(DATA_STORE, managed.key, managed.shown, status)
 

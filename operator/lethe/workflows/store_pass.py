@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.facts import MappingProved
+from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
@@ -17,6 +18,7 @@ from lethe.workflows.legal.contact import resolve
 from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
+from lethe.workflows.restore.catch_up import carry_on, count_catch_up
 from lethe.workflows.restore.episode import open_episode_of, release_of, standing_release
 from lethe.workflows.store_session import StoreSession
 
@@ -75,6 +77,8 @@ class StorePass:
         return self.looked and not self.head_moved and self.trouble is None
 
 
+_STANDS_STILL = frozenset({HeadFinding.IN_STEP, HeadFinding.PENDING_COMMITTED, HeadFinding.PENDING_LOST})
+
 LEDGER_BEHIND = Trouble(
     TroubleReason.LEDGER_BEHIND,
     "the store's journal is ahead of the ledger: the ledger went back in time. Restore the newest ledger "
@@ -104,13 +108,13 @@ def reconcile_store(
     """Visit a store once. Errors of the store become the pass's `trouble`; those of the ledger are raised."""
     done = StorePass()
     try:
-        look = plan.look
-        if session.proof is None:
+        look, proved_before = plan.look, session.proof is not None
+        if not proved_before:
             prove(session, context)
             look = True  # what was proved is recorded only when a look has shown a store in step
         if look:
             holds = read_holds(session, context, primary=primary)
-            _look(session, context, holds, plan, done)
+            _look(session, context, holds, plan, done, prove_anew=plan.sweep and proved_before)
         if session.ledger_behind:
             done.trouble = LEDGER_BEHIND
         elif open_episode_of(session, context) is None:
@@ -138,9 +142,12 @@ def prove(session: StoreSession, context: PassContext) -> None:
     try:
         proof = session.port.prove(context.ledger.mappings(session.name).values())
     except MappingInvalid as invalid:
-        never_erased = context.ledger.known_head(session.name).head is None
-        if never_erased or open_episode_of(session, context) is not None:
+        known = context.ledger.known_head(session.name)
+        if known.head is None or open_episode_of(session, context) is not None:
             raise
+        observed = session.port.observe()
+        if compare(known, observed) in _STANDS_STILL and not observed.being_filled:
+            raise  # nobody put it back: a migration changed it
         # A mapping that was fine and is not: in the middle of a restore tables are missing.
         problem = f"its schema is not as it was ({invalid})"
         raise StoreUnreachable(problem, "is it being restored?") from None
@@ -149,12 +156,22 @@ def prove(session: StoreSession, context: PassContext) -> None:
     session.note_proof(proof)
 
 
-def _look(session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass) -> None:
+def _look(
+    session: StoreSession,
+    context: PassContext,
+    holds: Holds,
+    plan: PassPlan,
+    done: StorePass,
+    *,
+    prove_anew: bool,
+) -> None:
     done.looked = True
     episode = open_episode_of(session, context)
     if episode is not None:
         _deal_with(session, episode, context, holds, plan, done)
     elif detect.detect_restore(session, context) is detect.Detection.FINE:
+        if prove_anew:  # tables and columns may have come, or gone, since
+            prove(session, context)
         _record_mapping(session, context)
         _check_erasures(session, context, holds, plan, done)
     current = open_episode_of(session, context)
@@ -201,6 +218,10 @@ def _check_erasures(
         done.swept = True
         swept = detect.sweep(session, context, holds)
         done.re_erased, done.unclear = swept.re_erased, swept.unclear
+        if open_episode_of(session, context) is None and count_catch_up(session, context):
+            prove(session, context)
+    if open_episode_of(session, context) is None:
+        carry_on(session, context, holds)
     done.re_erased += found.re_erased
     done.unclear = max(done.unclear, found.unclear)
     if plan.tidy and session.journaled is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import cast
@@ -12,7 +12,7 @@ from lethe.domain.journal import Filling, JournalObservation, StoreIdentity
 from lethe.domain.mapping import StoreOwner, StoreRole
 from lethe.domain.periods import instant
 from lethe.domain.requests import RequestRecord
-from lethe.domain.tombstones import Fingerprints
+from lethe.domain.tombstones import Fingerprints, Tombstone
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker, BlockReason
 from lethe.ports.keys import Keyring
@@ -28,7 +28,10 @@ UNDONE_TIMES = 3
 
 @dataclass(frozen=True, slots=True)
 class StoreDescription:
-    """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`."""
+    """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`.
+
+    `catch_up` is the version of the mapping by which those are to be cleared, too, who were erased before.
+    """
 
     namespace: str
     short_name: str
@@ -36,11 +39,32 @@ class StoreDescription:
     owner: StoreOwner
     needs_primary_key: bool = False
     max_records: int = 5
+    catch_up: str | None = None
 
     @property
     def name(self) -> str:
         """Return the name under which ledger and metrics know the store."""
         return f"{self.namespace}/{self.short_name}"
+
+
+@dataclass(slots=True)
+class CatchUp:
+    """Who was erased under an earlier mapping, and stands uncleared by the present one.
+
+    `left` are the numbers of tombstones, `unclear` rows of which nothing tells whose they are by now;
+    `chunks` yields the tombstones that are still to be gone through. `cleared` counts those that were.
+    """
+
+    left: frozenset[int]
+    unclear: Sequence[tuple[str, str]]
+    chunks: Iterator[Sequence[Tombstone]]
+    cleared: int = 0
+
+    def note_cleared(self, numbers: Iterable[int]) -> None:
+        """Note which have been cleared."""
+        before = len(self.left)
+        self.left -= frozenset(numbers)
+        self.cleared += before - len(self.left)
 
 
 @dataclass(slots=True)
@@ -63,6 +87,7 @@ class StoreSession:
     stable_identity: StoreIdentity | None = None
     stable_observations: int = 0
     known_absent: frozenset[int] = frozenset()
+    catch_up: CatchUp | None = None
     blockers: dict[str, Blocker] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
@@ -133,6 +158,10 @@ class StoreSession:
     def want_sweep(self) -> None:
         """Let the next pass read everything that was ever erased."""
         self.sweep_wanted = True
+
+    def note_catch_up(self, catch_up: CatchUp | None) -> None:
+        """Note who is still to be cleared as the mapping says by now; `None`: nobody."""
+        self.catch_up = catch_up
 
     def note_restored(self) -> None:
         """Note that the store went back: what it looked like before does not tell when it comes to rest."""

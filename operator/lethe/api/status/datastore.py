@@ -22,7 +22,7 @@ def datastore_status(
     applied: int,
     missing: int,
     journal_number: int,
-    lookalikes: Sequence[str],
+    unmapped: Sequence[str],
 ) -> dict[str, Any]:
     """Return the status of a DataStore."""
     status: dict[str, Any] = {
@@ -35,6 +35,6 @@ def datastore_status(
         status["lastSeenAt"] = instant(seen_at)
     if swept_at is not None:
         status["lastSweptAt"] = instant(swept_at)
-    if lookalikes:
-        status["unmapped"] = list(lookalikes[:MAX_ENTRIES])
+    if unmapped:
+        status["unmapped"] = list(unmapped[:MAX_ENTRIES])
     return status

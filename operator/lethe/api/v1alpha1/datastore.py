@@ -115,6 +115,11 @@ class DataStoreSpec(ApiModel):
     gate: Gate | None = Field(
         default=None, description="Pods that must not serve while erasures are missing in the store."
     )
+    catch_up: Annotated[str, Field(max_length=16, pattern="^[0-9a-f]{16}$")] | None = Field(
+        default=None,
+        description="The version of the mapping that MappingComplete tells: who was erased before it is "
+        "cleared, too, as it says.",
+    )
     backups: BackupsExpected = Field(
         default=BackupsExpected.COVERED,
         description="Covered: some BackupSource must name this store. None: it has no backups.",
@@ -156,7 +161,8 @@ class DataStoreStatus(Status):
     )
     journal: StoreJournal | None = Field(default=None, description="Where the store's journal stands.")
     unmapped: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=64), SET] = Field(
-        default=(), description="Columns that look like PII and are neither mapped nor ignored."
+        default=(),
+        description="Columns that look like PII, or point at persons, and are neither mapped nor ignored.",
     )
 
 

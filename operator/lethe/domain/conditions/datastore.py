@@ -28,6 +28,8 @@ class DataStoreObservation:
     names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
     snapshot, `snapshots_remain` whether any is not proven gone. `samples_left` says which statistics of the
     server may hold values that were erased (`None`: not known yet).
+    `catch_up` says how many that were erased before stand uncleared by the mapping, of how many rows nothing
+    tells whose they are, the mapping's version, and whether a person has confirmed it.
     """
 
     third_party: bool
@@ -35,12 +37,14 @@ class DataStoreObservation:
     trouble: Trouble | None
     kinds_unmapped: Sequence[str]
     lookalikes: Sequence[str]
+    pointing: Sequence[str]
     journal: str
     journal_message: str
     without_backups: bool
     looked: bool
     replay: tuple[str, str] | None
     release: RestoreEpisode | None = None
+    catch_up: tuple[int, int, str, bool] | None = None
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
@@ -126,8 +130,30 @@ def _mapping_complete(observed: DataStoreObservation) -> Condition:
     if observed.kinds_unmapped:
         message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
         return Condition("MappingComplete", FALSE, "KindsUnmapped", message)
+    if observed.catch_up is not None:
+        return _catching_up(*observed.catch_up)
+    if observed.pointing:
+        named = ", ".join(observed.pointing[:8])
+        message = f"{named} point at persons; map these tables as dependents, or name the columns in ignore"
+        return Condition("MappingComplete", FALSE, "TablesUnmapped", message)
     if observed.lookalikes:
         named = ", ".join(observed.lookalikes[:8])
         message = f"{named} look like personal data; map them, or name them in ignore"
         return Condition("MappingComplete", FALSE, "LookalikesUnmapped", message)
     return Condition("MappingComplete", TRUE, "Complete", "every kind of personal data is mapped")
+
+
+def _catching_up(left: int, unclear: int, version: str, confirmed: bool) -> Condition:
+    parts = []
+    if left:
+        parts.append(
+            f"{left} records of people who were erased before are not cleared as the mapping says by now; "
+            + (
+                "they are being cleared"
+                if confirmed
+                else f"to clear them, too, set spec.catchUp to {version}"
+            )
+        )
+    if unclear:
+        parts.append(f"of {unclear} rows under erased keys nothing tells whose they are; see to them by hand")
+    return Condition("MappingComplete", FALSE, "ErasedBefore", "; ".join(parts))

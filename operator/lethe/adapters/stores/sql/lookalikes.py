@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from psycopg import sql
+
 from lethe.adapters.stores.sql.catalog import Column, Shape, Table
+from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.domain.mapping import SubjectMapping
 
 # Parts of words, in several tongues of schemas; a false alarm is silenced once, by `ignore`.
@@ -37,6 +40,34 @@ def lookalikes(shape: Shape) -> tuple[str, ...]:
             if column.name not in mentioned and _looks_personal(column)
         ]
     return tuple(sorted(found))
+
+
+def pointing(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
+    """Return `table.column` of the foreign keys to the subjects that nobody mapped or ignored."""
+    mapping, oid = shape.mapping, shape.subjects.oid
+    ours = {(shape.tables[one.table].oid, one.foreign_key) for one in mapping.dependents}
+    mapped = sql.Literal([table.oid for table in shape.tables.values()])
+    found: list[str] = []
+    for other, written, full_name, column in cursor.execute(compose(_POINTING, oid=oid, mapped=mapped)):
+        names = {f"{written}.{column}", f"{full_name}.{column}"}
+        if (other, column) not in ours and not names & set(mapping.ignore):
+            found.append(f"{written}.{column}")
+    return tuple(sorted(found))
+
+
+# A row of the subjects that points at another one (who invited whom) holds but a key. A partition of a mapped
+# table may have the foreign key instead of it.
+_POINTING = """
+SELECT c.oid::bigint,
+       CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname,
+       n.nspname || '.' || c.relname, a.attname
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+ WHERE k.contype = 'f' AND k.confrelid = {oid} AND k.conrelid <> {oid} AND k.conparentid = 0
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                    WHERE i.inhrelid = c.oid AND i.inhparent = ANY ({mapped}))
+"""
 
 
 def _looks_personal(column: Column) -> bool:

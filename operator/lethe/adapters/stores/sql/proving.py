@@ -24,7 +24,7 @@ from lethe.adapters.stores.sql.catalog import (
     sequences_of,
     tables_of,
 )
-from lethe.adapters.stores.sql.lookalikes import lookalikes
+from lethe.adapters.stores.sql.lookalikes import lookalikes, pointing
 from lethe.adapters.stores.sql.postgres import Cursor, compose, name
 from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY
 from lethe.domain.mapping import (
@@ -62,6 +62,7 @@ class MappingProof:
 
     proved: ProvedMapping
     lookalikes: tuple[str, ...]
+    pointing: tuple[str, ...]
     keys_may_repeat: tuple[str, ...]
 
 
@@ -80,6 +81,7 @@ def prove_mapping(cursor: Cursor, mapping: SubjectMapping) -> MappingProof:
     return MappingProof(
         ProvedMapping(version_of(resolved), resolved, constraints.kept_by(cursor, shape)),
         lookalikes(shape),
+        pointing(cursor, shape),
         _keys_may_repeat(cursor, shape),
     )
 

@@ -113,6 +113,7 @@ class SqlStore:
             proof.lookalikes,
             proof.keys_may_repeat,
             server,
+            proof.pointing,
             wider,
             tuple(statistics.not_permitted(one) for one in sampled if not one.permitted),
         )
