@@ -146,7 +146,7 @@ def prove(session: StoreSession, context: PassContext) -> None:
         if known.head is None or open_episode_of(session, context) is not None:
             raise
         observed = session.port.observe()
-        if compare(known, observed) in _STANDS_STILL and not observed.being_filled:
+        if compare(known, observed) in _STANDS_STILL and observed.filling is None:
             raise  # nobody put it back: a migration changed it
         # A mapping that was fine and is not: in the middle of a restore tables are missing.
         problem = f"its schema is not as it was ({invalid})"
