@@ -95,24 +95,29 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A person to look for, on behalf of a request: any identifier that matches."""
+    """A person to look for, on behalf of a request: any identifier that matches.
+
+    `every` asks for all of the records, however many: a person has said that all are theirs.
+    """
 
     request: str
     identifiers: tuple[Identifier, ...]
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRecord:
     """One record of a wanted person. `created_at` is canonical text (UTC, microseconds, `…Z`).
 
-    `shared` says that the record carries other people's addresses too. `cleared` says that it holds
-    what an erasure writes, so that it was erased before.
+    `by_key` says that a key found it, and not an address alone. `shared` says that the record carries other
+    people's addresses too. `cleared` says that it holds what an erasure writes, so that it was erased before.
     """
 
     table: str
     key: str
     created_at: str | None = None
     email: PersonalText | None = None
+    by_key: bool = False
     shared: bool = False
     cleared: bool = False
 
@@ -123,12 +128,14 @@ class Finding:
 
     `proof` says how the store showed that it would have found somebody (`canary`, `row-security-off`);
     `None` means that an absence here proves nothing. `unaskable` are the requests of which no
-    identifier can be searched for in this store.
+    identifier can be searched for in this store; `too_many` those that have more records than are allowed
+    for one person, of which only as many are returned.
     """
 
     records: Mapping[str, tuple[FoundRecord, ...]]
     proof: str | None
     unaskable: frozenset[str] = frozenset()
+    too_many: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ class TestMappings:
 def test_contacts_are_not_trusted_where_a_living_row_is_not_found(
     site: Site, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "email_candidates", lambda text: {f"x{text}"})
+    monkeypatch.setattr(finding, "spellings", lambda text: {f"x{text}"})
     with pytest.raises(AnswerUntrusted, match="does not find a row that is there"):
         site.reach(email_identifier(person.email))
 

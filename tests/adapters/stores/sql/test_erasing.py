@@ -379,18 +379,12 @@ class TestFinding:
         site.erase(tombstones)
         assert [one.cleared for one in site.find(key)] == [True]
 
-    def test_of_too_many_records_only_one_more_than_the_limit_is_read(self, site: Site) -> None:
-        site.sql.execute("ALTER TABLE users DROP CONSTRAINT users_email_key")
-        for _ in range(9):
-            site.enter(Person("shared@example.org", "f", "l"))
-        assert len(site.find_by_email("shared@example.org")) == 6
-
     def test_a_search_that_misses_a_living_row_is_not_trusted(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As after a new collation library: the row is there, and the index does not lead to it."""
         several(site, 1)
-        monkeypatch.setattr(finding, "email_candidates", lambda text: {f"x{text}"})
+        monkeypatch.setattr(finding, "spellings", lambda text: {f"x{text}"})
         with pytest.raises(AnswerUntrusted, match="does not find a row that is there"):
             self.find(site, email_identifier("a@b.example"))
 

@@ -1,5 +1,11 @@
 """Whom the store finds, and when it may say that there is nobody."""
 
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from lethe.adapters.stores.tryton import TrytonStore
@@ -15,6 +21,8 @@ from tests.adapters.stores.tryton.conftest import (
     tombstone,
     wanted,
 )
+from tests.adapters.stores.tryton.liar import Liar
+from tests.contracts.addresses import ONE_PERSONS, TWO_PERSONS
 
 
 def test_a_person_is_found_whatever_the_case_and_unknown_ones_are_proved_absent(
@@ -86,11 +94,77 @@ def test_many_are_found_in_several_questions_of_which_each_finds_the_canary(
     assert set(finding.records) == {"somebody"}
 
 
-def test_more_parties_than_maxrecords_show_as_one_more_than_that(crm: Crm, opened: Opened) -> None:
+def test_more_parties_than_maxrecords_are_told_and_found_when_all_are_wanted(
+    crm: Crm, opened: Opened
+) -> None:
     for _ in range(4):
         crm.person("again.and.again@people.example")
-    finding = opened(max_records=2).find([wanted("again.and.again@people.example")])
-    assert len(finding.records["r1"]) == 3
+    asked, store = wanted("again.and.again@people.example"), opened(max_records=2)
+    finding = store.find([asked])
+    assert (len(finding.records["r1"]), finding.too_many) == (2, frozenset({"r1"}))
+    finding = store.find([replace(asked, every=True)])
+    assert (len(finding.records["r1"]), finding.too_many) == (4, frozenset())
+
+
+def _enter_as_it_is(crm: Crm, address: str) -> str:
+    """Let an import write an address past Tryton's own tidying; return the party's key."""
+    person = crm.person()
+    crm.sql(
+        "UPDATE party_contact_mechanism SET value = ?, value_compact = ? WHERE party = ?",
+        *(address, address, person.party),
+    )
+    return str(person.party)
+
+
+def test_a_request_never_finds_the_party_of_another_address(crm: Crm, store: TrytonStore) -> None:
+    addresses = sorted({one for pair in TWO_PERSONS for one in pair})
+    key_of = {address: _enter_as_it_is(crm, address) for address in addresses}
+    asked = [one for one in addresses if " " not in one]
+    finding = store.find([wanted(one, request=one) for one in asked])
+    assert {one: [r.key for r in finding.records[one]] for one in asked} == {
+        one: [key_of[one]] for one in asked
+    }
+
+
+def test_a_party_is_found_in_every_spelling_of_the_address(crm: Crm, opened: Opened) -> None:
+    store = opened(max_records=100)
+    for one, other in ONE_PERSONS:
+        spelt = {one, other, *(unicodedata.normalize("NFD", held) for held in (one, other))}
+        keys = {_enter_as_it_is(crm, around) for held in spelt for around in (held, f" {held}\u200b")}
+        for asked in (one, other):
+            records = store.find([wanted(asked)]).records["r1"]
+            assert keys <= {record.key for record in records}, ascii(asked)
+
+
+def test_blanks_around_an_address_neither_hide_a_party_nor_the_witness(crm: Crm, opened: Opened) -> None:
+    keys = [
+        _enter_as_it_is(crm, held)
+        for held in (" blank@blanks.example", "Blank@blanks.example\u00a0", "\tBLANK@blanks.example\r\n")
+    ]
+    _enter_as_it_is(crm, "x blank@blanks.example")
+    for canary in (CANARY, None):
+        records = opened(canary=canary).find([wanted("blank@blanks.example")]).records["r1"]
+        assert [record.key for record in records] == keys
+    first = crm.sql("SELECT min(id) FROM party_contact_mechanism WHERE type = 'email'")[0][0]
+    crm.sql("UPDATE party_contact_mechanism SET value = ' ' || value WHERE id = ?", first)
+    assert opened(canary=None).find([wanted("nobody@people.example")]).proof == "witness"
+    crm.sql("UPDATE party_contact_mechanism SET value = trim(value) WHERE id = ?", first)
+
+
+def test_a_search_that_takes_letters_for_others_neither_finds_nor_stops_anybody(
+    crm: Crm, opened: Opened, liar: Liar
+) -> None:
+    plain, accented = _enter_as_it_is(crm, "zoë.é@un.example"), _enter_as_it_is(crm, "zoe.e@un.example")
+
+    def unaccented(question: dict[str, Any], ask: Callable[[Any], Any]) -> Any:
+        """Answer as a Tryton on PostgreSQL with the extension unaccent."""
+        asked = json.dumps(question, ensure_ascii=False)
+        return ask(json.loads(asked.replace("zoë.é@", "zo_._@").replace("zoe.e@", "zo_._@")))
+
+    liar.lie = unaccented
+    store = opened(liar.url)
+    assert found(store, "zoë.é@un.example").key == plain
+    assert found(store, "zoe.e@un.example").key == accented
 
 
 def test_a_request_by_key_alone_can_not_be_asked_here(store: TrytonStore) -> None:

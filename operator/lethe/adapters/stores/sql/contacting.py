@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 from lethe.adapters.stores.sql.finding import Match, Search
 from lethe.adapters.stores.sql.values import Tokens
-from lethe.domain.identifiers import PersonalText, email_identifier, same_email
+from lethe.domain.identifiers import PersonalText, email_identifier, leads_nowhere, same_email
 from lethe.domain.mapping import ClearRule, PiiKind, SubjectMapping
 from lethe.ports.stores import Contact, Wanted
 
 _KINDS = (PiiKind.LOCALE, PiiKind.TIME_ZONE, PiiKind.FIRST_NAME, PiiKind.LAST_NAME)
-# RFC 6761 keeps this domain for what no mail may ever be sent to; placeholders are made of it.
-_NOWHERE = ".invalid"
 
 
 def contacts_of(
@@ -78,7 +76,7 @@ class _Reading:
             address = email_identifier(email.reveal()).value
         except ValueError:
             return None
-        return None if address.reveal().rstrip(".").lower().endswith(_NOWHERE) else address
+        return None if leads_nowhere(address.reveal()) else address
 
     def _name(self, key: str, texts: dict[PiiKind, PersonalText | None]) -> PersonalText | None:
         """Return first and last name with one blank between; a column that holds both is read once."""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg import sql
 
 from lethe.adapters.stores.sql.catalog import Column, Shape
 from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, listed, name, raw
 from lethe.adapters.stores.sql.staging import seen_columns, uncleared
-from lethe.adapters.stores.sql.values import CANONICAL, Tokens, email_candidates, encodable
-from lethe.domain.identifiers import IdentifierKind, PersonalText, masked_as_personal, same_email
+from lethe.adapters.stores.sql.values import CANONICAL, Tokens, encodable
+from lethe.domain.identifiers import (
+    BLANKS,
+    IdentifierKind,
+    PersonalText,
+    masked_as_personal,
+    same_email,
+    spellings,
+)
 from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
 
 ROW_SECURITY_OFF, EMPTY = "row-security-off", "empty"
 _CANARY = -1
 # One address on many rows stops for a person to look; reading all of a million rows would help nobody.
-_MOST_PROPOSED = 1_000
+_MOST_PROPOSED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,10 @@ def _asked(search: Searched, wanted: Sequence[Wanted]) -> list[tuple[int, Person
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search for a set of persons, in one transaction with one snapshot."""
+    """A search for a set of persons, in one transaction with one snapshot.
+
+    `cut` are the indexes of the wanted persons of whom there may be more rows than were read.
+    """
 
     cursor: Cursor
     shape: Shape
@@ -75,6 +85,7 @@ class Search:
     primary: bool
     max_records: int
     encoding: str
+    cut: set[int] = field(default_factory=set)
 
     def find(self, wanted: Sequence[Wanted]) -> Finding:
         """Return what there is of each wanted person. Raises `AnswerUntrusted` if a canary is missed."""
@@ -83,14 +94,20 @@ class Search:
             one.request for one in wanted if not any(known.kind in kinds for known in one.identifiers)
         )
         found: dict[str, dict[str, FoundRecord]] = {}
+        too_many: set[str] = set()
         for match in self.matches(wanted):
-            of_request = found.setdefault(wanted[match.ix].request, {})
-            if len(of_request) <= self.max_records:
-                of_request.setdefault(match.record.key, match.record)
+            one, record = wanted[match.ix], match.record
+            of_request = found.setdefault(one.request, {})
+            known = record.key in of_request
+            if not known and not one.every and len(of_request) == self.max_records:
+                too_many.add(one.request)
+            elif not known or record.by_key:
+                of_request[record.key] = record
         return Finding(
             {request: tuple(records.values()) for request, records in found.items()},
             EMPTY if self._is_empty() else ROW_SECURITY_OFF,
             unaskable,
+            frozenset(too_many | {wanted[ix].request for ix in self.cut}),
         )
 
     def matches(self, wanted: Sequence[Wanted], columns: Sequence[str] = ()) -> Iterator[Match]:
@@ -114,7 +131,8 @@ class Search:
         # Temporary tables can be filled, but not made, by a transaction that is read-only.
         self.cursor.execute("SET TRANSACTION READ ONLY")
         for search, asked in searches:
-            yield from self._search(search, asked, columns)
+            every = [ask for ask, (ix, _) in enumerate(asked) if wanted[ix].every]
+            yield from self._search(search, asked, columns, every)
 
     def _is_empty(self) -> bool:
         query = compose("SELECT EXISTS (SELECT FROM {table})", table=self.shape.subjects.sql)
@@ -133,7 +151,11 @@ class Search:
         return None if row is None else masked_as_personal(row[0])
 
     def _search(
-        self, search: Searched, asked: list[tuple[int, PersonalText]], columns: Sequence[str]
+        self,
+        search: Searched,
+        asked: list[tuple[int, PersonalText]],
+        columns: Sequence[str],
+        every: Sequence[int],
     ) -> Iterator[Match]:
         canary = self._canary(search)
         if canary is not None:
@@ -141,10 +163,13 @@ class Search:
         by_email = search.kind is IdentifierKind.EMAIL
         self._stage(search, asked)
         seen_canary = canary is None
-        for ask, value, key, created, email, constant, *texts in self.cursor.execute(
-            self._query(search, columns)
+        for ask, last, value, key, created, email, constant, *texts in self.cursor.execute(
+            self._query(search, columns, every)
         ):
             ix, asked_for = asked[ask]
+            if last:
+                self.cut.update({ix} - {_CANARY})
+                continue
             same = same_email(asked_for.reveal(), value) if by_email else asked_for.reveal() == value
             if not same:
                 continue
@@ -159,6 +184,7 @@ class Search:
                     key,
                     created,
                     masked_as_personal(email),
+                    by_key=not by_email,
                     cleared=not constant and self._as_written(key, texts[len(columns) :]),
                 ),
                 tuple(masked_as_personal(text) for text in further),
@@ -176,7 +202,7 @@ class Search:
             for ask, (_, value) in enumerate(asked):
                 given = value.reveal()
                 if search.kind is IdentifierKind.EMAIL:
-                    candidates = email_candidates(given)
+                    candidates = spellings(given)
                 else:
                     candidates = {given} if canonical and canonical(given) else set()
                 for form in candidates:
@@ -187,12 +213,42 @@ class Search:
         # Not of the column `form`: statistics would keep samples of the addresses in the catalog.
         self.cursor.execute(compose("ANALYZE {staged} (ask)", staged=search.staged))
 
-    def _query(self, search: Searched, columns: Sequence[str]) -> sql.Composed:
+    def _match_odd(self, search: Searched) -> sql.Composed:
+        """Return the match of what stands between blanks, or has letters beyond ASCII in either case.
+
+        It is found by reading the table, or a partial index on such rows (docs/datastore.md).
+        """
+        text = compose("{column}::text", column=name("u", search.column.name))
+        ascii_only = self.encoding.upper() == "SQL_ASCII"
+        blanks = "".join(b for b in BLANKS if encodable(b, self.encoding) and (b.isascii() or not ascii_only))
+        bare = compose("pg_catalog.btrim({text}, {blanks})", text=text, blanks=blanks)
+        letters = bare
+        if self.encoding.upper() == "UTF8" and self.cursor.connection.info.server_version >= 130000:
+            letters = compose("pg_catalog.normalize({bare}, 'NFC')", bare=bare)
+            # The locale may be one whose lower() knows no letters but ASCII's.
+            known = self.cursor.execute(
+                "SELECT collname FROM pg_catalog.pg_collation WHERE collname IN"
+                " ('und-x-icu', 'pg_unicode_fast', 'pg_c_utf8') ORDER BY collname DESC LIMIT 1"
+            ).fetchone()
+            if known is not None:
+                letters = compose("{letters} COLLATE {c}", letters=letters, c=name("pg_catalog", known[0]))
+        return compose(
+            "pg_catalog.lower({letters}) = w.form::text"
+            " AND ({text} COLLATE pg_catalog.\"C\" ~ '[^!-~]'"
+            # Under Turkish rules the small letter of an ASCII I is none of ASCII.
+            " OR pg_catalog.lower('I' COLLATE {collation}) <> 'i')",
+            letters=letters,
+            text=text,
+            collation=raw(search.column.collation or 'pg_catalog."default"'),
+        )
+
+    def _query(self, search: Searched, columns: Sequence[str], every: Sequence[int]) -> sql.Composed:
         column = name("u", search.column.name)
         matches = [compose("{column} = w.form", column=column)]
         if search.kind is IdentifierKind.EMAIL:
-            # Two joins instead of one OR: so that an index on the column, or on lower(column), serves.
+            # Several joins instead of one OR: so that an index on the column, or on lower(column), serves.
             matches.append(compose("pg_catalog.lower({column}::text) = w.form::text", column=column))
+            matches.append(self._match_odd(search))
         mapping = self.shape.mapping
         constant = [rule for rule in mapping.clear if not rule.differs_per_record]
         differing = [rule for rule in mapping.clear if rule.differs_per_record]
@@ -210,10 +266,11 @@ class Search:
             " UNION ",
         )
         return compose(
-            "SELECT p.ask, {column}::text, {seen}, {constant}{further}{differing} FROM ("
+            "SELECT p.ask, p.n > {most} AND p.ask <> ALL ({every}), {column}::text, {seen},"
+            " {constant}{further}{differing} FROM ("
             "SELECT ask, key, pg_catalog.row_number() OVER (PARTITION BY ask ORDER BY key) AS n"
             " FROM ({proposed}) AS q) AS p JOIN {table} AS u ON u.{key} = p.key"
-            " WHERE p.n <= {most} ORDER BY p.ask, p.n",
+            " WHERE p.n <= {most} + 1 OR p.ask = ANY ({every}) ORDER BY p.ask, p.n",
             column=column,
             seen=seen_columns(self.shape, "u"),
             constant=uncleared(self.shape, mapping.table, constant, "u") if constant else raw("false"),
@@ -223,6 +280,7 @@ class Search:
             table=self.shape.subjects.sql,
             key=name(mapping.key),
             most=_MOST_PROPOSED,
+            every=sql.Literal(list(every)),
         )
 
     def _as_written(self, key: str, texts: Sequence[str | None]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
@@ -68,21 +67,6 @@ def encodable(text: str, encoding: str) -> bool:
     except (LookupError, UnicodeEncodeError):
         return False
     return True
-
-
-def email_candidates(text: str) -> set[str]:
-    """Return the forms in which an address may stand in a column or in its `lower()`.
-
-    A database under the C locale leaves letters outside ASCII as they are, so their capitals are forms too.
-    """
-    forms: set[str] = set()
-    for given in (text, text.strip()):
-        for form in ("NFC", "NFD"):
-            composed = unicodedata.normalize(form, given)
-            ascii_lower = "".join(c.lower() if c.isascii() else c for c in composed)
-            shouted = "".join(c.lower() if c.isascii() else c.upper() for c in composed)
-            forms |= {given, composed, composed.lower(), composed.casefold(), ascii_lower, shouted}
-    return forms
 
 
 class Tokens:

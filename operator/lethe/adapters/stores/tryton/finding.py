@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lethe.adapters.stores.tryton.reading import AT_ONCE, Reader, Row
+from lethe.adapters.stores.tryton.reading import AT_ONCE, Reader, held_by
 from lethe.adapters.stores.tryton.records import PARTY, Family, Mechanism
 from lethe.domain.identifiers import IdentifierKind, PersonalText, normalised_email
 from lethe.ports.stores import AnswerUntrusted, Finding, FoundRecord, Wanted
@@ -29,21 +28,26 @@ class Search:
 def find(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None, max_records: int) -> Finding:
     """Return every party that carries an address of a wanted person.
 
-    Of a person with more than `max_records` parties, `max_records` + 1 are returned.
+    Of a person with more than `max_records` parties only so many are returned, unless every one is wanted.
 
     Raises `AnswerUntrusted`, `StoreUnreachable`.
     """
     search = search_for(reader, wanted, canary=canary)
-    # One more than may be: the caller stops this person for it, and nobody else.
+    every = {one.request for one in wanted if one.every}
+    too_many = frozenset(
+        request
+        for request, parties in search.parties.items()
+        if len(parties) > max_records and request not in every
+    )
     records = {
         request: tuple(
             _record(search.families.get(party), search.addresses[request])
-            for party in parties[: max_records + 1]
+            for party in parties[: max_records if request in too_many else None]
         )
         for request, parties in search.parties.items()
     }
     unaskable = frozenset(request for request, asked in search.addresses.items() if not asked)
-    return Finding(records, search.proof, unaskable)
+    return Finding(records, search.proof, unaskable, too_many)
 
 
 def search_for(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None) -> Search:
@@ -59,16 +63,18 @@ def search_for(reader: Reader, wanted: Sequence[Wanted], *, canary: str | None) 
     searched = sorted({address for addresses in emails.values() for address in addresses})
     known, proof = _known(reader, canary)
     # A server that gives the same answer whatever it is asked would find what is known to be there.
-    if reader.mechanisms_with([f"{secrets.token_hex(16)}@lethe.invalid"]):
+    if reader.proposed_for([f"{secrets.token_hex(16)}@lethe.invalid"]):
         raise AnswerUntrusted("the search finds an address that nobody has")
     parties_of: dict[str, set[int]] = {address: set() for address in searched}
+    sought = {*searched, *([normalised_email(known)] if known else [])}
+    odd = [(row["party"], one) for row in reader.odd_mechanisms() for one in held_by(row) & sought]
     for start in range(0, len(searched), AT_ONCE):
         batch = searched[start : start + AT_ONCE]
         rows = reader.mechanisms_with([*batch, *([known] if known else [])])
         if proof == "witness" and batch:
             # What is there was not named by anybody: an answer made up to fit it fits no other question.
             rows += reader.mechanisms_with(batch)
-        held = [(row["party"], address) for row in rows for address in _held(row)]
+        held = [*odd, *((row["party"], address) for row in rows for address in held_by(row))]
         if known and normalised_email(known) not in {address for _, address in held}:
             raise AnswerUntrusted("the search does not find an address that is there")
         for party, address in held:
@@ -88,8 +94,7 @@ def canary_party(reader: Reader, canary: str) -> int:
     Raises `AnswerUntrusted` where it is not found: then nothing that is not found counts.
     """
     for row in reader.mechanisms_with([canary]):
-        if normalised_email(canary) in _held(row):
-            return int(row["party"])
+        return int(row["party"])
     raise AnswerUntrusted(
         "the canary is not found, so no absence counts",
         "correct the canary of spec.tryton, or the rights of the user of spec.tryton.credentialsSecretRef",
@@ -139,8 +144,3 @@ def _emails(wanted: Wanted) -> frozenset[str]:
         for one in wanted.identifiers
         if one.kind is IdentifierKind.EMAIL and one.value.strip()
     )
-
-
-def _held(row: Row) -> Iterator[str]:
-    texts: list[Any] = [row["value"], row["value_compact"]]
-    yield from {normalised_email(text) for text in texts if text}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,13 +21,15 @@ from lethe.adapters.stores.tryton.records import (
     Party,
     is_erased_text,
 )
-from lethe.domain.identifiers import PersonalText, normalised_email
+from lethe.domain.identifiers import BLANKS, PersonalText, normalised_email, spellings
 from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
 Row = Mapping[str, Any]
 
 AT_ONCE = 50
-"""Persons per question: SQLite bounds the depth of an expression, the answer's size is bounded too."""
+"""Persons per question: the answer's size is bounded."""
+_PATTERNS_AT_ONCE = 200
+"""Patterns per question: SQLite bounds the depth of an expression."""
 
 _FULFILLED = ["id", ">", 0]
 _LOGGED_CLAUSES = 6
@@ -40,6 +41,10 @@ WITH_INACTIVE = {"active_test": False}
 
 RESOURCES = ("ir.note", ATTACHMENT, AVATAR, "ir.email", "ir.chat.channel")
 """What Tryton hangs on a record of any kind."""
+
+_BLANKS = " \t\n\r\u00a0\u00ad\u200b\u200e\u200f\u202a\u202c\u3000\ufeff"
+"""What has been seen around addresses; Tryton's patterns know no classes of characters."""
+_ODD_AT_ONCE, _MOST_PAGES = 5_000, 200
 
 _INSTANT_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
 _FILE_FIELDS = {ATTACHMENT: "file_id", AVATAR: "image_id"}
@@ -93,22 +98,46 @@ class Reader:
     def mechanisms_with(self, addresses: Iterable[str]) -> list[Row]:
         """Return the mechanisms that hold one of the addresses, in either copy of the value.
 
-        Tryton proposes, whatever the type of mechanism says; what is compared is compared here.
-        Raises `AnswerUntrusted` also for a row that holds none of them.
+        What Tryton proposes is compared here: its search may take letters for others (`unaccent`).
         """
         wanted = {normalised_email(address) for address in addresses}
+        return [row for row in self.proposed_for(addresses) if held_by(row) & wanted]
+
+    def proposed_for(self, addresses: Iterable[str]) -> list[Row]:
+        """Return the mechanisms that Tryton proposes for the addresses, whatever their type says."""
         patterns = sorted({pattern for address in addresses for pattern in _patterns(address)})
-        domain = [
-            *([_FULFILLED] * _LOGGED_CLAUSES),
-            ["party", "!=", None],
-            ["OR", *([name, "ilike", one] for one in patterns for name in ("value", "value_compact"))],
-        ]
-        rows = self.rows(MECHANISM, domain, ("party", "type", "value", "value_compact"))
-        for row in rows:
-            texts = (_text(row, "value"), _text(row, "value_compact"))
-            held = {normalised_email(text) for text in texts if text}
-            if not held & wanted or not is_record_id(row["party"]):
-                raise AnswerUntrusted("the answer holds a contact mechanism that was not searched for")
+        rows: list[Row] = []
+        for some in _chunks(patterns, _PATTERNS_AT_ONCE):
+            rows += self._mechanisms(_like(some))
+        return rows
+
+    def odd_mechanisms(self) -> Iterator[Row]:
+        """Yield the mechanisms with an address that no pattern of its own finds.
+
+        Those are with a blank, with the dot of the root, or quoted: an import may have brought them in.
+        """
+        last = 0
+        odd = _like(['"%', "%.", *(f"%{blank}%" for blank in _BLANKS)])
+        for _ in range(_MOST_PAGES):
+            rows = self._mechanisms(_like(["%@%"]), odd, above=last)
+            yield from rows
+            if len(rows) < _ODD_AT_ONCE:
+                return
+            last = rows[-1]["id"]
+        raise AnswerUntrusted(
+            "addresses with blanks have no end", "remove the blanks from Tryton's addresses"
+        )
+
+    def _mechanisms(self, *clauses: list[Any], above: int | None = None) -> list[Row]:
+        domain = [*([_FULFILLED] * _LOGGED_CLAUSES), ["party", "!=", None], *clauses]
+        limit = None
+        if above is not None:
+            domain, limit = [*domain, ["id", ">", above]], _ODD_AT_ONCE
+        rows = self.rows(MECHANISM, domain, ("party", "type", "value", "value_compact"), limit=limit)
+        if not all(is_record_id(row["party"]) for row in rows):
+            raise AnswerUntrusted("the answer holds a contact mechanism of nobody")
+        if above is not None and any(row["id"] <= above for row in rows):
+            raise AnswerUntrusted(_NOT_ASKED_FOR.format(MECHANISM))
         return rows
 
     def any_email(self) -> str | None:
@@ -250,17 +279,26 @@ class Reader:
         return self._resources
 
 
+def held_by(row: Row) -> set[str]:
+    """Return the addresses that a contact mechanism holds, normalised."""
+    texts = (_text(row, "value"), _text(row, "value_compact"))
+    return {normalised_email(text) for text in texts if text}
+
+
 def _patterns(address: str) -> Iterator[str]:
-    """Yield what to search for: the address's forms that a database which folds only ASCII tells apart."""
-    stripped = address.strip()
-    seen: set[str] = set()
-    for folded in (stripped, normalised_email(address), normalised_email(address).upper()):
-        for form in ("NFC", "NFD"):
-            text = unicodedata.normalize(form, folded)
-            key = "".join(one.lower() if one.isascii() else one for one in text)
-            if key not in seen:
-                seen.add(key)
-                yield text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    """Yield what to search for: the spellings of an address that `odd_mechanisms` does not find."""
+    for text in spellings(address.strip(BLANKS)):
+        if text.endswith(".") or text.startswith('"'):
+            continue
+        # Whatever ASCII is in, its case is none of a pattern's; that of other letters may be.
+        literal = "".join(one.lower() if one.isascii() else one for one in text)
+        literal = literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        yield literal
+        yield "".join(one if one.isascii() else "_" for one in literal)
+
+
+def _like(patterns: Iterable[str]) -> list[Any]:
+    return ["OR", *([name, "ilike", one] for one in patterns for name in ("value", "value_compact"))]
 
 
 def _require_asked(model: str, rows: Iterable[Row], allowed: Mapping[str, Iterable[int]]) -> None:
