@@ -22,6 +22,7 @@ from lethe.domain.tombstones import (
 )
 from lethe.domain.trust import (
     EARLIER_ERASURE,
+    Blocker,
     BlockReason,
     RecordTrait,
     blocker_of_found,
@@ -77,18 +78,45 @@ def test_a_key_waits_for_a_person_where_a_restore_may_have_given_it_out_again(
         assert blocker_of_key(key, NOW, episodes, table=table, confirmed=["KeyAboveRestore"]) is None
 
 
+def _stopped(
+    records: list[RecordTrait], *confirmed: str, too_many: bool = False, one_owner: bool = False
+) -> Blocker | None:
+    return blocker_of_found(
+        records, too_many=too_many, max_records=5, one_owner=one_owner, confirmed=confirmed, store="site"
+    )
+
+
 def test_more_records_than_one_person_has_stop_and_so_does_one_that_is_shared() -> None:
-    many = [RecordTrait("users", str(n), shared=False) for n in range(6)]
-    stopped = blocker_of_found(many, max_records=5, confirmed=(), store="site")
+    many = [RecordTrait("users", str(n), by_key=True, shared=False) for n in range(5)]
+    stopped = _stopped(many, too_many=True)
     assert stopped is not None
     assert stopped.reason is BlockReason.FIND_UNTRUSTED
-    assert blocker_of_found(many, max_records=5, confirmed=["TooManyRecords"], store="site") is None
-    assert blocker_of_found(many[:5], max_records=5, confirmed=(), store="site") is None
-    shared = [RecordTrait("party", "7", shared=True)]
-    stopped = blocker_of_found(shared, max_records=5, confirmed=["TooManyRecords"], store="crm")
+    assert _stopped(many, "TooManyRecords") is None
+    assert _stopped(many) is None
+    shared = [RecordTrait("party", "7", by_key=False, shared=True)]
+    for stopped in (_stopped(shared, "TooManyRecords"), _stopped(shared, one_owner=True)):
+        assert stopped is not None
+        assert stopped.reason is BlockReason.SHARED_RECORD
+    assert _stopped(shared, "SharedRecord") is None
+
+
+def test_several_records_of_one_address_ask_a_person_and_are_named_by_key() -> None:
+    family = [RecordTrait("users", str(n), by_key=False, shared=False) for n in (11, 12, 13)]
+    linked = RecordTrait("users", "14", by_key=True, shared=False)
+    for records in (family, [linked, family[0]]):
+        stopped = _stopped(records)
+        assert stopped is not None
+        assert stopped.reason is BlockReason.SHARED_RECORD
+        assert "users " + ", ".join(one.key for one in records) in stopped.message
+        assert _stopped(records, "SharedRecord") is None
+        assert _stopped(records, "TooManyRecords") is None
+        assert _stopped(records, one_owner=True) is None
+    assert _stopped(family[:1]) is None
+    assert _stopped([linked, linked]) is None
+    stopped = _stopped([RecordTrait("users", f"{n:030}", by_key=False, shared=False) for n in range(900)])
     assert stopped is not None
-    assert stopped.reason is BlockReason.SHARED_RECORD
-    assert blocker_of_found(shared, max_records=5, confirmed=["SharedRecord"], store="crm") is None
+    assert "900 records" in stopped.message
+    assert len(stopped.message) < 500, "a status cuts it there"
 
 
 STATES = st.sampled_from(StoreState)

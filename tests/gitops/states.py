@@ -206,6 +206,7 @@ OBSTACLES: Mapping[BlockReason, Verdict] = {
     BlockReason.INTERNAL_ERROR: WORKS,
     BlockReason.HELD: ASKS,
     BlockReason.NOTHING_FOUND: ASKS,
+    BlockReason.NOTHING_TO_ASK_BY: ASKS,
     BlockReason.FIND_UNTRUSTED: ASKS,
     BlockReason.SHARED_RECORD: ASKS,
     BlockReason.KEY_ABOVE_RESTORE: ASKS,

@@ -12,8 +12,10 @@ import pytest
 from devtools.servers import PostgresServer
 from lethe.domain.mapping import SubjectMapping
 from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company
+from tests.invariants.court import BY_KEY, Crm
 
 MakeCompany = Callable[..., Company]
+MakeCrm = Callable[..., Crm]
 
 
 @pytest.fixture
@@ -52,3 +54,20 @@ def company(make_company: MakeCompany) -> Company:
 def company_without_created_at(make_company: MakeCompany) -> Company:
     """A company whose mapping knows no moment of creation."""
     return make_company(WITHOUT_CREATED_AT)
+
+
+@pytest.fixture
+def make_crm(company: Company, postgres: PostgresServer) -> Iterator[MakeCrm]:
+    """Make further stores of the company, each with a database of its own."""
+    made: list[str] = []
+
+    def make(name: str = "crm", mapping: SubjectMapping = BY_KEY) -> Crm:
+        database = f"{company.database}_{name}"
+        made.append(database)
+        return Crm(company, name, mapping, postgres.create_database(database))
+
+    yield make
+    for store in company.other_stores:
+        store.port.close()
+    for database in made:
+        postgres.drop_database(database)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from devtools.servers import PostgresServer
 from lethe.domain.conditions.deletionrequest import deletionrequest_conditions
 from lethe.domain.legal_facts import Addressee, LegalOutcome, LetterIntended, LetterSettled
 from lethe.domain.mapping import SubjectMapping
@@ -21,27 +19,10 @@ from lethe.workflows.restore import detect
 from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_session import LONGEST_PAUSE
 from tests.invariants.company import STORE, Company
-from tests.invariants.court import BY_EMAIL, BY_KEY, ONLY_KEY, SECOND, Court, Crm, at_moment
+from tests.invariants.conftest import MakeCrm
+from tests.invariants.court import BY_EMAIL, BY_KEY, ONLY_KEY, SECOND, Court, at_moment
 
-MakeCrm = Callable[..., Crm]
 ADA, BOB, CLEO = "Ada@x.example", "bob@x.example", "cleo@x.example"
-
-
-@pytest.fixture
-def make_crm(company: Company, postgres: PostgresServer) -> Iterator[MakeCrm]:
-    """Make further stores of the company, each with a database of its own."""
-    made: list[str] = []
-
-    def make(name: str = "crm", mapping: SubjectMapping = BY_KEY) -> Crm:
-        database = f"{company.database}_{name}"
-        made.append(database)
-        return Crm(company, name, mapping, postgres.create_database(database))
-
-    yield make
-    for store in company.other_stores:
-        store.port.close()
-    for database in made:
-        postgres.drop_database(database)
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def store_description(store: DataStore) -> StoreDescription:
     spec = store.spec
     identifiers = (spec.sql.subjects.identifiers or {}) if spec.sql and spec.sql.subjects else {}
     reach = spec.sql or spec.tryton or spec.http
+    addressed = spec.tryton or (spec.sql.subjects if spec.sql else None)
     return StoreDescription(
         namespace=store.metadata.namespace or "",
         short_name=store.metadata.name or "",
@@ -81,6 +82,7 @@ def store_description(store: DataStore) -> StoreDescription:
         needs_primary_key="primaryKey" in identifiers and spec.role.value != "Primary",
         max_records=reach.max_records if reach else 5,
         catch_up=spec.catch_up,
+        one_owner_per_address=addressed.one_owner_per_address if addressed else False,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from textwrap import shorten
 
 from lethe.domain.facts import Outcome
 from lethe.domain.requests import RequestRecord, StoreState
@@ -15,7 +16,11 @@ EARLIER_ERASURE = "earlier-erasure"
 """The proof of a `NotFound` where an earlier request had erased this person here."""
 
 NOTHING_TO_ASK_BY = "nothing-to-ask-by"
-"""The proof of a `NotFound` where no identifier is known by which this store could be searched."""
+"""The "proof" of a `NotFound` where no identifier is known by which this store could be searched: there is
+none, so a person decides."""
+
+
+_LONGEST_LIST = 240
 
 
 class BlockReason(StrEnum):
@@ -24,6 +29,7 @@ class BlockReason(StrEnum):
     ERASING = "Erasing"
     STORE_UNREACHABLE = "StoreUnreachable"
     NOTHING_FOUND = "NothingFound"
+    NOTHING_TO_ASK_BY = "NothingToAskBy"
     FIND_UNTRUSTED = "FindUntrusted"
     SHARED_RECORD = "SharedRecord"
     VALUE_REFUSED = "ValueRefused"
@@ -47,18 +53,32 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class RecordTrait:
-    """What matters of a found record for deciding whether to trust it."""
+    """What matters of a found record for deciding whether to trust it.
+
+    `by_key` says that a key found it, and not an address alone; `shared` that it carries other people's too.
+    """
 
     table: str
     key: str
+    by_key: bool
     shared: bool
 
 
 def blocker_of_found(
-    records: Sequence[RecordTrait], *, max_records: int, confirmed: Collection[str], store: str
+    records: Sequence[RecordTrait],
+    *,
+    too_many: bool,
+    max_records: int,
+    one_owner: bool,
+    confirmed: Collection[str],
+    store: str,
 ) -> Blocker | None:
-    """Decide whether the records found for one person may be erased; `None` means yes."""
-    if len(records) > max_records and "TooManyRecords" not in confirmed:
+    """Decide whether the records found for one person may be erased; `None` means yes.
+
+    `too_many` says that these are not all; `one_owner` that whoever has an address has it alone. Several
+    records of one address may be a family's, or everybody's who was entered without one (`noreply@…`).
+    """
+    if too_many:
         return Blocker(
             BlockReason.FIND_UNTRUSTED,
             f"{store} returned more than {max_records} records for one person; nothing was erased there. "
@@ -66,13 +86,26 @@ def blocker_of_found(
         )
     shared = [record for record in records if record.shared]
     if shared and "SharedRecord" not in confirmed:
-        keys = ", ".join(f"{record.table} {record.key}" for record in shared[:5])
         return Blocker(
             BlockReason.SHARED_RECORD,
-            f"{store}: {keys} carries other addresses too; if it is this person's alone, "
+            f"{store}: {_named(shared)} carries other addresses too; if it is this person's alone, "
             "add SharedRecord to spec.confirmed",
         )
+    by_address = len(records) > 1 and not all(record.by_key for record in records)
+    if by_address and not one_owner and not {"SharedRecord", "TooManyRecords"} & set(confirmed):
+        return Blocker(
+            BlockReason.SHARED_RECORD,
+            f"{store}: {len(records)} records hold the same address: {_named(records)}. If all are this "
+            "person's, add SharedRecord to spec.confirmed; where no address has two owners, set "
+            "oneOwnerPerAddress in the DataStore",
+        )
     return None
+
+
+def _named(records: Sequence[RecordTrait]) -> str:
+    """Return the keys of records of one table, as many as a status has room for."""
+    keys = ", ".join(record.key for record in records)
+    return shorten(f"{records[0].table} {keys}", _LONGEST_LIST, placeholder=" …")
 
 
 def key_in_doubt(
@@ -148,17 +181,30 @@ def ending_of(record: RequestRecord, stores: Collection[str], *, has_primary: bo
                 "this namespace has no DataStore with role Primary; apply one",
             ),
         )
-    progress = [record.progress(name) for name in names]
     if record.accepted.dry_run:
         return Ending(Outcome.PLANNED)
-    found = any(p.state is StoreState.VERIFIED or p.proof == EARLIER_ERASURE for p in progress)
-    if found or "NothingFound" in record.confirmed:
-        return Ending(Outcome.ERASED)
-    return Ending(
-        None,
-        blocker=Blocker(
+    blocker = _question_of_ending(names, record)
+    return Ending(Outcome.ERASED if blocker is None else None, blocker=blocker)
+
+
+def _question_of_ending(names: Sequence[str], record: RequestRecord) -> Blocker | None:
+    """Return what a person must say before a request counts as carried out; `None`: nothing."""
+    progress = [record.progress(name) for name in names]
+    if not any(one.state is StoreState.VERIFIED or one.proof == EARLIER_ERASURE for one in progress):
+        if "NothingFound" in record.confirmed:
+            return None
+        return Blocker(
             BlockReason.NOTHING_FOUND,
             "no store knows this person; check for a typing error. If the person is really in none of them, "
             "add NothingFound to spec.confirmed",
-        ),
+        )
+    not_asked = [name for name in names if record.progress(name).proof == NOTHING_TO_ASK_BY]
+    if not not_asked or "NothingToAskBy" in record.confirmed:
+        return None
+    short = ", ".join(name.rpartition("/")[2] for name in not_asked)
+    return Blocker(
+        BlockReason.NOTHING_TO_ASK_BY,
+        f"{short} could not be searched: the Primary holds no key or address that is this person's alone. "
+        "Look for the person there; who is found is erased by a request of its own. Then add NothingToAskBy "
+        "to spec.confirmed",
     )

@@ -40,6 +40,7 @@ class StoreDescription:
     needs_primary_key: bool = False
     max_records: int = 5
     catch_up: str | None = None
+    one_owner_per_address: bool = False
 
     @property
     def name(self) -> str:

@@ -202,6 +202,11 @@ class TrytonStore(ApiModel):
         description="E-mail address of a test record that must be found, or 'not found' proves nothing. "
         "Not a person's.",
     )
+    one_owner_per_address: bool = Field(
+        default=False,
+        description="True: no address has two owners here, all parties that hold it are one person's. "
+        "Absent: several parties of one address wait for a person.",
+    )
     max_records: MaxRecords = Field(
         default=MAX_RECORDS,
         description="More records than this for one person: nothing is erased, a person looks.",

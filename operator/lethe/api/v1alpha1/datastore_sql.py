@@ -92,6 +92,11 @@ class Subjects(ApiModel):
         description="Which column knows a person by what: email (compared case-insensitively), "
         "primaryKey (the key in the Primary store). Any that matches counts.",
     )
+    one_owner_per_address: bool = Field(
+        default=False,
+        description="True: no address has two owners here, all rows that hold it are one person's. Absent: "
+        "several rows of one address wait for a person.",
+    )
     created_at: ColumnName | None = Field(
         default=None,
         description="Column with the moment of registration. Recommended: after a restore it tells a "

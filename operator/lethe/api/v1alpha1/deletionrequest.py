@@ -19,6 +19,7 @@ class Confirmation(StrEnum):
     """A person's answer to what status asks."""
 
     NOTHING_FOUND = "NothingFound"
+    NOTHING_TO_ASK_BY = "NothingToAskBy"
     SHARED_RECORD = "SharedRecord"
     KEY_ABOVE_RESTORE = "KeyAboveRestore"
     TOO_MANY_RECORDS = "TooManyRecords"

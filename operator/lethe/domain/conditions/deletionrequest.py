@@ -16,6 +16,7 @@ _STALLING = frozenset({BlockReason.VALUE_REFUSED, BlockReason.NAME_REUSED})
 _ASKS_A_PERSON = frozenset(
     {
         BlockReason.NOTHING_FOUND,
+        BlockReason.NOTHING_TO_ASK_BY,
         BlockReason.FIND_UNTRUSTED,
         BlockReason.SHARED_RECORD,
         BlockReason.KEY_ABOVE_RESTORE,
@@ -31,6 +32,7 @@ _GRAVITY = (
     BlockReason.FIND_UNTRUSTED,
     BlockReason.HELD,
     BlockReason.NOTHING_FOUND,
+    BlockReason.NOTHING_TO_ASK_BY,
     BlockReason.STORE_UNREACHABLE,
     BlockReason.PENDING,
     BlockReason.ERASING,

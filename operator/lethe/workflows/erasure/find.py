@@ -8,7 +8,13 @@ from datetime import datetime
 from secrets import token_bytes
 
 from lethe.domain.facts import Fact, Intended, NotFound, Planned
-from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText
+from lethe.domain.identifiers import (
+    Identifier,
+    IdentifierKind,
+    PersonalText,
+    leads_nowhere,
+    normalised_email,
+)
 from lethe.domain.journal import next_move
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
@@ -70,7 +76,12 @@ def find_and_intend(
     identifiers = {
         record.request: keys.identifiers_of(session, record, sealed.get(record.request)) for record in records
     }
-    finding = session.port.find([Wanted(request, known) for request, known in identifiers.items()])
+    finding = session.port.find(
+        [
+            Wanted(one.request, identifiers[one.request], every="TooManyRecords" in one.confirmed)
+            for one in records
+        ]
+    )
     doubt = doubt_about_absences(session, context, finding, identifiers)
     found_at = context.clock()  # after the reading: whoever is not found is believed to be gone since then
     before = _erased_before(session, finding, identifiers, context)
@@ -88,14 +99,10 @@ def find_and_intend(
                 one.cleared and record_digest(context.keyring, session.name, one.table, one.key) in before
             )
         )
-        cleared_before = len(found) < len(finding.records.get(record.request, ()))
-        if not found:
-            absence = (
-                NotFound(record.request, session.name, found_at, EARLIER_ERASURE)
-                if cleared_before
-                else _absence(
-                    session, record, finding, identifiers[record.request], before, context, found_at, doubt
-                )
+        too_many = record.request in finding.too_many
+        if not found and not too_many:
+            absence = _absence(
+                session, record, finding, identifiers[record.request], before, keys, context, found_at, doubt
             )
             if isinstance(absence, Blocker):
                 session.block([record], absence, found_at)
@@ -105,7 +112,7 @@ def find_and_intend(
                 result.settled.add(record.request)
             continue
         blocker = _blocker(
-            session, record, found, identifiers[record.request], keys, holds, held_rows, found_at
+            session, record, found, identifiers[record.request], keys, holds, held_rows, found_at, too_many
         )
         if blocker is not None:
             session.block([record], blocker, found_at)
@@ -115,9 +122,9 @@ def find_and_intend(
             continue
         taken |= {(one.table, one.key) for one in found}
         trusted.append((record, found))
-        if session.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
-            seal[record.request] = _linked(identifiers[record.request], found)
 
+    if session.is_primary:  # only the Primary links: two stores that seal at once would lose one's share
+        seal |= _linked(session, trusted, identifiers)
     numbered, moves = _number(session, trusted, context)
     to_erase = [intent for intent in numbered if not intent[0].accepted.dry_run]
     facts += [Intended(record.request, session.name, tombstones) for record, tombstones in to_erase]
@@ -142,14 +149,17 @@ def _blocker(
     holds: Holds,
     held_rows: RowsOfHeld,
     now: datetime,
+    too_many: bool,
 ) -> Blocker | None:
     held = held_by_records(holds, session, found)
     held = held or tuple(hold for one in found for hold in held_rows.get((one.table, one.key), ()))
     if held and not record.accepted.dry_run:
         return blocker_of_hold(held, now)
     untrusted = blocker_of_found(
-        [RecordTrait(one.table, one.key, one.shared) for one in found],
+        [RecordTrait(one.table, one.key, one.by_key, one.shared) for one in found],
+        too_many=too_many,
         max_records=session.description.max_records,
+        one_owner=session.description.one_owner_per_address,
         confirmed=record.confirmed,
         store=session.description.short_name,
     )
@@ -168,15 +178,64 @@ def _planned(
     ]
 
 
-def _linked(identifiers: Sequence[Identifier], found: Sequence[FoundRecord]) -> bytes:
-    """Return what is sealed from now on: what was known, and what the Primary's records add."""
-    emails = [
+def _addresses_of_others(
+    session: StoreSession,
+    trusted: Sequence[tuple[RequestRecord, Sequence[FoundRecord]]],
+    identifiers: Mapping[str, Sequence[Identifier]],
+) -> dict[str, frozenset[str]]:
+    """Return the addresses, by request, of records that a key found and that others hold as well.
+
+    A family's, or what an application writes when it makes somebody anonymous: by it other stores would be
+    searched for somebody else.
+    """
+    if session.description.one_owner_per_address:
+        return {}
+    wanted = []
+    for record, found in trusted:
+        searched = {normalised_email(one.value.reveal()) for one in identifiers[record.request]}
+        emails = tuple(
+            one for one in _emails_of(found) if normalised_email(one.value.reveal()) not in searched
+        )
+        if emails and "SharedRecord" not in record.confirmed:
+            wanted.append(Wanted(record.request, emails))
+    finding = session.port.find(wanted) if wanted else Finding({}, None)
+    own = {record.request: {one.key for one in found} for record, found in trusted}
+    return {
+        request: frozenset(
+            normalised_email(one.email.reveal())
+            for one in held
+            if one.email is not None and (one.key not in own[request] or request in finding.too_many)
+        )
+        for request, held in finding.records.items()
+    }
+
+
+def _emails_of(found: Sequence[FoundRecord]) -> list[Identifier]:
+    return [
         Identifier(IdentifierKind.EMAIL, one.email)
         for one in found
-        if one.email is not None and "@" in one.email and not one.cleared and not one.shared
+        if one.email is not None
+        and not one.cleared
+        and not one.shared
+        and not leads_nowhere(one.email.reveal())
     ]
-    keys = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(one.key)) for one in found]
-    return sealed_identifiers(list(dict.fromkeys((*identifiers, *emails, *keys))))
+
+
+def _linked(
+    session: StoreSession,
+    trusted: Sequence[tuple[RequestRecord, Sequence[FoundRecord]]],
+    identifiers: Mapping[str, Sequence[Identifier]],
+) -> dict[str, bytes]:
+    """Return what is sealed from now on, by request: what was known, and what the Primary's records add."""
+    of_others = _addresses_of_others(session, trusted, identifiers)
+    seal = {}
+    for record, found in trusted:
+        shared = of_others.get(record.request, frozenset())
+        emails = [one for one in _emails_of(found) if normalised_email(one.value.reveal()) not in shared]
+        keys = [Identifier(IdentifierKind.PRIMARY_KEY, PersonalText(one.key)) for one in found]
+        known = dict.fromkeys((*identifiers[record.request], *emails, *keys))
+        seal[record.request] = sealed_identifiers(list(known))
+    return seal
 
 
 def _erased_before(
@@ -207,14 +266,18 @@ def _absence(
     finding: Finding,
     identifiers: Sequence[Identifier],
     before: frozenset[bytes],
+    keys: KeysOfPrimary,
     context: PassContext,
     at: datetime,
     doubt: str,
 ) -> NotFound | Blocker:
     """Say that a person is not here, or what keeps that from being proven."""
     name = session.description.short_name
+    if finding.records.get(record.request):  # all of them cleared
+        return NotFound(record.request, session.name, at, EARLIER_ERASURE)
     if record.request in finding.unaskable:
-        return NotFound(record.request, session.name, at, NOTHING_TO_ASK_BY)
+        earlier = _settled_earlier(session, record, identifiers, keys, context)
+        return NotFound(record.request, session.name, at, EARLIER_ERASURE if earlier else NOTHING_TO_ASK_BY)
     if doubt:
         message = f"{name} shows nobody, which proves nothing while {doubt}; it is looked for again later"
         return Blocker(BlockReason.ERASING, message)
@@ -224,6 +287,31 @@ def _absence(
     emails = [i for i in identifiers if i.kind is IdentifierKind.EMAIL]
     erased = any(email_digest(context.keyring, i.value.reveal()) in before for i in emails)
     return NotFound(record.request, session.name, at, EARLIER_ERASURE if erased else finding.proof)
+
+
+def _settled_earlier(
+    session: StoreSession,
+    record: RequestRecord,
+    identifiers: Sequence[Identifier],
+    keys: KeysOfPrimary,
+    context: PassContext,
+) -> bool:
+    """Tell whether the request that erased this person from the Primary was done with this store, too."""
+    if keys.primary is None or record.progress(keys.primary).proof != EARLIER_ERASURE:
+        return False
+    tables = {proved.mapping.table for proved in context.ledger.mappings(keys.primary).values()}
+    digests = {
+        email_digest(context.keyring, one.value.reveal())
+        for one in identifiers
+        if one.kind is IdentifierKind.EMAIL
+    } | {
+        record_digest(context.keyring, keys.primary, table, one.value.reveal())
+        for one in identifiers
+        if one.kind is IdentifierKind.PRIMARY_KEY
+        for table in tables
+    }
+    earlier = context.ledger.requests_by_id(set(context.ledger.who_erased(digests).values()))
+    return any(one.progress(session.name).state.settled for one in earlier.values())
 
 
 def _number(
