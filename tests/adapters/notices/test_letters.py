@@ -216,6 +216,12 @@ DATES = [
     (
         datetime(2026, 7, 1, 20, 0, tzinfo=UTC),
         "en",
+        "Eastern Time (US & Canada)",
+        ("July 1", "4:00", "Eastern Daylight Time", "UTC−04:00"),
+    ),
+    (
+        datetime(2026, 7, 1, 20, 0, tzinfo=UTC),
+        "en",
         "Nowhere/Land",
         ("July 1", "8:00", "Coordinated Universal Time"),
     ),

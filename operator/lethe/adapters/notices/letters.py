@@ -42,11 +42,11 @@ from lethe.adapters.notices.reading import (
     ENGLISH,
     choose_language,
     country_name,
-    find_zone,
     in_words,
     one_line,
     parse_locale,
 )
+from lethe.adapters.notices.time_zones import find_zone
 from lethe.domain.identifiers import PersonalText
 from lethe.ports.notices import NoticeFacts, Recipient, Written
 

@@ -56,14 +56,6 @@ def choose_language(recipient: Locale | None, offered: Collection[str]) -> str:
     return next((one for one in wanted if one in offered), str(ENGLISH))
 
 
-def find_zone(name: str | None) -> tzinfo:
-    """Return the time zone of that IANA name; UTC if there is none."""
-    try:
-        return ZoneInfo((name or "UTC").strip())
-    except (LookupError, ValueError, OSError):
-        return UTC
-
-
 def in_words(at: datetime, zone: tzinfo, locale: Locale) -> Moment:
     """Return an instant in the reader's zone and language.
 
