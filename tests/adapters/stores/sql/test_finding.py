@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import psycopg
 import pytest
 
 from devtools.servers.postgres import PostgresServer
+from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
 from lethe.ports.stores import Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, Site, store_of
 from tests.contracts.addresses import ONE_PERSONS, TWO_PERSONS
 from tests.contracts.store_contract import Person
+
+Located = Callable[..., Callable[[str], int]]
 
 
 def _enter(site: Site, *emails: str) -> list[str]:
@@ -64,22 +68,47 @@ def test_blanks_around_a_stored_address_do_not_hide_a_person(
     assert _keys(site, "ada@x.example") == keys
 
 
-@pytest.mark.parametrize("locale", ["C", "C.utf8"])
-def test_capitals_beyond_ascii_are_found_under_every_locale(postgres: PostgresServer, locale: str) -> None:
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as sql:
-        sql.execute(f"CREATE DATABASE located TEMPLATE template0 ENCODING 'UTF8' LOCALE '{locale}'")
-    with psycopg.connect(postgres.url("located"), autocommit=True) as sql:
-        sql.execute(SCHEMA)
-        for held in ("Éva.ŐRy@people.example", "éVA.őry@BüCHER.example"):
-            sql.execute("INSERT INTO users (email) VALUES (%s)", (held,))
-    store = store_of(postgres.url("located"))
-    try:
+@pytest.fixture
+def located(postgres: PostgresServer) -> Iterator[Located]:
+    """Make a database of an encoding and a locale, in which some addresses stand."""
+
+    def make(encoding: str, locale: str, *addresses: str) -> Callable[[str], int]:
+        with psycopg.connect(postgres.url("postgres"), autocommit=True) as sql:
+            sql.execute(f"CREATE DATABASE located TEMPLATE template0 ENCODING '{encoding}' LOCALE '{locale}'")
+        with psycopg.connect(postgres.url("located"), autocommit=True) as sql:
+            sql.execute(SCHEMA)
+            for held in addresses:
+                sql.execute("INSERT INTO users (email) VALUES (%s)", (held,))
+        store = store_of(postgres.url("located"))
         store.prove()
-        for asked in ("éva.őry@people.example", "ÉVA.ŐRY@xn--bcher-kva.example"):
-            assert len(store.find([Wanted("r", (email_identifier(asked),))]).records["r"]) == 1
-    finally:
+        stores.append(store)
+
+        def count(email: str) -> int:
+            finding = store.find([Wanted("r", (email_identifier(email),))])
+            return len(finding.records.get("r", ()))
+
+        return count
+
+    stores: list[SqlStore] = []
+    yield make
+    for store in stores:
         store.close()
     postgres.drop_database("located")
+
+
+@pytest.mark.parametrize("locale", ["C", "C.utf8"])
+def test_capitals_beyond_ascii_are_found_under_every_locale(located: Located, locale: str) -> None:
+    count = located("UTF8", locale, "Éva.ŐRy@people.example", "éVA.őry@BüCHER.example")
+    assert count("éva.őry@people.example") == 1
+    assert count("ÉVA.ŐRY@xn--bcher-kva.example") == 1
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "EUC_JP", "SQL_ASCII"])
+def test_blanks_hide_nobody_in_a_database_of_another_encoding(located: Located, encoding: str) -> None:
+    count = located(encoding, "C", " Ada@x.example\r\n", "bob@x.example")
+    assert count("ada@x.example") == 1
+    assert count("bob@x.example") == 1
+    assert count("éva@bücher.example") == 0
 
 
 @pytest.fixture

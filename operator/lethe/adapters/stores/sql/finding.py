@@ -219,11 +219,12 @@ class Search:
         It is found by reading the table, or a partial index on such rows (docs/datastore.md).
         """
         text = compose("{column}::text", column=name("u", search.column.name))
-        ascii_only = self.encoding.upper() == "SQL_ASCII"
-        blanks = "".join(b for b in BLANKS if encodable(b, self.encoding) and (b.isascii() or not ascii_only))
+        encoding = self.encoding.upper()
+        # SQL_ASCII takes every byte of a blank for a blank of its own.
+        blanks = "".join(one for one in BLANKS if one.isascii() or encoding == "UTF8")
         bare = compose("pg_catalog.btrim({text}, {blanks})", text=text, blanks=blanks)
         letters = bare
-        if self.encoding.upper() == "UTF8" and self.cursor.connection.info.server_version >= 130000:
+        if encoding == "UTF8" and self.cursor.connection.info.server_version >= 130000:
             letters = compose("pg_catalog.normalize({bare}, 'NFC')", bare=bare)
             # The locale may be one whose lower() knows no letters but ASCII's.
             known = self.cursor.execute(

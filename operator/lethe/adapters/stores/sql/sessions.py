@@ -85,6 +85,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _DRIVER: dict[str, Any] = {
     "application_name": "lethe",
     "autocommit": True,
+    "client_encoding": "utf8",  # of a database in SQL_ASCII the driver would read names as bytes
     "prepare_threshold": None,  # a pooler like PgBouncer gives each transaction another session
     "gssencmode": "disable",  # would ask a Kerberos server, for as long as that takes
     "keepalives_idle": 15,
