@@ -248,11 +248,14 @@ class Api:
         *,
         role: str = "Primary",
         subjects: Mapping[str, Any] = SUBJECTS,
+        plaintext: bool = False,
         **more: Any,
     ) -> None:
         """Apply a DataStore for a database, with its Secret."""
         self.secret(f"{name}-db", {"url": url})
-        sql = {"urlSecretRef": {"name": f"{name}-db", "key": "url"}, "subjects": subjects}
+        sql: dict[str, Any] = {"urlSecretRef": {"name": f"{name}-db", "key": "url"}, "subjects": subjects}
+        if plaintext:
+            sql["allowPlaintext"] = True
         self.create("datastores", name, {"role": role, "owner": "Self", "sql": sql, **more})
 
     def tryton_store(

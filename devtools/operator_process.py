@@ -43,6 +43,7 @@ class OperatorProcess:
                 "LETHE_NAMESPACES": ",".join(namespaces),
                 "LETHE_LEDGER_URL": f"sqlite:///{self.ledger}",
                 "LETHE_KEYS_DIR": str(directory / "keys"),
+                "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
                 "LETHE_JOURNAL_INTERVAL": "300ms",
                 "LETHE_SWEEP_INTERVAL": "5s",
                 "LETHE_CLOCK_SKEW": "1ms",  # all on one host

@@ -106,3 +106,18 @@ def test_notices_per_hour_is_a_whole_number(text: str) -> None:
     ) as raised:
         read_settings({"LETHE_NOTICES_PER_HOUR": text})
     assert "as in 30" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["db.example.org, 10.0.0.0/33", "db example", "*,[::1]:x"])
+def test_a_list_of_hosts_that_cannot_be_meant_names_the_entry(text: str) -> None:
+    entry = text.rpartition(",")[2].strip()
+    with pytest.raises(InvalidSetting) as refused:
+        read_settings({"LETHE_STORE_HOSTS": text})
+    assert str(refused.value).startswith(f"LETHE_STORE_HOSTS: {entry} is no name, address or network; write")
+
+
+def test_a_list_of_hosts_is_read() -> None:
+    hosts = read_settings({"LETHE_STORE_HOSTS": "*.example.org:5432, 127.0.0.0/8"}).store_hosts
+    assert hosts.permits("db.example.org", 5432, "10.0.0.7")
+    assert hosts.permits("localhost", 25, "127.0.0.1")
+    assert not hosts.permits("db.example.com", 5432, "10.0.0.7")

@@ -220,6 +220,16 @@ def wait_until(
         time.sleep(0.03)
 
 
+def outer_address() -> str | None:
+    """Return an address by which others reach this machine; `None`: it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a route
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
 def free_port() -> int:
     """Return a TCP port on which nothing listens, and which is this process's until it ends.
 

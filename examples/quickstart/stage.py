@@ -136,6 +136,7 @@ def _operators_settings(directory: Path) -> Mapping[str, str]:
         "LETHE_NAMESPACES": NAMESPACE,
         "LETHE_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
         "LETHE_KEYS_DIR": str(home / "keys"),
+        "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
         "LETHE_JOURNAL_INTERVAL": "2s",
         "LETHE_SCAN_INTERVAL": "2s",
         "LETHE_CLOCK_SKEW": "1ms",  # all on one host

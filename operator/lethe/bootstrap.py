@@ -19,6 +19,7 @@ import kopf
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.cluster.lease import Candidate
 from lethe.adapters.cluster.schemas import shortfall
+from lethe.adapters.hosts import Resolver
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.database import look_into
 from lethe.adapters.ledger.ledger import open_ledger
@@ -59,6 +60,7 @@ def open_mailer(
         webhook_url=settings.webhook_url,
         webhook_secret=settings.webhook_secret,
         webhook_ca_file=settings.webhook_ca_file,
+        resolver=Resolver(settings.store_hosts),
     )
     domain = message_id_domain(
         smtp_url=settings.smtp_url, mail_from=settings.mail_from, webhook_url=settings.webhook_url
@@ -117,13 +119,15 @@ async def run_operator(
                 ledger=ledger,
                 keyring=keyring,
                 cluster=wrap_cluster(kubernetes),
-                connect=StoreConnector(ledger, keyring, wrap_store),
+                connect=StoreConnector(ledger, keyring, wrap_store, Resolver(settings.store_hosts)),
                 metrics=metrics,
                 namespaces=settings.namespaces,
                 deadline=settings.erasure_deadline,
                 journal_interval=settings.journal_interval.total_seconds(),
                 sweep_interval=settings.sweep_interval.total_seconds(),
-                connect_backend=BackendConnector(settings.backup_directories, wrap_backend),
+                connect_backend=BackendConnector(
+                    settings.backup_directories, wrap_backend, Resolver(settings.store_hosts)
+                ),
                 retention=settings.retention,
                 scan_interval=settings.scan_interval.total_seconds(),
                 clock_skew=settings.clock_skew,

@@ -9,6 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.backupsource import BackupSource
@@ -25,8 +26,14 @@ from lethe.workflows.store_session import StoreSession, fingerprints_of
 class StoreConnector:
     """Makes the port to a store from its manifest and Secret."""
 
-    def __init__(self, ledger: Ledger, keyring: Keyring, wrap: Callable[[Store], Store]) -> None:
-        self._ledger, self._keyring, self._wrap = ledger, keyring, wrap
+    def __init__(
+        self,
+        ledger: Ledger,
+        keyring: Keyring,
+        wrap: Callable[[Store], Store],
+        resolver: Resolver = ANYWHERE,
+    ) -> None:
+        self._ledger, self._keyring, self._wrap, self._resolver = ledger, keyring, wrap, resolver
 
     def secret_name(self, store: DataStore) -> str | None:
         """Return the name of the Secret that the manifest names."""
@@ -60,6 +67,8 @@ class StoreConnector:
                     keyring=self._keyring,
                     max_records=spec.sql.max_records,
                     primary=primary,
+                    resolver=self._resolver,
+                    allow_plaintext=bool(spec.sql.allow_plaintext),
                 )
             except ValueError as unusable:
                 raise ValueError(
@@ -78,6 +87,8 @@ class StoreConnector:
                 keyring=self._keyring,
                 canary=spec.tryton.canary,
                 max_records=spec.tryton.max_records,
+                resolver=self._resolver,
+                allow_plaintext=bool(spec.tryton.allow_plaintext),
             )
         raise ValueError(
             "this version of Lethe speaks sql and tryton only; remove this DataStore, or upgrade"
@@ -87,8 +98,13 @@ class StoreConnector:
 class BackendConnector:
     """Makes the port to where snapshots lie, from a BackupSource's manifest and Secret."""
 
-    def __init__(self, directories: Sequence[Path], wrap: Callable[[Backend], Backend]) -> None:
-        self._directories, self._wrap = directories, wrap
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        wrap: Callable[[Backend], Backend],
+        resolver: Resolver = ANYWHERE,
+    ) -> None:
+        self._directories, self._wrap, self._resolver = directories, wrap, resolver
         self._authorities = _Authorities()
 
     def secret_name(self, source: BackupSource) -> str | None:
@@ -128,6 +144,8 @@ class BackendConnector:
                 if secret is not None and "AWS_SESSION_TOKEN" in secret.content
                 else None,
                 ca_file=self._authorities.file_of(secret, named),
+                resolver=self._resolver,
+                allow_plaintext=bool(spec.s3.allow_plaintext),
             )
         if spec.restic is not None:
             from lethe.adapters.backups.restic import ResticBackend  # noqa: PLC0415
@@ -140,6 +158,8 @@ class BackendConnector:
                 spec.restic.host,
                 spec.restic.paths,
                 self._directories,
+                resolver=self._resolver,
+                allow_plaintext=bool(spec.restic.allow_plaintext),
             )
         if spec.plugin is not None:
             from lethe.adapters.backups.plugin import load_backend  # noqa: PLC0415

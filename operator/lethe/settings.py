@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from lethe.domain.hosts import AllowedHosts
 from lethe.domain.periods import InvalidPeriod, Period, parse_duration
 from lethe.domain.snapshots import CLOCK_SKEW
 
@@ -33,6 +34,7 @@ class Settings:
     scan_interval: timedelta = timedelta(minutes=5)
     clock_skew: timedelta = CLOCK_SKEW
     backup_directories: tuple[Path, ...] = (Path("/backups"),)
+    store_hosts: AllowedHosts = field(default_factory=AllowedHosts)
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str | None = None
     smtp_ca_file: Path | None = None
@@ -81,6 +83,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         scan_interval=_duration(environment, "LETHE_SCAN_INTERVAL", known.scan_interval),
         clock_skew=_duration(environment, "LETHE_CLOCK_SKEW", known.clock_skew),
         backup_directories=_directories(environment, known.backup_directories),
+        store_hosts=_hosts(environment, known.store_hosts),
         smtp_url=smtp_url,
         mail_from=mail_from,
         smtp_ca_file=_path(environment, "LETHE_SMTP_CA_FILE"),
@@ -131,6 +134,19 @@ def _directories(environment: Mapping[str, str], default: tuple[Path, ...]) -> t
     if any(not path.is_absolute() for path in found):
         raise InvalidSetting(f"{name} must be absolute paths with colons between, as in /backups:/mnt/dumps")
     return found or default
+
+
+def _hosts(environment: Mapping[str, str], default: AllowedHosts) -> AllowedHosts:
+    text = _text(environment, "LETHE_STORE_HOSTS")
+    if text is None:
+        return default
+    try:
+        return AllowedHosts.parse(text)
+    except ValueError as entry:
+        raise InvalidSetting(
+            f"LETHE_STORE_HOSTS: {entry} is no name, address or network; write such as"
+            " db.example.org, *.example.org:5432, 10.0.0.0/8, [fd00::/8]:5432"
+        ) from None
 
 
 def _both(environment: Mapping[str, str], one: str, other: str) -> tuple[str | None, str | None]:

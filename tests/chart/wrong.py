@@ -96,6 +96,7 @@ WRONG = [
     ("imagePullSecrets[0].name=Pull", "at '/imagePullSecrets/0/name': 'Pull' does not match pattern"),
     # Settings
     ("settings.clockSkew=5", "at '/settings/clockSkew': got number, want string"),
+    ("settings.storeHosts={db example}", "at '/settings/storeHosts/0': 'db example' does not match pattern"),
     ("settings.scanInterval=5", "at '/settings/scanInterval': got number, want string"),
     ("settings.logFormat=xml", "at '/settings/logFormat': value must be one of 'json', 'text'"),
     # Backups

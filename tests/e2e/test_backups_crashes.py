@@ -57,6 +57,7 @@ class Stage:
             "LETHE_LEDGER_URL": f"sqlite:///{self.ledger}",
             "LETHE_KEYS_DIR": str(self.folder / "keys"),
             "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+            "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
             "LETHE_LOG_FORMAT": "text",
             "LETHE_BACKUP_DIRECTORIES": str(self.dumps),
             # One scan is one story: the next one would be more moments to die at.

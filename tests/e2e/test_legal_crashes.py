@@ -76,6 +76,7 @@ class Stage:
             "LETHE_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
             "LETHE_KEYS_DIR": str(self.folder / "keys"),
             "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
+            "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
             "LETHE_LOG_FORMAT": "text",
             # A tick of the journal is no part of this story: each would be one more moment to die at.
             "LETHE_JOURNAL_INTERVAL": "1m",

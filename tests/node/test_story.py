@@ -63,7 +63,7 @@ def company(outside: Outside, open_postgres: PostgresServer) -> Company:
     address = urlsplit(site.url)
     from_pods = site.url.replace(f"@{address.hostname}:", f"@{outside.address}:")
     gate = {"podSelector": {"matchLabels": {"app": "site"}}}
-    api.sql_store("site", from_pods, gate=gate)
+    api.sql_store("site", from_pods, plaintext=True, gate=gate)
     api.wait("datastores", "site", "SafeToServe", patience=PATIENCE)
     return Company(api, site, name)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from lethe.api.v1alpha1.backupsource import BackupSource, BackupSourceSpec
-from lethe.api.v1alpha1.datastore import DataStore
+from lethe.api.v1alpha1.datastore import DataStore, DataStoreSpec
 from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.api.v1alpha1.legalrequest import LegalRequest
@@ -84,6 +84,15 @@ def store_description(store: DataStore) -> StoreDescription:
         catch_up=spec.catch_up,
         one_owner_per_address=addressed.one_owner_per_address if addressed else False,
     )
+
+
+def plaintext_field(spec: DataStoreSpec | BackupSourceSpec) -> str | None:
+    """Return the field that lets Lethe do without TLS; `None`: none does."""
+    for name in ("sql", "tryton", "s3", "restic"):
+        backend = getattr(spec, name, None)
+        if backend is not None and backend.allow_plaintext:
+            return f"spec.{name}.allowPlaintext"
+    return None
 
 
 def source_description(source: BackupSource, longest: Period, skew: timedelta) -> SourceDescription:

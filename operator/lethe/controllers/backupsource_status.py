@@ -10,6 +10,7 @@ from datetime import datetime
 
 from lethe.api.status.backupsource import backupsource_status
 from lethe.api.status.base import rendered_conditions
+from lethe.api.translation import plaintext_field
 from lethe.controllers.backupsnapshot import SnapshotObjects, difficulty_of
 from lethe.controllers.runtime.cache import ManagedSource, ObjectCache, key_of
 from lethe.controllers.runtime.metrics import Metrics
@@ -129,6 +130,7 @@ class SourceStatuses:
             elsewhere=Counter(known.places[one.source] for one in known.elsewhere if one.live)
             if known
             else {},
+            plaintext=plaintext_field(managed.source.spec),
         )
 
     def _difficulties(self, managed: ManagedSource) -> list[Difficulty]:

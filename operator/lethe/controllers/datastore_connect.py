@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lethe.api.parse import parse
-from lethe.api.translation import store_description
+from lethe.api.translation import plaintext_field, store_description
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.controllers.runtime.cache import ManagedStore
 from lethe.controllers.runtime.status_writer import ShownStatus
@@ -38,6 +38,7 @@ def managed_store(manifest: Manifest, shown: ShownStatus) -> ManagedStore:
         shown=shown,
         without_backups=store.spec.backups.value == "None",
         manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
+        plaintext=plaintext_field(store.spec),
         gate=gate.get("podSelector") if gate else None,
     )
 

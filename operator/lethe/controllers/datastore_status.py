@@ -69,6 +69,7 @@ class StoreStatus:
             else [],
             samples_left=_samples_left(session),
             sources=[source.description.short_name for source in sources],
+            plaintext=managed.plaintext,
             snapshots_seen=any(_may_have_snapshots(source) for source in sources),
         )
         now = self._clock()

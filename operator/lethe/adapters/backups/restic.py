@@ -16,12 +16,22 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from lethe.adapters.hosts import (
+    ANYWHERE,
+    HostRefused,
+    NameNotAnswered,
+    NameUnknown,
+    Resolver,
+    require_encryption,
+)
 from lethe.domain.facts import ListedSnapshot
+from lethe.domain.hosts import is_host
 from lethe.domain.snapshots import is_same
 from lethe.ports.backups import (
     BackendError,
@@ -51,6 +61,7 @@ _FROM_OPERATOR = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_
 _REMOTE = ("s3:", "rest:", "b2:", "azure:", "gs:", "swift:")
 _NEEDS_PROGRAM = ("sftp:", "rclone:")
 _ID = re.compile(r"[0-9a-f]{64}")
+_LOOK_UP_SECONDS = 10.0
 _IDS_AT_ONCE = 1000  # 64 kB of a command line
 _ENDING_SECONDS = 30.0
 _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 10, 11, 12
@@ -108,7 +119,9 @@ class ResticBackend:
         paths: Sequence[str],
         allowed_roots: Sequence[Path],
         binary: str = "restic",
+        resolver: Resolver = ANYWHERE,
         *,
+        allow_plaintext: bool = False,
         look_seconds: float = 300,
         prune_seconds: float = 6 * 3600,
     ) -> None:
@@ -119,6 +132,7 @@ class ResticBackend:
         self._paths = frozenset(paths)
         self._allowed_roots = allowed_roots
         self._binary = binary
+        self._resolver, self._allow_plaintext = resolver, allow_plaintext
         self._look_seconds = look_seconds
         self._prune_seconds = prune_seconds
         self._cache: tempfile.TemporaryDirectory[str] | None = None
@@ -353,9 +367,54 @@ class ResticBackend:
             "TMPDIR": self._cache.name,
         }
 
+    def _urls(self) -> Iterator[tuple[str, str]]:
+        """Yield the URLs that manifest and Secret have restic use, each with the field that says it."""
+        kind, _, rest = self._repository.partition(":")
+        match kind:
+            case "rest":
+                yield "spec.restic.repository", rest
+            case "s3":
+                rest = rest.removeprefix("//")
+                encrypted = rest if rest.startswith(("http://", "https://")) else f"https://{rest}"
+                yield "spec.restic.repository", encrypted
+            case "azure":
+                account, suffix = self._given.get("AZURE_ACCOUNT_NAME", ""), "AZURE_ENDPOINT_SUFFIX"
+                yield suffix, f"https://{account}.blob.{self._given.get(suffix) or 'core.windows.net'}/"
+            case "swift":
+                names = ("OS_AUTH_URL", "OS_STORAGE_URL", "ST_AUTH")
+                yield from ((name, self._given[name]) for name in names if self._given.get(name))
+
+    def _require_host(self, field: str, url: str) -> None:
+        """Refuse a host that is not allowed, or is to be spoken to without TLS.
+
+        restic looks the name up once more itself: docs/adr/0022 says what that leaves.
+        """
+        host, port, scheme = None, None, ""
+        if url.isascii() and url.isprintable() and " " not in url:
+            try:
+                parts = urlsplit(url)
+                host, scheme = parts.hostname, parts.scheme
+                port = parts.port or (80 if scheme == "http" else 443)
+            except ValueError:
+                host = None  # its text quotes the URL
+        if host is None or port is None or scheme not in {"http", "https"} or not is_host(host):
+            raise BackendMisconfigured(f"{field} holds no http or https URL with a host", "correct it")
+        try:
+            addresses = self._resolver.addresses_of(host, port, seconds=_LOOK_UP_SECONDS)
+            if scheme == "http" and not self._allow_plaintext:
+                require_encryption(addresses, "spec.restic.allowPlaintext")
+        except HostRefused as refused:
+            raise BackendMisconfigured(f"{field} can't be used: {refused.problem}", refused.remedy) from None
+        except (NameUnknown, NameNotAnswered):
+            if any(proxy in os.environ for proxy in ("HTTPS_PROXY", "HTTP_PROXY")):
+                return  # which knows names that are not known here
+            raise BackendUnavailable(f"the name of the host in {field} is not known", "correct it") from None
+
     def _require_allowed(self) -> None:
         """Refuse repositories that lie elsewhere in this pod, or need programs that it does not have."""
         if self._repository.startswith(_REMOTE):
+            for field, url in self._urls():
+                self._require_host(field, url)
             return
         if self._repository.startswith(_NEEDS_PROGRAM):
             raise BackendMisconfigured(

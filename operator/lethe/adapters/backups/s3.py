@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lethe.adapters.backups.s3_bucket import NULL, Bucket, Declined, Version
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import NamePattern
 from lethe.domain.snapshots import UnfinishedSnapshot, is_same
@@ -75,9 +76,22 @@ class S3Backend:
         secret_key: str,
         session_token: str | None = None,
         ca_file: str | None = None,
+        resolver: Resolver = ANYWHERE,
+        *,
+        allow_plaintext: bool = False,
     ) -> None:
         """Raise `BackendMisconfigured` for an endpoint or a bucket's name that can't be one."""
-        self._bucket = Bucket(endpoint, region, bucket, access_key, secret_key, session_token, ca_file)
+        self._bucket = Bucket(
+            endpoint,
+            region,
+            bucket,
+            access_key,
+            secret_key,
+            session_token,
+            ca_file,
+            resolver,
+            allow_plaintext=allow_plaintext,
+        )
         self._prefix = prefix
         self._pattern = pattern
 

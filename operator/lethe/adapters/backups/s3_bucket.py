@@ -15,19 +15,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from botocore import exceptions
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from lethe.adapters.hosts import ANYWHERE, HostRefused, Resolver, require_encryption, resolving
 from lethe.ports.backups import BackendMisconfigured, BackendUnavailable
 
 NULL = "null"
 """The version id of what was written while the bucket was not versioned; it may name other content later."""
 
+_CONNECT_SECONDS = 10
 _MOST_AT_ONCE = 1000  # by one DeleteObjects
 _NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
 _BAD_CREDENTIALS = {
@@ -130,6 +138,9 @@ class Bucket:
         secret_key: str,
         session_token: str | None = None,
         ca_file: str | None = None,
+        resolver: Resolver = ANYWHERE,
+        *,
+        allow_plaintext: bool = False,
     ) -> None:
         self.name = name
         self.date: datetime | None = None
@@ -145,6 +156,8 @@ class Bucket:
                 verify=ca_file or True,
                 config=_config(),
             )
+        manager = self._client._endpoint.http_session._manager  # noqa: SLF001 - there is no other way
+        manager.pool_classes_by_scheme = _pools(resolver, allow_plaintext=allow_plaintext)
         self._client.meta.events.register("before-sign.s3.DeleteObjects", _with_md5)
         # botocore follows a bucket to its region. Where the service does not name that, it would ask with
         # HeadBucket, be redirected again, and so on.
@@ -356,7 +369,12 @@ class Bucket:
                 "spec.s3.endpoint or spec.s3.region is not well-formed",
                 "an endpoint is a URL such as https://s3.example.org",
             ) from None
-        except exceptions.BotoCoreError:
+        except exceptions.BotoCoreError as failed:
+            refused = failed.kwargs.get("error")
+            if isinstance(refused, HostRefused):
+                raise BackendMisconfigured(
+                    f"spec.s3.endpoint can't be used: {refused.problem}", refused.remedy
+                ) from None
             raise BackendUnavailable(
                 f"bucket {self.name} could not be asked",
                 "see that the service of spec.s3.endpoint runs, and that the Secret of "
@@ -414,6 +432,26 @@ def _with_md5(request: Any, **_: Any) -> None:
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
+def _pools(resolver: Resolver, *, allow_plaintext: bool) -> Mapping[str, type]:
+    """Return pools of connections whose hosts `resolver` looks up: botocore itself takes no resolver."""
+
+    def in_plaintext(host: str, port: int) -> Sequence[str]:
+        addresses = resolver.addresses_of(host, port, seconds=_CONNECT_SECONDS)
+        if not allow_plaintext:
+            require_encryption(addresses, "spec.s3.allowPlaintext")
+        return addresses
+
+    encrypted = partial(resolver.addresses_of, seconds=_CONNECT_SECONDS)
+
+    class Plain(AWSHTTPConnectionPool):  # type: ignore[misc]
+        ConnectionCls = resolving(AWSHTTPConnection, in_plaintext)
+
+    class Encrypted(AWSHTTPSConnectionPool):  # type: ignore[misc]
+        ConnectionCls = resolving(AWSHTTPSConnection, encrypted)
+
+    return {"http": Plain, "https": Encrypted}
+
+
 @cache
 def _session() -> Session:
     # Nothing of this machine's AWS configuration counts: no profile, no file, no endpoint of theirs.
@@ -430,7 +468,7 @@ def _config() -> Config:
         signature_version="s3v4",
         s3={"addressing_style": "path"},
         retries={"mode": "standard", "total_max_attempts": 3},
-        connect_timeout=10,
+        connect_timeout=_CONNECT_SECONDS,
         read_timeout=60,
         max_pool_connections=1,
         ignore_configured_endpoint_urls=True,

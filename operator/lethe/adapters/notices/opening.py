@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import idna
 
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.ports.notices import Channel, ChannelError, NoticeFacts, NoticeRenderer, Recipient, Written
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def open_channel(
     webhook_url: str | None,
     webhook_secret: str | None,
     webhook_ca_file: Path | None,
+    resolver: Resolver = ANYWHERE,
 ) -> Channel | None:
     """Return the channel that the settings mean: SMTP if there is one, else the webhook; `None`: neither.
 
@@ -36,11 +38,11 @@ def open_channel(
     if smtp_url:
         from lethe.adapters.notices.smtp import SmtpChannel  # noqa: PLC0415 - see above
 
-        return SmtpChannel(smtp_url, mail_from or "", smtp_ca_file)
+        return SmtpChannel(smtp_url, mail_from or "", smtp_ca_file, resolver=resolver)
     if webhook_url:
         from lethe.adapters.notices.webhook import WebhookChannel  # noqa: PLC0415
 
-        return WebhookChannel(webhook_url, webhook_secret or "", ca_file=webhook_ca_file)
+        return WebhookChannel(webhook_url, webhook_secret or "", ca_file=webhook_ca_file, resolver=resolver)
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import smtplib
-import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,12 @@ from urllib.parse import unquote, urlsplit
 
 import idna
 
+from lethe.adapters.hosts import ANYWHERE, HostRefused, NameUnknown, Resolver
 from lethe.adapters.notices.deadlines import Deadline
-from lethe.adapters.notices.hosts import is_loopback
 from lethe.adapters.notices.mailboxes import Mailbox, NotAMailbox, parse_mailbox, parse_sender
 from lethe.adapters.notices.messages import NotAMessage, compose
 from lethe.adapters.notices.replies import meaning
+from lethe.domain.hosts import is_loopback
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter
 
 URL = "LETHE_SMTP_URL"
@@ -56,9 +56,22 @@ class _Away(Exception):
 class _Known:
     """A connection that a deadline can reach before it is made: the constructor waits for the server."""
 
-    def __init__(self, known: list[Any], *arguments: Any, **options: Any) -> None:
+    def __init__(self, known: list[Any], resolver: Resolver, *arguments: Any, **options: Any) -> None:
         known.append(self)
+        self._resolver = resolver
         super().__init__(*arguments, **options)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> Any:
+        # smtplib would look the name up itself. What a certificate must be for is in self._host.
+        failure: OSError = NameUnknown()
+        for address in self._resolver.addresses_of(host, port, seconds=timeout):
+            try:
+                return super()._get_socket(address, port, timeout)  # type: ignore[misc]
+            except ssl.SSLError:
+                raise  # somebody is there, and it is not who was meant
+            except OSError as error:
+                failure = error
+        raise failure
 
 
 class _Plain(_Known, smtplib.SMTP):
@@ -86,7 +99,9 @@ class SmtpChannel:
         ca_file: Path | None = None,
         timeout: timedelta = timedelta(seconds=30),
         deadline: timedelta = timedelta(minutes=2),
+        resolver: Resolver = ANYWHERE,
     ) -> None:
+        self._resolver = resolver
         self._server = _parse(url)
         self._ca_file = ca_file
         self._timeout = timeout.total_seconds()
@@ -124,7 +139,7 @@ class SmtpChannel:
             answer = error.problem  # what was sent is said, and the rest meets the error next time
         except smtplib.SMTPServerDisconnected:
             answer = "the mail server ended the connection, or did not answer in time"
-        except socket.gaierror:
+        except NameUnknown:
             answer = f"the mail server's name is not known (look at {URL})"
         except _BROKEN as broken:
             answer = f"the mail server can't be reached ({type(broken).__name__}; look at {URL})"
@@ -204,8 +219,12 @@ class SmtpChannel:
         ours = self._sender.domain
         try:
             if self._server.scheme == "smtps":
-                return _Encrypted(known, host, port, ours, timeout=self._timeout, context=self._trusted())
-            return _Plain(known, host, port, ours, timeout=self._timeout)
+                return _Encrypted(
+                    known, self._resolver, host, port, ours, timeout=self._timeout, context=self._trusted()
+                )
+            return _Plain(known, self._resolver, host, port, ours, timeout=self._timeout)
+        except HostRefused as refused:
+            raise ChannelError(f"{URL} can't be used: {refused.problem}", refused.remedy) from None
         except ssl.SSLError as failed:
             raise _tls(failed) from None
         except smtplib.SMTPConnectError as refused:

@@ -23,9 +23,10 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from lethe.adapters.hosts import ANYWHERE, HostRefused, Resolver, resolving
 from lethe.adapters.notices.deadlines import Deadline
-from lethe.adapters.notices.hosts import is_loopback
 from lethe.adapters.notices.messages import is_message_id
+from lethe.domain.hosts import is_loopback
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter
 
 URL = "LETHE_WEBHOOK_URL"
@@ -63,14 +64,6 @@ class _Encrypted(HTTPSConnection):
         self._opened.append(self.sock)
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _EncryptedPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Encrypted
-
-
 class WebhookChannel:
     """POSTs each letter as JSON to one address, and follows it nowhere else.
 
@@ -88,11 +81,12 @@ class WebhookChannel:
         timeout: timedelta = timedelta(seconds=20),
         ca_file: Path | None = None,
         deadline: timedelta = timedelta(minutes=1),
+        resolver: Resolver = ANYWHERE,
     ) -> None:
         self._deadline = deadline
         self._target = _target(url)
         self._keys = _keys(secret)
-        self._open = functools.partial(_pool, url, timeout.total_seconds(), ca_file)
+        self._open = functools.partial(_pool, url, timeout.total_seconds(), ca_file, resolver)
         self._open([]).close()
 
     def __repr__(self) -> str:
@@ -141,6 +135,8 @@ class WebhookChannel:
         try:
             with in_time:
                 status = self._posted(pool, body, headers)
+        except HostRefused as refused:
+            raise ChannelError(f"{URL} can't be used: {refused.problem}", refused.remedy) from None
         except SSLError as failed:
             cause = failed.args[0] if failed.args else None
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -265,7 +261,7 @@ def _target(url: str) -> str:
 
 
 def _pool(
-    url: str, timeout: float, ca_file: Path | None, opened: list[socket.socket]
+    url: str, timeout: float, ca_file: Path | None, resolver: Resolver, opened: list[socket.socket]
 ) -> urllib3.HTTPConnectionPool:
     """Return a pool of connections; each adds its socket to `opened`, for a deadline to reach it."""
     try:
@@ -276,11 +272,19 @@ def _pool(
         ) from None
     parts = urlsplit(url.strip())
     bounded = urllib3.Timeout(connect=timeout, read=timeout)
+    addresses_of = functools.partial(resolver.addresses_of, seconds=timeout)
+    pool: urllib3.HTTPConnectionPool
     try:
         if parts.scheme == "http":
-            return _PlainPool(parts.hostname or "", parts.port, timeout=bounded, opened=opened)
-        return _EncryptedPool(
-            parts.hostname or "", parts.port, timeout=bounded, ssl_context=trusted, opened=opened
-        )
+            pool = urllib3.HTTPConnectionPool(
+                parts.hostname or "", parts.port, timeout=bounded, opened=opened
+            )
+            pool.ConnectionCls = resolving(_Plain, addresses_of)
+        else:
+            pool = urllib3.HTTPSConnectionPool(
+                parts.hostname or "", parts.port, timeout=bounded, ssl_context=trusted, opened=opened
+            )
+            pool.ConnectionCls = resolving(_Encrypted, addresses_of)
+        return pool
     except (LocationParseError, UnicodeError):
         raise ChannelError(f"{URL} names no host", f"write {URL} as https://host/path") from None

@@ -11,7 +11,7 @@ from lethe.api.rules import FORBIDDEN, INT32, SET, Rule, exactly_one
 from lethe.api.scalars import Count32, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_remote import Plugin
-from lethe.api.v1alpha1.references import ObjectName, SecretRef, url_rule
+from lethe.api.v1alpha1.references import AllowPlaintext, ObjectName, SecretRef, url_rule
 
 BACKENDS = ("directory", "s3", "restic", "velero", "cloudNativePG", "volumeSnapshots", "plugin")
 _PERIOD = "^P([0-9]{1,3}Y)?([0-9]{1,3}M)?([0-9]{1,3}W)?([0-9]{1,4}D)?$"
@@ -92,6 +92,7 @@ class S3Source(ApiModel):
         description="How the key behind the prefix tells when it was taken: "
         "site-{takenAt:%Y%m%dT%H%M%SZ}.dump"
     )
+    allow_plaintext: AllowPlaintext = None
 
 
 class ResticSource(ApiModel):
@@ -116,6 +117,7 @@ class ResticSource(ApiModel):
     paths: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64), SET] = Field(
         default=(), description="Only snapshots of these paths."
     )
+    allow_plaintext: AllowPlaintext = None
 
 
 class VeleroSource(ApiModel):

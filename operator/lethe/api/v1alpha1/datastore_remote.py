@@ -9,7 +9,7 @@ from pydantic import Field
 from lethe.api.model import ApiModel
 from lethe.api.rules import FORBIDDEN, INT32, SET, Rule, exactly_one, map_by, required_exactly_where
 from lethe.api.scalars import MAX_RECORDS, MaxRecords
-from lethe.api.v1alpha1.references import HttpUrl, SecretKeyRef, SecretRef, url_rule
+from lethe.api.v1alpha1.references import AllowPlaintext, HttpUrl, SecretKeyRef, SecretRef, url_rule
 
 Canary = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -211,6 +211,7 @@ class TrytonStore(ApiModel):
         default=MAX_RECORDS,
         description="More records than this for one person: nothing is erased, a person looks.",
     )
+    allow_plaintext: AllowPlaintext = None
 
 
 class Plugin(ApiModel):

@@ -8,7 +8,7 @@ from pydantic import Field
 from lethe.api.model import ApiModel
 from lethe.api.rules import SET, Rule, map_by, required_exactly_where
 from lethe.api.scalars import MAX_RECORDS, MaxRecords
-from lethe.api.v1alpha1.references import SecretKeyRef
+from lethe.api.v1alpha1.references import AllowPlaintext, SecretKeyRef
 from lethe.domain.identifiers import IdentifierKind
 from lethe.domain.mapping import ClearTo, PiiKind
 
@@ -127,3 +127,4 @@ class SqlStore(ApiModel):
         default=MAX_RECORDS,
         description="More rows than this for one person: nothing is erased, a person looks.",
     )
+    allow_plaintext: AllowPlaintext = None

@@ -73,3 +73,10 @@ HttpUrl = Annotated[
     Field(max_length=1024),
     url_rule("http", "https", called="http(s)", example="https://crm.example.org/api"),
 ]
+AllowPlaintext = Annotated[
+    bool | None,
+    Field(
+        description="True: it is spoken to without TLS as well, so that everybody on the way can read it. "
+        "Absent: without TLS only on Lethe's own machine."
+    ),
+]

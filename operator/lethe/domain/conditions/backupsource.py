@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.conditions.backupsnapshot import LOCKED, Difficulty
-from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
+from lethe.domain.conditions.base import (
+    FALSE,
+    TRUE,
+    UNKNOWN,
+    Condition,
+    ConditionSet,
+    plaintext_allowed,
+    with_progress,
+)
 from lethe.domain.pruning import PruneBlock
 from lethe.domain.trouble import Trouble
 
@@ -30,6 +38,7 @@ class BackupSourceObservation:
     `spec.stores` names and nobody has applied. `elsewhere` counts live snapshots by the places where the
     source looked before. `misdated` are named by a moment after their content was written, `left_behind` have
     been unfinished for over a day, `unfinished_overdue` of them for longer than a snapshot may live.
+    `plaintext` is the field that lets it do without TLS.
     """
 
     scanned: bool
@@ -49,6 +58,7 @@ class BackupSourceObservation:
     misdated: Sequence[str] = ()
     left_behind: Sequence[str] = ()
     unfinished_overdue: Sequence[str] = ()
+    plaintext: str | None = None
 
 
 def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
@@ -62,6 +72,7 @@ def backupsource_conditions(observed: BackupSourceObservation) -> ConditionSet:
     effective = _retention_effective(observed)
     working = ready.status is not TRUE and not stalled
     conditions = [*with_progress(ready, stalled=stalled, working=working)]
+    conditions += plaintext_allowed(observed.plaintext)
     if effective is not None:
         conditions.append(effective)
     return ConditionSet(None, tuple(conditions))

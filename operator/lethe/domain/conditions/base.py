@@ -49,6 +49,14 @@ class ConditionSet:
         return next(condition for condition in self.conditions if condition.type == "Ready")
 
 
+def plaintext_allowed(field: str | None) -> tuple[Condition, ...]:
+    """Say that a field of the spec lets Lethe do without TLS; `None`: none does, and nothing is said."""
+    if field is None:
+        return ()
+    message = f"{field} is true: without TLS, everybody on the way can read credentials and what is asked"
+    return (Condition("PlaintextAllowed", TRUE, "AllowedBySpec", message),)
+
+
 def with_progress(ready: Condition, *, stalled: bool = False, working: bool = False) -> tuple[Condition, ...]:
     """Add `Stalled` or `Reconciling` with Ready's reason; they exist only while they are true (kstatus)."""
     if stalled:

@@ -12,6 +12,7 @@ from lethe.domain.conditions.base import (
     Condition,
     ConditionSet,
     ConditionStatus,
+    plaintext_allowed,
     with_progress,
 )
 from lethe.domain.conditions.restoreevent import VERIFIED, released
@@ -27,7 +28,8 @@ class DataStoreObservation:
     of an open restore, `release` the restore since which it is served because a person says so. `sources`
     names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
     snapshot, `snapshots_remain` whether any is not proven gone. `samples_left` says which statistics of the
-    server may hold values that were erased (`None`: not known yet).
+    server may hold values that were erased (`None`: not known yet). `plaintext` is the field that lets it do
+    without TLS.
     `catch_up` says how many that were erased before stand uncleared by the mapping, of how many rows nothing
     tells whose they are, the mapping's version, and whether a person has confirmed it.
     """
@@ -50,6 +52,7 @@ class DataStoreObservation:
     snapshots_seen: bool = False
     snapshots_remain: bool = False
     samples_left: Sequence[str] | None = None
+    plaintext: str | None = None
 
 
 def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
@@ -69,6 +72,7 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
         ready = Condition("Ready", TRUE, "Available", message)
     stalled = observed.trouble is not None and observed.trouble.reason.stalls
     conditions = [*with_progress(ready, stalled=stalled, working=ready.status is not TRUE and not stalled)]
+    conditions += plaintext_allowed(observed.plaintext)
     if observed.proved:
         conditions += [
             _mapping_complete(observed),

@@ -42,7 +42,7 @@ def all_that_is_shown(error: BaseException) -> str:
         ("host", "host.invalid", "name is not known"),
         ("port", "65533", "no server listens"),
         ("database", "elsewhere", "database of the URL does not exist"),
-        ("query", "?sslmode=require", "demands TLS and the server offers none"),
+        ("query", "?sslmode=require", "the server offers no TLS"),
     ],
 )
 def test_a_server_that_can_not_be_used_says_why(site: Site, old: str, new: str, problem: str) -> None:

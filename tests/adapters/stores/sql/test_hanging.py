@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +20,7 @@ from devtools.servers import PostgresServer
 from devtools.servers.certificates import write_certificates
 from devtools.servers.children import wait_until
 from devtools.servers.tarpit import Tarpit
-from lethe.adapters.stores import hosts
+from lethe.adapters import hosts
 from lethe.adapters.stores.sql import sessions as clocks
 from lethe.adapters.stores.sql.errors import ServerSilent
 from lethe.adapters.stores.sql.postgres import compose, copy_in, fetch_in_chunks, name
@@ -30,6 +29,7 @@ from lethe.adapters.stores.sql.store import SqlStore
 from lethe.domain.tombstones import match_unchanged_rows
 from lethe.ports.stores import StoreUnreachable, Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, Site, store_of
+from tests.adapters.stores.sql.encrypting_proxy import EncryptingProxy
 from tests.contracts.store_contract import somebody
 
 pytestmark = pytest.mark.slow  # not each test, but all of them together
@@ -234,59 +234,6 @@ def certificates(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class EncryptingProxy:
-    """Offers TLS before a server that has none, and passes everything on as long as `passes` is set.
-
-    `server` is the server's port; `None`: TLS is promised, and then nothing comes.
-    """
-
-    def __init__(self, certificates: Path, server: int | None) -> None:
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = [self._listener]
-        self.port = int(self._listener.getsockname()[1])
-        self.passes = threading.Event()
-        self.passes.set()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.passes.set()
-        for one in self._open:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._open.append(client)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):
-            client.recv(8)  # SSLRequest
-            client.sendall(b"S")
-            if self._server is None:
-                return
-            encrypted = self._tls.wrap_socket(client, server_side=True)
-            plain = socket.create_connection(("127.0.0.1", self._server))
-            self._open += [encrypted, plain]
-            threading.Thread(target=self._pass, args=(plain, encrypted), daemon=True).start()
-            self._pass(encrypted, plain)
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while self.passes.wait() and (some := source.recv(65536)):
-                self.passes.wait()
-                target.sendall(some)
-
-
 def begin(others: ThreadPoolExecutor, store: SqlStore, statement: Any) -> Future[None]:
     """Let another thread run a statement in a transaction of the store; return when it has begun to."""
     begun = threading.Event()
@@ -447,22 +394,22 @@ class TestNames:
         before = threading.active_count()
         for _ in range(5):
             with pytest.raises(hosts.NameNotAnswered):
-                hosts.addresses_of("slow.example", 1, seconds=0.01)
+                hosts.ANYWHERE.addresses_of("slow.example", 1, seconds=0.01)
         assert threading.active_count() == before + 1
         answer.set()
         wait_until(lambda: not hosts._pending, what="the lookup to end")
-        assert hosts.addresses_of("slow.example", 1, seconds=5) == ("127.0.0.1",)
+        assert hosts.ANYWHERE.addresses_of("slow.example", 1, seconds=5) == ("127.0.0.1",)
 
     def test_the_number_of_lookups_is_bounded(self, answer: threading.Event) -> None:
         before = threading.active_count()
         for number in range(hosts.MOST_LOOKUPS + 20):
             with suppress(hosts.NameNotAnswered):
-                hosts.addresses_of(f"slow{number}.example", 1, seconds=0)
+                hosts.ANYWHERE.addresses_of(f"slow{number}.example", 1, seconds=0)
         assert threading.active_count() <= before + hosts.MOST_LOOKUPS
 
     def test_a_name_that_nobody_knows_is_told_as_such(self) -> None:
         with pytest.raises(hosts.NameUnknown):
-            hosts.addresses_of("nowhere.invalid", 5432, seconds=20)
+            hosts.ANYWHERE.addresses_of("nowhere.invalid", 5432, seconds=20)
 
 
 def test_a_session_is_the_drivers_connection_in_all_else(url: str) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from devtools.servers.children import wait_until
 from devtools.servers.tarpit import Tarpit
-from lethe.adapters.stores import hosts
+from lethe.adapters import hosts
 from lethe.adapters.stores.tryton import TrytonStore, jsonrpc
 from lethe.adapters.stores.tryton.connection import CONNECT_SECONDS, READ_SECONDS, WHOLE_SECONDS
 from lethe.adapters.stores.tryton.jsonrpc import JsonRpc
@@ -24,7 +24,7 @@ from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
 pytestmark = pytest.mark.slow  # not each test, but all of them together
 
-BOUNDS = {"connect_seconds": 1.0, "read_seconds": 0.5, "whole_seconds": 1.5}
+BOUNDS: dict[str, Any] = {"connect_seconds": 1.0, "read_seconds": 0.5, "whole_seconds": 1.5}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 LOGIN = b'{"id": 1, "result": [1, "token"]}'
 
@@ -66,7 +66,7 @@ class Script:
             self._ended.wait()
 
 
-def rpc_to(url: str, **bounds: float) -> JsonRpc:
+def rpc_to(url: str, **bounds: Any) -> JsonRpc:
     return JsonRpc(url, "crm", "admin", "a password", **{**BOUNDS, **bounds})
 
 

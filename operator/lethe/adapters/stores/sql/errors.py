@@ -13,12 +13,13 @@ from typing import ParamSpec, TypeVar
 
 import psycopg
 
-from lethe.adapters.stores.hosts import NameNotAnswered, NameUnknown
+from lethe.adapters.hosts import HostRefused, NameNotAnswered, NameUnknown
 from lethe.ports.stores import MappingInvalid, MappingProblem, Refusal, StoreError, StoreUnreachable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+PLAINTEXT = "spec.sql.allowPlaintext"
 SECRET = "the Secret that spec.sql.urlSecretRef names"  # noqa: S105 - where it is, not what
 
 # Classes of SQLSTATE that tell about server, session or schema; everything else is the record's own:
@@ -67,11 +68,15 @@ _SILENT = (
 # libpq reports a refused connection without an SQLSTATE; its words are recognised, never repeated.
 _BY_WORDS: tuple[tuple[tuple[str, ...], tuple[str, str]], ...] = (
     (
-        ("does not support ssl", "no encryption", "ssl off"),
+        ("does not support ssl",),
         (
-            "the URL demands TLS and the server offers none, or the other way round",
-            f"enable TLS on the server, or change sslmode in {SECRET}",
+            "the server offers no TLS",
+            f"enable it on the server; or set {PLAINTEXT}: true, if sslmode in {SECRET} allows it, too",
         ),
+    ),
+    (
+        ("no encryption", "ssl off"),
+        ("the server takes no connection without TLS", f"write sslmode=verify-full in {SECRET}"),
     ),
     (
         ("certificate", "ssl error", "ssl syscall"),
@@ -112,6 +117,19 @@ def name_failure(unknown: NameUnknown | NameNotAnswered) -> StoreUnreachable:
     return StoreUnreachable(
         "nobody answers which address the server's name has",
         "look at the cluster's DNS, and at the network policy between Lethe and it",
+    )
+
+
+def host_refused(refused: HostRefused) -> StoreUnreachable:
+    """Return the port's error for a host of the URL that Lethe does not connect to."""
+    return StoreUnreachable(f"{SECRET} holds a URL that can't be used: {refused.problem}", refused.remedy)
+
+
+def encryption_missing() -> StoreUnreachable:
+    """Return the port's error for a URL that rules TLS out, for a server that is not on this machine."""
+    return StoreUnreachable(
+        "sslmode=disable in the URL rules TLS out, and all that is asked could be read on the way",
+        f"write sslmode=verify-full in {SECRET}, or set {PLAINTEXT}: true",
     )
 
 

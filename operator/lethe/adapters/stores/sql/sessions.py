@@ -37,10 +37,18 @@ from psycopg import IsolationLevel, sql
 from psycopg.abc import RV, PQGen
 from psycopg.pq import TransactionStatus
 
-from lethe.adapters.stores.hosts import NameNotAnswered, NameUnknown, addresses_of
-from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, certificates_missing, name_failure
+from lethe.adapters.hosts import ANYWHERE, HostRefused, NameNotAnswered, NameUnknown, Resolver
+from lethe.adapters.stores.sql.errors import (
+    ServerSilent,
+    SessionsClosed,
+    certificates_missing,
+    encryption_missing,
+    host_refused,
+    name_failure,
+)
 from lethe.adapters.stores.sql.postgres import compose, listed
 from lethe.adapters.stores.sql.url import DatabaseUrl
+from lethe.domain.hosts import is_loopback
 from lethe.ports.stores import StoreUnreachable
 
 ATTEMPT_SECONDS = 5.0
@@ -217,13 +225,15 @@ class _Silence:
 class Sessions:
     """The sessions of one database, opened when they are needed, of which two are kept.
 
-    Lent to one thread at a time; `close` may be called by any. Raises `ValueError` as `DatabaseUrl.parse`.
+    Lent to one thread at a time; `close` may be called by any. Unless `allow_plaintext`, all are encrypted
+    but those with this machine. Raises `ValueError` as `DatabaseUrl.parse`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, resolver: Resolver = ANYWHERE, *, allow_plaintext: bool = False) -> None:
         self._url = DatabaseUrl.parse(url)
         self._settings = {name: text for name, text in self._url.settings.items() if name != "options"}
         self._search_path = _search_path_in(self._url.settings.get("options"))
+        self._resolver, self._allow_plaintext = resolver, allow_plaintext
         self._idle: list[Session] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -337,10 +347,13 @@ class Sessions:
         for host, port in self._url.hosts:
             left = until - time.monotonic()
             try:
-                addresses = addresses_of(host, port, seconds=min(ATTEMPT_SECONDS, left)) if left > 0 else ()
+                seconds = min(ATTEMPT_SECONDS, left)
+                addresses = self._resolver.addresses_of(host, port, seconds=seconds) if left > 0 else ()
             except (NameUnknown, NameNotAnswered) as unknown:
                 failures.append(name_failure(unknown))
                 continue
+            except HostRefused as refused:
+                raise host_refused(refused) from None
             for address in addresses:
                 if time.monotonic() < until:
                     yield host, address, port
@@ -378,6 +391,8 @@ class Sessions:
     def _open(self, host: str, address: str, port: int, *, seconds: float, **settings: str) -> Session:
         """Return a new connection to one address."""
         given: dict[str, Any] = {**self._settings, **settings}
+        if not (self._allow_plaintext or is_loopback(address)):
+            given["sslmode"] = _encrypted(given.get("sslmode", "prefer"))
         _require_certificates(given.get("sslrootcert", "system"))
         session = Session.connect(
             host=host,
@@ -412,6 +427,14 @@ def _can_end_for_the_dead(session: Session) -> bool:
 def _search_path_in(options: str | None) -> str | None:
     """Return the search_path of the URL's `options`, which a transaction takes where a pooler takes none."""
     return None if options is None else _ESCAPED.sub(r"\1", options.partition("=")[2])
+
+
+def _encrypted(mode: str) -> str:
+    """Return the `sslmode` that takes no less than TLS. Raises `StoreUnreachable` where TLS is ruled out."""
+    if mode == "disable":
+        raise encryption_missing()
+    # libpq's own default is to go on without, as soon as anybody on the way says that the server has none.
+    return "require" if mode in ("allow", "prefer") else mode
 
 
 def _require_certificates(path: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import psycopg
 
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql import looking, statistics, vacuums
 from lethe.adapters.stores.sql import positions as key_positions
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
@@ -46,8 +47,9 @@ class SqlStore:
     """A store in PostgreSQL; implements `Store` and `Journaled` of `lethe.ports.stores`.
 
     `url` is what `DatabaseUrl.parse` takes. `primary` says that this is the Primary: then the key itself
-    identifies a person. The constructor opens no connection; it raises `ValueError` for a URL that can't be
-    used, with a text that is fit to print. Every call ends also where the server hangs (see `sessions`).
+    identifies a person. Unless `allow_plaintext`, all but this machine is spoken to by TLS. The
+    constructor opens no connection; it raises `ValueError` for a URL that can't be used, with a text that is
+    fit to print. Every call ends also where the server hangs (see `sessions`).
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class SqlStore:
         keyring: Keyring,
         primary: bool = False,
         max_records: int = 5,
+        resolver: Resolver = ANYWHERE,
+        allow_plaintext: bool = False,
     ) -> None:
-        self._sessions = Sessions(url)
+        self._sessions = Sessions(url, resolver, allow_plaintext=allow_plaintext)
         self._mapping, self._store, self._ledger_id, self._keyring = mapping, store, ledger_id, keyring
         self._proved = mapping  # with its defaults resolved, once `prove` has seen them
         self._primary, self._max_records = primary, max_records

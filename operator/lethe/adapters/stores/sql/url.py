@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from lethe.adapters.stores.hosts import is_host, is_ip_address, port_of
+from lethe.domain.hosts import is_host, is_ip_address, port_of
 
 DEFAULT_PORT = 5432
 FORM = "postgresql://user:password@host:5432/database?sslmode=verify-full"

@@ -19,7 +19,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lethe.adapters.stores.hosts import NameNotAnswered, NameUnknown, addresses_of, is_host
+from lethe.adapters.hosts import (
+    ANYWHERE,
+    HostRefused,
+    NameNotAnswered,
+    NameUnknown,
+    Resolver,
+    require_encryption,
+)
+from lethe.domain.hosts import is_host
 from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
 if TYPE_CHECKING:
@@ -102,12 +110,14 @@ class Connection:
     def __init__(
         self,
         place: Place,
+        resolver: Resolver = ANYWHERE,
         *,
+        allow_plaintext: bool = False,
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         whole_seconds: float = WHOLE_SECONDS,
     ) -> None:
-        self._place = place
+        self._place, self._resolver, self._allow_plaintext = place, resolver, allow_plaintext
         self._tls = ssl.create_default_context() if place.encrypted else None
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
@@ -203,7 +213,15 @@ class Connection:
     def _reached(self, until: float) -> socket.socket:
         failure: OSError = TimeoutError()
         try:
-            addresses = addresses_of(self._place.host, self._place.port, seconds=until - time.monotonic())
+            addresses = self._resolver.addresses_of(
+                self._place.host, self._place.port, seconds=until - time.monotonic()
+            )
+            if not (self._tls or self._allow_plaintext):
+                require_encryption(addresses, "spec.tryton.allowPlaintext")
+        except HostRefused as refused:
+            raise StoreUnreachable(
+                f"spec.tryton.url can't be used: {refused.problem}", refused.remedy
+            ) from None
         except NameUnknown:
             raise StoreUnreachable("the name of Tryton's host is not known", URL) from None
         except NameNotAnswered:

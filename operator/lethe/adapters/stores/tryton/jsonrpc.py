@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 from urllib.parse import quote
 
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.tryton.connection import MOST_BYTES, URL, Connection, Place
 from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
@@ -46,11 +47,21 @@ class JsonRpc:
     none.
     """
 
-    def __init__(self, url: str, database: str, username: str, password: str, **bounds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        username: str,
+        password: str,
+        resolver: Resolver = ANYWHERE,
+        *,
+        allow_plaintext: bool = False,
+        **bounds: float,
+    ) -> None:
         _require_text("spec.tryton.database", database)
         _require_text(f"username in {_SECRET}", username)
         _require_text(f"password in {_SECRET}", password)
-        self._connection = Connection(Place.of(url), **bounds)
+        self._connection = Connection(Place.of(url), resolver, allow_plaintext=allow_plaintext, **bounds)
         self._path = f"{quote(database, safe='')}/rpc/"
         self._username = username
         self._password = password

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.tryton.contacting import contacts_of
 from lethe.adapters.stores.tryton.erasing import erase_family, try_wizard
 from lethe.adapters.stores.tryton.finding import canary_party, find
@@ -91,9 +92,11 @@ class TrytonStore:
         keyring: Keyring,  # noqa: ARG002 - as every store; but nothing written here needs a token
         canary: str | None = None,
         max_records: int = 5,
+        resolver: Resolver = ANYWHERE,
+        allow_plaintext: bool = False,
     ) -> None:
         self._store = store
-        self._rpc = JsonRpc(url, database, username, password)
+        self._rpc = JsonRpc(url, database, username, password, resolver, allow_plaintext=allow_plaintext)
         self._reader = Reader(self._rpc)
         self._canary = canary
         self._max_records = max_records
