@@ -22,7 +22,7 @@ MISTYPED = {
     f"postgresql://u:{PASSWORD}@/db?host=h1,h2&port=1,2,3": "port= names neither one port nor one for each",
     f"postgresql://u:{PASSWORD}@/db?host=h1,h2&port=abc": "a port is not a number from 1 to 65535",
     f"postgresql://u:{PASSWORD}@h/db?port=abc": "a port is not a number from 1 to 65535",
-    f"postgresql://u:{PASSWORD}@h/db?plugin=x": "parameter plugin is not allowed; remove it (allowed are",
+    f"postgresql://u:{PASSWORD}@h/db?plugin=x": "parameter plugin is not allowed; remove it (allowed:",
     # scheme
     "": "not the URL of a PostgreSQL database; write postgresql://",
     PASSWORD: "not the URL of a PostgreSQL database",
@@ -86,12 +86,24 @@ MISTYPED = {
     f"postgresql://u:{PASSWORD}\udcff@h/db": "no character of any text",
     f"postgresql://u:{PASSWORD * 10_000}@h/db": "longer than 65536 characters",
     # parameters
-    f"postgresql://h/db?user=u&password={PASSWORD}": "parameter user is not allowed",
+    f"postgresql://h/db?user=u&password={PASSWORD}": "parameters user, password are not allowed",
     f"postgresql://u:{PASSWORD}@h/db?sslkeylogfile=/backups/x.dump": "parameter sslkeylogfile is not allowed",
     f"postgresql://u:{PASSWORD}@h/db?passfile=/etc/passwd": "parameter passfile is not allowed",
     f"postgresql://u:{PASSWORD}@h/db?service=x": "parameter service is not allowed",
     f"postgresql://u:{PASSWORD}@h/db?hostaddr=10.0.0.1": "parameter hostaddr is not allowed",
-    f"postgresql://u:{PASSWORD}@h/db?schema=public&connection_limit=5": "parameter schema is not allowed",
+    # of Prisma, and of Rails
+    f"postgresql://u:{PASSWORD}@h/db?schema=public&connection_limit=5&sslmode=require&pgbouncer=true": (
+        "parameters schema, connection_limit, pgbouncer are not allowed; remove them; for schema write"
+        " options=-csearch_path%3D… (allowed: channel_binding, connect_timeout, host,"
+    ),
+    f"postgresql://u:{PASSWORD}@h/db?sslaccept=strict&sslidentity=client.p12": (
+        "parameters sslaccept, sslidentity are not allowed"
+    ),
+    f"postgres://u:{PASSWORD}@h1,h2/db?encoding=unicode&pool=5&prepared_statements=false&timeout=5000": (
+        "parameters encoding, pool, prepared_statements, timeout are not allowed"
+    ),
+    f"postgresql://u:{PASSWORD}@h/db?pool=1&a=1&b=1&c=1&d=1": "parameters pool, a, b, c and others are not",
+    f"postgresql://u:{PASSWORD}@h/db?pool=1&variables[{PASSWORD}]=1": "parameters pool and others are",
     f"postgresql://u:{PASSWORD}@h/db?pool=5": "parameter pool is not allowed",
     f"postgresql://u:{PASSWORD}@h/db?SSLMODE=require": "parameter SSLMODE is not allowed",
     f"postgresql://u:{PASSWORD}@h/db?a b={PASSWORD}": "a parameter of the query is not allowed",
@@ -144,6 +156,10 @@ UNDERSTOOD: dict[str, tuple[list[tuple[str, int]], dict[str, str]]] = {
     ),
     "postgresql://u@[fe80::1%25eth0]/db": ([("fe80::1%eth0", 5432)], {"user": "u", "dbname": "db"}),
     "postgresql://u:ü€@h_1.svc./db": ([("h_1.svc.", 5432)], {"user": "u", "password": "ü€", "dbname": "db"}),
+    "postgresql://u:p@h1:5432,h2:5432/site?target_session_attrs=read-write": (
+        [("h1", 5432), ("h2", 5432)],
+        {"user": "u", "password": "p", "dbname": "site", "target_session_attrs": "read-write"},
+    ),
     "postgresql://u:p@h1:5433,h2/site?target_session_attrs=read-write": (
         [("h1", 5433), ("h2", 5432)],
         {"user": "u", "password": "p", "dbname": "site", "target_session_attrs": "read-write"},

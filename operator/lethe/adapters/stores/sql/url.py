@@ -24,6 +24,7 @@ _SCHEME = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?", re.IGNORECASE)
 _LONGEST = 64 * 1024  # tokens of clouds that stand for passwords have some thousands of characters
 _MOST_HOSTS = 16
 _HALF_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_MOST_SHOWN = 4
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 _SEARCH_PATH = re.compile(r"(-c\s*|--)search_path=\S+")
 _ENCODE = "percent-encode it in user and password"
@@ -102,17 +103,32 @@ def _parts(rest: str) -> tuple[str, str, str]:
 def _parameters(query: str) -> dict[str, list[str]]:
     """Return the query's parameters, each of which is allowed."""
     parameters: dict[str, list[str]] = {}
-    for pair in query.split("&") if query else ():
-        name, equals, value = pair.partition("=")
-        if name not in PARAMETERS:
-            shown = f"parameter {name}" if _PARAMETER.fullmatch(name) else "a parameter of the query"
-            known = ", ".join(sorted(PARAMETERS))
-            raise ValueError(f"{shown} is not allowed; remove it (allowed are {known})")
+    pairs = [pair.partition("=") for pair in query.split("&")] if query else []
+    _require_allowed([name for name, _, _ in pairs])
+    for name, equals, value in pairs:
         if not equals or not value:
             raise ValueError(f"parameter {name} has no value; give it one, or remove it")
         # As SQLAlchemy reads it; a + itself is %2B.
         parameters.setdefault(name, []).append(_decoded(value.replace("+", " "), f"parameter {name}"))
     return parameters
+
+
+def _require_allowed(names: Sequence[str]) -> None:
+    """Refuse what is not on the list, all of it by name: ORMs have parameters that libpq does not know."""
+    strange = list(dict.fromkeys(name for name in names if name not in PARAMETERS))
+    if not strange:
+        return
+    shown = [name for name in strange if _PARAMETER.fullmatch(name)][:_MOST_SHOWN]
+    if not shown:
+        what, verb, pronoun = "a parameter of the query", "is", "it"
+    elif len(strange) == 1:
+        what, verb, pronoun = f"parameter {shown[0]}", "is", "it"
+    else:
+        others = " and others" if len(shown) < len(strange) else ""
+        what, verb, pronoun = f"parameters {', '.join(shown)}{others}", "are", "them"
+    instead = "; for schema write options=-csearch_path%3D…" if "schema" in shown else ""
+    known = ", ".join(sorted(PARAMETERS))
+    raise ValueError(f"{what} {verb} not allowed; remove {pronoun}{instead} (allowed: {known})")
 
 
 def _hosts(place: str, named: Sequence[str], ports: Sequence[str]) -> list[tuple[str, int]]:
