@@ -46,9 +46,9 @@ class DeliveryResult(StrEnum):
     SENT = "Sent"
     """The next server took it: it is on its way."""
     LATER = "Later"
-    """Not now (4xx, away, busy); the same letter is sent again."""
+    """Not now (away, busy), or not as we are set up; the same letter is sent again."""
     REFUSED = "Refused"
-    """Never (5xx): no such address, or the server refuses us."""
+    """Never: the address is said to be none, or the letter can't be meant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,31 +100,82 @@ def test_between_letters_the_transaction_is_reset(server: MailServer) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
-@pytest.mark.parametrize(
-    ("code", "text", "result", "words"),
-    [
-        (450, "4.2.0 greylisted", "Later", "450 4.2.0 to {}: the mailbox is busy, or the server greylists"),
-        (452, "4.2.2 full", "Later", "452 4.2.2 to {}: the mailbox is full"),
-        (550, "5.1.1 no ada@people.example", "Refused", "550 5.1.1 to {}: no such mailbox"),
-        (
-            550,
-            "ada@people.example",
-            "Refused",
-            "550 to {}: the mailbox is not there, or the server refuses it",
-        ),
-        (554, "5.7.1 ada@people.example", "Refused", "554 5.7.1 to {}: the server refuses it"),
-        (554, "4.7.1 a class of another code", "Refused", "554 to {}: the server refuses the message"),
-        (599, "5.9.9 who knows", "Refused", "599 5.9.9 to {}: the server refuses"),
-    ],
-)
-def test_codes_are_told_in_our_words(
-    server: MailServer, command: str, code: int, text: str, result: str, words: str
-) -> None:
+LATER = [
+    (450, "4.2.0 greylisted", "450 4.2.0 to {}: the mailbox is busy, or the server greylists"),
+    (452, "4.2.2 full", "452 4.2.2 to {}: the mailbox is full"),
+]
+OF_THE_ADDRESS = [
+    (550, "5.1.1 no ada@people.example", "550 5.1.1 to {}: no such mailbox"),
+    (553, "5.1.3 ada@people.example", "553 5.1.3 to {}: the address is not written as it should be"),
+    (556, "5.1.10 ada@people.example", "556 5.1.10 to {}: the domain takes no mail"),
+]
+OF_OURS = [
+    (550, "ada@people.example", "550 to {}: the mailbox is not there, or the server refuses it"),
+    (
+        550,
+        "5.7.60 Client does not have permissions to send as this sender",
+        "550 5.7.60 to {}: this user",
+    ),
+    (553, "5.7.1 <privacy@lethe.example>: not owned by user", "553 5.7.1 to {}: the server refuses it"),
+    (554, "Message rejected: Email address is not verified.", "554 to {}: the server refuses the message"),
+    (550, "5.1.7 sender ada@people.example", "550 5.1.7 to {}: the mailbox is not there, or"),
+    (553, "5.1.8 sender ada@people.example", "553 5.1.8 to {}: the sender's domain is not known"),
+    (552, "5.3.4 too large", "552 5.3.4 to {}: the message is too large"),
+    (554, "5.7.1 ada@people.example", "554 5.7.1 to {}: the server refuses it"),
+    (554, "4.1.1 a class of another code", "554 to {}: the server refuses the message"),
+    (599, "5.9.9 who knows", "599 5.9.9 to {}: the server refuses"),
+]
+"""What is not said of the recipient's address, also by servers that say no more than a bare code."""
+
+
+def refused(server: MailServer, command: str, code: int, text: str) -> None:
     address = "privacy@lethe.example" if command == "MAIL" else "ada@people.example"
     server.refuse(address, code, at=command, text=text)  # type: ignore[arg-type]
 
-    assert told(server) == Delivery(DeliveryResult(result), words.format(command))
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize(("code", "text", "words"), LATER)
+def test_what_is_put_off_is_told_in_our_words(
+    server: MailServer, command: str, code: int, text: str, words: str
+) -> None:
+    refused(server, command, code, text)
+    assert told(server) == Delivery(DeliveryResult.LATER, words.format(command))
+
+
+@pytest.mark.parametrize("command", ["RCPT", "DATA"])
+@pytest.mark.parametrize(("code", "text", "words"), OF_THE_ADDRESS)
+def test_an_address_that_is_none_is_given_up(
+    server: MailServer, command: str, code: int, text: str, words: str
+) -> None:
+    refused(server, command, code, text)
+    assert told(server) == Delivery(DeliveryResult.REFUSED, words.format(command))
+
+
+@pytest.mark.parametrize("command", ["RCPT", "DATA"])
+@pytest.mark.parametrize(("code", "text", "words"), OF_OURS)
+def test_what_may_be_ours_to_mend_waits_and_names_the_settings(
+    server: MailServer, command: str, code: int, text: str, words: str
+) -> None:
+    refused(server, command, code, text)
+    delivery = told(server)
+    assert delivery.result is DeliveryResult.LATER
+    assert delivery.answer.startswith(words.format(command))
+    assert delivery.answer.endswith("; look at LETHE_MAIL_FROM and LETHE_SMTP_URL")
+    assert "people" not in delivery.answer
+    server.accept("ada@people.example")
+    assert told(server) == Delivery(DeliveryResult.SENT)
+
+
+@pytest.mark.parametrize(("code", "text", "words"), [*OF_THE_ADDRESS, *OF_OURS])
+def test_a_sender_who_is_refused_is_a_setting_to_correct(
+    server: MailServer, code: int, text: str, words: str
+) -> None:
+    refused(server, "MAIL", code, text)
+    with pytest.raises(ChannelError) as raised:
+        told(server)
+    assert raised.value.problem.startswith(f"notices can't be sent: {words.format('MAIL')}")
+    assert raised.value.remedy == "correct LETHE_MAIL_FROM, or the user in LETHE_SMTP_URL"
+    assert "people" not in str(raised.value)
 
 
 def test_a_server_that_says_goodbye_gets_the_rest_later(server: MailServer) -> None:
@@ -193,10 +244,11 @@ def test_what_is_no_address_is_refused_without_a_word_to_the_server(server: Mail
 def test_without_smtputf8_only_the_domain_can_be_foreign(tmp_path: Path) -> None:
     with MailServer(tmp_path, smtputf8=False) as server:
         assert told(server, "ada@bücher.example").result is DeliveryResult.SENT
-        refused = told(server, "ädä@bücher.example")
+        waits = told(server, "ädä@bücher.example")
 
-        assert refused.result is DeliveryResult.REFUSED
-        assert "SMTPUTF8" in refused.answer
+        assert waits.result is DeliveryResult.LATER
+        assert "SMTPUTF8" in waits.answer
+        assert "let LETHE_SMTP_URL name one that has it" in waits.answer
         assert [one.recipients for one in server.messages()] == [("ada@xn--bcher-kva.example",)]
 
 

@@ -49,10 +49,29 @@ _DETAILS = {
     "6.7": "the address needs SMTPUTF8",
     "7.0": "the server refuses it",
     "7.1": "the server refuses it",
+    "7.60": "this user may not send in the sender's name",
     "7.8": "the server does not take user and password",
     "7.25": "the sender's address has no reverse DNS",
     "7.26": "SPF and DKIM both fail",
 }
+
+
+_OF_THE_SENDER = {7, 8}  # X.1.7 and X.1.8 are said of the sender's address and domain
+
+
+def blames_address(code: int, text: bytes) -> bool:
+    """Tell whether a refusal is about whom a letter is for: then none to them will ever be taken.
+
+    Only an X.1.x says so (RFC 3463). A code alone, or one of policy, may as well be about the sender, the
+    relay or what the letter says: that is ours to mend, and no reason to give a person up.
+    """
+    match = _ENHANCED.match(text)
+    return (
+        match is not None
+        and int(match[1]) == code // 100 == 5
+        and int(match[2]) == 1
+        and int(match[3]) not in _OF_THE_SENDER
+    )
 
 
 def meaning(code: int, text: bytes, command: str) -> str:

@@ -21,7 +21,7 @@ from lethe.adapters.hosts import ANYWHERE, HostRefused, NameUnknown, Resolver
 from lethe.adapters.notices.deadlines import Deadline
 from lethe.adapters.notices.mailboxes import Mailbox, NotAMailbox, parse_mailbox, parse_sender
 from lethe.adapters.notices.messages import NotAMessage, compose
-from lethe.adapters.notices.replies import meaning
+from lethe.adapters.notices.replies import blames_address, meaning
 from lethe.domain.hosts import is_loopback
 from lethe.ports.notices import ChannelError, Delivery, DeliveryResult, Letter
 
@@ -118,7 +118,9 @@ class SmtpChannel:
         A connection that breaks after a letter was handed over leaves that one at `LATER`, too: it may
         arrive twice, with the same Message-ID.
 
-        Raises `ChannelError` if the server does not take our credentials, offers no TLS where it is
+        What is not said of the recipient's address (`blames_address`) is ours to mend, and sent again.
+
+        Raises `ChannelError` if the server does not take our credentials or sender, offers no TLS where it is
         demanded, shows a certificate that can't be verified, or refuses us altogether.
         """
         if not letters:
@@ -165,7 +167,8 @@ class SmtpChannel:
         if to.is_international:
             if not connection.has_extn("smtputf8"):
                 return Delivery(
-                    DeliveryResult.REFUSED, "the address needs SMTPUTF8, which the mail server does not offer"
+                    DeliveryResult.LATER,
+                    f"the address needs SMTPUTF8, which the server lacks; let {URL} name one that has it",
                 )
             options = ["SMTPUTF8"]
         for command, reply in self._transaction(connection, to, message, options):
@@ -173,8 +176,13 @@ class SmtpChannel:
                 raise _Away(meaning(*reply, command))
             if command == "MAIL" and reply[0] in _WANTS_A_LOGIN:
                 raise _unmendable(meaning(*reply, command), "put user and password into")
-            if reply[0] >= 500:
+            if command == "MAIL" and reply[0] >= 500 and not options:
+                raise _unmendable(meaning(*reply, command), f"correct {SENDER}, or the user in")
+            if reply[0] >= 500 and command != "MAIL" and blames_address(*reply):
                 return Delivery(DeliveryResult.REFUSED, meaning(*reply, command))
+            if reply[0] >= 500:
+                ours = f"{meaning(*reply, command)}; look at {SENDER} and {URL}"
+                return Delivery(DeliveryResult.LATER, ours)
             if reply[0] >= 400:
                 return Delivery(DeliveryResult.LATER, meaning(*reply, command))
             if not 200 <= reply[0] < 300:

@@ -36,10 +36,11 @@ EVENT = "lethe.notice"
 
 _PREFIX = "whsec_"
 _SECRET_FORM = f"write {SECRET} as {_PREFIX} and 24 to 64 random bytes in base64"
+_NEVER = frozenset({410, 422})
 _LATER = frozenset({408, 425, 429})
 _PAUSE = frozenset({429, 503})
-# A mistyped URL or secret gets these for every letter; none of them is lost by it.
-_LOOK_AT = {401: SECRET, 403: f"{URL} and {SECRET}", 404: URL}
+# A mistyped URL or secret, or a receiver that is not one, gets a 4xx for every letter; none is lost by it.
+_LOOK_AT = {401: SECRET, 403: f"{URL} and {SECRET}"}
 # Enough for the next letter to use the same connection; nothing of it is looked at.
 _MOST_OF_AN_ANSWER = 65536
 
@@ -184,10 +185,10 @@ def _judged(status: int) -> tuple[Delivery, str | None]:
         raise ChannelError(
             f"the webhook's receiver answers {answer}; no redirect is followed", f"correct {URL}"
         )
-    if status in _LOOK_AT:
-        return Delivery(DeliveryResult.LATER, f"{answer}; look at {_LOOK_AT[status]}"), None
+    if status in _NEVER:
+        return Delivery(DeliveryResult.REFUSED, answer), None
     if 400 <= status < 500 and status not in _LATER:
-        return Delivery(DeliveryResult.REFUSED, answer), pause
+        return Delivery(DeliveryResult.LATER, f"{answer}; look at {_LOOK_AT.get(status, URL)}"), None
     return Delivery(DeliveryResult.LATER, answer), pause
 
 
