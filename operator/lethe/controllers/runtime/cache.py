@@ -82,8 +82,8 @@ class ManagedStore:
     it meanwhile, `given_up` that the work is cut off. `pass_ended_well` tells whether any pass has: no
     earlier operator can erase there since. `replay` is why the store is not safe to serve: `(reason,
     message)`, `release` the restore since which it is served because a person says so. `snapshots_remain`
-    tells whether a snapshot is known that is not proven gone. `plaintext` is the field that lets it do without
-    TLS. `retry_after` is monotonic.
+    tells whether a snapshot is known that is not proven gone. `plaintext` is the field that lets it do
+    without TLS. `retry_after` is monotonic.
     """
 
     manifest: Manifest
