@@ -69,6 +69,7 @@ class StoreConnector:
                     primary=primary,
                     resolver=self._resolver,
                     allow_plaintext=bool(spec.sql.allow_plaintext),
+                    journal_schema=spec.sql.journal_schema,
                 )
             except ValueError as unusable:
                 raise ValueError(

@@ -171,6 +171,7 @@ def _stores() -> Iterator[State]:
         ("DuplicatePrimary", STUCK),
         ("LedgerOnSameServer", STUCK),
         ("LedgerBehind", STUCK),
+        ("Suspended", WORKS),
         ("InternalError", WORKS),
     ):
         yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))

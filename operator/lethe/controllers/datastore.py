@@ -66,6 +66,12 @@ TIDY_SECONDS, TIDY_AGAIN_SECONDS = 15.0, 3600.0
 some of them can't be."""
 
 
+SUSPENDED = Trouble(
+    TroubleReason.SUSPENDED,
+    "spec.suspend is set: Lethe has let go of the store, and nothing is erased there until it is taken out",
+)
+
+
 class StoreController(Controller[ObjectKey]):
     """Connects each store, visits it each interval and whenever there is work, and tells what came of it."""
 
@@ -258,6 +264,13 @@ class StoreController(Controller[ObjectKey]):
             _refuse_questions(managed, "it belongs to a third party, and is asked nothing")
             await self._mark_third_party(managed, records)
             managed.unusable = None
+            await self._status.write(managed)
+            return self._journal_interval
+        if managed.suspended:
+            managed.unusable = SUSPENDED
+            _refuse_questions(managed, SUSPENDED.message)
+            self._metrics.store_up.labels(managed.name).set(0)
+            await self._show_safety(managed)
             await self._status.write(managed)
             return self._journal_interval
         if self._refuse_second_primary(managed) or not await self._connected(managed):
@@ -482,9 +495,10 @@ class StoreController(Controller[ObjectKey]):
         await self._set_gate(managed, safe=safe)
 
     async def _set_gate(self, managed: ManagedStore, *, safe: bool) -> None:
-        if managed.gate is None or managed.trouble is not None:
+        if managed.gate is None or (managed.trouble is not None and not managed.suspended):
             return
-        reason, message = managed.replay or released(managed.release) or VERIFIED
+        suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
+        reason, message = suspended or managed.replay or released(managed.release) or VERIFIED
         try:
             changed = await self._cluster.set_gate(
                 managed.description.namespace,

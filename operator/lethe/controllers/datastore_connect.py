@@ -40,6 +40,7 @@ def managed_store(manifest: Manifest, shown: ShownStatus) -> ManagedStore:
         manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
         plaintext=plaintext_field(store.spec),
         gate=gate.get("podSelector") if gate else None,
+        suspended=bool(store.spec.suspend),
     )
 
 

@@ -17,6 +17,8 @@ class TroubleReason(StrEnum):
     DUPLICATE_SOURCE = "DuplicateSource"
     LEDGER_ON_SAME_SERVER = "LedgerOnSameServer"
     LEDGER_BEHIND = "LedgerBehind"
+    SUSPENDED = "Suspended"
+    """A person wants it left alone for a while."""
     INTERNAL_ERROR = "InternalError"
     """A defect of Lethe; what it was about is tried again."""
 
@@ -26,7 +28,14 @@ class TroubleReason(StrEnum):
         return self not in _PASSING
 
 
-_PASSING = frozenset({TroubleReason.SECRET_MISSING, TroubleReason.UNREACHABLE, TroubleReason.INTERNAL_ERROR})
+_PASSING = frozenset(
+    {
+        TroubleReason.SECRET_MISSING,
+        TroubleReason.UNREACHABLE,
+        TroubleReason.SUSPENDED,
+        TroubleReason.INTERNAL_ERROR,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

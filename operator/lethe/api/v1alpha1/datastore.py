@@ -125,6 +125,12 @@ class DataStoreSpec(ApiModel):
         description="Covered: some BackupSource must name this store. None: it has no backups.",
     )
 
+    suspend: bool | None = Field(
+        default=None,
+        description="While true, Lethe has no session in the store, erases nothing there, and keeps its gate "
+        "closed: for as long as somebody drops or replaces the database.",
+    )
+
     @property
     def backend(self) -> SqlStore | HttpStore | ScimStore | LdapStore | TrytonStore | Plugin:
         """The one of the alternatives that is given."""

@@ -14,6 +14,7 @@ from lethe.domain.mapping import ClearTo, PiiKind
 
 TableName = Annotated[str, Field(min_length=1, max_length=256)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+SchemaName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class ClearedColumn(ApiModel):
@@ -128,3 +129,8 @@ class SqlStore(ApiModel):
         description="More rows than this for one person: nothing is erased, a person looks.",
     )
     allow_plaintext: AllowPlaintext = None
+    journal_schema: SchemaName | None = Field(
+        default=None,
+        description="The schema in which Lethe keeps its journal. Absent: that of the subjects' table. To "
+        "change it looks like a restore.",
+    )

@@ -79,11 +79,11 @@ class ManagedStore:
 
     `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
-    it meanwhile, `given_up` that the work is cut off. `pass_ended_well` tells whether any pass has: no
-    earlier operator can erase there since. `replay` is why the store is not safe to serve: `(reason,
-    message)`, `release` the restore since which it is served because a person says so. `snapshots_remain`
-    tells whether a snapshot is known that is not proven gone. `plaintext` is the field that lets it do
-    without TLS. `retry_after` is monotonic.
+    it meanwhile, `given_up` that the work is cut off, `suspended` that the store is to be left alone.
+    `pass_ended_well` tells whether any pass has: no earlier operator can erase there since. `replay` is why
+    the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
+    because a person says so. `snapshots_remain` tells whether a snapshot is known that is not proven gone.
+    `plaintext` is the field that lets it do without TLS. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -94,6 +94,7 @@ class ManagedStore:
     without_backups: bool = False
     snapshots_remain: bool = False
     manual_release: bool = False
+    suspended: bool = False
     gate: Manifest | None = None
     plaintext: str | None = None
     replay: tuple[str, str] | None = None

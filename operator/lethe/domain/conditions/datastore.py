@@ -17,7 +17,7 @@ from lethe.domain.conditions.base import (
 )
 from lethe.domain.conditions.restoreevent import VERIFIED, released
 from lethe.domain.restores import RestoreEpisode
-from lethe.domain.trouble import Trouble
+from lethe.domain.trouble import Trouble, TroubleReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,9 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
             "no BackupSource names this store; an unknown backup is a broken promise",
         )
     )
-    if observed.replay is not None:
+    if observed.trouble is not None and observed.trouble.reason is TroubleReason.SUSPENDED:
+        conditions.append(Condition("SafeToServe", FALSE, "Suspended", observed.trouble.message))
+    elif observed.replay is not None:
         conditions.append(Condition("SafeToServe", FALSE, *observed.replay))
     elif observed.looked and observed.trouble is None:
         by_a_person = released(observed.release)

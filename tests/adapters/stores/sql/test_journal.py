@@ -161,6 +161,53 @@ def test_a_re_erasure_gets_new_numbers_for_what_changed_only(site: Site) -> None
     ]
 
 
+def test_a_journal_in_a_schema_of_its_own_outlives_a_schema_that_is_replaced(
+    site: Site, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """DROP SCHEMA, of a `pg_restore --clean` of one schema, stops at what it does not know."""
+    site.sql.execute("DROP TABLE lethe_journal_head, lethe_journal_entries; CREATE SCHEMA app")
+    for table in ("users", "sessions", "comments"):
+        site.sql.execute(f"ALTER TABLE {table} SET SCHEMA app")
+    database = site.url.rsplit("/", 1)[1]
+    dump = postgres.dump(database, tmp_path / "app.dump", "--schema=app")
+    url = f"{site.url}?options=-c%20search_path%3Dapp"
+    with closing(store_of(url, journal_schema="lethe's own")) as store:
+        assert store.prove().journal is JournalSupport.KEPT
+        head = store.tick(HeadMove(None, 1, "d" * 64, 1))
+        before = store.observe()
+        postgres.restore(database, dump, "--clean", "--if-exists")
+        after = store.observe()
+        assert after.head == head
+        assert changed_identity(before.identity, after.identity), "the tables tell that they were replaced"
+        assert store.prove().journal is JournalSupport.KEPT
+        site.sql.execute('DROP SCHEMA "lethe\'s own" CASCADE')
+        assert store.observe().head is None
+
+
+def test_the_ddl_for_a_dba_makes_a_journal_in_a_schema_of_its_own_too(site: Site) -> None:
+    role = f"poor_{site.url.rsplit('/', 1)[1]}"
+    site.sql.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'pw';"
+        f"GRANT SELECT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    url = f"postgresql://{role}:pw@{site.url.split('@', 1)[1]}"
+    with closing(store_of(url, journal_schema="apart")) as store:
+        proof = store.prove()
+        assert proof.journal is JournalSupport.NOT_PERMITTED
+        site.sql.execute(proof.journal_ddl)
+        assert store.prove().journal is JournalSupport.KEPT
+        assert store.tick(HeadMove(None, 1, "d" * 64, 1)).move == 1
+    site.sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_dba_reads_in_the_journals_tables_how_to_make_lethe_let_go(site: Site) -> None:
+    words = site.sql.execute(
+        "SELECT obj_description(c.oid) FROM pg_class c WHERE relname LIKE 'lethe_journal_%' AND relkind = 'r'"
+    ).fetchall()
+    assert len(words) == 2
+    assert all("kubectl -n NAMESPACE patch datastore NAME" in text for (text,) in words)
+
+
 def test_the_journal_holds_nothing_personal(site: Site) -> None:
     person = somebody()
     site.enter(person)

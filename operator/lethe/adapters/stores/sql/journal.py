@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from psycopg import errors, sql
@@ -46,22 +46,34 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
 _PRIMARY_KEYS = {HEAD: ("ledger",), ENTRIES: ("ledger", "number")}
 _ENTRY_COLUMNS = tuple(_COLUMNS[ENTRIES])
 _CHUNK = 50_000
+_FOR_A_DBA = (
+    "Lethe erases personal data in this database, and tells by this journal that it was restored. Before you"
+    " drop or replace database or schema, let it go: kubectl -n NAMESPACE patch datastore NAME --type=merge "
+    '-p \'{"spec":{"suspend":true}}\'; afterwards the same with false. Lethe\'s docs/operations.md'
+)
+"""Where a DBA looks who is in the way of Lethe, or it in theirs."""
 
 
 class Journal:
     """The journal of one ledger in one store."""
 
-    def __init__(self, schema: str, *, ledger_id: str, store: str, keyring: Keyring) -> None:
+    def __init__(
+        self, schema: str, *, ledger_id: str, store: str, keyring: Keyring, chosen: bool = False
+    ) -> None:
         # Two DataStores may map two tables of one schema: each keeps a head and entries of its own.
         self._ledger, self._store, self._keyring = f"{ledger_id}:{store}", store, keyring
-        self.schema = schema
+        self.schema, self._chosen = schema, chosen
         self.head, self.entries = name(schema, HEAD), name(schema, ENTRIES)
 
     # --- existence -------------------------------------------------------------------------------------
 
-    def ddl(self, user: str | None = None) -> list[sql.Composed]:
-        """Return the statements that make the journal, and grant it to a user."""
-        statements = [
+    def ddl(
+        self, tables: Collection[str], user: str | None = None, *, schema_too: bool = False
+    ) -> list[sql.Composed]:
+        """Return the statements that make the journal's `tables`, and grant it to a user."""
+        schema = compose("CREATE SCHEMA IF NOT EXISTS {schema}", schema=name(self.schema))
+        statements = [schema] if schema_too else []
+        statements += [
             compose(
                 "CREATE TABLE IF NOT EXISTS {table} ({columns}, PRIMARY KEY ({key}))",
                 table=name(self.schema, table),
@@ -80,6 +92,14 @@ class Journal:
                 entries=self.entries,
             )
         )
+        statements += [
+            compose("COMMENT ON TABLE {table} IS {words}", table=name(self.schema, table), words=_FOR_A_DBA)
+            for table in tables
+        ]
+        if user is not None and schema_too:
+            statements.append(
+                compose("GRANT USAGE ON SCHEMA {schema} TO {user}", schema=name(self.schema), user=name(user))
+            )
         if user is not None:
             statements.append(
                 compose(
@@ -96,7 +116,7 @@ class Journal:
         user = cursor.execute("SELECT current_user").fetchone()
         return "".join(
             f"{statement.as_string(cursor.connection)};\n"
-            for statement in self.ddl(str(user[0]) if user else None)
+            for statement in self.ddl(_COLUMNS, str(user[0]) if user else None, schema_too=self._chosen)
         )
 
     def ensure(self, cursor: Cursor, *, filled_by: Filling | None = None) -> JournalSupport:
@@ -107,10 +127,14 @@ class Journal:
         """
         missing = self._missing(cursor)
         if missing:
-            may = cursor.execute(
-                compose("SELECT pg_catalog.has_schema_privilege({schema}, 'CREATE')", schema=self.schema)
-            ).fetchone()
-            if may is None or not may[0]:
+            quoted = name(self.schema).as_string(cursor.connection)
+            there, may = cursor.execute(
+                compose(_MAY_CREATE, quoted=quoted, schema=self.schema)
+            ).fetchone() or (
+                True,
+                False,
+            )
+            if not may:
                 return JournalSupport.NOT_PERMITTED
             if filled_by is not None:
                 raise StoreUnreachable(
@@ -119,7 +143,7 @@ class Journal:
                 )
             # CREATE … IF NOT EXISTS of two sessions at once can still collide in the catalog.
             cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(7164843)")
-            for statement in self.ddl():
+            for statement in self.ddl(missing, schema_too=not there):
                 cursor.execute(statement)
         for table, columns in _COLUMNS.items():
             seen: dict[str, str] = dict(
@@ -146,14 +170,14 @@ class Journal:
     def _quoted(self, cursor: Cursor, table: str) -> str:
         return name(self.schema, table).as_string(cursor.connection)
 
-    def _missing(self, cursor: Cursor) -> bool:
-        rows = [
-            cursor.execute(
+    def _missing(self, cursor: Cursor) -> list[str]:
+        rows = {
+            table: cursor.execute(
                 compose("SELECT pg_catalog.to_regclass({table}) IS NULL", table=self._quoted(cursor, table))
             ).fetchone()
             for table in _COLUMNS
-        ]
-        return any(row is None or row[0] for row in rows)
+        }
+        return [table for table, row in rows.items() if row is None or row[0]]
 
     # --- the head --------------------------------------------------------------------------------------
 
@@ -340,6 +364,12 @@ def head_of(row: tuple[int, str, str, datetime]) -> Head:
 def _positions(text: str) -> dict[str, int]:
     return {str(called): int(position) for called, position in json.loads(text).items()}
 
+
+_MAY_CREATE = """
+SELECT s.there, CASE WHEN s.there THEN pg_catalog.has_schema_privilege({schema}, 'CREATE')
+                     ELSE pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') END
+  FROM (SELECT pg_catalog.to_regnamespace({quoted}) IS NOT NULL AS there) AS s
+"""
 
 _COLUMNS_OF = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute

@@ -47,9 +47,10 @@ class SqlStore:
     """A store in PostgreSQL; implements `Store` and `Journaled` of `lethe.ports.stores`.
 
     `url` is what `DatabaseUrl.parse` takes. `primary` says that this is the Primary: then the key itself
-    identifies a person. Unless `allow_plaintext`, all but this machine is spoken to by TLS. The
-    constructor opens no connection; it raises `ValueError` for a URL that can't be used, with a text that is
-    fit to print. Every call ends also where the server hangs (see `sessions`).
+    identifies a person. Unless `allow_plaintext`, all but this machine is spoken to by TLS. `journal_schema` is
+    where the journal lies (`None`: in the schema of the subjects' table). The constructor opens no connection;
+    it raises `ValueError` for a URL that can't be used, with a text that is fit to print. Every call ends also
+    where the server hangs (see `sessions`).
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SqlStore:
         max_records: int = 5,
         resolver: Resolver = ANYWHERE,
         allow_plaintext: bool = False,
+        journal_schema: str | None = None,
     ) -> None:
         self._sessions = Sessions(url, resolver, allow_plaintext=allow_plaintext)
         self._mapping, self._store, self._ledger_id, self._keyring = mapping, store, ledger_id, keyring
@@ -72,7 +74,7 @@ class SqlStore:
         self._tokens = Tokens(keyring, store)
         self._mappings: dict[str, SubjectMapping] = {}
         self._left: dict[str, SubjectMapping | None] = {}  # of versions that the schema has left behind
-        self._schema: str | None = None
+        self._schema, self._schema_is_chosen = journal_schema, journal_schema is not None
         self._told: looking.ToldByServer | None = None
 
     def __repr__(self) -> str:
@@ -310,7 +312,7 @@ class SqlStore:
                 return
 
     def _journal(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Journal:
-        """Return the journal, in the schema of the subjects' table."""
+        """Return the journal, where it was said to lie, or in the schema of the subjects' table."""
         schema = self._schema
         if schema is None:
             written = self._mapping.table
@@ -326,7 +328,13 @@ class SqlStore:
             self._schema = known
             # The table may be gone, as in the midst of a restore: where it would be, not remembered.
             schema = known or (written.split(".", 1)[0] if "." in written else current)
-        return Journal(schema, ledger_id=self._ledger_id, store=self._store, keyring=self._keyring)
+        return Journal(
+            schema,
+            ledger_id=self._ledger_id,
+            store=self._store,
+            keyring=self._keyring,
+            chosen=self._schema_is_chosen,
+        )
 
     def _search(self, cursor: Cursor) -> Search:
         shape = _shape(cursor, self._proved)
