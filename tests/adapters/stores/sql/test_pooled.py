@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -39,6 +40,9 @@ DATABASE = (
     "EXPLAIN (COSTS OFF) SELECT * FROM users JOIN sessions ON user_id = users.id WHERE lower(email) = 'x'",
 )
 """What the database is to everybody."""
+
+
+OPERATIONS = Path(__file__).resolve().parents[4] / "docs" / "operations.md"
 
 
 def seen(application: psycopg.Connection[Any], questions: Sequence[str]) -> dict[str, list[str]]:
@@ -185,3 +189,30 @@ def test_other_persons_rows_can_be_written_while_somebody_is_erased(site: Site) 
 
     site.store.erase([tombstone], matcher, move=site.move())
     assert written == [1, 1, 1]
+
+
+def test_the_command_of_the_docs_removes_all_that_lethe_leaves_in_a_database(site: Site) -> None:
+    everything = (
+        "SELECT relname, relkind FROM pg_class c WHERE relnamespace >= 16384 OR oid >= 16384",
+        "SELECT proname FROM pg_proc WHERE oid >= 16384",
+        "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg_%temp_%'",
+        "SELECT tgname FROM pg_trigger",
+        "SELECT rolname FROM pg_roles",
+        "SELECT description FROM pg_description WHERE objoid >= 16384",
+        *DATABASE[:5],
+    )
+    (command,) = re.findall(r"^DROP TABLE lethe_.*;$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    with psycopg.connect(site.url, autocommit=True) as application:
+        application.execute(command)
+        persons = [somebody() for _ in range(3)]
+        for person in persons:
+            site.enter(person)
+        before = seen(application, everything)
+        site.port.prove()
+        site.port.tick(site.move())
+        tombstones = site.tombstones_of(*persons[:2])
+        site.erase(tombstones)
+        site.check(tombstones)
+        site.port.tidy()
+        application.execute(command)
+        assert seen(application, everything) == before
