@@ -18,7 +18,16 @@ from types import UnionType
 from typing import get_args
 
 from lethe.domain import facts, legal_facts
-from lethe.domain.facts import Accepted, Intended, IntentAbandoned, NotAsked, NotFound, Planned, Verified
+from lethe.domain.facts import (
+    Accepted,
+    FoundAgain,
+    Intended,
+    IntentAbandoned,
+    NotAsked,
+    NotFound,
+    Planned,
+    Verified,
+)
 from lethe.domain.requests import IllegalTransition, RequestRecord, StoreProgress, StoreState, evolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -29,6 +38,7 @@ STORE_FACTS = (
     IntentAbandoned("r", "s", "why"),
     Verified("r", "s", AT),
     NotFound("r", "s", AT, "canary"),
+    FoundAgain("r", "s", AT, ()),
     NotAsked("r", "s"),
     Planned("r", "s"),
 )

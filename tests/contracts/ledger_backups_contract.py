@@ -15,6 +15,7 @@ from lethe.domain.facts import (
     CopiesGone,
     DetectedBy,
     Fact,
+    FoundAgain,
     ListedSnapshot,
     NotAsked,
     NotFound,
@@ -470,7 +471,9 @@ class BackupsInLedgerContract:
     ) -> None:
         asked = replace(accepted("a"), identifier_digest="sha256:cd")
         ledger.append([asked, intended("a", 1, 2), Verified("a", "site", NOW, {"public.users": 2})])
-        ledger.append([NotFound("a", "crm", NOW, "canary"), Completed("a", NOW, Outcome.ERASED)])
+        absent = NotFound("a", "crm", NOW, "canary", (b"1" * 32,))
+        ledger.append([absent, Completed("a", NOW, Outcome.ERASED)])
+        ledger.append([FoundAgain("a", "crm", NOW, (tombstone(4, "a"),))])
         clock.now = DECEMBER
         ledger.append(done("b", 3))
         before = ledger.requests_by_id("a")["a"]
@@ -489,6 +492,8 @@ class BackupsInLedgerContract:
             assert [one.number for part in known.tombstones("site") for one in part] == [3]
             assert [number for part in known.tombstone_numbers("site") for number in part] == [3]
             assert known.tombstone_count("site") == 1
+            assert known.tombstone_count("crm") == 0
+            assert known.absent_addresses("crm") == {}
             assert [one.number for one in known.sample_tombstones("site", newest=1, random=9)] == [3]
             mine, others = tombstone(1, "a").email or b"", tombstone(3, "b").email or b""
             assert known.erased_before([mine, others]) == {others}

@@ -31,6 +31,7 @@ from lethe.domain.facts import (
     CopiesGone,
     DetectedBy,
     Fact,
+    FoundAgain,
     IdentitiesDecided,
     Intended,
     IntentAbandoned,
@@ -134,6 +135,7 @@ ONE_OF_EACH: list[Fact] = [
     accepted("nobody"),
     Completed("nobody", NOW, Outcome.ERASED),
     CopiesGone(NOW, ("nobody",)),
+    FoundAgain("a", "crm", NOW, (tombstone(8, "a"),)),
     *ONE_OF_EACH_LEGAL,
 ]
 """All but `TombstonesExpired`, which takes others with it."""
@@ -556,6 +558,29 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         ledger.append([*erased("b", 1, store="crm"), Completed("a", NOW, Outcome.ERASED)])
         assert ledger.erased_before([address, elsewhere]) == {address, elsewhere}
 
+    def test_addresses_that_were_not_found_are_remembered_by_store(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        one, two = b"1" * 32, b"2" * 32
+        ledger.append([accepted("a"), accepted("b"), NotFound("a", "crm", NOW, "canary", (one, two))])
+        ledger.append([NotFound("b", "crm", NOW, "canary", (two,)), NotFound("b", "hrm", NOW, "canary")])
+        for known in (ledger, opened()):
+            assert known.absent_addresses("crm") == {one: "a", two: "b"}
+            assert known.absent_addresses("hrm") == known.absent_addresses("site") == {}
+
+    def test_whom_a_restore_brought_back_counts_as_erased_from_then_on(self, ledger: Ledger) -> None:
+        ledger.append([accepted("a"), NotFound("a", "crm", NOW, "canary")])
+        ledger.append([Completed("a", NOW, Outcome.ERASED)])
+        before = ledger.requests_by_id(["a"])["a"]
+        ledger.append([FoundAgain("a", "crm", NOW, (tombstone(1, "a"), tombstone(2, "a")))])
+        after = ledger.requests_by_id(["a"])["a"]
+        assert replace(after, sequence=before.sequence, digest=before.digest) == before
+        assert [one for part in ledger.tombstones("crm") for one in part] == [
+            tombstone(1, "a"),
+            tombstone(2, "a"),
+        ]
+        assert ledger.erased_before([tombstone(1, "a").email or b""])
+
     @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
     def test_tombstones_stream_in_order_in_chunks(self, ledger: Ledger, chunk: int) -> None:
         for request, numbers in (("a", (5, 2)), ("b", (9, 1, 4)), ("c", (3,))):
@@ -814,6 +839,11 @@ _FACTS: st.SearchStrategy[Fact] = st.one_of(
     st.builds(IntentAbandoned, _REQUESTS, _STORES, st.just("Refused")),
     st.builds(Verified, _REQUESTS, _STORES, st.just(NOW), _COUNTS),
     st.builds(NotFound, _REQUESTS, _STORES, st.just(NOW), st.just("canary")),
+    st.builds(
+        lambda request, store: FoundAgain(request, store, NOW, (tombstone(next(_NUMBERS), request),)),
+        _REQUESTS,
+        _STORES,
+    ),
     st.builds(NotAsked, _REQUESTS, _STORES),
     st.builds(Planned, _REQUESTS, _STORES, _COUNTS),
     st.builds(Completed, _REQUESTS, st.just(NOW), st.sampled_from(Outcome)),
@@ -867,6 +897,8 @@ def _rebuilt(
                 progress = before.progress(fact.store)
                 if progress.state is StoreState.INTENDED:
                     verified[fact.store] += progress.tombstones
+            if isinstance(fact, FoundAgain):
+                verified[fact.store] += fact.tombstones
             record = evolve(before, fact)
             digest = f"sha256:{position.digest}"
             requests[fact.request] = replace(record, sequence=position.sequence, digest=digest)

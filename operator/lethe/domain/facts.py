@@ -112,12 +112,30 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `row-security`, …)."""
+    """A store proved that it holds nothing of the person; `proof` says how (`canary`, `row-security`, …).
+
+    `addresses` are keyed fingerprints of what she was looked for by: an older backup may still hold her.
+    """
 
     request: str
     store: str
     at: datetime
     proof: str
+    addresses: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAgain:
+    """A restore brought back whom a store had not held when it was asked, as the address tells.
+
+    The `tombstones` count from now on; one without fingerprints waits until a person says whose the row is.
+    A request that has not ended is looked for anew instead, and has none.
+    """
+
+    request: str
+    store: str
+    at: datetime
+    tombstones: tuple[Tombstone, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +204,8 @@ class Replayed:
     """A replay ended a pass over everything, with these findings.
 
     `same_address` of those `left_alone` have the address of the person who was erased under their key.
+    `never_found` counts the addresses by which the store held nobody when it was asked, and that can't be
+    looked for again in this kind of store.
     """
 
     store: str
@@ -196,6 +216,7 @@ class Replayed:
     unclear: int
     unclear_keys: tuple[tuple[str, str], ...] = ()
     same_address: int = 0
+    never_found: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +411,16 @@ class TombstonesExpired:
 
 
 RequestFact = (
-    Accepted | Confirmed | Intended | IntentAbandoned | Verified | NotFound | NotAsked | Planned | Completed
+    Accepted
+    | Confirmed
+    | Intended
+    | IntentAbandoned
+    | Verified
+    | NotFound
+    | FoundAgain
+    | NotAsked
+    | Planned
+    | Completed
 )
 RestoreFact = (
     RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | Superseded | RestoreExplained

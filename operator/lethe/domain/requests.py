@@ -12,6 +12,7 @@ from lethe.domain.facts import (
     Accepted,
     Completed,
     Confirmed,
+    FoundAgain,
     Intended,
     IntentAbandoned,
     NotAsked,
@@ -93,6 +94,7 @@ _MAY_FOLLOW: Mapping[type[RequestFact], frozenset[StoreState]] = {
     IntentAbandoned: frozenset({StoreState.INTENDED}),
     Verified: frozenset({StoreState.INTENDED, StoreState.VERIFIED}),
     NotFound: frozenset({StoreState.PENDING, StoreState.NOT_FOUND}),
+    FoundAgain: frozenset({StoreState.NOT_FOUND}),
     NotAsked: frozenset({StoreState.PENDING, StoreState.THIRD_PARTY}),
     Planned: frozenset({StoreState.PENDING, StoreState.PLANNED}),
 }
@@ -112,6 +114,8 @@ def evolve(record: RequestRecord | None, fact: RequestFact) -> RequestRecord:
         raise IllegalTransition(f"{type(fact).__name__} for request {fact.request}, which was never accepted")
     if isinstance(fact, Confirmed):
         return replace(record, confirmed=record.confirmed | set(fact.answers))
+    if isinstance(fact, FoundAgain) and not record.open:
+        return record
     if not record.open:
         raise IllegalTransition(f"{type(fact).__name__} for request {fact.request}, which has ended")
     if isinstance(fact, Completed):
@@ -124,12 +128,13 @@ def evolve(record: RequestRecord | None, fact: RequestFact) -> RequestRecord:
 
 
 def _progressed(
-    before: StoreProgress, fact: Intended | IntentAbandoned | Verified | NotFound | NotAsked | Planned
+    before: StoreProgress,
+    fact: Intended | IntentAbandoned | Verified | NotFound | FoundAgain | NotAsked | Planned,
 ) -> StoreProgress:
     match fact:
         case Intended(tombstones=tombstones):
             return StoreProgress(StoreState.INTENDED, tombstones=tombstones)
-        case IntentAbandoned():
+        case IntentAbandoned() | FoundAgain():
             return StoreProgress(StoreState.PENDING)
         case Verified(counts=counts, at=at):
             return replace(before, state=StoreState.VERIFIED, counts=counts, at=at)

@@ -45,6 +45,7 @@ class RestoreEpisode:
     re_erased: int = 0
     left_alone: int = 0
     same_address: int = 0
+    never_found: int = 0
     unclear: int | None = None
     unclear_keys: tuple[tuple[str, str], ...] = ()
     decisions: tuple[tuple[str, str, str], ...] = ()
@@ -135,6 +136,7 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
                 re_erased=episode.re_erased + fact.re_erased,
                 left_alone=fact.left_alone,
                 same_address=fact.same_address,
+                never_found=fact.never_found,
                 unclear=fact.unclear,
                 unclear_keys=fact.unclear_keys,
             )

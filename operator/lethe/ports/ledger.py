@@ -142,6 +142,12 @@ class Ledger(Protocol):
         """
         ...
 
+    def absent_addresses(self, store: str) -> Mapping[bytes, str]:
+        """Return the fingerprints of addresses by which a store was searched and held nobody, with the
+        request. They are kept as long as tombstones are.
+        """
+        ...
+
     def known_head(self, store: str) -> KnownHead:
         """Return what is known of a store's journal; an empty `KnownHead` for a store never met."""
         ...

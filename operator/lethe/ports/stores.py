@@ -315,6 +315,10 @@ class Journaled(Protocol):
         """Yield, in chunks, the tombstones' numbers (`of`) of every genuine entry in the journal."""
         ...
 
+    def addresses(self) -> Iterator[Sequence[FoundRecord]]:
+        """Yield every record that has an e-mail address, in chunks."""
+        ...
+
     def advance_sequences(self, positions: Mapping[str, int]) -> None:
         """Move every sequence behind a mapped key to at least the position given; never back."""
         ...

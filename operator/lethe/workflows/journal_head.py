@@ -16,7 +16,7 @@ from lethe.domain.journal import (
     next_move,
     remembered_identity,
 )
-from lethe.ports.ledger import MoveIntended, MoveLost, MoveSettled
+from lethe.ports.ledger import MoveIntended, MoveLost, MoveNote, MoveSettled
 from lethe.ports.stores import Finding, HeadMoved
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
@@ -49,6 +49,16 @@ def intend_move(
     )
     context.ledger.append(moves=[MoveIntended(session.name, move, reserve)])
     return move
+
+
+def allot(session: StoreSession, context: PassContext, numbers: int) -> tuple[MoveNote, ...]:
+    """Return what notes so many journal numbers, after the known head's last, as allotted."""
+    # A move that is at once given up: allotting numbers and moving the head are two things.
+    known = context.ledger.known_head(session.name)
+    move = next_move(
+        known.head, after_move=last_move(session, context), token=context.token, nonce=token_bytes(16)
+    )
+    return (MoveIntended(session.name, move, reserve=numbers), MoveLost(session.name))
 
 
 def settle_move(session: StoreSession, context: PassContext, move: HeadMove) -> None:

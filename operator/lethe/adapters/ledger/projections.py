@@ -29,6 +29,7 @@ from lethe.adapters.ledger.docs import chunked, context, encode, unsealed
 from lethe.adapters.ledger.legal_projection import LegalProjection
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
+    absent_addresses,
     episodes,
     erased_identifiers,
     mappings,
@@ -43,8 +44,10 @@ from lethe.domain.facts import (
     Completed,
     CopiesGone,
     Fact,
+    FoundAgain,
     Intended,
     MappingProved,
+    NotFound,
     Reerased,
     RequestFact,
     RestoreFact,
@@ -58,8 +61,9 @@ from lethe.domain.facts import (
 from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
 from lethe.domain.legal_facts import LegalFact
 from lethe.domain.mapping import ProvedMapping
-from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, erased_again, evolve
+from lethe.domain.requests import IllegalTransition, StoreState, erased_again, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
+from lethe.domain.tombstones import Tombstone
 from lethe.ports.keys import Keyring, record_digest
 from lethe.ports.ledger import MoveIntended, MoveNote, MoveSettled
 
@@ -188,6 +192,7 @@ class Projections:
         self._mappings: dict[tuple[str, str], ProvedMapping] = {}
         self._tombstones: list[tuple[str, int, int, int]] = []
         self._erased: list[tuple[bytes, str]] = []
+        self._absent: list[tuple[str, bytes, str]] = []
         self._clearings: list[Clearing] = []
         self._months: list[tuple[str, str]] = []
         self._snapshots = SnapshotProjection(connection, keyring)
@@ -271,21 +276,27 @@ class Projections:
         if isinstance(fact, Intended):
             changing.doc.intents[fact.store] = entry.sequence
         elif isinstance(fact, Verified) and before is not None:
-            self._take_tombstones(before, fact, changing.doc.intents)
+            progress = before.progress(fact.store)
+            if progress.state is StoreState.INTENDED:  # else verified once more: they count already
+                sequence = changing.doc.intents[fact.store]
+                self._take_tombstones(fact.request, fact.store, sequence, progress.tombstones)
+        elif isinstance(fact, FoundAgain):
+            self._take_tombstones(fact.request, fact.store, entry.sequence, fact.tombstones)
+        elif isinstance(fact, NotFound):
+            self._absent += [(fact.store, digest, fact.request) for digest in fact.addresses]
         elif isinstance(fact, Completed):
             self.completed.append(fact.request)
             self._clearings += clearings_of(record)
 
-    def _take_tombstones(self, before: RequestRecord, fact: Verified, intents: dict[str, int]) -> None:
-        progress = before.progress(fact.store)
-        if progress.state is not StoreState.INTENDED:
-            return  # verified once more: they count already
-        for position, tombstone in enumerate(progress.tombstones):
-            self._tombstones.append((fact.store, tombstone.number, intents[fact.store], position))
+    def _take_tombstones(
+        self, request: str, store: str, sequence: int, tombstones: Sequence[Tombstone]
+    ) -> None:
+        for position, tombstone in enumerate(tombstones):
+            self._tombstones.append((store, tombstone.number, sequence, position))
             if tombstone.email is not None:
-                self._erased.append((tombstone.email, fact.request))
-            digest = record_digest(self._keyring, fact.store, tombstone.table, tombstone.key)
-            self._erased.append((digest, fact.request))
+                self._erased.append((tombstone.email, request))
+            digest = record_digest(self._keyring, store, tombstone.table, tombstone.key)
+            self._erased.append((digest, request))
 
     def _take_restore_fact(self, entry: Entry, fact: RestoreFact) -> None:
         at = (fact.store, fact.episode)
@@ -308,7 +319,8 @@ class Projections:
         execute_many(self._connection, _INSERT_ERASED, self._erased, then=_ERASED_ONCE_MORE)
         execute_many(self._connection, _INSERT_MONTH, self._months, then=" ON CONFLICT DO NOTHING")
         insert_clearings(self._connection, self._clearings)
-        for written in (self._tombstones, self._erased, self._months, self._clearings):
+        execute_many(self._connection, _INSERT_ABSENT, self._absent, then=_ABSENT_ONCE_MORE)
+        for written in (self._tombstones, self._erased, self._absent, self._months, self._clearings):
             written.clear()
         for (store, version), proved in self._mappings.items():
             doc = self._keyring.seal(encode(proved), context("mapping", store, version))
@@ -356,6 +368,8 @@ _INSERT_TOMBSTONE = insert(tombstones)
 _INSERT_ERASED = insert(erased_identifiers)
 # Of the last request that erased it, so that it outlives the tombstones of the earlier ones.
 _ERASED_ONCE_MORE = " ON CONFLICT (digest) DO UPDATE SET request = excluded.request"
+_INSERT_ABSENT = insert(absent_addresses)
+_ABSENT_ONCE_MORE = " ON CONFLICT (store, digest) DO UPDATE SET request = excluded.request"
 _INSERT_MONTH = insert(request_months)
 _INSERT_REQUEST = insert(requests)
 _UPDATE_REQUEST = (

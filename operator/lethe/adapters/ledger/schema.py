@@ -164,6 +164,17 @@ erased_identifiers = Table(
 )
 """Keyed digests of who was erased and verified, with the last request that did it."""
 
+absent_addresses = Table(
+    "absent_addresses",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("digest", Blob(), primary_key=True),
+    Column("request", Text, nullable=False),
+    Index("absent_addresses_request", "request"),
+    sqlite_with_rowid=False,
+)
+"""Keyed digests of the addresses by which a store was searched and held nobody, with the last request."""
+
 store_heads = Table(
     "store_heads",
     metadata,

@@ -25,6 +25,7 @@ from lethe.adapters.ledger.docs import chunked, number_of, table_of
 from lethe.adapters.ledger.legal_projection import oldest_open_period
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
+    absent_addresses,
     entries,
     erased_identifiers,
     period_keys,
@@ -32,7 +33,7 @@ from lethe.adapters.ledger.schema import (
     requests,
     tombstones,
 )
-from lethe.domain.facts import Intended, Outcome, TombstonesExpired
+from lethe.domain.facts import FoundAgain, Intended, Outcome, TombstonesExpired
 from lethe.domain.requests import IllegalTransition, shred
 from lethe.ports.keys import Keyring
 
@@ -104,12 +105,14 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, no
     if fact.period >= now or not connection.execute(destroyed.values(when)).rowcount:
         raise IllegalTransition(f"TombstonesExpired for {fact.period}, which has no key or has not ended")
     in_period = entries.c.period == fact.period
-    intents = select(entries.c.sequence).where(in_period, entries.c.kind == Intended.__name__)
+    kinds = [Intended.__name__, FoundAgain.__name__]
+    intents = select(entries.c.sequence).where(in_period, entries.c.kind.in_(kinds))
     connection.execute(delete(tombstones).where(tombstones.c.sequence.in_(intents)))
     connection.execute(update(entries).where(in_period).values(payload=None))
     connection.execute(delete(request_months).where(of_period))
     people = table_of(connection, fact.requests)
-    connection.execute(delete(erased_identifiers).where(erased_identifiers.c.request.in_(people)))
+    for digests in (erased_identifiers, absent_addresses):
+        connection.execute(delete(digests).where(digests.c.request.in_(people)))
     for chunk in chunked(fact.requests):
         query = select(requests.c.request, requests.c.doc).where(requests.c.request.in_(chunk))
         rows = connection.execute(query).all()

@@ -11,8 +11,14 @@ from sqlalchemy import Connection, Select, func, select
 from lethe.adapters.ledger.chain import PeriodKeys, decoded, decrypted
 from lethe.adapters.ledger.docs import chunked
 from lethe.adapters.ledger.part import PartOfLedger
-from lethe.adapters.ledger.schema import entries, erased_identifiers, period_keys, tombstones
-from lethe.domain.facts import Intended
+from lethe.adapters.ledger.schema import (
+    absent_addresses,
+    entries,
+    erased_identifiers,
+    period_keys,
+    tombstones,
+)
+from lethe.domain.facts import FoundAgain, Intended
 from lethe.domain.tombstones import Tombstone
 
 _READ_ROWS = 5_000
@@ -72,6 +78,13 @@ class TombstonesInLedger(PartOfLedger):
                 for digest in connection.execute(select(column).where(column.in_(chunk))).scalars()
             )
 
+    def absent_addresses(self, store: str) -> Mapping[bytes, str]:
+        """Return the fingerprints of addresses by which a store was searched and held nobody."""
+        table = absent_addresses
+        query = select(table.c.digest, table.c.request).where(table.c.store == store)
+        with self._reading() as connection:
+            return {bytes(digest): request for digest, request in connection.execute(query)}
+
     def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
         """Return the last request that erased and verified each of these keyed digests."""
         with self._reading() as connection:
@@ -129,6 +142,7 @@ def _where_they_stand(store: str) -> Select[Any]:
             tombstones.c.number,
             tombstones.c.position,
             tombstones.c.sequence,
+            entries.c.kind,
             entries.c.period,
             entries.c.payload,
         )
@@ -141,13 +155,13 @@ def _read(connection: Connection, keys: PeriodKeys, rows: Sequence[Any]) -> Iter
     """Yield the tombstones of these rows; none for payloads whose key was destroyed."""
     read, intended = 0, tuple[Tombstone, ...]()
     key_of = {period: keys.for_reading(connection, period) for period in {row.period for row in rows}}
-    for _, position, sequence, period, payload in rows:
+    for _, position, sequence, kind, period, payload in rows:
         if sequence != read:
             key = key_of[period]
             if key is None:
                 continue
-            fact = decoded(Intended.__name__, sequence, decrypted(key, sequence, payload))
-            read, intended = sequence, cast("Intended", fact).tombstones
+            fact = decoded(kind, sequence, decrypted(key, sequence, payload))
+            read, intended = sequence, cast("Intended | FoundAgain", fact).tombstones
         yield intended[position]
 
 

@@ -40,6 +40,8 @@ def restoreevent_status(
     }
     if episode.same_address:
         replay["sameAddress"] = episode.same_address
+    if episode.never_found:
+        replay["neverFound"] = episode.never_found
     if episode.missing_since is not None:
         replay["missingSince"] = instant(episode.missing_since)
     status["replay"] = replay

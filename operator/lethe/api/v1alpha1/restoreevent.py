@@ -193,6 +193,11 @@ class Replay(ApiModel):
         description="Of those left alone, rows with the address of the person who was erased under their "
         "key: somebody who signed up anew since, as far as keys and createdAt tell.",
     )
+    never_found: Count | None = Field(
+        default=None,
+        description="Addresses that the store held nobody by when it was asked, and that can't be looked for "
+        "again in this kind of store: a copy from before may hold them.",
+    )
     unclear: Count | None = Field(
         default=None, description="Of these, rows about which a person has to decide."
     )

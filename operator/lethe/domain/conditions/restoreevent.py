@@ -82,6 +82,11 @@ def restoreevent_conditions(
         summary = f"{episode.re_erased} erased again, {episode.left_alone} left alone"
         if episode.same_address:
             summary += f" ({episode.same_address} of them with the address of who was erased there)"
+        if episode.never_found:
+            summary += (
+                f"; {episode.never_found} addresses were not found here when asked for, and can't be looked "
+                "for again: a copy from before may hold them"
+            )
         by_a_person = released(episode)
         if by_a_person is not None:
             in_place = ConditionStatus.of(episode.left == 0)

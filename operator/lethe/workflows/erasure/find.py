@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from secrets import token_bytes
 
 from lethe.domain.facts import Fact, Intended, NotFound, Planned
 from lethe.domain.identifiers import (
@@ -15,7 +14,6 @@ from lethe.domain.identifiers import (
     leads_nowhere,
     normalised_email,
 )
-from lethe.domain.journal import next_move
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.tombstones import Fingerprint, Tombstone
@@ -29,10 +27,10 @@ from lethe.domain.trust import (
     blocker_of_found,
 )
 from lethe.ports.keys import record_digest
-from lethe.ports.ledger import MoveIntended, MoveLost, MoveNote
+from lethe.ports.ledger import MoveNote
 from lethe.ports.stores import Finding, FoundRecord, StoreUnreachable, Wanted
 from lethe.workflows.identifiers import KeysOfPrimary, sealed_identifiers
-from lethe.workflows.journal_head import doubt_about_absences, last_move
+from lethe.workflows.journal_head import allot, doubt_about_absences
 from lethe.workflows.legal.contact import keep_addresses
 from lethe.workflows.legal.holds import RowsOfHeld, blocker_of_hold, held_by_records, rows_of_held
 from lethe.workflows.pass_context import PassContext
@@ -273,20 +271,25 @@ def _absence(
 ) -> NotFound | Blocker:
     """Say that a person is not here, or what keeps that from being proven."""
     name = session.description.short_name
+    digests = tuple(
+        email_digest(context.keyring, i.value.reveal())
+        for i in identifiers
+        if i.kind is IdentifierKind.EMAIL and not record.accepted.dry_run
+    )
     if finding.records.get(record.request):  # all of them cleared
-        return NotFound(record.request, session.name, at, EARLIER_ERASURE)
+        return NotFound(record.request, session.name, at, EARLIER_ERASURE, digests)
     if record.request in finding.unaskable:
         earlier = _settled_earlier(session, record, identifiers, keys, context)
-        return NotFound(record.request, session.name, at, EARLIER_ERASURE if earlier else NOTHING_TO_ASK_BY)
+        proof = EARLIER_ERASURE if earlier else NOTHING_TO_ASK_BY
+        return NotFound(record.request, session.name, at, proof, digests)
     if doubt:
         message = f"{name} shows nobody, which proves nothing while {doubt}; it is looked for again later"
         return Blocker(BlockReason.ERASING, message)
     if finding.proof is None:
         message = f"{name} showed nobody, and no canary, which proves nothing"
         return Blocker(BlockReason.FIND_UNTRUSTED, message)
-    emails = [i for i in identifiers if i.kind is IdentifierKind.EMAIL]
-    erased = any(email_digest(context.keyring, i.value.reveal()) in before for i in emails)
-    return NotFound(record.request, session.name, at, EARLIER_ERASURE if erased else finding.proof)
+    proof = EARLIER_ERASURE if before.intersection(digests) else finding.proof
+    return NotFound(record.request, session.name, at, proof, digests)
 
 
 def _settled_earlier(
@@ -342,15 +345,7 @@ def _number(
                 )
             )
         numbered.append((record, tuple(tombstones)))
-    # Noted as a move that is at once given up: allotting numbers and moving the head are two things.
-    allot = next_move(
-        known.head, after_move=last_move(session, context), token=context.token, nonce=token_bytes(16)
-    )
-    moves: tuple[MoveNote, ...] = (
-        MoveIntended(session.name, allot, reserve=number - known.last_number),
-        MoveLost(session.name),
-    )
-    return numbered, moves
+    return numbered, allot(session, context, number - known.last_number)
 
 
 def _of(fingerprint: Fingerprint, text: str | None) -> bytes | None:

@@ -96,6 +96,7 @@ def _reerasure_facts(
                 episode.unclear or 0,
                 episode.unclear_keys,
                 episode.same_address,
+                episode.never_found,
             )
         )
     return facts

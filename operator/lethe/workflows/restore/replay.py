@@ -20,13 +20,14 @@ from lethe.domain.journal import (
     remembered_identity,
 )
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
-from lethe.domain.restores import RestoreEpisode
+from lethe.domain.restores import RestoreEpisode, evolve_episode
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore.episode import detected_by, judge_restored_rows, recount, supersede
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
+from lethe.workflows.restore.returned import remember_returned
 from lethe.workflows.store_session import StoreSession
 
 _WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
@@ -95,6 +96,7 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(session, episode, context, observed=observed)
     try:
+        remember_returned(session, episode, context)
         stands_at, held = _erase_everything_again(session, episode, context, holds, observed)
         read_from = context.clock()
         judge = judge_restored_rows(session, context, episode.decision_on)
@@ -243,14 +245,9 @@ def _note(
         len(residue.unclear),
         residue.unclear[:64],
         same_address,
+        len(context.ledger.absent_addresses(session.name)) if session.journaled is None else 0,
     )
-    changed = (found.left_alone, found.same_address, found.unclear, found.unclear_keys) != (
-        episode.left_alone,
-        episode.same_address,
-        episode.unclear,
-        episode.unclear_keys,
-    )
-    if changed or episode.unclear is None:
+    if evolve_episode(episode, found) != episode:
         context.ledger.append([found])
 
 

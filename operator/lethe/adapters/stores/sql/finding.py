@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from lethe.adapters.stores.sql.catalog import Column, Shape
-from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, listed, name, raw
+from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, fetch_in_chunks, listed, name, raw
 from lethe.adapters.stores.sql.staging import seen_columns, uncleared
 from lethe.adapters.stores.sql.values import CANONICAL, Tokens, encodable
 from lethe.domain.identifiers import (
@@ -25,6 +25,7 @@ ROW_SECURITY_OFF, EMPTY = "row-security-off", "empty"
 _CANARY = -1
 # One address on many rows stops for a person to look; reading all of a million rows would help nobody.
 _MOST_PROPOSED = 2_000
+_READ_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,3 +291,21 @@ class Search:
         rules = [rule for rule in mapping.clear if rule.differs_per_record]
         token = self.tokens.of(mapping.table, key)
         return all(text == rule.value_for(key, token) for text, rule in zip(texts, rules, strict=True))
+
+
+def records_with_address(cursor: Cursor, shape: Shape) -> Iterator[Sequence[FoundRecord]]:
+    """Yield every record that has an e-mail address, in chunks."""
+    email = shape.mapping.email_column
+    if email is None:
+        return
+    query = compose(
+        "SELECT {seen} FROM {table} AS u WHERE u.{email} IS NOT NULL",
+        seen=seen_columns(shape, "u"),
+        table=shape.subjects.sql,
+        email=name(email),
+    )
+    for chunk in fetch_in_chunks(cursor, query, size=_READ_AT_ONCE, called="lethe_addresses"):
+        yield [
+            FoundRecord(shape.mapping.table, key, created, masked_as_personal(address))
+            for key, created, address in chunk
+        ]

@@ -18,7 +18,7 @@ from lethe.adapters.stores.sql.contacting import contacts_of
 from lethe.adapters.stores.sql.earlier import mapping_left
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
 from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, reduced
-from lethe.adapters.stores.sql.finding import Search
+from lethe.adapters.stores.sql.finding import Search, records_with_address
 from lethe.adapters.stores.sql.journal import Journal
 from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.adapters.stores.sql.proving import prove_mapping
@@ -33,6 +33,7 @@ from lethe.ports.stores import (
     Contact,
     ErasureOutcome,
     Finding,
+    FoundRecord,
     JournalEntry,
     JournalSupport,
     MappingInvalid,
@@ -47,10 +48,10 @@ class SqlStore:
     """A store in PostgreSQL; implements `Store` and `Journaled` of `lethe.ports.stores`.
 
     `url` is what `DatabaseUrl.parse` takes. `primary` says that this is the Primary: then the key itself
-    identifies a person. Unless `allow_plaintext`, all but this machine is spoken to by TLS. `journal_schema` is
-    where the journal lies (`None`: in the schema of the subjects' table). The constructor opens no connection;
-    it raises `ValueError` for a URL that can't be used, with a text that is fit to print. Every call ends also
-    where the server hangs (see `sessions`).
+    identifies a person. Unless `allow_plaintext`, all but this machine is spoken to by TLS.
+    `journal_schema` is where the journal lies (`None`: in the schema of the subjects' table). The constructor
+    opens no connection; it raises `ValueError` for a URL that can't be used, with a text that is fit to
+    print. Every call ends also where the server hangs (see `sessions`).
     """
 
     def __init__(
@@ -257,6 +258,17 @@ class SqlStore:
     def _journaled_numbers(self) -> Iterator[Sequence[int]]:
         with self._sessions.transaction(read_only=True) as cursor:
             yield from self._journal(cursor.connection).numbers(cursor)
+
+    def addresses(self) -> Iterator[Sequence[FoundRecord]]:
+        """See `Journaled.addresses`."""
+        chunks = self._addresses()
+        following: Callable[[], Sequence[FoundRecord] | None] = reduced(lambda: next(chunks, None))
+        while (chunk := following()) is not None:
+            yield chunk
+
+    def _addresses(self) -> Iterator[Sequence[FoundRecord]]:
+        with self._sessions.transaction(read_only=True) as cursor:
+            yield from records_with_address(cursor, _shape(cursor, self._proved))
 
     @reduced
     def advance_sequences(self, positions: Mapping[str, int]) -> None:

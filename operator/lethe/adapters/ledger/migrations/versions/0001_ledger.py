@@ -107,6 +107,14 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "absent_addresses",
+        sa.Column("store", sa.Text, primary_key=True),
+        sa.Column("digest", sa.LargeBinary, primary_key=True),
+        sa.Column("request", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("absent_addresses_request", "absent_addresses", ["request"])
+    op.create_table(
         "erased_identifiers",
         sa.Column("digest", sa.LargeBinary, primary_key=True),
         sa.Column("request", sa.Text, nullable=False),
