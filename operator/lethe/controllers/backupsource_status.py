@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lethe.api.status.backupsource import backupsource_status
 from lethe.api.status.base import rendered_conditions
@@ -30,6 +30,8 @@ log = logging.getLogger("lethe.backups")
 LAST_SCAN_SECONDS = 300
 """How old `lastScanAt` of a BackupSource may grow before a write only for its sake."""
 
+BYTES_GO_IN = timedelta(days=1)
+"""How long what was deleted may take to be proven gone before it counts as overdue."""
 
 STATUS = StatusKind(
     "backupsources",
@@ -79,7 +81,9 @@ class SourceStatuses:
             state = self._objects.condition_set(managed, record, now).state
             states[state or ""] += 1
             if record.live:
-                overdue += record.ref not in held and record.expires_at(retention) <= now
+                due = record.ref not in held and record.expires_at(retention) <= now
+                # Bytes may go once a day for many snapshots; that they wait says `problems`.
+                overdue += due and (record.deleted_at is None or record.deleted_at + BYTES_GO_IN <= now)
                 oldest = record.taken_at if oldest is None else min(oldest, record.taken_at)
         managed.counts = {
             "total": sum(count for state, count in states.items() if state != SnapshotState.PURGED),

@@ -97,7 +97,8 @@ class Backend(Protocol):
         ...
 
     def gone(self, refs: Collection[str]) -> Mapping[str, str]:
-        """Look for the bytes of snapshots that were deleted; return what remains of each, by ref.
+        """Look for the bytes of snapshots that were deleted; return what remains of each, by ref. It may
+        be what removes them, where a repository does so for many at once.
 
         A ref that is absent from the answer is proven gone: no version, no delete marker, no unfinished
         upload, no file. The texts are for a person. Raises as `delete` does.

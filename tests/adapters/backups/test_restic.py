@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -105,6 +107,8 @@ class ResticWorld(World):
         roots: Sequence[Path] | None = None,
         binary: str = "",
         look_seconds: float = 300,
+        turn_seconds: int = 0,
+        pause_seconds: float = 0,
     ) -> ResticBackend:
         return ResticBackend(
             str(self.repository) if repository is None else repository,
@@ -114,6 +118,8 @@ class ResticWorld(World):
             [self.folder] if roots is None else roots,
             binary or str(restic()),
             look_seconds=look_seconds,
+            turn_seconds=turn_seconds,
+            pause_seconds=pause_seconds,
         )
 
     @contextmanager
@@ -183,6 +189,7 @@ def test_bytes_that_only_a_deleted_snapshot_held_are_gone_from_the_packs(world: 
     only_its = world.packs() - before
     assert only_its
     assert world.delete_one(*world.pin(deleted)) is DeletionResult.ACCEPTED
+    assert world.backend.gone([deleted]) == {}
     assert world.packs() == before
     assert world.backend.gone([deleted]) == {}
 
@@ -209,6 +216,7 @@ def test_not_even_the_unused_bytes_that_restic_would_tolerate_stay(world: Restic
     )
     world.backend = backend
     assert world.delete_one(*world.pin(deleted)) is DeletionResult.ACCEPTED
+    assert world.backend.gone([deleted]) == {}
     assert blob not in world.restic("list", "blobs")
 
 
@@ -228,8 +236,9 @@ def test_a_locked_repository_is_left_alone_with_a_hint(world: ResticWorld) -> No
     pins = world.pin(deleted)
     with locked(world):
         assert set(world.seen()) == {deleted, kept}
-        with pytest.raises(BackendUnavailable, match="restic unlock"):
-            world.backend.delete(pins)
+        (deletion,) = world.backend.delete(pins).values()
+    assert deletion.result is DeletionResult.FAILED
+    assert "restic unlock" in deletion.message
     assert set(world.seen()) == {deleted, kept}
 
 
@@ -251,8 +260,7 @@ def test_a_prune_of_others_hides_no_snapshot_however_long_it_lasts(world: Restic
         prune.wait()
     try:
         assert set(world.seen()) == {ref}
-        with pytest.raises(BackendUnavailable, match="restic unlock"):
-            world.backend.delete(pins)
+        assert world.delete_one(*pins) is DeletionResult.FAILED
     finally:
         prune.send_signal(signal.SIGCONT)
         prune.wait()
@@ -285,12 +293,51 @@ def test_a_prune_that_fails_after_forgetting_leaves_a_deletion_accepted_and_not_
     backend = world.asked(binary=str(failing))
     (deletion,) = backend.delete(world.pin(ref)).values()
     assert deletion.result is DeletionResult.ACCEPTED
-    assert "its bytes stay" in deletion.message
-    assert set(backend.gone([ref])) == {ref}
+    assert "its bytes stay" in backend.gone([ref])[ref]
     assert world.packs() == packs
     assert world.delete_one(Pin(ref, ("whatever it was",))) is DeletionResult.ACCEPTED
+    assert world.backend.gone([ref]) == {}
     assert not world.packs()
     backend.close()
+
+
+def test_pruning_and_forgetting_wait_for_their_turn(world: ResticWorld) -> None:
+    first, second = world.nights(2)
+    pins = world.pin(first, second)
+    patient = world.asked(turn_seconds=60)
+    with ThreadPoolExecutor(1) as waiting:
+        with locked(world):
+            deleting = waiting.submit(patient.delete, pins[:1])
+            with pytest.raises(FutureTimeout):
+                deleting.result(timeout=3)
+        assert deleting.result()[first].result is DeletionResult.ACCEPTED
+        with locked(world):
+            pruning = waiting.submit(patient.gone, [first])
+            with pytest.raises(FutureTimeout):
+                pruning.result(timeout=3)
+        assert pruning.result() == {}
+    assert set(world.seen()) == {second}
+    patient.close()
+
+
+def test_a_repository_is_pruned_once_a_day_whoever_asks_and_goes_on_after_a_lock(world: ResticWorld) -> None:
+    refs = world.nights(3)
+    pins = world.pin(*refs)
+    daily = world.asked(pause_seconds=3600)
+    assert daily.delete(pins[:1])[refs[0]].result is DeletionResult.ACCEPTED
+    with locked(world):
+        assert "is locked" in daily.gone([refs[0]])[refs[0]]
+    assert daily.gone([refs[0]]) == {}, "what had no turn was no prune"
+    packs = world.packs()
+    another = world.asked(pause_seconds=3600)
+    for ref, pinned, backend in zip(refs[1:], pins[1:], (daily, another), strict=True):
+        assert backend.delete([pinned])[ref].result is DeletionResult.ACCEPTED
+        assert "a day after the last" in backend.gone([ref])[ref]
+    assert world.packs() == packs
+    assert world.backend.gone(refs) == {}, "and the next day it resumes"
+    assert not world.packs()
+    daily.close()
+    another.close()
 
 
 def test_a_snapshot_that_restic_can_not_read_is_reported_instead_of_being_left_out(

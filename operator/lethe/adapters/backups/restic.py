@@ -4,9 +4,12 @@ A snapshot's id is the digest of its description, so it can't be replaced under 
 in packs, together with what others hold: `forget` only takes the description away, `prune` the bytes.
 
 Whether an earlier prune succeeded is written nowhere, and what the program says in a dry run is text for
-people. So `gone` prunes again: with nothing left to do that changes nothing, and only its success, with no
-unused byte tolerated, proves that what no snapshot holds is not there. A forgotten snapshot whose prune
-failed or was killed is thus repaired by whoever asks for it next.
+people. So `gone` prunes: with nothing left to do that changes nothing, and only its success, with no unused
+byte tolerated, proves that what no snapshot holds is not there. A forgotten snapshot whose prune failed or
+was killed is thus repaired by whoever asks for it next.
+
+A prune locks the repository for as long as it takes, and a backup that comes meanwhile fails. So there is
+one a day at most, whoever asks for it, and both commands wait for their turn.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,9 +86,15 @@ _SYMPTOMS = {
     "ciphertext verification failed": "it is damaged",
 }
 """What restic's messages tell, in words that hold no address."""
+_prunes: dict[str, float] = {}
+"""When the last prune of each repository that had its turn began here (monotonic), whatever came of it."""
 _UNLOCK = (
     "wait until the other restic has ended; where none runs any more, `restic unlock` removes what it left"
 )
+
+
+class _Locked(BackendUnavailable):
+    """Another restic has the repository locked."""
 
 
 class _Failed(Exception):
@@ -109,6 +119,7 @@ class ResticBackend:
 
     `environment` is the Secret; only what `FROM_SECRET` matches is used. A repository on a file system must
     lie in one of `allowed_roots`. A look may last `look_seconds`, a prune `prune_seconds`; then it is ended.
+    Forgetting and pruning wait `turn_seconds` for another restic; prunes begin `pause_seconds` apart.
     """
 
     def __init__(
@@ -124,6 +135,8 @@ class ResticBackend:
         allow_plaintext: bool = False,
         look_seconds: float = 300,
         prune_seconds: float = 6 * 3600,
+        turn_seconds: int = 600,
+        pause_seconds: float = 23 * 3600,  # a day, less what a scan comes later on the next
     ) -> None:
         """Touch nothing yet: what is wrong with the arguments shows in use."""
         self._repository = repository
@@ -135,6 +148,8 @@ class ResticBackend:
         self._resolver, self._allow_plaintext = resolver, allow_plaintext
         self._look_seconds = look_seconds
         self._prune_seconds = prune_seconds
+        self._turn = f"--retry-lock={turn_seconds}s"
+        self._turn_seconds, self._pause_seconds = turn_seconds, pause_seconds
         self._cache: tempfile.TemporaryDirectory[str] | None = None
 
     def list(self) -> Listing:
@@ -143,11 +158,7 @@ class ResticBackend:
         return Listing(list(found.ours.values()), sorted(found.unreadable))
 
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
-        """Forget exactly the snapshots that are pinned, then prune once.
-
-        A prune that fails leaves the deletion accepted: the snapshot is forgotten, and `gone` tells that
-        its bytes are not. Raises `BackendUnavailable` while the repository is locked.
-        """
+        """Forget exactly the snapshots that are pinned. Their bytes go with the prune of `gone`."""
         if not pins:
             return {}
         found = self._look()
@@ -155,20 +166,10 @@ class ResticBackend:
         wanted = [ref for ref, refused in results.items() if refused is None]
         failure = self._forget(wanted)
         left = self._ids() if wanted else frozenset[str]()
-        deletions = {
+        return {
             ref: refused or (failure if ref in left else Deletion(DeletionResult.ACCEPTED, "it is forgotten"))
             for ref, refused in results.items()
         }
-        if any(one.result is DeletionResult.ACCEPTED for one in deletions.values()):
-            problem = self._prune()
-            if problem:
-                deletions = {
-                    ref: Deletion(one.result, f"{one.message}; {problem}")
-                    if one.result is DeletionResult.ACCEPTED
-                    else one
-                    for ref, one in deletions.items()
-                }
-        return deletions
 
     def gone(self, refs: Collection[str]) -> Mapping[str, str]:
         """Return which snapshots are not forgotten, and, unless a prune succeeds here and now, all others."""
@@ -252,7 +253,10 @@ class ResticBackend:
         failure = Deletion(DeletionResult.FAILED, "restic did not forget it")
         for start in range(0, len(ids), _IDS_AT_ONCE):
             try:
-                self._run(self._prune_seconds, "forget", "--json", *ids[start : start + _IDS_AT_ONCE])
+                some = ids[start : start + _IDS_AT_ONCE]
+                self._run(self._look_seconds + self._turn_seconds, "forget", "--json", self._turn, *some)
+            except _Locked as locked:
+                return Deletion(DeletionResult.FAILED, f"restic did not forget it: {locked}")
             except _Failed as failed:
                 result = (
                     DeletionResult.NOT_PERMITTED if _FORBIDDEN in failed.symptom else DeletionResult.FAILED
@@ -266,8 +270,19 @@ class ResticBackend:
         By itself restic tolerates a share of unused bytes in packs that are in use: a person's among them.
         """
         waits = "forgotten, but its bytes stay until a prune succeeds"
+        began = time.monotonic()
+        if began < _prunes.get(self._repository, float("-inf")) + self._pause_seconds:
+            return f"{waits}: the next one is a day after the last, for it keeps backups waiting"
+        before = _prunes.get(self._repository)
+        _prunes[self._repository] = began
         try:
-            self._run(self._prune_seconds, "prune", "--max-unused", "0")
+            self._run(self._prune_seconds + self._turn_seconds, "prune", "--max-unused", "0", self._turn)
+        except _Locked as locked:  # it has not had its turn
+            if before is None:
+                del _prunes[self._repository]
+            else:
+                _prunes[self._repository] = before
+            return f"{waits}: {locked}"
         except _Failed as failed:
             return f"{waits}: {failed.symptom}"
         except BackendError as error:
@@ -335,7 +350,7 @@ class ResticBackend:
                     "correct it; is the volume mounted?",
                 )
             case code if code == _LOCKED:
-                return BackendUnavailable("the restic repository is locked", _UNLOCK)
+                return _Locked("the restic repository is locked", _UNLOCK)
             case code if code == _WRONG_PASSWORD:
                 return BackendUnavailable(
                     "the restic repository does not open with this password",

@@ -232,10 +232,13 @@ def scan(
 
     done.plan = decide()
     done.changed |= _intend(source, ledger, done.plan, rules, now)
+    accepted: list[str] = []
     for some in chunked(done.plan.to_delete, AT_ONCE):
         _require_not_abandoned(source)
         held = stores_under_hold(ledger, source.stores, moment).keys()  # a hold may have come since
-        _prune(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
+        accepted += _delete(source, ledger, [one for one in some if held.isdisjoint(one.stores)], done, now)
+    if accepted:
+        _prove(source, ledger, accepted, done, now)
     done.next = decide().next if done.plan.to_delete else done.plan.next
     return done
 
@@ -395,36 +398,44 @@ def _intend(
     return bool(facts)
 
 
-def _prune(
+def _delete(
     source: KnownSource,
     ledger: Ledger,
     snapshots: Sequence[SnapshotRecord],
     done: Scan,
     now: Callable[[], datetime],
-) -> None:
+) -> list[str]:
+    """Delete snapshots; return the refs of those of which the backend says that it has."""
     if not snapshots:
-        return
-    name = source.name
+        return []
     ledger.confirm()
     deletions = source.backend.delete([Pin(s.ref, s.pieces) for s in snapshots])
     accepted = [s for s in snapshots if _was_accepted(deletions, s.ref)]
     # One that had vanished was deleted by somebody else: Lethe only proves it gone.
     by_lethe = tuple(s.ref for s in accepted if s.present and s.deleted_at is None)
     if by_lethe:
-        _append(source, ledger, [SnapshotsDeleted(name, now(), by_lethe)])
+        _append(source, ledger, [SnapshotsDeleted(source.name, now(), by_lethe)])
         done.deleted += by_lethe
+        done.changed = True
     for snapshot in snapshots:
         if not _was_accepted(deletions, snapshot.ref):
             failed = Deletion(DeletionResult.FAILED, "the backend did not say what became of it")
             done.problems[snapshot.ref] = deletions.get(snapshot.ref, failed)
-    remains = source.backend.gone([s.ref for s in accepted]) if accepted else {}
-    purged = tuple(s.ref for s in accepted if s.ref not in remains)
+    return [s.ref for s in accepted]
+
+
+def _prove(
+    source: KnownSource, ledger: Ledger, refs: Sequence[str], done: Scan, now: Callable[[], datetime]
+) -> None:
+    """Look for the bytes of all that was deleted, at once: in a repository that is one prune."""
+    _require_not_abandoned(source)
+    remains = source.backend.gone(refs)
     for ref, what in remains.items():
         done.problems[ref] = Deletion(DeletionResult.ACCEPTED, what)
-    if purged:
-        _append(source, ledger, [SnapshotsPurged(name, now(), purged)])
-        done.purged += purged
-    done.changed |= bool(by_lethe or purged)
+    for some in chunked([ref for ref in refs if ref not in remains], IN_ONE_FACT):
+        _append(source, ledger, [SnapshotsPurged(source.name, now(), tuple(some))])
+        done.purged += some
+        done.changed = True
 
 
 def _was_accepted(deletions: Mapping[str, Deletion], ref: str) -> bool:
