@@ -22,6 +22,9 @@ _DIRECTIVES = {
     "b": "(?i:" + "|".join(_MONTHS) + ")",
     "d": "[0-9]{2}",
     "j": "[0-9]{3}",
+    "G": "[0-9]{4}",
+    "V": "[0-9]{2}",
+    "u": "[1-7]",
     "H": "[0-9]{2}",
     "M": "[0-9]{2}",
     "S": "[0-9]{2}",
@@ -58,8 +61,9 @@ class NamePattern:
         """Parse a pattern with exactly one `{takenAt:FORMAT}`; `*` outside of it stands for any characters
         but `/`.
 
-        FORMAT is strptime's: %Y %y %m %b %d %j %H %M %S %f %z %Z (UTC) %s (seconds since 1970) and %%.
-        It names a day at least. A directive that stands there twice must say the same both times.
+        FORMAT is strptime's: %Y %y %m %b %d %j %G %V %u (ISO weeks) %H %M %S %f %z %Z (UTC) %s (seconds since
+        1970) and %%. It names a month, an ISO week or a day at least; a month or week counts from its first
+        day on. A directive that stands there twice must say the same both times.
         Raises `InvalidName`.
         """
         stamps = list(_STAMP.finditer(text))
@@ -105,19 +109,31 @@ def _compile(pattern: str, text: str) -> tuple[re.Pattern[str], tuple[str, ...]]
     named = set(directives)
     if "*" in text:
         raise InvalidName(pattern, "has a * inside of {takenAt:FORMAT}")
+    _require_moment(pattern, named)
+    return re.compile(expression), tuple(directives)
+
+
+def _require_moment(pattern: str, named: set[str]) -> None:
+    """Raise where these directives name no moment, or a month, a week or a day beside each other."""
     if "s" in named:
         if named - {"s", "f"}:
             raise InvalidName(pattern, "has %s beside other directives")
-    elif not (named & set("Yy") and ("j" in named or (named & set("mb") and "d" in named))):
-        raise InvalidName(pattern, "names no day: a year, a month and a day are needed, or %s")
-    elif {"z", "Z"} <= named:
+        return
+    if named & set("GVu"):
+        if not {"G", "V"} <= named or named & set("Yymbdj"):
+            raise InvalidName(
+                pattern, "names no ISO week: that takes %G, its year, with %V, and no other day"
+            )
+    elif not (named & set("Yy") and named & set("jmb")) or ("d" in named and not named & set("mb")):
+        raise InvalidName(pattern, "names no month: a year and a month are needed, %G and %V, or %s")
+    if not named & set("jdu") and named & set(_CLOCK + "fzZ"):
+        raise InvalidName(pattern, "names a time of a day, and no day")
+    if {"z", "Z"} <= named:
         raise InvalidName(pattern, "has both %z and %Z")
-    else:
-        # Minutes without the hour would be read as minutes past midnight.
-        present = [part in named for part in _CLOCK] + ["f" in named]
-        if present != sorted(present, reverse=True):
-            raise InvalidName(pattern, "names a part of the time without the greater one before it")
-    return re.compile(expression), tuple(directives)
+    # Minutes without the hour would be read as minutes past midnight.
+    present = [part in named for part in _CLOCK] + ["f" in named]
+    if present != sorted(present, reverse=True):
+        raise InvalidName(pattern, "names a part of the time without the greater one before it")
 
 
 def _pieces(text: str) -> tuple[str, ...]:
@@ -152,13 +168,16 @@ def _moment(directives: tuple[str, ...], texts: tuple[str, ...]) -> datetime | N
     try:
         if "s" in fields:
             return _EPOCH + timedelta(seconds=fields["s"]) + microseconds
-        if "j" in fields:
+        if "G" in fields:
+            week = datetime.fromisocalendar(fields["G"], fields["V"], fields.get("u", 1))
+            day = week.replace(tzinfo=UTC)
+        elif "j" in fields:
             day = datetime(fields["Y"], 1, 1, tzinfo=UTC) + timedelta(days=fields["j"] - 1)
             agreed = (fields.get("Y"), fields.get("m", day.month), fields.get("d", day.day))
             if (day.year, day.month, day.day) != agreed:
                 return None
         else:
-            day = datetime(fields["Y"], fields["m"], fields["d"], tzinfo=UTC)
+            day = datetime(fields["Y"], fields["m"], fields.get("d", 1), tzinfo=UTC)
         zone = timezone(timedelta(minutes=fields.get("z", 0)))
         local = day.replace(
             hour=fields.get("H", 0), minute=fields.get("M", 0), second=fields.get("S", 0), tzinfo=zone

@@ -323,3 +323,68 @@ def test_ten_thousand_files_are_listed(world: DirectoryWorld) -> None:
         moment = start + timedelta(hours=hour)
         (world.folder / f"site-{moment:%Y%m%dT%H%M%SZ}.dump").write_bytes(b"x")
     assert len(world.backend.list().snapshots) == 10_000
+
+
+def container_layout(root: Path, at: datetime) -> Mapping[str, DirectoryBackend]:
+    """Lay down what the usual dump container does in one run; return a backend for each of its folders."""
+    patterns = {"last": "%Y%m%d-%H%M%S", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m"}
+    for folder, written in patterns.items():
+        (root / folder).mkdir(exist_ok=True)
+        dump, latest = root / folder / f"site-{at:{written}}.sql.gz", root / folder / "site-latest.sql.gz"
+        if folder == "last":
+            dump.write_bytes(os.urandom(100))
+            os.utime(dump, (at.timestamp() + 60, at.timestamp() + 60))
+        else:
+            dump.unlink(missing_ok=True)
+            dump.hardlink_to(root / "last" / f"site-{at:%Y%m%d-%H%M%S}.sql.gz")
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(dump.name)
+    return {
+        folder: DirectoryBackend(str(root / folder), f"site-{{takenAt:{written}}}.sql.gz", [root])
+        for folder, written in patterns.items()
+    }
+
+
+def test_the_layout_of_the_usual_dump_container_is_understood(tmp_path: Path) -> None:
+    nights = [datetime(2026, 12, 31, 3, tzinfo=UTC) + timedelta(days=night) for night in range(2)]
+    container_layout(tmp_path, nights[0])
+    backends = container_layout(tmp_path, nights[1])
+    listings = {folder: backend.list() for folder, backend in backends.items()}
+    assert [list(one.unparsable) + list(one.partial) for one in listings.values()] == [[]] * 4
+    taken = {folder: [seen.taken_at for seen in listing.snapshots] for folder, listing in listings.items()}
+    assert taken == {
+        "last": nights,
+        "daily": [night.replace(hour=0) for night in nights],
+        "weekly": [datetime(2026, 12, 28, tzinfo=UTC)],
+        "monthly": [datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)],
+    }
+    for listing in listings.values():
+        assert all(seen.taken_at <= min(seen.evidence) for seen in listing.snapshots)
+    (pin,) = [Pin(one.ref, one.pieces) for one in listings["weekly"].snapshots]
+    told = backends["weekly"].delete([pin])[pin.ref]
+    assert told.result is DeletionResult.FAILED
+    for other in (
+        "last/site-20270101-030000.sql.gz",
+        "daily/site-20270101.sql.gz",
+        "monthly/site-202701.sql.gz",
+    ):
+        assert str(tmp_path / other) in told.message
+        (tmp_path / other).unlink()
+    assert backends["weekly"].delete([pin])[pin.ref].result is DeletionResult.ACCEPTED
+
+
+def test_another_name_of_a_snapshot_is_no_other_bytes(world: DirectoryWorld) -> None:
+    ref = world.put(FIRST_NIGHT)
+    (world.folder / "site-latest.dump").hardlink_to(world.folder / ref)
+    assert not world.backend.list().unparsable
+    assert world.delete_one(*world.pin(ref)) is DeletionResult.FAILED, "its bytes would stay"
+    (world.folder / ref).rename(world.folder / "site.dump")
+    assert set(world.backend.list().unparsable) == {"site-latest.dump", "site.dump"}
+
+
+@pytest.mark.parametrize("target", ["gone.dump", "../elsewhere.dump", "notes.txt", "site-latest.dump"])
+def test_a_link_that_leads_to_no_snapshot_here_is_reported(world: DirectoryWorld, target: str) -> None:
+    (world.root / "elsewhere.dump").write_bytes(b"x")
+    (world.folder / "notes.txt").write_bytes(b"x")
+    (world.folder / "site-latest.dump").symlink_to(target)
+    assert "site-latest.dump" in world.backend.list().unparsable

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,9 +74,11 @@ class DirectoryBackend:
     def list(self) -> Listing:
         """Return the files that lie there; links, folders and the like are reported as unparsable.
 
-        Empty files with a dot in front hold nothing and don't count, unless they are named like a snapshot.
+        Empty files with a dot in front hold nothing and don't count, unless they are named like a snapshot,
+        nor does another name of a snapshot (`site-latest.dump`), a link or not.
         """
-        snapshots, unparsable, partial = [], [], []
+        snapshots, partial = [], []
+        inodes, others = set[tuple[int, int]](), dict[str, tuple[int, int]]()
         with self._opened() as directory:
             for name in sorted(self._names(directory)):
                 shown = _printable(name)
@@ -85,6 +87,7 @@ class DirectoryBackend:
                     continue  # deleted since its name was read
                 file = self._file(name, status)
                 if file is not None:
+                    inodes.add(file.inode)
                     snapshots.append(
                         ListedSnapshot(name, (file.piece,), file.taken_at, (file.changed_at,), file.size)
                     )
@@ -92,8 +95,10 @@ class DirectoryBackend:
                     taken_at = self._told_by(name)
                     if status.st_size or taken_at is not None or not name.startswith("."):
                         partial.append(UnfinishedSnapshot(shown, _changed_at(status), taken_at))
-                elif name != _NOT_OURS:
-                    unparsable.append(shown)
+                elif name != _NOT_OURS and not self._leads_to_one(directory, name, status):
+                    others[shown] = status.st_dev, status.st_ino
+        # Another name of a snapshot's own file, such as `site-latest.dump`, is no other bytes.
+        unparsable = [name for name, inode in others.items() if inode not in inodes]
         return Listing(snapshots, unparsable, partial)
 
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
@@ -120,7 +125,7 @@ class DirectoryBackend:
                     Deletion(
                         DeletionResult.FAILED,
                         f"{others} other name{'s' * (others != 1)} of this file (hard links) would keep its "
-                        "bytes; remove them, or let them expire at once with it",
+                        f"bytes{self._where(file)}; remove them, or let them expire at once with it",
                     )
                     if others > 0
                     else self._unlink(directory, file)
@@ -167,6 +172,19 @@ class DirectoryBackend:
             return None
         return self._pattern.taken_at(name)
 
+    def _leads_to_one(self, directory: int, name: str, status: os.stat_result) -> bool:
+        """Tell whether it is a link without a date that leads to a snapshot in this very directory."""
+        if not stat.S_ISLNK(status.st_mode) or self._taken_at(name) is not None:
+            return False
+        try:
+            target = os.readlink(name, dir_fd=directory)
+        except OSError:
+            return False  # another thing by now
+        if not self._is_listed(target):
+            return False
+        found = self._status(directory, target)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
     def _told_by(self, name: str) -> datetime | None:
         """Return what an unfinished file's name tells, whatever its writer has put around the later one."""
         stem = name.lstrip(".")
@@ -189,6 +207,16 @@ class DirectoryBackend:
                 DeletionResult.IDENTITY_MISMATCH, "the file has another size or modification time by now"
             )
         return file
+
+    def _where(self, file: _File) -> str:
+        """Tell a person where other names of a file may be: those beside the directory that are found."""
+        below, found = Path(self._path).resolve().parent, list[str]()
+        if any(below.is_relative_to(root.resolve()) for root in self._allowed_roots):
+            with suppress(OSError), os.scandir(below) as folders:
+                for folder in [one.path for one in folders if one.is_dir(follow_symlinks=False)]:
+                    with suppress(OSError), os.scandir(folder) as names:
+                        found += [one.path for one in names if one.inode() == file.inode[1]]
+        return f" ({', '.join(map(_printable, sorted(found)[:4]))})" if found else ""
 
     def _unlink(self, directory: int, file: _File) -> Deletion:
         looked = self._look(directory, Pin(file.name, (file.piece,)))
