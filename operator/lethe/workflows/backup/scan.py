@@ -427,8 +427,10 @@ def _delete(
 def _prove(
     source: KnownSource, ledger: Ledger, refs: Sequence[str], done: Scan, now: Callable[[], datetime]
 ) -> None:
-    """Look for the bytes of all that was deleted, at once: in a repository that is one prune."""
-    _require_not_abandoned(source)
+    """Look for the bytes of all that was deleted, at once: in a repository that is one prune.
+
+    A scan that was abandoned after it had deleted does so, too: the next one may be suspended.
+    """
     remains = source.backend.gone(refs)
     for ref, what in remains.items():
         done.problems[ref] = Deletion(DeletionResult.ACCEPTED, what)
