@@ -38,6 +38,7 @@ class StoreStatus:
         """Write a DataStore's status, if it says something new."""
         session, proof = managed.session, managed.session.proof if managed.session else None
         lookalikes, pointing = (proof.lookalikes, proof.pointing) if proof else ((), ())
+        copies = proof.copies if proof else ()
         catch_up = session.catch_up if session else None
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
@@ -49,6 +50,7 @@ class StoreStatus:
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
             pointing=pointing,
+            copies=copies,
             catch_up=(
                 len(catch_up.left),
                 len(catch_up.unclear),
@@ -86,7 +88,7 @@ class StoreStatus:
             applied=managed.applied,
             missing=managed.missing,
             journal_number=managed.journal_number,
-            unmapped=sorted({*lookalikes, *pointing}),
+            unmapped=sorted({*lookalikes, *pointing, *copies}),
         )
         await self._writer.write(DATA_STORE, managed.key, managed.shown, status)
 

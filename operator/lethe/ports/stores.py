@@ -77,7 +77,8 @@ class Proof:
     `lookalikes` are columns that look like personal data and are neither mapped nor ignored, as
     `table.column`. `keys_may_repeat` names the generators of keys that Lethe can't move forward.
     `server` identifies the server (the ledger must not live on the same one); `None` if it has no identity.
-    `pointing` are foreign keys to the subjects that are neither mapped nor ignored, as `table.column`.
+    `pointing` are columns that point at subjects and are neither mapped nor ignored, as `table.column`;
+    `copies` are materialized views of what is cleared, not ignored.
     `widened` says of earlier versions what the proved mapping clears besides, under a version of its own.
     `samples_stay` says, with the remedy, which statistics Lethe may not renew (`Journaled.tidy`).
     """
@@ -89,6 +90,7 @@ class Proof:
     keys_may_repeat: tuple[str, ...] = ()
     server: str | None = None
     pointing: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     widened: Mapping[str, ProvedMapping] = field(default_factory=dict)
     samples_stay: tuple[str, ...] = ()
 

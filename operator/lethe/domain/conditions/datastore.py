@@ -40,6 +40,7 @@ class DataStoreObservation:
     kinds_unmapped: Sequence[str]
     lookalikes: Sequence[str]
     pointing: Sequence[str]
+    copies: Sequence[str]
     journal: str
     journal_message: str
     without_backups: bool
@@ -142,6 +143,12 @@ def _mapping_complete(observed: DataStoreObservation) -> Condition:
         named = ", ".join(observed.pointing[:8])
         message = f"{named} point at persons; map these tables as dependents, or name the columns in ignore"
         return Condition("MappingComplete", FALSE, "TablesUnmapped", message)
+    if observed.copies:
+        named = ", ".join(observed.copies[:8])
+        message = (
+            f"{named} keep what is cleared until REFRESH MATERIALIZED VIEW; see to that, and ignore them"
+        )
+        return Condition("MappingComplete", FALSE, "CopiesUnmapped", message)
     if observed.lookalikes:
         named = ", ".join(observed.lookalikes[:8])
         message = f"{named} look like personal data; map them, or name them in ignore"

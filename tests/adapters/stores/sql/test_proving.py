@@ -298,6 +298,12 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "dependents[0].delete",
         "rows of clicks point at sessions (clicks_s_fkey), which stops a DELETE",
     ),
+    "a key that tables below it share": (
+        "CREATE TABLE archive () INHERITS (users)",
+        {},
+        "key",
+        "archive inherits from users, and its rows can have keys that other persons have in users",
+    ),
     "rows that RESTRICT below a CASCADE": (
         (
             "CREATE TABLE orders (id int PRIMARY KEY, s bigint REFERENCES sessions ON DELETE CASCADE);"
@@ -658,6 +664,36 @@ def test_columns_that_look_personal_are_warned_of_unless_ignored(site: Site) -> 
         "users.last_ip",
         "users.nickname",
     )
+
+
+def test_tables_that_point_at_persons_are_warned_of_unless_mapped_or_ignored(site: Site) -> None:
+    site.sql.execute(
+        "CREATE TABLE addresses (user_id bigint REFERENCES users); CREATE TABLE orders (user_id int);"
+        "CREATE TABLE devices (users_id text); CREATE TABLE likes (author_id bigint);"
+        "CREATE SCHEMA shop; CREATE TABLE shop.carts (owner bigint REFERENCES users);"
+        "CREATE TABLE logs (user_id int) PARTITION BY LIST (user_id);"
+        "CREATE TABLE logs_1 PARTITION OF logs FOR VALUES IN (1)"
+    )
+    assert site.prove(ignore=("likes.author_id",)).pointing == (
+        "addresses.user_id",
+        "logs.user_id",
+        "orders.user_id",
+        "shop.carts.owner",
+    )
+
+
+def test_materialized_views_of_what_is_cleared_are_warned_of_unless_ignored(site: Site) -> None:
+    site.sql.execute(
+        "CREATE MATERIALIZED VIEW how_many AS SELECT count(*) FROM users;"
+        "CREATE MATERIALIZED VIEW keys AS SELECT id, created_at FROM users;"
+        "CREATE MATERIALIZED VIEW search AS SELECT id, lower(email) AS term FROM users;"
+        "CREATE VIEW names AS SELECT first_name FROM users;"
+        "CREATE MATERIALIZED VIEW upper_names AS SELECT upper(first_name) FROM names;"
+        "CREATE MATERIALIZED VIEW whole AS SELECT u::text FROM users u;"
+        "CREATE MATERIALIZED VIEW tokens AS SELECT token FROM sessions"
+    )
+    told = site.prove(ignore=("how_many",)).copies
+    assert told == ("search", "tokens", "upper_names", "whole")
 
 
 def test_a_generator_of_keys_that_lethe_can_not_move_is_named(site: Site) -> None:

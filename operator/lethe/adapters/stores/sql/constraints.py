@@ -72,6 +72,19 @@ def is_unique_key(cursor: Cursor, table: Table, key: Column) -> bool:
     return bool(row and row[0]) and key.not_null
 
 
+def inheriting(cursor: Cursor, table: Table) -> list[str]:
+    """Return the tables that inherit from one that is not partitioned: its unique keys are not theirs."""
+    rows = cursor.execute(
+        compose(
+            "SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits i"
+            " JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = {oid} AND NOT c.relispartition ORDER BY 1",
+            oid=table.oid,
+        )
+    )
+    return [child for (child,) in rows]
+
+
 def unique_indexes(cursor: Cursor, table: Table, column: Column, key_number: int) -> list[tuple[str, bool]]:
     """Return unique (and exclusion) indexes over the column, and whether two NULLs collide in them.
 

@@ -6,7 +6,7 @@ import re
 
 from psycopg import sql
 
-from lethe.adapters.stores.sql.catalog import Column, Shape, Table
+from lethe.adapters.stores.sql.catalog import INTEGER_TYPES, Column, Shape, Table
 from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.domain.mapping import SubjectMapping
 
@@ -43,30 +43,82 @@ def lookalikes(shape: Shape) -> tuple[str, ...]:
 
 
 def pointing(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
-    """Return `table.column` of the foreign keys to the subjects that nobody mapped or ignored."""
-    mapping, oid = shape.mapping, shape.subjects.oid
+    """Return `table.column` of what points at the subjects and nobody mapped or ignored: by a foreign key,
+    or by its name and type."""
+    mapping, key = shape.mapping, shape.key
     ours = {(shape.tables[one.table].oid, one.foreign_key) for one in mapping.dependents}
-    mapped = sql.Literal([table.oid for table in shape.tables.values()])
+    subjects = shape.subjects.name
+    called = {f"{name}_{mapping.key}" for name in (subjects, subjects.removesuffix("s"))}
+    query = compose(
+        _POINTING,
+        oid=shape.subjects.oid,
+        mapped=sql.Literal([table.oid for table in shape.tables.values()]),
+        called=sql.Literal(sorted(called | {one.foreign_key for one in mapping.dependents})),
+        types=sql.Literal(sorted(INTEGER_TYPES if key.base in INTEGER_TYPES else {key.base})),
+        schema=shape.subjects.schema,
+    )
     found: list[str] = []
-    for other, written, full_name, column in cursor.execute(compose(_POINTING, oid=oid, mapped=mapped)):
+    for other, written, full_name, column in cursor.execute(query):
         names = {f"{written}.{column}", f"{full_name}.{column}"}
         if (other, column) not in ours and not names & set(mapping.ignore):
             found.append(f"{written}.{column}")
     return tuple(sorted(found))
 
 
+def copies(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
+    """Return the materialized views, not ignored, that were made of what is cleared: they keep it."""
+    columns: list[tuple[int, int]] = []
+    for written, table in shape.tables.items():
+        rules = shape.mapping.clear if written == shape.mapping.table else ()
+        of_table = [one for one in shape.mapping.dependents if one.table == written]
+        cleared = {rule.column for rule in (*rules, *(rule for one in of_table for rule in one.clear))}
+        whole = any(one.delete for one in of_table)
+        columns += [(table.oid, one.number) for one in table.columns.values() if whole or one.name in cleared]
+        columns.append((table.oid, 0))
+    oids, numbers = (sql.Literal(list(part)) for part in zip(*columns, strict=True))
+    rows = cursor.execute(compose(_COPIES, oids=oids, numbers=numbers)).fetchall()
+    ignored = set(shape.mapping.ignore)
+    return tuple(sorted(written for written, full_name in rows if not {written, full_name} & ignored))
+
+
 # A row of the subjects that points at another one (who invited whom) holds but a key. A partition of a mapped
 # table may have the foreign key instead of it.
 _POINTING = """
-SELECT c.oid::bigint,
+SELECT DISTINCT c.oid::bigint,
        CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname,
        n.nspname || '.' || c.relname, a.attname
-  FROM pg_catalog.pg_constraint k
-  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
- WHERE k.contype = 'f' AND k.confrelid = {oid} AND k.conrelid <> {oid} AND k.conparentid = 0
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_constraint k
+    ON k.conrelid = c.oid AND k.contype = 'f' AND k.confrelid = {oid} AND k.conparentid = 0
+   AND a.attnum = ANY (k.conkey)
+ WHERE c.relkind IN ('r', 'p') AND c.oid <> {oid}
+   AND (k.oid IS NOT NULL OR (a.attname = ANY ({called}) AND t.typname = ANY ({types})
+                              AND n.nspname = {schema} AND NOT c.relispartition))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
                     WHERE i.inhrelid = c.oid AND i.inhparent = ANY ({mapped}))
+"""
+
+# A view's rule depends on the columns that it reads, or on the table where it reads whole rows.
+_COPIES = """
+WITH RECURSIVE made (oid, kind) AS (
+  SELECT r.ev_class, c.relkind
+    FROM ROWS FROM (pg_catalog.unnest({oids}::bigint[]), pg_catalog.unnest({numbers}::int[]))
+         AS m (oid, number)
+    JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
+     AND d.refobjid = m.oid::oid AND d.refobjsubid = m.number
+     AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  UNION
+  SELECT r.ev_class, c.relkind FROM made m
+    JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
+     AND d.refobjid = m.oid AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class c ON c.oid = r.ev_class)
+SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname,
+       n.nspname || '.' || c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid IN (SELECT oid FROM made WHERE kind = 'm')
 """
 
 

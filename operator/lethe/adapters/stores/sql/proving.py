@@ -24,7 +24,7 @@ from lethe.adapters.stores.sql.catalog import (
     sequences_of,
     tables_of,
 )
-from lethe.adapters.stores.sql.lookalikes import lookalikes, pointing
+from lethe.adapters.stores.sql.lookalikes import copies, lookalikes, pointing
 from lethe.adapters.stores.sql.postgres import Cursor, compose, name
 from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY
 from lethe.domain.mapping import (
@@ -63,6 +63,7 @@ class MappingProof:
     proved: ProvedMapping
     lookalikes: tuple[str, ...]
     pointing: tuple[str, ...]
+    copies: tuple[str, ...]
     keys_may_repeat: tuple[str, ...]
 
 
@@ -82,6 +83,7 @@ def prove_mapping(cursor: Cursor, mapping: SubjectMapping) -> MappingProof:
         ProvedMapping(version_of(resolved), resolved, constraints.kept_by(cursor, shape)),
         lookalikes(shape),
         pointing(cursor, shape),
+        copies(cursor, shape),
         _keys_may_repeat(cursor, shape),
     )
 
@@ -223,6 +225,13 @@ class Proving:
                 where,
                 f"key {table.written}.{called} holds e-mail addresses, which would survive the erasure",
                 "name an opaque key, and map the address under clear",
+            )
+        for child in constraints.inheriting(self.cursor, table):
+            self.say(
+                where,
+                f"{child} inherits from {table.written}, and its rows can have keys that other persons have"
+                f" in {table.written}",
+                "make it a partitioned table, or take the child out (ALTER TABLE … NO INHERIT)",
             )
         if called in {rule.column for rule in self.mapping.clear}:
             self.say(where, f"key {table.written}.{called} is cleared, too", "take it out of clear")

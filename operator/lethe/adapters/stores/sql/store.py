@@ -121,6 +121,7 @@ class SqlStore:
             proof.keys_may_repeat,
             server,
             proof.pointing,
+            proof.copies,
             wider,
             tuple(statistics.not_permitted(one) for one in sampled if not one.permitted),
         )
