@@ -25,6 +25,7 @@ PROMISES = {
     "Replayed",
     "RetentionEffective",
     "SafeToServe",
+    "StatisticsRenewed",
     "UserInformed",
 }
 Claim = tuple[str, str, str]

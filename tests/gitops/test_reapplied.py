@@ -148,6 +148,7 @@ def test_the_same_manifests_a_hundred_times_and_pruned_and_made_anew(
     api.wait_reason("restoreevents", "drill", "Declared")
     sentinels = Sentinels(api, site)
     sentinels.one_more()
+    api.wait("datastores", "site", "StatisticsRenewed")
     letters, ledger = len(mail.messages()), entries(operator)
     assert len(ledger) > 10
 

@@ -13,10 +13,12 @@ from devtools.servers.children import wait_until
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.requests import StoreState
 from lethe.domain.trust import BlockReason
+from lethe.workflows.legal.contact import find_contacts
 from lethe.workflows.restore.replay import ReplayState
 from tests.adapters.stores.sql.others import copying
 from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import MakeCompany
+from tests.invariants.court import Court
 
 CRM = SubjectMapping(
     table="contacts",
@@ -75,6 +77,25 @@ def test_who_is_not_found_while_a_mapped_table_is_filled_waits_alone(company: Co
     company.store.unblock(nobody)
     company.visit()
     assert company.record("nobody").progress(STORE).state is StoreState.NOT_FOUND
+
+
+def test_a_subject_of_a_legal_request_who_is_not_found_holds_up_nobody_else(company: Company) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    court = Court(company)
+    court.hold(email="nobody@x.example")
+    company.request("ada", email="ada@x.example")
+    with copying(
+        company.server.url(company.database), "COPY comments (author_id, signature) FROM STDIN", "1\ttext\n"
+    ):
+        _until_filled(company)
+        company.visit()
+        assert court.record().resolved_at is None, "an absence that proves nothing is not recorded"
+        assert find_contacts(company.store, company.context, ["legal-le-1"]) == {}
+        assert company.erased("ada")
+        assert company.is_cleared(ada)
+    company.visit()
+    assert court.record().resolved_at is not None
 
 
 @pytest.mark.parametrize("doing", ["a temporary table", "a dump", "an index"])
