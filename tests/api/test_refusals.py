@@ -162,6 +162,22 @@ AT_CREATION = {
     "a gate for every pod, said with empty labels": Refusal(
         SITE, {"spec.gate.podSelector": {"matchLabels": {}}}, "spec.gate.podSelector", "must not be empty"
     ),
+    "a label of pods that is compared with nothing": Refusal(
+        SITE,
+        {"spec.gate.podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}},
+        "spec.gate.podSelector.matchExpressions[0].values",
+        "must be given with In and NotIn",
+    ),
+    "a label that no pod can have": Refusal(
+        SITE,
+        {
+            "spec.gate.podSelector": {
+                "matchExpressions": [{"key": "app", "operator": "In", "values": ["site,x!=y"]}]
+            }
+        },
+        "spec.gate.podSelector.matchExpressions[0].values[0]",
+        "must be what a label can be",
+    ),
     "a template without to: Template": Refusal(
         SITE,
         {"spec.sql.subjects.clear[2].to": "SetNull"},

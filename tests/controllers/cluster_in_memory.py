@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lethe.api.v1alpha1 import KINDS
+from lethe.domain.gates import GateVerdict
 from lethe.ports.cluster import ClusterUnavailable, Event, Manifest, SecretContent
 
 Key = tuple[str, str]
@@ -25,6 +26,7 @@ class ClusterInMemory:
         self.secrets: dict[Key, SecretContent] = {}
         self.watchers: dict[str, Callable[[Manifest, bool], None]] = {}
         self.events: list[Event] = []
+        self.gates: list[GateVerdict] = []
         self.writes: Counter[tuple[str, str]] = Counter()
         self.away = False
         self._count = 0
@@ -147,13 +149,13 @@ class ClusterInMemory:
         self,
         namespace: str,
         selector: Manifest,
+        verdict: Callable[[Mapping[str, str]], GateVerdict],
         *,
-        open_: bool,
-        reason: str,
-        message: str,
         confirm: Callable[[], Awaitable[None]],
     ) -> Sequence[str]:
-        """There are no pods."""
+        """Note what would be said of a pod that the selector takes in."""
+        self._answer()
+        self.gates.append(verdict(selector["matchLabels"]))
         return ()
 
 

@@ -25,6 +25,7 @@ from lethe.controllers.backupsource import BackupSourceController
 from lethe.controllers.datastore import StoreController
 from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
 from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.gate import GateController
 from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.legalrequest import LegalRequestController
 from lethe.controllers.notices import NoticeSender
@@ -168,6 +169,7 @@ CASES: Mapping[type[Controller[Any]], Case] = {
     RequestCompletion: Case(Company.request, "deletionrequests"),
     RequestStatusController: Case(Company.request, "deletionrequests"),
     StoreController: Case(Company.store, "datastores"),
+    GateController: Case(Company.store, "datastores"),
     RestoreEventController: Case(Company.restore, "restoreevents"),
     BackupSourceController: Case(Company.source, "backupsources"),
     BackupSnapshotController: Case(Company.snapshot, "backupsnapshots"),

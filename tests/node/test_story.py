@@ -164,8 +164,46 @@ def test_a_restore_takes_the_site_out_of_its_service_until_all_is_erased_again(
     assert restore["status"]["replay"]["reErased"] == 1
 
 
-def serve_site(outside: Outside, namespace: str) -> None:
-    """Run the site: a pod with the readiness gate, behind a Service."""
+def test_a_rollout_while_a_store_or_lethe_is_away_goes_as_the_docs_say(
+    outside: Outside, company: Company, open_postgres: PostgresServer
+) -> None:
+    namespace = company.api.namespace
+    serve_site(outside, namespace)
+    eventually(lambda: endpoints(outside, company) == [True], told_by(outside), PATIENCE)
+
+    # The store is away: who serves goes on, who comes up waits, unless the gate says otherwise.
+    open_postgres.psql(f'ALTER DATABASE "{company.database}" ALLOW_CONNECTIONS false')
+    open_postgres.psql(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{company.database}'"
+    )
+    company.api.wait_reason("datastores", "site", "Unreachable", patience=PATIENCE)
+    serve_site(outside, namespace, pod="site-2")
+    eventually(lambda: is_running(outside, namespace, "site-2"), told_by(outside), PATIENCE)
+    eventually(lambda: sorted(endpoints(outside, company)) == [False, True], told_by(outside), PATIENCE)
+    gate = outside.read("pod", "site-2", f"--namespace={namespace}")["status"]["conditions"]
+    (said,) = [one["message"] for one in gate if one["type"] == "lethe.dev/safe-to-serve"]
+    assert said.startswith("DataStore site can't be looked at: ")
+    company.api.patch_spec("datastores", "site", {"gate": {"whenAway": "LastVerified"}})
+    eventually(lambda: endpoints(outside, company) == [True, True], told_by(outside), PATIENCE)
+    open_postgres.psql(f'ALTER DATABASE "{company.database}" ALLOW_CONNECTIONS true')
+
+    # Lethe is away: who serves goes on, who comes up waits until it is back.
+    outside.uninstall()
+    serve_site(outside, namespace, pod="site-3")
+    eventually(lambda: is_running(outside, namespace, "site-3"), "the third pod to run", PATIENCE)
+    assert sorted(endpoints(outside, company)) == [False, True, True]
+    outside.release(SETTINGS)
+    eventually(lambda: endpoints(outside, company) == [True] * 3, told_by(outside), PATIENCE)
+
+
+def is_running(outside: Outside, namespace: str, pod: str) -> bool:
+    """Whether a pod's containers are ready, whatever its gate says."""
+    conditions = outside.read("pod", pod, f"--namespace={namespace}")["status"].get("conditions", ())
+    return any(one["type"] == "ContainersReady" and one["status"] == "True" for one in conditions)
+
+
+def serve_site(outside: Outside, namespace: str, *, pod: str = "site") -> None:
+    """Run a pod of the site with the readiness gate, behind its Service."""
     metadata = {"name": "site", "namespace": namespace}
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {
@@ -175,16 +213,16 @@ def serve_site(outside: Outside, namespace: str) -> None:
         "command": ["python", "-m", "http.server", "8000"],
         "securityContext": restricted,
     }
-    pod = {
+    spec = {
         "readinessGates": [{"conditionType": "lethe.dev/safe-to-serve"}],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
     }
     service = {"selector": {"app": "site"}, "ports": [{"port": 80, "targetPort": 8000}]}
-    labelled = metadata | {"labels": {"app": "site"}}
+    labelled = metadata | {"name": pod, "labels": {"app": "site"}}
     outside.apply(
         {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": labelled, "spec": pod},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": labelled, "spec": spec},
     )
 
 

@@ -16,11 +16,18 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lethe.api.parse import InvalidManifest
-from lethe.controllers.datastore_connect import ConnectStore, has_other_secret, managed_store, open_session
+from lethe.controllers.datastore_connect import (
+    SUSPENDED,
+    ConnectStore,
+    has_other_secret,
+    managed_store,
+    open_session,
+)
 from lethe.controllers.datastore_questions import CONTACT_SECONDS, StoreBusy
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.deletionrequest import RequestCompletion
 from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.gate import GateController
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime.cache import (
     ManagedStore,
@@ -34,11 +41,10 @@ from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
-from lethe.domain.conditions.restoreevent import VERIFIED, released
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.ports.cluster import Cluster, ClusterUnavailable, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import StoreError
 from lethe.workflows import store_pass
@@ -66,12 +72,6 @@ TIDY_SECONDS, TIDY_AGAIN_SECONDS = 15.0, 3600.0
 some of them can't be."""
 
 
-SUSPENDED = Trouble(
-    TroubleReason.SUSPENDED,
-    "spec.suspend is set: Lethe has let go of the store, and nothing is erased there until it is taken out",
-)
-
-
 class StoreController(Controller[ObjectKey]):
     """Connects each store, visits it each interval and whenever there is work, and tells what came of it."""
 
@@ -90,6 +90,7 @@ class StoreController(Controller[ObjectKey]):
         requests: RequestStatusController,
         completion: RequestCompletion,
         restores: RestoreEventController,
+        gates: GateController,
         *,
         clock: Callable[[], datetime],
         journal_interval: float,
@@ -101,6 +102,7 @@ class StoreController(Controller[ObjectKey]):
         self._cache, self._ledger, self._context = cache, ledger, context
         self._cluster, self._metrics, self._connect, self._clock = cluster, metrics, connect, clock
         self._status, self._requests, self._completion = status, requests, completion
+        self._gates = gates
         self._restores, self._regrade, self._ring_open_legal = restores, regrade, ring_open_legal
         self._journal_interval, self._sweep_interval = journal_interval, sweep_interval
         self._last_look: dict[str, float] = {}
@@ -259,6 +261,8 @@ class StoreController(Controller[ObjectKey]):
 
     async def _begin(self, managed: ManagedStore) -> float | None:
         """Begin a pass, if the store can be visited; else say why it can't, and when it is tried again."""
+        if managed.was_safe is None:
+            await self._recall(managed)
         records = self._cache.open_records(managed.description.namespace)
         if managed.description.owner is StoreOwner.THIRD_PARTY:
             _refuse_questions(managed, "it belongs to a third party, and is asked nothing")
@@ -287,6 +291,16 @@ class StoreController(Controller[ObjectKey]):
             return None
         self._begin_pass(managed, records, now)
         return None
+
+    async def _recall(self, managed: ManagedStore) -> None:
+        """Take in what the ledger knows of a store that this process has not looked at yet."""
+        restores = await asyncio.to_thread(self._ledger.episodes, store=managed.name, open_only=True)
+        for episode in restores:
+            self._restores.note(managed, episode, None, opened=False)
+        # A mapping is recorded only when a look has shown that no restore goes on.
+        proved = await asyncio.to_thread(self._ledger.mappings, managed.name)
+        managed.was_safe = bool(proved) and not restores
+        self._gates.queue.add(managed.key)
 
     async def _connected(self, managed: ManagedStore) -> bool:
         """Open the session where there is none; anew where the Secret of a store in trouble has changed."""
@@ -447,9 +461,7 @@ class StoreController(Controller[ObjectKey]):
                 session.name,
                 done.re_erased,
             )
-        for episode in done.episodes:
-            await self._restores.follow(managed, episode, done.step, opened=done.opened)
-        await self._restores.follow_release(managed, done)
+        await self._follow_restores(managed, done)
         if done.resolved:
             self._ring_open_legal()
         if session.last_observed_at is not None:
@@ -473,6 +485,15 @@ class StoreController(Controller[ObjectKey]):
             for record in records:
                 self._requests.want(_key_of(record))
 
+    async def _follow_restores(self, managed: ManagedStore, done: StorePass) -> None:
+        """Set the gate by what a pass has found, and only then tell: pods must not serve meanwhile."""
+        for episode in done.episodes:
+            self._restores.note(managed, episode, done.step, opened=done.opened)
+        await self._gates.heed(managed)
+        for episode in done.episodes:
+            await self._restores.tell(managed, episode)
+        await self._restores.follow_release(managed, done)
+
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
         new = await asyncio.to_thread(third_party.not_asked, records, managed.name, self._context())
         await self._completion.settle({_key_of(record) for record in new})
@@ -492,30 +513,7 @@ class StoreController(Controller[ObjectKey]):
         left = managed.release.left if managed.release is not None else None
         self._metrics.safe.labels(managed.name).set(safe)
         self._metrics.missing.labels(managed.name).set(managed.missing + (left or 0))
-        await self._set_gate(managed, safe=safe)
-
-    async def _set_gate(self, managed: ManagedStore, *, safe: bool) -> None:
-        if managed.gate is None or (managed.trouble is not None and not managed.suspended):
-            return
-        suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
-        reason, message = suspended or managed.replay or released(managed.release) or VERIFIED
-        try:
-            changed = await self._cluster.set_gate(
-                managed.description.namespace,
-                managed.gate,
-                open_=safe,
-                reason=reason,
-                message=message,
-                confirm=lambda: asyncio.to_thread(self._ledger.confirm),
-            )
-        except (ClusterUnavailable, ClusterRefused) as refused:
-            log.warning("gate of store %s can't be set: %s", managed.name, refused)
-            return
-        if changed:
-            self._metrics.api_writes.labels("gate").inc(len(changed))
-            log.info(
-                "gate of store %s is %s for %d pods", managed.name, "open" if safe else "closed", len(changed)
-            )
+        await self._gates.heed(managed)
 
 
 def _shown(manifest: Manifest) -> ShownStatus:

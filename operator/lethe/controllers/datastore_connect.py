@@ -15,6 +15,11 @@ from lethe.ports.cluster import Cluster, ClusterRefused, Manifest, SecretContent
 from lethe.ports.stores import MappingInvalid, StoreError
 from lethe.workflows.store_session import StoreSession
 
+SUSPENDED = Trouble(
+    TroubleReason.SUSPENDED,
+    "spec.suspend is set: Lethe has let go of the store, and nothing is erased there until it is taken out",
+)
+
 
 class ConnectStore(Protocol):
     """Makes the port to a store from its manifest and the Secret that holds its credentials."""
@@ -31,7 +36,6 @@ class ConnectStore(Protocol):
 def managed_store(manifest: Manifest, shown: ShownStatus) -> ManagedStore:
     """Return what a manifest says of a store, without a session yet. Raises `InvalidManifest`."""
     store = parse(DataStore, manifest)
-    gate = (manifest.get("spec") or {}).get("gate")
     return ManagedStore(
         manifest=manifest,
         description=store_description(store),
@@ -39,7 +43,7 @@ def managed_store(manifest: Manifest, shown: ShownStatus) -> ManagedStore:
         without_backups=store.spec.backups.value == "None",
         manual_release=bool(store.spec.gate and store.spec.gate.release.value == "Manual"),
         plaintext=plaintext_field(store.spec),
-        gate=gate.get("podSelector") if gate else None,
+        gate=store.spec.gate,
         suspended=bool(store.spec.suspend),
     )
 

@@ -46,7 +46,7 @@ class StoreStatus:
         observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
-            trouble=managed.trouble,
+            trouble=managed.trouble or managed.gate_trouble,
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
             pointing=pointing,

@@ -16,6 +16,7 @@ from lethe.controllers.datastore_connect import ConnectStore
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
 from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.gate import GateController
 from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.legalrequest import LegalRequestController
 from lethe.controllers.legalrequest_records import LegalRecords
@@ -134,6 +135,7 @@ class Operator:
         self._request_status = RequestStatusController(cache, cluster, metrics, statuses, self._copies, clock)
         completion = RequestCompletion(cache, ledger, context, self._request_status)
         self._store_status = StoreStatus(cache, metrics, statuses, clock)
+        gates = GateController(cache, ledger, cluster, metrics, self._store_status, every=journal_interval)
         self._stores = StoreController(
             cache,
             ledger,
@@ -145,6 +147,7 @@ class Operator:
             self._request_status,
             completion,
             self._restores,
+            gates,
             clock=clock,
             journal_interval=journal_interval,
             sweep_interval=sweep_interval,
@@ -208,6 +211,7 @@ class Operator:
             completion,
             self._request_status,
             self._stores,
+            gates,
             self._restores,
             self._sources,
             self._snapshots,

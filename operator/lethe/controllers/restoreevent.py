@@ -183,10 +183,10 @@ class RestoreEventController(Controller[ObjectKey]):
         if event.spec.release is not None and episode.open:
             self._ring_store(managed.key)
 
-    async def follow(
+    def note(
         self, managed: ManagedStore, episode: RestoreEpisode, step: ReplayStep | None, *, opened: bool
     ) -> None:
-        """Tell about a restore as it goes on: event object, conditions of the store, metrics."""
+        """Take in how a restore goes on: from then on the store says whether it is safe to serve."""
         if step is not None and episode.open:
             self._steps[episode.episode] = step
         if episode.open:
@@ -202,6 +202,9 @@ class RestoreEventController(Controller[ObjectKey]):
             if episode.safe_at is not None:
                 took = (episode.safe_at - episode.detected_at).total_seconds()
                 self._metrics.reerase_seconds.labels(managed.name).observe(took)
+
+    async def tell(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
+        """Tell about a restore as it goes on, in its RestoreEvent."""
         if not episode.events and episode.open:
             await self._adopt_or_create(managed, episode)
             episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
@@ -240,15 +243,14 @@ class RestoreEventController(Controller[ObjectKey]):
         }
         try:
             self._metrics.api_writes.labels("create").inc()
-            await self._cluster.create("restoreevents", namespace, manifest)
+            created = await self._cluster.create("restoreevents", namespace, manifest)
+            created = created or await self._cluster.get("restoreevents", namespace, episode.episode)
         except (ClusterUnavailable, ClusterRefused) as away:
             log.warning("RestoreEvent for store %s waits: %s", managed.name, away)
             return
         log.warning("store %s went back in time and nobody declared a restore", managed.name)
         await self._explain(managed, episode, episode.episode, "Undeclared")
-        async for created in self._cluster.list(
-            "restoreevents", [namespace], f"metadata.name={episode.episode}"
-        ):
+        if created is not None:
             self.observe(created)
 
     async def measure(self, head: int) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from lethe.domain.gates import GateVerdict
+
 Manifest = Mapping[str, Any]
 """An object as the API server sends it."""
 
@@ -98,14 +100,13 @@ class Cluster(Protocol):
         self,
         namespace: str,
         selector: Manifest,
+        verdict: Callable[[Mapping[str, str]], GateVerdict],
         *,
-        open_: bool,
-        reason: str,
-        message: str,
         confirm: Callable[[], Awaitable[None]],
     ) -> Sequence[str]:
         """Set the condition `lethe.dev/safe-to-serve` on the pods that a label selector takes in.
 
+        `verdict` tells of a pod's labels what is to become of it, and is asked right before it is written.
         Before pods are opened that were read as closed, `confirm` is awaited: what it raises ends it.
 
         Returns the names of the pods that were changed.

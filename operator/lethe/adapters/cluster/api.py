@@ -17,6 +17,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
+from lethe.domain.gates import GateState, GateVerdict
 from lethe.ports.cluster import ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 
 GROUP = "/apis/lethe.dev/v1alpha1"
@@ -233,34 +234,29 @@ class KubernetesCluster:
         self,
         namespace: str,
         selector: Manifest,
+        verdict: Callable[[Mapping[str, str]], GateVerdict],
         *,
-        open_: bool,
-        reason: str,
-        message: str,
         confirm: Callable[[], Awaitable[None]],
     ) -> Sequence[str]:
         """Set the readiness gate's condition on the pods that a label selector takes in."""
         path = f"/api/v1/namespaces/{quote(namespace)}/pods"
         pods = await self._call("GET", path, query={"labelSelector": label_selector(selector)})
-        wanted = "True" if open_ else "False"
+        confirmed = False
         changed: list[str] = []
         for pod in pods.get("items", ()):
-            conditions = pod.get("status", {}).get("conditions") or ()
-            now = next((c["status"] for c in conditions if c["type"] == GATE), None)
-            if now == wanted or pod["metadata"].get("deletionTimestamp"):
-                continue
-            if open_ and not changed:
+            labels = pod["metadata"].get("labels") or {}
+            said = verdict(labels)
+            condition = _gate_condition(pod, said)
+            if condition is not None and said.state is GateState.OPEN and not confirmed:
                 await confirm()
-            condition = {
-                "type": GATE,
-                "status": wanted,
-                "reason": reason,
-                "message": message[:1024],
-                "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
+                confirmed = True
+                said = verdict(labels)  # it may be another one by now
+                condition = _gate_condition(pod, said)
+            if condition is None:
+                continue
             # Opened only as it was read: who was slow must not open what somebody else has closed meanwhile.
             # Closed in any case: a kubelet that writes at the same moment must not keep a gate open.
-            exactly = ("uid", "resourceVersion") if open_ else ("uid",)
+            exactly = ("uid",) if said.state is GateState.CLOSED else ("uid", "resourceVersion")
             as_read = {key: pod["metadata"][key] for key in exactly}
             body = {"metadata": as_read, "status": {"conditions": [condition]}}
             name = pod["metadata"]["name"]
@@ -315,6 +311,29 @@ class KubernetesCluster:
         if response.status >= 400:
             raise _error(verb, path, response.status)
         return response, content
+
+
+def _gate_condition(pod: Manifest, verdict: GateVerdict) -> dict[str, str] | None:
+    """Return the condition that a pod is to have by a verdict; `None` if it stays as it is.
+
+    One that is closed is written once more for another reason: so whoever has read it before can't open it.
+    """
+    conditions = pod.get("status", {}).get("conditions") or ()
+    now: Manifest = next((one for one in conditions if one["type"] == GATE), {})
+    wanted = "True" if verdict.state is GateState.OPEN else "False"
+    said = (now.get("status"), now.get("reason"), now.get("message"))
+    if pod["metadata"].get("deletionTimestamp") or said == (wanted, verdict.reason, verdict.message):
+        return None
+    if now.get("status") == "True" and verdict.state is not GateState.CLOSED:
+        return None
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": GATE,
+        "status": wanted,
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "lastTransitionTime": now["lastTransitionTime"] if now.get("status") == wanted else since,
+    }
 
 
 def _error(verb: str, path: str, code: int) -> ClusterRefused | ClusterUnavailable:

@@ -1,13 +1,14 @@
 """DataStore: a system that may hold personal data, and how Lethe erases there."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, assert_never
 
 from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, condition_column
-from lethe.api.rules import ATOMIC_LIST, SET, Keywords, Rule, exactly_one
+from lethe.api.rules import ATOMIC_LIST, FORBIDDEN, SET, Keywords, Rule, exactly_one
 from lethe.api.scalars import Count, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_remote import HttpStore, LdapStore, Plugin, ScimStore, TrytonStore
@@ -31,6 +32,13 @@ class GateRelease(StrEnum):
     MANUAL = "Manual"
 
 
+class WhenAway(StrEnum):
+    """What becomes of pods that come up while a store can't be looked at."""
+
+    CLOSED = "Closed"
+    LAST_VERIFIED = "LastVerified"
+
+
 class LabelOperator(StrEnum):
     """How a label is compared."""
 
@@ -40,17 +48,55 @@ class LabelOperator(StrEnum):
     DOES_NOT_EXIST = "DoesNotExist"
 
 
-_LabelValue = Annotated[str, Field(max_length=63)]
+def _label(pattern: str) -> Rule:
+    """Return the rule that a text is what a pod's label can be."""
+    return Rule(
+        rule=f"self.matches('{pattern}')",
+        message="must be what a label can be: letters, digits, and -, _, . between them",
+        reason=FORBIDDEN,
+        holds=lambda text: re.fullmatch(pattern, text) is not None,
+    )
+
+
+_LabelValue = Annotated[str, Field(max_length=63), _label("^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+_LabelKey = Annotated[
+    str,
+    Field(max_length=317),
+    _label("^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"),
+]
 
 
 class LabelRequirement(ApiModel):
     """One comparison of a label."""
 
-    key: Annotated[str, Field(max_length=317)] = Field(description="The label.")
+    rules = (
+        Rule(
+            rule="(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            field_path=".values",
+            message="must be given with In and NotIn, and must be absent elsewhere",
+            holds=lambda one: (one.operator in (LabelOperator.IN, LabelOperator.NOT_IN)) == bool(one.values),
+        ),
+    )
+
+    key: _LabelKey = Field(description="The label.")
     operator: LabelOperator = Field(description="In, NotIn, Exists or DoesNotExist.")
     values: Annotated[tuple[_LabelValue, ...], Field(max_length=64), ATOMIC_LIST] = Field(
         default=(), description="With In and NotIn: what it is compared with."
     )
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether a pod's labels fulfil it."""
+        match self.operator:
+            case LabelOperator.IN:
+                return labels.get(self.key) in self.values
+            case LabelOperator.NOT_IN:
+                return labels.get(self.key) not in self.values
+            case LabelOperator.EXISTS:
+                return self.key in labels
+            case LabelOperator.DOES_NOT_EXIST:
+                return self.key not in labels
+            case _:
+                assert_never(self.operator)
 
 
 class PodSelector(ApiModel):
@@ -72,6 +118,11 @@ class PodSelector(ApiModel):
         default=(), description="Comparisons that must all hold."
     )
 
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether a pod with these labels is one of them, as the API server does."""
+        equal = all(labels.get(key) == value for key, value in (self.match_labels or {}).items())
+        return equal and all(one.holds(labels) for one in self.match_expressions)
+
 
 class Gate(ApiModel):
     """Pods that must not serve while erasures are missing in the store."""
@@ -84,6 +135,12 @@ class Gate(ApiModel):
         description="Automatic: pods serve again once all is erased and verified. Manual: once a person "
         "says so in "
         "RestoreEvent.spec.release.",
+    )
+    when_away: WhenAway = Field(
+        default=WhenAway.CLOSED,
+        description="What becomes of pods that come up while the store can't be looked at. Closed: they "
+        "wait. LastVerified: they serve if the store was safe to serve when it was last looked at. Pods that "
+        "serve already go on in both.",
     )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.api.v1alpha1.datastore import Gate
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
@@ -82,8 +83,10 @@ class ManagedStore:
     it meanwhile, `given_up` that the work is cut off, `suspended` that the store is to be left alone.
     `pass_ended_well` tells whether any pass has: no earlier operator can erase there since. `replay` is why
     the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
-    because a person says so. `snapshots_remain` tells whether a snapshot is known that is not proven gone.
-    `plaintext` is the field that lets it do without TLS. `retry_after` is monotonic.
+    because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
+    (`None`: not asked yet). `gate` says which pods it keeps out, `gate_trouble` why they can't be.
+    `snapshots_remain` tells whether a snapshot is known that is not proven gone. `plaintext` is the field
+    that lets it do without TLS. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -95,7 +98,9 @@ class ManagedStore:
     snapshots_remain: bool = False
     manual_release: bool = False
     suspended: bool = False
-    gate: Manifest | None = None
+    gate: Gate | None = None
+    gate_trouble: Trouble | None = None
+    was_safe: bool | None = None
     plaintext: str | None = None
     replay: tuple[str, str] | None = None
     missing: int = 0

@@ -1,0 +1,46 @@
+"""Gates that the API server does not let Lethe set."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.ports.cluster import ClusterRefused
+from tests.controllers.backups_running import NAMESPACE, eventually
+from tests.controllers.test_isolation import Company
+
+
+async def test_a_store_whose_gate_is_refused_says_so_until_it_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = Company(tmp_path)
+    set_gate = company.cluster.set_gate
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise ClusterRefused("the API server refused GET pods (HTTP 403); check the operator's RBAC", 403)
+
+    monkeypatch.setattr(company.cluster, "set_gate", refused)
+    run = asyncio.create_task(company.operator.run(asyncio.Event()))
+    try:
+        await asyncio.wait_for(company.operator.started.wait(), 10)
+        gate = {"podSelector": {"matchLabels": {"app": "site"}}}
+        spec = {"role": "Other", "owner": "ThirdParty", "plugin": {"name": "none"}, "gate": gate}
+        company.cluster.apply("datastores", NAMESPACE, "site", spec)
+
+        def ready() -> Any:
+            return company.cluster.condition("datastores", NAMESPACE, "site")
+
+        await eventually(lambda: ready().get("reason") == "Misconfigured", 10)
+        assert ready()["status"] == "False"
+        assert ready()["message"].startswith("the gate of its pods can't be set: ")
+        assert "check the operator's RBAC" in ready()["message"]
+        monkeypatch.setattr(company.cluster, "set_gate", set_gate)
+        await eventually(lambda: ready().get("reason") == "ThirdParty", 15)
+        assert company.cluster.gates
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        company.ledger.close()
