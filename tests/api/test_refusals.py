@@ -162,6 +162,15 @@ AT_CREATION = {
     "a gate for every pod, said with empty labels": Refusal(
         SITE, {"spec.gate.podSelector": {"matchLabels": {}}}, "spec.gate.podSelector", "must not be empty"
     ),
+    "a backup that takes three thousand years": Refusal(
+        NIGHTLY, {"spec.longestDuration": "999999d"}, "spec.longestDuration", "of 99d at most"
+    ),
+    "a request from the year one": Refusal(
+        PERSON, {"spec.requestedAt": "0001-01-01T00:00:00Z"}, "spec.requestedAt", "between the years 1970 and"
+    ),
+    "a request from the end of all days": Refusal(
+        PERSON, {"spec.requestedAt": "9999-12-31T23:59:59Z"}, "spec.requestedAt", "between the years 1970 and"
+    ),
     "a label of pods that is compared with nothing": Refusal(
         SITE,
         {"spec.gate.podSelector": {"matchExpressions": [{"key": "app", "operator": "In"}]}},

@@ -471,6 +471,17 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
         assert ledger.known_head("site") == KnownHead()
         assert not ledger.erased_before([tombstone(1, "a").email or b""])
 
+    def test_a_value_that_cannot_be_recorded_is_the_facts_fault_and_not_the_ledgers(
+        self, ledger: Ledger
+    ) -> None:
+        """An error of the ledger ends the operator, at each start anew: for everybody."""
+        before = ledger.position()
+        with pytest.raises(IllegalTransition, match="can't be recorded"):
+            ledger.append(moves=[MoveIntended("shop/site", HeadMove(None, 2**63, "ab", 1))])
+        assert ledger.position() == before
+        assert ledger.known_head("shop/site") == KnownHead()
+        ledger.append([accepted("a")])
+
     def test_after_a_refusal_the_chain_goes_on_from_where_it_was(self, ledger: Ledger) -> None:
         with pytest.raises(IllegalTransition):
             ledger.append([accepted("a")], seal={"unknown": b"ada@example.org"})

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.journal import (
+    MOST_NAMES,
     Head,
     HeadFinding,
     HeadMove,
     JournalObservation,
     KnownHead,
     StoreIdentity,
+    TooMuchToRemember,
     changed_identity,
     compare,
     merged_positions,
@@ -99,3 +101,14 @@ def test_positions_only_ever_grow(one: dict[str, int], other: dict[str, int]) ->
     assert merged == merged_positions(other, one)
     assert all(merged[name] >= position for each in (one, other) for name, position in each.items())
     assert merged_positions(merged, one) == merged
+
+
+def test_a_store_that_shows_other_names_each_time_is_not_remembered_for_ever() -> None:
+    many = {f"table:t{number}": number for number in range(MOST_NAMES)}
+    assert merged_positions(many, {"table:t0": 7}) == many | {"table:t0": 7}
+    with pytest.raises(TooMuchToRemember):
+        merged_positions(many, {"table:other": 1})
+    identity = StoreIdentity(tables=dict.fromkeys(many, "1:2"))
+    assert remembered_identity(identity, identity) == identity
+    with pytest.raises(TooMuchToRemember):
+        remembered_identity(identity, StoreIdentity(tables={"public.other": "1:2"}))

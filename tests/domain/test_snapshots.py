@@ -24,7 +24,7 @@ from lethe.domain.facts import (
     SnapshotsVanished,
     SourceDescribed,
 )
-from lethe.domain.periods import Period
+from lethe.domain.periods import Period, instant
 from lethe.domain.snapshots import (
     CLOCK_SKEW,
     NO_BACKUPS,
@@ -40,9 +40,11 @@ from lethe.domain.snapshots import (
     evolve_snapshots,
     evolve_source,
     holding_snapshots,
+    is_recordable,
     needs_recording,
 )
 
+AGES = timedelta(days=365 * 3000)
 SIX_MONTHS = Period.parse("P6M")
 NOW = datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -452,3 +454,32 @@ def test_none_is_left_only_if_none_is_known_and_that_is_proven(
     none_left: bool,
 ) -> None:
     assert left.none_left is none_left
+
+
+@pytest.mark.parametrize("taken_at", [UNKNOWN_START, UNKNOWN_START + HOUR, datetime(1970, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize("longest", [timedelta(0), DAY, AGES])
+def test_no_date_of_one_snapshot_ends_the_grading_of_all(taken_at: datetime, longest: timedelta) -> None:
+    """Whatever a manifest, a name or a backend says: what began before any date can hold everybody."""
+    snapshot = SnapshotRecord(SOURCE, "ref", ("shop/site",), NOW, taken_at, declared_at=taken_at)
+    source = SourceRecord(SOURCE, ("shop/site",), "P6M", longest.total_seconds())
+    (holding,) = holding_snapshots("shop/site", [snapshot], {SOURCE: source}, [])
+    assert UNKNOWN_START <= holding.began_at <= taken_at
+    assert instant(holding.began_at) == f"{holding.began_at:%Y-%m-%dT%H:%M:%S}Z".zfill(20)
+
+
+SEEN = ListedSnapshot("ref", ("1:2",), NOW, size=7)
+
+
+def test_what_can_be_kept_of_a_snapshot_has_a_size_and_characters_that_a_ledger_takes() -> None:
+    assert is_recordable(SEEN)
+    assert is_recordable(replace(SEEN, ref="r" * 1024, size=2**63 - 1))
+    for strange in (
+        replace(SEEN, ref="ref\0"),
+        replace(SEEN, ref="ref\udc80"),
+        replace(SEEN, ref="r" * 1025),
+        replace(SEEN, pieces=("1\0",)),
+        replace(SEEN, pieces=("p" * 1024,) * 1024),
+        replace(SEEN, size=-1),
+        replace(SEEN, size=2**63),
+    ):
+        assert not is_recordable(strange)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, Field
 from pydantic_core import PydanticCustomError
 
-from lethe.api.rules import INT32, INT64, Keywords
+from lethe.api.rules import FORBIDDEN, INT32, INT64, Keywords, Rule
 
 
 def _in_utc(instant: datetime) -> datetime:
@@ -18,6 +18,18 @@ def _in_utc(instant: datetime) -> datetime:
 
 Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), Keywords({"maxLength": 64})]
 """RFC 3339 with a time zone; UTC in Python."""
+
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+GivenInstant = Annotated[
+    Instant,
+    Rule(
+        rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('2200-01-01T00:00:00Z')",
+        message="must be between the years 1970 and 2199",
+        reason=FORBIDDEN,
+        holds=lambda instant: _FIRST <= instant < _LAST,
+    ),
+]
+"""An `Instant` that a person gives: one with which others can be reckoned."""
 
 Day = Annotated[date, Keywords({"maxLength": 10})]
 """A calendar day, without a time zone."""

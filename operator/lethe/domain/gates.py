@@ -43,7 +43,7 @@ def verdict_of(
     """Return what a DataStore of a name says of its pods.
 
     `replay` is why it is not safe to serve, `in_place` what is said where it is; `seen` tells whether it has
-    been looked at since the process began, `was_safe` that it was safe when it was last looked at, which is to
+    been looked at since the process began, `was_safe` that it was safe when last looked at, which is to
     count while it can't be.
     """
     if replay is not None:

@@ -16,9 +16,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+MOST_NAMES = 20_000
+"""How many tables and partitions, or sequences, are remembered of one store: each look may show others."""
 
 GENESIS = "0" * 64
 """The digest that the first move of a head follows."""
+
+
+class TooMuchToRemember(ValueError):
+    """What a store shows is another thing each time; nothing of it can be compared with what was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +200,15 @@ def remembered_identity(known: StoreIdentity | None, seen: StoreIdentity) -> Sto
     """
     if known is None:
         return seen
-    return StoreIdentity({**known.server, **seen.server}, {**known.tables, **seen.tables})
+    return StoreIdentity(_bounded({**known.server, **seen.server}), _bounded({**known.tables, **seen.tables}))
 
 
 def merged_positions(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     """Return the highest position of each name: what was given out once is never given out again."""
-    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {*one, *other}}
+    return _bounded({name: max(one.get(name, 0), other.get(name, 0)) for name in {*one, *other}})
+
+
+def _bounded(remembered: dict[str, _T]) -> dict[str, _T]:
+    if len(remembered) > MOST_NAMES:
+        raise TooMuchToRemember(f"a store has shown more than {MOST_NAMES} tables, partitions or sequences")
+    return remembered

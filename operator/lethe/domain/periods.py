@@ -63,7 +63,8 @@ class Period:
 
 def instant(moment: datetime) -> str:
     """Return a moment as Kubernetes writes it: whole seconds, UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not by `strftime`, which leaves out the zeros before a year as early as this one can be.
+    return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 def parse_duration(text: str) -> timedelta:

@@ -7,6 +7,7 @@ or that its source was deleted, proves nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,10 @@ LONG_UNFINISHED = timedelta(days=1)
 
 TOLD_IN = timedelta(seconds=1)
 """What the dates of backups are told in: one tells of any moment until the next second begins."""
+
+LONGEST_REF, LARGEST_SNAPSHOT = 1024, 1024 * 1024
+"""How many characters the name of a snapshot may have, and all that makes it itself."""
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,17 @@ class SnapshotRecord:
 def _unknown(source: str) -> SourceRecord:
     """Return what is taken for granted of a source that nobody describes."""
     return SourceRecord(source, (), "P6M", skew=CLOCK_SKEW.total_seconds())
+
+
+def is_recordable(listed: ListedSnapshot) -> bool:
+    """Tell whether what a backend shows of a snapshot is of a size and of characters that can be kept."""
+    texts = (listed.ref, *listed.pieces)
+    return (
+        len(listed.ref) <= LONGEST_REF
+        and sum(map(len, texts)) <= LARGEST_SNAPSHOT
+        and not any(map(_UNKEEPABLE.search, texts))
+        and (listed.size is None or 0 <= listed.size < 2**63)
+    )
 
 
 def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:

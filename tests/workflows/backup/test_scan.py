@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ MICROSECOND = timedelta(microseconds=1)
 
 def facts_of(backups: Backups, *kinds: type) -> list[object]:
     return [fact for _, _, fact in backups.real_ledger.facts() if isinstance(fact, kinds)]
+
+
+def test_a_listing_with_a_name_that_cannot_be_kept_is_its_sources_trouble(
+    backups: Backups, nightly: Source
+) -> None:
+    nightly.dump(NIGHT)
+    seen = nightly.backend.list()
+    strange = replace(seen.snapshots[0], ref="site-\0.dump")
+    with (
+        patch.object(nightly.backend, "list", lambda: Listing([*seen.snapshots, strange])),
+        pytest.raises(BackendUnavailable, match=r"begins with 'site-\\x00.dump' has a name"),
+    ):
+        nightly.scan()
+    assert nightly.scan().listing.snapshots == seen.snapshots
 
 
 # Expiry

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from lethe.adapters.ledger.schema import VERSIONS, ledger, metadata
 from lethe.domain.requests import IllegalTransition
@@ -152,6 +152,9 @@ def errors_without_values(url: URL) -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise IllegalTransition(f"a fact contradicts what the ledger holds ({_code(error)})") from None
+    except (DataError, OverflowError) as error:  # of what is appended, not of the database
+        code = _code(error) if isinstance(error, DataError) else type(error).__name__
+        raise IllegalTransition(f"a fact holds what can't be recorded ({code})") from None
     except DBAPIError as error:
         raise LedgerUnavailable(_what_to_do(url, error)) from None
     except SQLAlchemyError as error:

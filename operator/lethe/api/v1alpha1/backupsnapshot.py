@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lethe.api.model import ApiModel, Column, Definition, Resource
 from lethe.api.rules import FORBIDDEN, Rule
-from lethe.api.scalars import Instant
+from lethe.api.scalars import GivenInstant, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.references import ObjectName
 
@@ -27,7 +27,7 @@ class BackupSnapshotSpec(ApiModel):
     ref: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
         description="What the source calls it: an object's key, a file's name, a snapshot's id."
     )
-    taken_at: Instant = Field(description="When it was taken.")
+    taken_at: GivenInstant = Field(description="When it was taken.")
 
 
 class SnapshotState(StrEnum):

@@ -30,14 +30,14 @@ Retention = Annotated[
         ),
     ),
 ]
-_DURATION = "^([0-9]{1,6}(s|m|h|d)){1,4}$"
+_DURATION = "^([0-9]{1,2}d)?([0-9]{1,3}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$"
 LongestDuration = Annotated[
     str,
     Field(max_length=32),
     Rule(
         rule=f"self.matches('{_DURATION}') && self.matches('[1-9]')",
         reason=FORBIDDEN,
-        message="must be a duration greater than zero, such as 90m, 6h or 1d",
+        message="must be a duration greater than zero, of 99d at most, such as 90m, 6h or 1d12h",
         holds=lambda text: re.fullmatch(_DURATION, text) is not None and re.search("[1-9]", text) is not None,
     ),
 ]

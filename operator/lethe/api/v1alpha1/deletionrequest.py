@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource
 from lethe.api.rules import ATOMIC_LIST, FORBIDDEN, SET, Rule, exactly_one, map_by
-from lethe.api.scalars import Count, Count32, Instant
+from lethe.api.scalars import Count, Count32, GivenInstant, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_sql import TableName
 from lethe.api.v1alpha1.identifiers import ErasureSubject, Reference, no_address
@@ -137,7 +137,7 @@ class DeletionRequestSpec(ApiModel):
     reference: Reference | None = Field(
         default=None, description="Where the request came from, such as a ticket's number. No personal data."
     )
-    requested_at: Instant | None = Field(
+    requested_at: GivenInstant | None = Field(
         default=None,
         description="When the person asked; starts the legal clock. Absent: the object's creation. Never "
         "in the future.",

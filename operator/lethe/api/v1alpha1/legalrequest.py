@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, condition_column
 from lethe.api.rules import FORBIDDEN, SET, Rule
-from lethe.api.scalars import Day, Instant
+from lethe.api.scalars import Day, GivenInstant, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.deletionrequest import LedgerEntry
 from lethe.api.v1alpha1.identifiers import Reference, Subject
@@ -243,7 +243,7 @@ class LegalRequestSpec(ApiModel):
 
     type: LegalRequestType = Field(description="Disclosure or Preservation.")
     authority: Authority = Field(description="Who asks.")
-    received_at: Instant = Field(description="When the request was received.")
+    received_at: GivenInstant = Field(description="When the request was received.")
     reference: Reference | None = Field(
         default=None, description="The authority's own number of the request. No personal data."
     )

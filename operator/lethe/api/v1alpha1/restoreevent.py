@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource
 from lethe.api.rules import FORBIDDEN, Rule, exactly_one, map_by
-from lethe.api.scalars import Count, Instant
+from lethe.api.scalars import Count, GivenInstant, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_sql import TableName
 from lethe.api.v1alpha1.identifiers import OpaqueKey, no_address
@@ -43,7 +43,9 @@ class RestoredFrom(ApiModel):
     )
 
     snapshot: ObjectName | None = Field(default=None, description="Name of the BackupSnapshot.")
-    taken_at: Instant | None = Field(default=None, description="The moment to which the store went back.")
+    taken_at: GivenInstant | None = Field(
+        default=None, description="The moment to which the store went back."
+    )
 
 
 class IdentityDecision(StrEnum):

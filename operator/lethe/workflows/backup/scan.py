@@ -41,6 +41,7 @@ from lethe.domain.snapshots import (
     SourceRecord,
     evolve_snapshots,
     evolve_source,
+    is_recordable,
     known_as,
     name_of,
     needs_recording,
@@ -209,6 +210,7 @@ def scan(
     finally:
         source.listing = False
     _require_not_abandoned(source)
+    _require_recordable(listing)
     done = Scan(listing, changed=described)
     disagreement = clocks(listing.date)
     # The clock may have been set while the listing went on. What the clocks agree upon is `ended`, and
@@ -241,6 +243,17 @@ def scan(
         _prove(source, ledger, accepted, done, now)
     done.next = decide().next if done.plan.to_delete else done.plan.next
     return done
+
+
+def _require_recordable(listing: Listing) -> None:
+    """Refuse a listing of which something can't be kept: to leave it out would mean that it is not there."""
+    strange = next((one for one in listing.snapshots if not is_recordable(one)), None)
+    if strange is not None:
+        name = strange.ref[:64]
+        raise BackendUnavailable(
+            f"a snapshot whose name begins with {name!a} has a name, pieces or a size that can't be recorded",
+            "rename it, or correct the plugin that lists it",
+        )
 
 
 def _require_not_abandoned(source: KnownSource) -> None:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from devtools.servers import PostgresServer
+from lethe.domain.identifiers import email_identifier
 from lethe.domain.journal import (
     HeadFinding,
     HeadMove,
@@ -25,7 +26,15 @@ from lethe.domain.journal import (
 )
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, SubjectMapping
 from lethe.domain.tombstones import match_unchanged_rows
-from lethe.ports.stores import HeadMoved, JournalEntry, JournalNotPermitted, JournalSupport, MappingInvalid
+from lethe.ports.stores import (
+    AnswerUntrusted,
+    HeadMoved,
+    JournalEntry,
+    JournalNotPermitted,
+    JournalSupport,
+    MappingInvalid,
+    Wanted,
+)
 from tests.adapters.stores.sql.conftest import Site, store_of
 from tests.adapters.stores.sql.others import copying, waits_for_a_lock
 from tests.contracts.store_contract import somebody
@@ -47,6 +56,71 @@ def test_a_tick_moves_the_head_and_notes_how_far_keys_were_given_out(site: Site)
     second = site.port.tick(site.move())
     assert (second.move, second.positions) == (first.move + 1, first.positions)
     assert second.digest != first.digest
+
+
+ABSURD = {
+    "a move after which there is none": f"move = {2**63 - 1}",
+    "a move before the first": "move = -1",
+    "no digest": "digest = repeat('x', 64)",
+    "positions that are no object": "positions = '[1]'",
+    "positions that are no JSON": "positions = 'x'",
+    "positions that are no numbers": """positions = '{"table:users": "9"}'""",
+    "positions of more digits than a number has": """positions = '{"table:users": 1e400}'""",
+    "a position that no sequence reaches": """positions = '{"table:users": 9223372036854775808}'""",
+    "positions of very many": (
+        "positions = (SELECT json_object_agg('table:' || n, n)::text FROM generate_series(1, 2000) n)"
+    ),
+    "a position of a long name": "positions = json_build_object(repeat('x', 1000), 1)::text",
+    "long positions": "positions = json_build_object('x', 1)::text || repeat(' ', 1000000)",
+}
+
+
+@pytest.mark.parametrize("said", ABSURD.values(), ids=ABSURD)
+def test_a_head_that_lethe_cannot_have_written_is_told_and_goes_no_further(site: Site, said: str) -> None:
+    site.port.tick(site.move())
+    site.sql.execute("CREATE TABLE before AS TABLE lethe_journal_head")
+    site.sql.execute(f"UPDATE lethe_journal_head SET {said}")
+    with pytest.raises(AnswerUntrusted, match="lethe_journal_head is not what Lethe writes there"):
+        site.port.observe()
+    if "positions" in said:  # else nothing is moved either
+        with pytest.raises(AnswerUntrusted):
+            site.port.tick(site.move())
+    site.sql.execute("DELETE FROM lethe_journal_head")
+    site.sql.execute("INSERT INTO lethe_journal_head TABLE before")
+    assert site.port.observe().head == site.head()
+
+
+def test_counts_that_lethe_cannot_have_written_are_told_and_go_no_further(site: Site) -> None:
+    person = somebody()
+    site.enter(person)
+    move = site.move()
+    site.port.erase(site.tombstones_of(person), match_unchanged_rows(site.fingerprints), move=move)
+    site.sql.execute('UPDATE lethe_journal_entries SET counts = \'{"users": "many"}\'')
+    with pytest.raises(AnswerUntrusted, match="lethe_journal_entries is not what Lethe writes there"):
+        site.port.entries_of(move.move)
+
+
+def test_a_key_of_a_megabyte_is_told_and_kept_nowhere(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE people (id text PRIMARY KEY, email text, name text)")
+        sql.execute("INSERT INTO people VALUES (repeat('k', 100000), 'ada@canary.example', 'Ada')")
+    mapping = SubjectMapping(
+        table="people",
+        key="id",
+        identifiers={"email": "email"},
+        clear=(
+            ClearRule("email", PiiKind.EMAIL, ClearTo.SET_NULL),
+            ClearRule("name", PiiKind.FIRST_NAME, ClearTo.SET_NULL),
+        ),
+    )
+    store = store_of(database, mapping)
+    try:
+        store.prove()
+        wanted = [Wanted("r1", (email_identifier("ada@canary.example"),))]
+        with pytest.raises(AnswerUntrusted, match="a key in people has more than 1024 characters"):
+            store.find(wanted)
+    finally:
+        store.close()
 
 
 def test_positions_never_go_back(site: Site) -> None:

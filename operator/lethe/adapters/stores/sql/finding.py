@@ -26,6 +26,7 @@ _CANARY = -1
 # One address on many rows stops for a person to look; reading all of a million rows would help nobody.
 _MOST_PROPOSED = 2_000
 _READ_AT_ONCE = 20_000
+LONGEST_KEPT_KEY = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,11 @@ class Search:
             if ix == _CANARY:
                 seen_canary = True
                 continue
+            if len(key) > LONGEST_KEPT_KEY:  # it would stand in the ledger for years
+                raise AnswerUntrusted(
+                    f"a key in {self.shape.mapping.table} has more than {LONGEST_KEPT_KEY} characters",
+                    "map a shorter key",
+                )
             further = texts[: len(columns)]
             yield Match(
                 ix,

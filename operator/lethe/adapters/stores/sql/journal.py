@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 from psycopg import errors, sql
 
 from lethe.adapters.stores.sql.catalog import Shape
@@ -15,6 +17,7 @@ from lethe.adapters.stores.sql.postgres import Cursor, compose, copy_in, fetch_i
 from lethe.domain.journal import Filling, Head, HeadMove, merged_positions
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
+    AnswerUntrusted,
     HeadMoved,
     JournalEntry,
     JournalNotPermitted,
@@ -309,7 +312,7 @@ class Journal:
         forged: list[int] = []
         for number, of, move, mac, counts in rows:
             if hmac.compare_digest(bytes(mac), self.mac(number, of, move)):
-                genuine[number] = JournalEntry(number, of, json.loads(counts))
+                genuine[number] = JournalEntry(number, of, _counted(counts))
             else:
                 forged.append(number)
         if forged:
@@ -335,7 +338,7 @@ class Journal:
             )
         ).fetchall()
         return tuple(
-            JournalEntry(number, of, json.loads(counts))
+            JournalEntry(number, of, _counted(counts))
             for number, of, mac, counts in rows
             if hmac.compare_digest(bytes(mac), self.mac(number, of, move))
         )
@@ -356,13 +359,55 @@ class Journal:
 
 
 def head_of(row: tuple[int, str, str, datetime]) -> Head:
-    """Return the head from the columns of `Journal.head_columns`."""
+    """Return the head from the columns of `Journal.head_columns`.
+
+    Raises `AnswerUntrusted` for one that Lethe can't have written: whoever may write into the store may write
+    there what they like, and it goes from here into the ledger.
+    """
     move, digest, noted, ticked_at = row
+    if not 0 < move < LARGEST_MOVE or not _DIGEST.fullmatch(digest):
+        raise _not_lethes(HEAD)
     return Head(move, digest, _positions(noted), ticked_at.astimezone(UTC))
 
 
 def _positions(text: str) -> dict[str, int]:
-    return {str(called): int(position) for called, position in json.loads(text).items()}
+    return _numbers(HEAD, text)
+
+
+def _counted(text: str) -> dict[str, int]:
+    return _numbers(ENTRIES, text)
+
+
+def _numbers(table: str, text: str) -> dict[str, int]:
+    """Return numbers by name, as Lethe writes them. Raises `AnswerUntrusted`."""
+    try:
+        numbers = _decode_numbers(text) if len(text) <= LONGEST_TEXT else None
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        numbers = None
+    if numbers is None or len(numbers) > MOST_NUMBERS or not all(map(_is_numbered, numbers.items())):
+        raise _not_lethes(table)
+    return numbers
+
+
+def _is_numbered(item: tuple[str, int]) -> bool:
+    called, number = item
+    return len(called) <= LONGEST_NAME and "\0" not in called and -(2**63) <= number < 2**63
+
+
+def _not_lethes(table: str) -> AnswerUntrusted:
+    return AnswerUntrusted(
+        f"what stands in the journal's table {table} is not what Lethe writes there",
+        f"see who may write to it; let a DBA put back the rows that it had, or DROP TABLE {table},"
+        " which is treated as a restore",
+    )
+
+
+LARGEST_MOVE = 2**62
+"""No journal comes to so many moves, and one that stands near 2^63 could not move on."""
+LONGEST_TEXT, LONGEST_NAME, MOST_NUMBERS = 256 * 1024, 512, 1024
+"""How many characters, characters of a name, and names positions and counts have at the most."""
+_DIGEST = re.compile("[0-9a-f]{64}")
+_decode_numbers = msgspec.json.Decoder(dict[str, int]).decode
 
 
 _MAY_CREATE = """

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from psycopg import errors, sql
 
 from lethe.adapters.stores.sql.catalog import quoted_table
-from lethe.adapters.stores.sql.journal import Journal, head_of
+from lethe.adapters.stores.sql.journal import LONGEST_NAME, Journal, head_of
 from lethe.adapters.stores.sql.postgres import compose, listed, raw
 from lethe.adapters.stores.sql.sessions import Session
-from lethe.domain.journal import Filling, JournalObservation, StoreIdentity
-from lethe.ports.stores import StoreUnreachable
+from lethe.domain.journal import MOST_NAMES, Filling, JournalObservation, StoreIdentity
+from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
 
 _SETTLE_SECONDS = 95.0
 """How long writers are waited for: a little longer than the server lets it."""
@@ -72,7 +72,21 @@ def look(
         )
     head = None if noted is None else head_of((move, digest, noted, ticked_at))
     filling = None if what is None else Filling(what, since, elsewhere)
-    return JournalObservation(head, StoreIdentity(dict(server), dict(identities or {})), filling)
+    identity = StoreIdentity(_texts(server), _texts(identities or {}))
+    return JournalObservation(head, identity, filling)
+
+
+def _texts(shown: object) -> dict[str, str]:
+    """Return what tells one server, or one table, from another. Raises `AnswerUntrusted` for what can't."""
+    if not isinstance(shown, dict) or len(shown) > MOST_NAMES:
+        raise AnswerUntrusted(
+            f"the server shows more than {MOST_NAMES} partitions of the mapped tables, or none as texts",
+            "map tables with fewer",
+        )
+    texts = {str(called): str(text) for called, text in shown.items()}
+    if any(len(called) > LONGEST_NAME or len(text) > LONGEST_NAME for called, text in texts.items()):
+        raise AnswerUntrusted("the server shows names that PostgreSQL does not give")
+    return texts
 
 
 def system_identifier(connection: Session) -> str:

@@ -165,7 +165,7 @@ def _require_text(what: str, text: str) -> None:
 
 def is_record_id(value: object) -> bool:
     """Tell whether a value is the id of a record (`True` is an int to Python, and none)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _result(body: bytes, call: int, method: str) -> Any:

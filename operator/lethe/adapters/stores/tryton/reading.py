@@ -375,7 +375,7 @@ def _instant(value: Any) -> str | None:
     try:
         year, month, day, hour, minute, second, microsecond = (value[name] for name in _INSTANT_PARTS)
         instant = datetime(year, month, day, hour, minute, second, microsecond, UTC)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise AnswerUntrusted("the field create_date of a record is no instant") from None
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
