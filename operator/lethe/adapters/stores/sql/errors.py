@@ -106,6 +106,10 @@ class ServerSilent(psycopg.OperationalError):
     """The server was given up: it answered neither here nor on a second connection, or not in time."""
 
 
+class AnswerTooLong(psycopg.OperationalError):
+    """The server sent more than an answer of a store can be, or took too much memory for too long."""
+
+
 class SessionsClosed(psycopg.OperationalError):
     """Somebody else closed the store meanwhile."""
 
@@ -216,6 +220,11 @@ def _named(error: psycopg.Error) -> str:
 def _without_code(error: psycopg.Error) -> tuple[str, str]:
     if isinstance(error, ServerSilent):
         return _SILENT
+    if isinstance(error, AnswerTooLong):
+        return (
+            "the server answers with more than Lethe can take in",
+            "map no column that holds files, and see that it is PostgreSQL that answers",
+        )
     if isinstance(error, SessionsClosed):
         return "the store was closed meanwhile", "it is tried again"
     # Before it stand the names of user and host, which may hold any of the words.

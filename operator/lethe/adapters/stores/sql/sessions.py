@@ -15,6 +15,7 @@ connection whether the server answers anybody, and gives it up if not.
 | this connection alone, while it is idle | no answer to `SELECT 1` | 5 s |
 | this connection alone, in a statement | the kernel: keepalives, TCP_USER_TIMEOUT | 60 s |
 | this session of a server that lives | the limit of the wait | 45 s; 61 min for a set |
+| nothing: the server answers without end | the bytes that came (`answers`) | 16 MiB |
 
 Beginning, COPY, COMMIT and ROLLBACK are waits like any other. Closing is none: libpq's farewell is not
 waited for. A wait also ends, within a tenth of a second, when another thread closes the `Sessions`; while
@@ -30,15 +31,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import IsolationLevel, sql
-from psycopg.abc import RV, PQGen
+from psycopg.abc import RV, PQGen, PQGenConn
 from psycopg.pq import TransactionStatus
 
 from lethe.adapters.hosts import ANYWHERE, HostRefused, NameNotAnswered, NameUnknown, Resolver
+from lethe.adapters.stores.sql.answers import Answer, bounded
 from lethe.adapters.stores.sql.errors import (
+    AnswerTooLong,
     ServerSilent,
     SessionsClosed,
     certificates_missing,
@@ -170,18 +173,26 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     def _watched(self, gen: PQGen[RV]) -> PQGen[RV]:
         """Pass a wait through, and look at the clock whenever it is woken: each `interval` at least."""
-        silence = _Silence(self)
+        silence, answer = _Silence(self), Answer(self.pgconn.socket)
         try:
             state = next(gen)
             while True:
                 ready = yield state
                 self._require_open()
+                if answer.is_too_long():
+                    raise self._given_up(AnswerTooLong)
                 if silence.is_too_long(heard=bool(ready)):
                     raise self._given_up(ServerSilent)
                 state = gen.send(ready)
         except StopIteration as ended:
             result: RV = ended.value
             return result
+        finally:
+            answer.close()
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        return bounded(super()._connect_gen(conninfo))
 
     def _require_open(self) -> None:
         if self.closing is not None and self.closing.is_set():

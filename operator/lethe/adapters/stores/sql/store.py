@@ -17,7 +17,7 @@ from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
 from lethe.adapters.stores.sql.contacting import contacts_of
 from lethe.adapters.stores.sql.earlier import mapping_left
 from lethe.adapters.stores.sql.erasing import Done, Erasure, outcome_of
-from lethe.adapters.stores.sql.errors import ServerSilent, SessionsClosed, reduced
+from lethe.adapters.stores.sql.errors import AnswerTooLong, ServerSilent, SessionsClosed, reduced
 from lethe.adapters.stores.sql.finding import Search, records_with_address
 from lethe.adapters.stores.sql.journal import Journal
 from lethe.adapters.stores.sql.postgres import Cursor, compose
@@ -220,7 +220,7 @@ class SqlStore:
         """See `Store.observe`."""
         try:
             return self._observe(settle=settle)
-        except (ServerSilent, SessionsClosed, psycopg.errors.ConnectionTimeout):
+        except (ServerSilent, AnswerTooLong, SessionsClosed, psycopg.errors.ConnectionTimeout):
             raise  # who has been waited for once is not waited for again
         except psycopg.OperationalError as error:
             if error.sqlstate is not None and error.sqlstate[:3] not in {"57P", "080"}:
