@@ -28,7 +28,7 @@ from lethe.domain.facts import (
     SafeToServe,
     Verified,
 )
-from lethe.domain.requests import IllegalTransition, RequestRecord, StoreState, evolve
+from lethe.domain.requests import UNCONFIRMED, IllegalTransition, RequestRecord, StoreState, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
 from lethe.domain.tombstones import Identity, Tombstone
 
@@ -79,7 +79,7 @@ def test_whatever_comes_a_request_keeps_what_it_settled(facts: list[RequestFact]
         (None, IntentAbandoned("r", "ns/a", "x")),
         (None, Verified("r", "ns/a", NOW)),
         (Intended("r", "ns/a", (TOMBSTONE,)), NotFound("r", "ns/a", NOW, "canary")),
-        (Intended("r", "ns/a", (TOMBSTONE,)), NotAsked("r", "ns/a")),
+        (NotFound("r", "ns/a", NOW, "canary"), NotAsked("r", "ns/a")),
         (Intended("r", "ns/a", (TOMBSTONE,)), Planned("r", "ns/a")),
         (NotFound("r", "ns/a", NOW, "canary"), Intended("r", "ns/a", (TOMBSTONE,))),
         (Completed("r", NOW, Outcome.ERASED), Completed("r", NOW, Outcome.ERASED)),
@@ -93,6 +93,15 @@ def test_what_cant_follow_is_refused(state: RequestFact | None, fact: RequestFac
         record = evolve(record, state)
     with pytest.raises(IllegalTransition):
         evolve(record, fact)
+
+
+def test_an_erasure_in_a_store_that_is_given_up_ends_unconfirmed() -> None:
+    record = evolve(evolve(None, ACCEPTED), Intended("r", "ns/a", (TOMBSTONE,)))
+    progress = evolve(record, NotAsked("r", "ns/a")).progress("ns/a")
+    assert (progress.state, progress.proof, progress.tombstones) == (StoreState.THIRD_PARTY, UNCONFIRMED, ())
+    never_begun = evolve(evolve(None, ACCEPTED), NotAsked("r", "ns/a")).progress("ns/a")
+    assert (never_begun.state, never_begun.proof) == (StoreState.THIRD_PARTY, None)
+    assert evolve(evolve(record, NotAsked("r", "ns/a")), NotAsked("r", "ns/a")).progress("ns/a") == progress
 
 
 def test_a_request_that_was_never_accepted_takes_no_fact() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from devtools.company import Api, Site, eventually, store_states
@@ -221,6 +222,46 @@ def test_a_third_party_is_never_asked(
     api.request_by_id("r1", ada)
     request = api.wait("deletionrequests", "r1", "Erased")
     assert store_states(request) == {"mailer": "ThirdParty", "site": "Verified"}
+
+
+def test_a_store_that_died_between_intent_and_erasure_can_be_given_up(
+    api: Api, site: Site, operator: OperatorProcess, tmp_path: Path
+) -> None:
+    with PostgresServer(tmp_path / "crm", fsync=False) as server:
+        crm = Site(server.create_database("crm"))
+        people = [f"{name}@canary.example" for name in ("ada", "bob", "cleo")]
+        site.sign_up(*people)
+        crm.sign_up(*people[:2])
+        crm.sql(
+            "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(300); RETURN NEW; END $$;"
+            "CREATE TRIGGER hang BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hang();"
+        )
+        api.sql_store("site", site.url)
+        api.sql_store("crm", crm.url, role="CRM")
+        api.wait("datastores", "crm", "SafeToServe")
+        for name, email in zip(("ada", "bob"), people, strict=False):
+            api.request_by_email(name, email)
+        hangs = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        eventually(lambda: bool(crm.sql(hangs)), "the erasure to have begun")
+    api.wait_reason("datastores", "crm", "Unreachable", patience=60)
+    api.request_by_email("cleo", people[2])  # who was never looked for there
+
+    def cleos() -> dict[str, str]:
+        return store_states({"status": {}, **(api.get("deletionrequests", "cleo") or {})})
+
+    eventually(lambda: cleos().get("site") == "Verified", lambda: str(cleos()))
+
+    api.patch_spec("datastores", "crm", {"owner": "ThirdParty"})
+    for name in ("ada", "bob", "cleo"):
+        request = api.wait("deletionrequests", name, "Erased")
+        assert store_states(request) == {"crm": "ThirdParty", "site": "Verified"}
+        said = {one["name"]: one.get("message", "") for one in request["status"]["stores"]}
+        begun = "an erasure had begun here, and nobody has seen whether it was carried out"
+        assert (said["crm"] == begun) == (name != "cleo")
+        ready = api.condition("deletionrequests", name, "Ready")["message"]
+        assert ("not seen to be erased in crm, which is a third party's since" in ready) == (name != "cleo")
+    api.wait_reason("datastores", "crm", "ThirdParty")
 
 
 def test_a_request_costs_three_writes_at_most_and_leaves_no_annotation_or_finalizer(

@@ -24,6 +24,9 @@ from lethe.domain.facts import (
 )
 from lethe.domain.tombstones import Tombstone
 
+UNCONFIRMED = "unconfirmed"
+"""The proof of a `ThirdParty` where an erasure had begun of which nobody saw whether it was carried out."""
+
 
 class StoreState(StrEnum):
     """Where a request stands in one store, by what the ledger has recorded."""
@@ -95,7 +98,7 @@ _MAY_FOLLOW: Mapping[type[RequestFact], frozenset[StoreState]] = {
     Verified: frozenset({StoreState.INTENDED, StoreState.VERIFIED}),
     NotFound: frozenset({StoreState.PENDING, StoreState.NOT_FOUND}),
     FoundAgain: frozenset({StoreState.NOT_FOUND}),
-    NotAsked: frozenset({StoreState.PENDING, StoreState.THIRD_PARTY}),
+    NotAsked: frozenset({StoreState.PENDING, StoreState.INTENDED, StoreState.THIRD_PARTY}),
     Planned: frozenset({StoreState.PENDING, StoreState.PLANNED}),
 }
 """The transition table: from which states of a store each fact may follow."""
@@ -141,7 +144,8 @@ def _progressed(
         case NotFound(at=at, proof=proof):
             return StoreProgress(StoreState.NOT_FOUND, at=at, proof=proof)
         case NotAsked():
-            return StoreProgress(StoreState.THIRD_PARTY)
+            began = before.state is StoreState.INTENDED
+            return StoreProgress(StoreState.THIRD_PARTY, proof=UNCONFIRMED if began else before.proof)
         case Planned(counts=counts):
             return StoreProgress(StoreState.PLANNED, counts=counts)
         case _:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from textwrap import shorten
 
 from lethe.domain.facts import Outcome
-from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.requests import UNCONFIRMED, RequestRecord, StoreState
 from lethe.domain.restores import RestoreEpisode
 
 EARLIER_ERASURE = "earlier-erasure"
@@ -193,6 +193,14 @@ def _question_of_ending(names: Sequence[str], record: RequestRecord) -> Blocker 
     if not any(one.state is StoreState.VERIFIED or one.proof == EARLIER_ERASURE for one in progress):
         if "NothingFound" in record.confirmed:
             return None
+        begun = [name.rpartition("/")[2] for name in names if record.progress(name).proof == UNCONFIRMED]
+        if begun:
+            return Blocker(
+                BlockReason.NOTHING_FOUND,
+                f"only {', '.join(begun)} knew this person, and is a third party's since; nobody has seen "
+                "whether the erasure that had begun there was carried out. If the request is to end so, add "
+                "NothingFound to spec.confirmed",
+            )
         return Blocker(
             BlockReason.NOTHING_FOUND,
             "no store knows this person; check for a typing error. If the person is really in none of them, "

@@ -9,7 +9,7 @@ from typing import Any
 from lethe.api.status.base import MAX_ENTRIES, rendered_conditions
 from lethe.domain.conditions.base import ConditionSet
 from lethe.domain.periods import instant
-from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.requests import UNCONFIRMED, RequestRecord, StoreState
 from lethe.domain.trust import Blocker, BlockReason
 
 
@@ -65,7 +65,9 @@ def _store_entry(record: RequestRecord, name: str, blocker: Blocker | None, atte
             entry["erased"] = {table: rows for table, rows in sorted(progress.counts.items()) if rows}
         if progress.at is not None and progress.state is StoreState.VERIFIED:
             entry["erasedAt"] = instant(progress.at)
-        if progress.proof is not None:
+        if progress.proof == UNCONFIRMED:
+            entry["message"] = "an erasure had begun here, and nobody has seen whether it was carried out"
+        elif progress.proof is not None:
             entry["message"] = f"proof: {progress.proof}"
         return entry
     if blocker is not None and blocker.reason is not BlockReason.PENDING:

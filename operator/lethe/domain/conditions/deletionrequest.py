@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lethe.domain.conditions.base import FALSE, TRUE, UNKNOWN, Condition, ConditionSet, with_progress
 from lethe.domain.facts import Outcome
-from lethe.domain.requests import RequestRecord, StoreState
+from lethe.domain.requests import UNCONFIRMED, RequestRecord, StoreState
 from lethe.domain.snapshots import CopiesLeft
 from lethe.domain.trust import Blocker, BlockReason
 
@@ -136,6 +136,9 @@ def _erased(
         message = "no store knows this person, as a person confirmed"
     else:
         message = "an earlier request had erased this person everywhere"
+    begun = [_short(name) for name, one in sorted(record.stores.items()) if one.proof == UNCONFIRMED]
+    if begun:
+        message += f"; not seen to be erased in {', '.join(begun)}, which is a third party's since"
     purged = _purged(record, backups, now)
     return ConditionSet(
         "Purged" if purged.status is TRUE else "Erased",
