@@ -12,6 +12,7 @@ from devtools.servers import ControlPlane, PostgresServer
 
 pytestmark = pytest.mark.slow
 
+A_MINUTE = 60.0
 StandBy = Callable[[str], OperatorProcess]
 """Starts an operator of a name and waits until it leads or stands by."""
 
@@ -105,6 +106,28 @@ def test_a_leader_whose_lease_is_anothers_ends(api: Api, site: Site, stand_by: S
     assert operator.stop() == 3
     assert f"Lease {api.namespace}/lethe is held by somebody; this one ends" in operator.log.read_text()
     assert holder(api) == "somebody"
+
+
+def test_a_leader_whose_ledger_freezes_says_so_and_lets_who_stands_by_work(
+    api: Api, site: Site, stand_by: StandBy, ledgers: PostgresServer
+) -> None:
+    one, other = stand_by("one"), stand_by("other")
+    api.sql_store("site", site.url)
+    api.wait("datastores", "site", "SafeToServe")
+    ledgers.freeze()
+    try:
+        eventually(lambda: not one.running, "the leader to end", 2 * A_MINUTE)
+        assert "LETHE_LEDGER_URL: 127.0.0.1" in one.log.read_text()
+        assert "is away or refuses" in one.log.read_text()
+        eventually(lambda: not holder(api).endswith("one"), "its Lease to be given back", A_MINUTE)
+    finally:
+        ledgers.thaw()
+    if not other.running:  # as a pod is started anew whose ledger does not answer
+        other.begin()
+    eventually(lambda: ready(other) == "ready", lambda: f"the other to lead, {ready(other)}", 2 * A_MINUTE)
+    (ada,) = site.sign_up("ada@canary.example")
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased")
 
 
 def test_who_could_not_open_the_ledger_does_not_stand_by(

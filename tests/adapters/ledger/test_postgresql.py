@@ -10,7 +10,9 @@ import pytest
 
 from devtools.servers import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger import waiting
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
+from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger, LedgerUnavailable
 from tests.contracts.ledger_contract import LedgerContract
 from tests.contracts.ledger_facts import accepted
@@ -44,6 +46,30 @@ class TestPostgresqlLedger(LedgerContract):
         assert ledger.verify() == position
         ledger.append([accepted("back")])
         assert ledger.verify().sequence == position.sequence + 1
+
+    def test_a_frozen_server_is_given_up_and_a_slow_one_is_waited_for(
+        self, tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(waiting, "ASK_AFTER_SECONDS", 0.3)
+        monkeypatch.setattr(waiting, "ASK_SECONDS", 2.0)
+        monkeypatch.setattr(waiting, "GIVE_UP_SECONDS", 1.0)
+        with PostgresServer(tmp_path / "frozen", fsync=False) as server:
+            ledger = open_ledger(server.create_database("frozen"), keyring)
+            ledger.take_over()
+            with ledger._engine.connect() as connection:
+                connection.exec_driver_sql("SELECT pg_sleep(3)")
+            server.freeze()
+            try:
+                for _ in range(2):
+                    with pytest.raises(LedgerUnavailable, match="is away or refuses"):
+                        ledger.confirm()
+                with pytest.raises(LedgerUnavailable, match="is away or refuses"):
+                    ledger.append([accepted("a")])
+            finally:
+                server.thaw()
+            ledger.confirm()
+            ledger.append([accepted("a")])
+            ledger.close()
 
     def test_a_commit_waits_for_the_disk_whatever_the_server_is_set_to(
         self, postgres: PostgresServer, url: str, keyring: FileKeyring

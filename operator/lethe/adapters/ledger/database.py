@@ -64,6 +64,7 @@ def connect(url: str) -> Engine:
         engine = create_engine(
             parsed, hide_parameters=True, pool_size=2, pool_pre_ping=True, paramstyle="format"
         )
+        event.listen(engine, "do_connect", _connect_postgresql)
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
     raise LedgerUnavailable(f"LETHE_LEDGER_URL is for a database that Lethe doesn't know; write {_FORMS}.")
@@ -118,6 +119,14 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes the lock at once: one that began by reading can't always become a writer.
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _connect_postgresql(
+    _dialect: Dialect, _record: object, arguments: list[Any], settings: dict[str, Any]
+) -> object:
+    from lethe.adapters.ledger.waiting import connected  # noqa: PLC0415 - a ledger in a file needs no driver
+
+    return connected(*arguments, **settings)
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
