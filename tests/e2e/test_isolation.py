@@ -180,6 +180,9 @@ def test_servers_that_hang_are_unreachable_and_hold_up_neither_repair_nor_others
     for name in ("kept", "mended", "silent", "walled", "silent-crm", "walled-crm"):
         api.wait_reason("datastores", name, "Unreachable", patience=A_MINUTE - since(began))
         assert store_message(api, name)
+        assert api.condition("datastores", name, "SafeToServe").get("status") != "True"
+        for metric in ("lethe_store_up", "lethe_store_safe_to_serve"):
+            assert f'{metric}{{store="{api.namespace}/{name}"}} 1.0' not in operator.page("metrics")
     neighbour.require_served()
     api.secret("mended-db", {"url": site.url})
     eventually(partial(is_seen_and_ready, api, "mended"), "a mended Secret to be taken", A_MINUTE)
