@@ -13,6 +13,7 @@ from lethe.workflows.restore import catch_up
 from lethe.workflows.restore.replay import ReplayState
 from tests.invariants.company import MAPPING, SCHEMA, Company
 from tests.invariants.conftest import MakeCompany
+from tests.invariants.court import Court
 
 REWRITTEN = "VACUUM FULL users; VACUUM FULL sessions"
 
@@ -417,3 +418,20 @@ def test_a_catch_up_that_is_cut_off_anywhere_ends_well(before_widening: Company)
     company.visit_until_safe()
     assert moment > 4
     assert remains(company) == ["dora"]
+
+
+def test_whom_a_hold_preserves_is_caught_up_with_when_it_ends(before_widening: Company) -> None:
+    company = before_widening
+    court = Court(company)
+    court.hold("le-1", key=1)
+    migrated(company, "SELECT", WIDER)
+    company.visit()
+    confirm(company)
+    for _ in range(4):
+        company.visit(sweep=False)
+    assert (left(company), remains(company)) == (1, ["ada", "dora"])
+    assert not company.store.sweep_wanted
+    court.lift()
+    for _ in range(2):
+        company.visit()
+    assert (left(company), remains(company)) == (0, ["dora"])
