@@ -66,13 +66,23 @@ def test_autovacuum_lets_go_of_a_table_that_a_replay_has_to_lock(crowded: Site) 
         ask()
 
 
-def test_somebodys_own_vacuum_is_waited_for_and_nothing_is_broken(crowded: Site) -> None:
-    """As with any lock that is not given up: it is told, and tried again."""
+@pytest.mark.parametrize("mode", ["SHARE UPDATE EXCLUSIVE", "ROW EXCLUSIVE"])
+def test_who_does_not_let_go_of_a_table_is_told_with_the_lock_and_since_when(
+    crowded: Site, mode: str
+) -> None:
+    """As somebody's own VACUUM, an index that is built concurrently, or a writer."""
     matcher = match_restored_rows(crowded.fingerprints)
+    person = somebody()
+    crowded.enter(person)
+    tombstones = crowded.tombstones_of(person)
     with psycopg.connect(crowded.url) as other:
-        other.execute("LOCK TABLE users IN SHARE UPDATE EXCLUSIVE MODE")
-        with pytest.raises(StoreUnreachable, match="locked by somebody else"):
+        other.execute(f"LOCK TABLE users IN {mode} MODE")
+        lock = f"{mode.title().replace(' ', '')}Lock"
+        held = rf"session \d+ holds {lock} on public\.users since 20\S+Z; it is tried"
+        with pytest.raises(StoreUnreachable, match=held):
             crowded.store.check([[]], matcher, exclusive=True)
+        with pytest.raises(StoreUnreachable, match=held):
+            crowded.store.erase(tombstones, matcher, move=crowded.move(), first_number=1, exclusive=True)
     assert not crowded.store.check([[]], matcher, exclusive=True).uncleared
 
 

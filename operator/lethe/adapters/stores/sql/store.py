@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ from lethe.ports.stores import (
     MappingProblem,
     Proof,
     Residue,
+    StoreUnreachable,
     Wanted,
 )
 
@@ -171,9 +173,7 @@ class SqlStore:
         exclusive: bool = False,
     ) -> ErasureOutcome:
         """See `Store.erase`."""
-        if exclusive:
-            self._end_vacuums()
-        with self._sessions.transaction() as cursor:
+        with self._keeping_others_out(exclusive=exclusive), self._sessions.transaction() as cursor:
             journal = self._journal(cursor.connection)
             before = {} if move is None else journal.take(cursor, move)
             # A deferred constraint would refuse at COMMIT, where no culprit can be told apart any more.
@@ -200,10 +200,11 @@ class SqlStore:
     ) -> Residue:
         """See `Store.check`."""
         read_back = ReadBack()
-        if exclusive:
-            self._end_vacuums()
         # Under the lock nobody writes, so the newest state is one state, and no older one is read.
-        with self._sessions.transaction(repeatable=not exclusive) as cursor:
+        with (
+            self._keeping_others_out(exclusive=exclusive),
+            self._sessions.transaction(repeatable=not exclusive) as cursor,
+        ):
             shapes: dict[str, Shape] = {}
             if exclusive:
                 tables = read_tables(cursor, self._every_table())
@@ -274,8 +275,7 @@ class SqlStore:
     @reduced
     def advance_sequences(self, positions: Mapping[str, int]) -> None:
         """See `Journaled.advance_sequences`."""
-        self._end_vacuums()
-        with self._sessions.transaction() as cursor:
+        with self._keeping_others_out(), self._sessions.transaction() as cursor:
             key_positions.advance(cursor, _shape(cursor, self._mapping), positions)
 
     @reduced
@@ -307,6 +307,21 @@ class SqlStore:
         """Return the tables of every version of the mapping, as they are written."""
         versions = (self._mapping, *self._mappings.values())
         return list(dict.fromkeys(table for one in versions for table in tables_of(one)))
+
+    @contextmanager
+    def _keeping_others_out(self, *, exclusive: bool = True) -> Iterator[None]:
+        """Make autovacuum let go of the tables that are to be locked; say who else does not."""
+        if exclusive:
+            self._end_vacuums()
+        try:
+            yield
+            return
+        except psycopg.errors.LockNotAvailable:
+            if not exclusive:
+                raise
+        with self._sessions.transaction(quick=True) as cursor:  # outside of the handler: see `reduced`
+            holder = vacuums.holder(cursor, self._every_table())
+        raise StoreUnreachable(holder or "tables are locked by somebody else", "it is tried again")
 
     def _end_vacuums(self) -> None:
         """Let the server end autovacuum where it keeps tables from being locked, as it does for who waits."""
