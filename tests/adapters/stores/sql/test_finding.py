@@ -5,17 +5,28 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from random import Random
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devtools.servers.postgres import PostgresServer
 from lethe.adapters.stores.sql.store import SqlStore
-from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
+from lethe.domain.identifiers import (
+    Identifier,
+    IdentifierKind,
+    PersonalText,
+    email_identifier,
+    normalised_email,
+    same_email,
+)
 from lethe.ports.stores import Wanted
 from tests.adapters.stores.sql.conftest import SCHEMA, Site, store_of
 from tests.contracts.addresses import ONE_PERSONS, TWO_PERSONS
 from tests.contracts.store_contract import Person
+from tests.search.drawing import examples
 
 Located = Callable[..., Callable[[str], int]]
 
@@ -161,3 +172,42 @@ def test_a_record_that_a_key_finds_too_is_not_one_of_an_address_alone(site: Site
     for identifiers in (by_both, by_both[::-1]):
         found = site.store.find([Wanted("r", identifiers)]).records["r"]
         assert {one.key: one.by_key for one in found} == {key: True, other: False}
+
+
+_LETTERS = st.text("abcIiKkSsΣσςßẞéÉøıİжЖÅåﬁ.-+_%'0", min_size=1, max_size=6)
+_ADDRESSES = st.builds("{}@{}.example".format, _LETTERS, st.text("abKéßжΣς", min_size=1, max_size=4))
+
+
+def _written(address: str, random: Random) -> str:
+    """Return an address as an application may have stored it."""
+    text = "".join(random.choice((one, one.lower(), one.upper())) for one in address)
+    local, _, domain = text.rpartition("@")
+    if random.random() < 0.3:
+        domain = normalised_email(f"a@{domain}").rpartition("@")[2]
+    text = unicodedata.normalize(random.choice(("NFC", "NFD")), f"{local}@{domain}")
+    before, after = random.choices(("", "", " ", "\t ", "\u00a0"), k=2)
+    return f"{before}{text}{random.choice(('', '.'))}{after}"
+
+
+def test_whatever_is_the_same_address_is_found_and_nothing_else(site: Site) -> None:
+    store = store_of(site.url, max_records=1_000)
+    store.prove()
+    site.sql.execute("ALTER TABLE users DROP CONSTRAINT users_email_key")
+
+    @given(st.lists(_ADDRESSES, min_size=1, max_size=8), st.randoms(use_true_random=False))
+    @examples(12)
+    def compared(addresses: list[str], random: Random) -> None:
+        held = [_written(one, random) for one in addresses for _ in range(4)]
+        asked = [*addresses, *(_written(one, random) for one in addresses)]
+        with site.sql.transaction(force_rollback=False):
+            site.sql.execute("DELETE FROM users")
+            site.sql.cursor().executemany("INSERT INTO users (email) VALUES (%s)", [(one,) for one in held])
+        rows = dict(site.sql.execute("SELECT id::text, email FROM users").fetchall())
+        finding = store.find([Wanted(str(ix), (email_identifier(one),)) for ix, one in enumerate(asked)])
+        for ix, one in enumerate(asked):
+            found = {record.key for record in finding.records.get(str(ix), ())}
+            same = {key for key, email in rows.items() if same_email(one, email)}
+            assert found == same, [ascii(rows[key]) for key in found ^ same] + [ascii(one)]
+
+    compared()
+    store.close()

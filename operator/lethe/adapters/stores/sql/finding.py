@@ -230,22 +230,25 @@ class Search:
         # SQL_ASCII takes every byte of a blank for a blank of its own.
         blanks = "".join(one for one in BLANKS if one.isascii() or encoding == "UTF8")
         bare = compose("pg_catalog.btrim({text}, {blanks})", text=text, blanks=blanks)
-        letters = bare
+        small = compose("pg_catalog.lower({bare})", bare=bare)
         if encoding == "UTF8" and self.cursor.connection.info.server_version >= 130000:
-            letters = compose("pg_catalog.normalize({bare}, 'NFC')", bare=bare)
             # The locale may be one whose lower() knows no letters but ASCII's.
             known = self.cursor.execute(
                 "SELECT collname FROM pg_catalog.pg_collation WHERE collname IN"
                 " ('und-x-icu', 'pg_unicode_fast', 'pg_c_utf8') ORDER BY collname DESC LIMIT 1"
             ).fetchone()
             if known is not None:
-                letters = compose("{letters} COLLATE {c}", letters=letters, c=name("pg_catalog", known[0]))
+                small = compose(
+                    "pg_catalog.lower({bare} COLLATE {c})", bare=bare, c=name("pg_catalog", known[0])
+                )
+            # Servers do not agree on which sigma ends a word.
+            small = compose("pg_catalog.replace(pg_catalog.normalize({small}, 'NFC'), 'ς', 'σ')", small=small)
         return compose(
-            "pg_catalog.lower({letters}) = w.form::text"
+            "{small} = w.form::text"
             " AND ({text} COLLATE pg_catalog.\"C\" ~ '[^!-~]'"
             # Under Turkish rules the small letter of an ASCII I is none of ASCII.
             " OR pg_catalog.lower('I' COLLATE {collation}) <> 'i')",
-            letters=letters,
+            small=small,
             text=text,
             collation=raw(search.column.collation or 'pg_catalog."default"'),
         )
