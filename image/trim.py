@@ -21,9 +21,10 @@ UNUSED = (
     "kubernetes/stream",
     "kubernetes/aio/client/api/*_api.py",
     "kubernetes/aio/client/models/[a-z]*.py",
-    # Of the descriptions of all of AWS' services, S3's is the only one that is read.
+    # Of the descriptions of all of AWS' services only S3's and the token service's are read.
     "botocore/data/[!s]*/",
-    "botocore/data/s[!3]*/",
+    "botocore/data/s[!3t]*/",
+    "botocore/data/st[!s]*/",
     "botocore/data/s3?*/",
     # What tests of other libraries would use.
     "alembic/testing",

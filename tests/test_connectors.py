@@ -19,7 +19,7 @@ from lethe.api.parse import parse
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.connectors import BackendConnector, StoreConnector
-from lethe.ports.backups import Backend, BackendError
+from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
 from lethe.ports.cluster import SecretContent
 from lethe.ports.ledger import Ledger
 from lethe.workflows.store_session import StoreSession
@@ -194,3 +194,25 @@ def test_a_plugin_that_ends_the_process_ends_nothing(
     monkeypatch.setitem(BACKENDS, "plugin", BACKENDS["plugin"] | {"name": "leaving"})
     with pytest.raises(BackendError, match="the plugin leaving failed to be set up"):
         backend_of(backends, "plugin", {"token": b"t"})
+
+
+def test_versions_of_a_key_are_snapshots_only_where_their_length_is_said(backends: BackendConnector) -> None:
+    content = {"AWS_ACCESS_KEY_ID": b"a", "AWS_SECRET_ACCESS_KEY": b"b"}
+    spec = {"stores": ["site"], "s3": {**BACKENDS["s3"], "name": "site.dump"}}
+    with pytest.raises(BackendMisconfigured, match=r"say in spec\.longestDuration how long a backup takes"):
+        backends(parse(BackupSource, manifest("BackupSource", spec)), secret(content))
+    said = parse(BackupSource, manifest("BackupSource", {**spec, "longestDuration": "2h"}))
+    backends(said, secret(content)).close()
+
+
+def test_s3_without_a_secret_takes_the_role_of_the_pod_or_says_what_is_missing() -> None:
+    bare = {name: value for name, value in BACKENDS["s3"].items() if name != "credentialsSecretRef"}
+    source = parse(BackupSource, manifest("BackupSource", {"stores": ["site"], "s3": bare}))
+    role = {"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/lethe", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
+    for missing in role:
+        environment = {name: value for name, value in role.items() if name != missing}
+        connect = BackendConnector([], lambda backend: backend, environment=environment)
+        assert connect.secret_name(source) is None
+        with pytest.raises(BackendMisconfigured, match="give the operator's service account a role"):
+            connect(source, None)
+    BackendConnector([], lambda backend: backend, environment=role)(source, None).close()

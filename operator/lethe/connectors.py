@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql.store import SqlStore
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
+from lethe.api.v1alpha1.references import SecretRef
 from lethe.domain.snapshot_names import InvalidName, NamePattern
 from lethe.ports.backups import Backend, BackendMisconfigured
 from lethe.ports.cluster import SecretContent
@@ -21,6 +24,9 @@ from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Store
 from lethe.workflows.store_session import StoreSession, fingerprints_of
+
+if TYPE_CHECKING:
+    from lethe.adapters.backups.s3_bucket import WebIdentity
 
 
 class StoreConnector:
@@ -104,8 +110,10 @@ class BackendConnector:
         directories: Sequence[Path],
         wrap: Callable[[Backend], Backend],
         resolver: Resolver = ANYWHERE,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._directories, self._wrap, self._resolver = directories, wrap, resolver
+        self._environment = environment
         self._authorities = _Authorities()
 
     def secret_name(self, source: BackupSource) -> str | None:
@@ -128,25 +136,40 @@ class BackendConnector:
         if spec.s3 is not None:
             from lethe.adapters.backups.s3 import S3Backend  # noqa: PLC0415
 
-            named = spec.s3.credentials_secret_ref.name
-            try:
-                pattern = NamePattern.parse(spec.s3.name)
-            except InvalidName as invalid:
-                raise BackendMisconfigured(f"spec.s3.name: {invalid}") from None
-            return S3Backend(
+            kind: type[S3Backend] = S3Backend
+            pattern = None
+            if "{" not in spec.s3.name:
+                if spec.longest_duration is None:
+                    raise BackendMisconfigured(
+                        "spec.s3.name has no {takenAt:FORMAT}, so each version of a key is a snapshot, as of "
+                        "when it was written",
+                        "say in spec.longestDuration how long a backup takes, or correct spec.s3.name",
+                    )
+                from lethe.adapters.backups.s3_versions import S3Versions  # noqa: PLC0415
+
+                kind = S3Versions
+            else:
+                try:
+                    pattern = NamePattern.parse(spec.s3.name)
+                except InvalidName as invalid:
+                    raise BackendMisconfigured(f"spec.s3.name: {invalid}") from None
+            access, key, token, authorities, identity = self._s3_credentials(
+                spec.s3.credentials_secret_ref, secret
+            )
+            return kind(
                 spec.s3.endpoint,
                 spec.s3.region,
                 spec.s3.bucket,
                 spec.s3.prefix or "",
                 pattern,
-                _text(secret, named, "AWS_ACCESS_KEY_ID"),
-                _text(secret, named, "AWS_SECRET_ACCESS_KEY"),
-                session_token=_text(secret, named, "AWS_SESSION_TOKEN")
-                if secret is not None and "AWS_SESSION_TOKEN" in secret.content
-                else None,
-                ca_file=self._authorities.file_of(secret, named),
-                resolver=self._resolver,
+                access,
+                key,
+                token,
+                authorities,
+                self._resolver,
                 allow_plaintext=bool(spec.s3.allow_plaintext),
+                identity=identity,
+                names=spec.s3.name,
             )
         if spec.restic is not None:
             from lethe.adapters.backups.restic import ResticBackend  # noqa: PLC0415
@@ -175,6 +198,31 @@ class BackendConnector:
             "this version of Lethe speaks directory, s3, restic and plugin only",
             "correct this BackupSource, or upgrade",
         )
+
+    def _s3_credentials(
+        self, reference: SecretRef | None, secret: SecretContent | None
+    ) -> tuple[str | None, str | None, str | None, str | None, WebIdentity | None]:
+        """Return access key, secret key, session token, file of authorities; or the pod's own identity."""
+        if reference is not None:
+            token = secret is not None and "AWS_SESSION_TOKEN" in secret.content
+            return (
+                _text(secret, reference.name, "AWS_ACCESS_KEY_ID"),
+                _text(secret, reference.name, "AWS_SECRET_ACCESS_KEY"),
+                _text(secret, reference.name, "AWS_SESSION_TOKEN") if token else None,
+                self._authorities.file_of(secret, reference.name),
+                None,
+            )
+        from lethe.adapters.backups.s3_bucket import WebIdentity  # noqa: PLC0415
+
+        role, token_file = map(self._environment.get, ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"))
+        if not role or not token_file:
+            raise BackendMisconfigured(
+                "spec.s3 names no credentialsSecretRef, and the operator's pod has no workload identity "
+                "(AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE)",
+                "name a Secret, or give the operator's service account a role",
+            )
+        endpoint = self._environment.get("AWS_ENDPOINT_URL_STS") or None
+        return None, None, None, None, WebIdentity(role, token_file, endpoint)
 
 
 class _Authorities:

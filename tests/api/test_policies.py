@@ -35,6 +35,7 @@ IN_A_FOLDER_OF_RESTIC = changed(
         "spec.restic": {"repository": "/backups/restic", "credentialsSecretRef": {"name": "restic"}},
     },
 )
+BY_THE_POD = changed(NIGHTLY, {"spec.s3.credentialsSecretRef": REMOVED})
 BY_SECRET = manifest("DeletionRequest", "support-48214")
 RECORDS = manifest("DeletionRequest", "customer-42-orders")
 SITE = manifest("DataStore", "site")
@@ -339,8 +340,12 @@ def test_who_may_not_prune_can_neither_shorten_a_retention_nor_confirm(
 
 
 @pytest.mark.usefixtures("policies")
-@pytest.mark.parametrize("source", [IN_A_DIRECTORY, IN_A_FOLDER_OF_RESTIC], ids=["directory", "restic"])
-def test_a_directory_that_all_namespaces_share_takes_the_right_in_all_of_them(
+@pytest.mark.parametrize(
+    "source",
+    [IN_A_DIRECTORY, IN_A_FOLDER_OF_RESTIC, BY_THE_POD],
+    ids=["directory", "restic", "the pod's role"],
+)
+def test_what_all_namespaces_share_takes_the_right_to_prune_in_all_of_them(
     source: dict[str, Any], apiserver: ApiServer, namespace: str
 ) -> None:
     dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, PRUNE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.domain.snapshot_names import InvalidName, NamePattern
+from lethe.domain.snapshot_names import InvalidName, NamePattern, fits
 
 MOMENTS = st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
 EVENING = datetime(2026, 5, 22, 21, 30, 15, tzinfo=UTC)
@@ -116,6 +116,20 @@ def test_a_name_tells_its_moment(pattern: str, name: str, moment: datetime) -> N
 )
 def test_a_name_that_is_not_exactly_like_the_pattern_tells_nothing(pattern: str, name: str) -> None:
     assert taken_at(pattern, name) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "like"),
+    [
+        ("site.dump", "site.dump", True),
+        ("site.dump", "site.dump2", False),
+        ("*/site.*", "last/site.dump", True),
+        ("*/site.*", "a/b/site.dump", False),
+        ("*", "x" * 5000, False),
+    ],
+)
+def test_a_name_without_a_date_is_like_its_pattern_or_not(pattern: str, name: str, like: bool) -> None:
+    assert fits(pattern, name) is like
 
 
 def test_a_name_that_could_mean_two_moments_tells_none() -> None:

@@ -46,6 +46,7 @@ import botocore.session
 client = botocore.session.Session().create_client(
     "s3", region_name="eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
 assert "amazonaws.com" in client.meta.endpoint_url
+botocore.session.Session().create_client("sts", region_name="eu-central-1")
 assert "key" in client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "key"})
 
 import psycopg

@@ -92,6 +92,11 @@ class NamePattern:
         return moments.pop() if len(moments) == 1 else None
 
 
+def fits(pattern: str, name: str) -> bool:
+    """Tell whether a name is like a pattern without any date; `*` stands for any characters but `/`."""
+    return len(name) <= _LONGEST_NAME and len(name) in _ends(name, _pieces(pattern))
+
+
 def _compile(pattern: str, text: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
     """Return the expression of a FORMAT and the directives that its groups stand for."""
     expression, directives = "", []

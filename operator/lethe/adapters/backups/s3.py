@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from lethe.adapters.backups.s3_bucket import NULL, Bucket, Declined, Version
+from lethe.adapters.backups.s3_bucket import NULL, Bucket, Declined, Version, WebIdentity
 from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import NamePattern
@@ -24,12 +24,12 @@ A marker holds nothing, so one more is no other content; but a key of which only
 clean, and still is the one that was pinned.
 """
 _LONGEST_KEY = 1024  # bytes; S3 takes no longer one
-_MOST_NAMES = 10_000  # of those that are only reported
+MOST_NAMES = 10_000  # of those that are only reported
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 _REPLACED = Deletion(
     DeletionResult.IDENTITY_MISMATCH, "the object was replaced a moment ago; it was not deleted"
 )
-_NOT_LISTED = "is no name that this source lists; nothing was touched and nobody has looked for it"
+NOT_LISTED = "is no name that this source lists; nothing was touched and nobody has looked for it"
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Found:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        return (*sorted(map(_piece, self.versions)), MARKERS)
+        return (*sorted(map(piece_of, self.versions)), MARKERS)
 
     def __str__(self) -> str:
         counted = {
@@ -62,7 +62,8 @@ class S3Backend:
     `endpoint` and `region` are `None` for AWS and its default region, `ca_file` for the usual authorities.
     The credentials need s3:ListBucket, s3:ListBucketVersions and s3:ListBucketMultipartUploads; to prune,
     s3:DeleteObject, s3:DeleteObjectVersion and s3:AbortMultipartUpload; to tell when a lock ends,
-    s3:GetObjectRetention and s3:GetObjectLegalHold. They need not be able to read a backup.
+    s3:GetObjectRetention and s3:GetObjectLegalHold. They need not be able to read a backup. Where `pattern`
+    is `None`, no key tells when it was taken (see `S3Versions`), and `names` says what keys are like.
     """
 
     def __init__(
@@ -71,14 +72,16 @@ class S3Backend:
         region: str | None,
         bucket: str,
         prefix: str,
-        pattern: NamePattern,
-        access_key: str,
-        secret_key: str,
+        pattern: NamePattern | None,
+        access_key: str | None,
+        secret_key: str | None,
         session_token: str | None = None,
         ca_file: str | None = None,
         resolver: Resolver = ANYWHERE,
         *,
         allow_plaintext: bool = False,
+        identity: WebIdentity | None = None,
+        names: str = "",
     ) -> None:
         """Raise `BackendMisconfigured` for an endpoint or a bucket's name that can't be one."""
         self._bucket = Bucket(
@@ -91,9 +94,11 @@ class S3Backend:
             ca_file,
             resolver,
             allow_plaintext=allow_plaintext,
+            identity=identity,
         )
         self._prefix = prefix
         self._pattern = pattern
+        self._names = names
 
     def list(self) -> Listing:
         """Return every key that has a version or a delete marker left.
@@ -105,14 +110,14 @@ class S3Backend:
         taken_at = dict[str, datetime]()
         for version in self._bucket.versions(self._prefix):
             ref = self._ref(version.key)
-            if ref is None or _is_folder(version):
+            if ref is None or is_folder(version):
                 continue
             if ref not in found:
                 moment = self._taken_at(ref)
                 if moment is None:
                     # Of a name that only has delete markers left nothing is there to be reported.
-                    reported = version.etag is not None and not _is_placeholder(version)
-                    if reported and len(unparsable) < _MOST_NAMES:
+                    reported = version.etag is not None and not is_placeholder(version)
+                    if reported and len(unparsable) < MOST_NAMES:
                         unparsable[ref] = None
                     continue
                 taken_at[ref], found[ref] = moment, _Found()
@@ -129,7 +134,7 @@ class S3Backend:
         remains = dict[str, str]()
         for ref in refs:
             key = self._listed_key(ref)
-            left = _NOT_LISTED if key is None else str(self._look(key))
+            left = NOT_LISTED if key is None else str(self._look(key))
             if left:
                 remains[ref] = left
         return remains
@@ -148,7 +153,7 @@ class S3Backend:
         # `.` and `..` are resolved in a URL's path by whatever is on the way: that would be another key.
         if {".", ".."} & set((self._prefix + ref).split("/")):
             return None
-        return self._pattern.taken_at(ref)
+        return self._pattern.taken_at(ref) if self._pattern is not None else None
 
     def _listed_key(self, ref: str) -> str | None:
         """Return the key of a ref; `None` if no listing could show it, when the bucket is there at all."""
@@ -189,7 +194,7 @@ class S3Backend:
         found = dict[str, UnfinishedSnapshot]()
         for key, _, initiated in self._bucket.uploads(prefix):
             ref = self._ref(key)
-            if ref is None or (ref not in found and len(found) == _MOST_NAMES):
+            if ref is None or (ref not in found and len(found) == MOST_NAMES):
                 continue
             others = [found[ref].changed_at] if ref in found else []
             dates = [date for date in (initiated, *others) if date is not None]
@@ -202,7 +207,7 @@ class S3Backend:
     def _delete(self, pin: Pin) -> Deletion:
         key = self._listed_key(pin.ref)
         if key is None:
-            return Deletion(DeletionResult.FAILED, _NOT_LISTED)
+            return Deletion(DeletionResult.FAILED, NOT_LISTED)
         try:
             found = self._look(key)
             mismatch = self._mismatch(pin, found)
@@ -300,15 +305,16 @@ def _size(versions: Iterable[Version]) -> int | None:
     return sum(version.size for version in versions) or None
 
 
-def _piece(version: Version) -> str:
+def piece_of(version: Version) -> str:
+    """Return what makes a version itself."""
     return f"{version.version_id or NULL}:{version.etag}:{version.size}"
 
 
-def _is_placeholder(version: Version) -> bool:
+def is_placeholder(version: Version) -> bool:
     """Tell whether it is what keeps an empty folder in place: `.gitkeep` and the like."""
     return version.size == 0 and version.key.rpartition("/")[2].startswith(".")
 
 
-def _is_folder(version: Version) -> bool:
+def is_folder(version: Version) -> bool:
     """Tell whether it is what consoles make for an empty folder."""
     return version.key.endswith("/") and version.size == 0

@@ -26,6 +26,7 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 from botocore.config import Config
+from botocore.credentials import AssumeRoleWithWebIdentityProvider, CredentialResolver
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
@@ -70,7 +71,26 @@ _UNLOCKED = {
     *_ALREADY_GONE,
 }
 _NO_S3 = ("what answers at spec.s3.endpoint does not speak S3", "correct spec.s3.endpoint")
+_USUAL_REGION = "us-east-1"
+# Nothing of this machine's AWS configuration counts: no profile, no file, no endpoint of theirs.
+_NOWHERE = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
 _creating = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class WebIdentity:
+    """A role that may be assumed with a token of the pod's own. The file is read anew each time.
+
+    `endpoint` is the token service's, `None` for AWS's: where a token goes is not for manifests to say.
+    """
+
+    role: str
+    token_file: str
+    endpoint: str | None = None
 
 
 class Declined(BackendUnavailable):
@@ -126,7 +146,8 @@ class Lock:
 class Bucket:
     """A bucket and the credentials for it. Every method raises `BackendUnavailable`, `BackendMisconfigured`.
 
-    `endpoint` and `region` are `None` for those of AWS; `ca_file` is `None` for the usual authorities.
+    `endpoint` and `region` are `None` for those of AWS; `ca_file` is `None` for the usual authorities. An
+    `identity` stands for the keys, which are `None` then.
     """
 
     def __init__(
@@ -134,22 +155,28 @@ class Bucket:
         endpoint: str | None,
         region: str | None,
         name: str,
-        access_key: str,
-        secret_key: str,
+        access_key: str | None,
+        secret_key: str | None,
         session_token: str | None = None,
         ca_file: str | None = None,
         resolver: Resolver = ANYWHERE,
         *,
         allow_plaintext: bool = False,
+        identity: WebIdentity | None = None,
     ) -> None:
         self.name = name
+        self._services = "the service of spec.s3.endpoint"
+        if identity is not None:
+            self._services += ", or the token service for the pod's identity,"
         self.date: datetime | None = None
         """The service's clock at its newest answer."""
         with _creating, self._asking("s3"):
-            self._client: Any = _session().create_client(
+            region = region or _USUAL_REGION
+            session = _session() if identity is None else _session_of(identity, region)
+            self._client: Any = session.create_client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=region or "us-east-1",
+                region_name=region,
                 aws_access_key_id=access_key,
                 aws_secret_access_key=secret_key,
                 aws_session_token=session_token,
@@ -341,9 +368,7 @@ class Bucket:
         try:
             yield
         except exceptions.ClientError as refusal:
-            failure = self._failure(
-                refusal.response.get("Error", {}), action, refusal.response.get("ResponseMetadata", {})
-            )
+            failure = self._refused(refusal, action)
             if not (isinstance(failure, Declined) and failure.code in fine):
                 raise failure from None
         except exceptions.SSLError:
@@ -352,7 +377,7 @@ class Bucket:
                 "give its certificate authority, or correct spec.s3.endpoint",
             ) from None
         except (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError):
-            raise BackendUnavailable("the service of spec.s3.endpoint does not answer in time") from None
+            raise BackendUnavailable(f"{self._services} does not answer in time") from None
         except exceptions.ParamValidationError:
             raise BackendMisconfigured(
                 f"{self.name!r} is no name of a bucket", "correct spec.s3.bucket"
@@ -361,13 +386,18 @@ class Bucket:
             raise BackendUnavailable(*_NO_S3) from None
         except (exceptions.EndpointConnectionError, exceptions.ProxyConnectionError):
             raise BackendUnavailable(
-                "the service of spec.s3.endpoint takes no connection",
+                f"{self._services} takes no connection",
                 "see that it runs, that its name resolves and that the network lets Lethe reach it",
             ) from None
         except ValueError:
             raise BackendMisconfigured(
                 "spec.s3.endpoint or spec.s3.region is not well-formed",
                 "an endpoint is a URL such as https://s3.example.org",
+            ) from None
+        except OSError as error:
+            raise BackendUnavailable(
+                f"the token of the pod's identity can't be read ({error.strerror})",
+                "see AWS_WEB_IDENTITY_TOKEN_FILE of the operator's pod",
             ) from None
         except exceptions.BotoCoreError as failed:
             refused = failed.kwargs.get("error")
@@ -389,6 +419,14 @@ class Bucket:
             f"bucket {self.name} is in another region, or the endpoint is another service's",
             "correct spec.s3.region and spec.s3.endpoint",
         )
+
+    def _refused(
+        self, refusal: exceptions.ClientError, action: str
+    ) -> BackendUnavailable | BackendMisconfigured:
+        error = refusal.response.get("Error", {})
+        if refusal.operation_name == "AssumeRoleWithWebIdentity":
+            return _no_role(error)
+        return self._failure(error, action, refusal.response.get("ResponseMetadata", {}))
 
     def _failure(
         self, error: Mapping[str, Any], action: str, about: Mapping[str, Any] | None = None
@@ -452,15 +490,41 @@ def _pools(resolver: Resolver, *, allow_plaintext: bool) -> Mapping[str, type]:
     return {"http": Plain, "https": Encrypted}
 
 
+def _no_role(error: Mapping[str, Any]) -> BackendUnavailable:
+    """Return what a token service's refusal means; of its text nothing is told."""
+    code = str(error.get("Code", ""))
+    shown = f" ({code})" if re.fullmatch("[A-Za-z0-9]{1,64}", code) else ""
+    return BackendUnavailable(
+        f"the token service refuses the pod's identity{shown}",
+        "see AWS_ROLE_ARN of the operator's pod, and whom the role's trust policy names",
+    )
+
+
+@cache
+def _session_of(identity: WebIdentity, region: str) -> Session:
+    """Return a session whose keys are those of a role; botocore gets them anew before they end."""
+    session = Session(session_vars=_NOWHERE)
+    session.register_component("data_loader", _session().get_component("data_loader"))
+
+    def client(service: str, config: Config) -> Any:
+        plain = _config().merge(Config(signature_version=None)).merge(config)
+        return session.create_client(service, region, endpoint_url=identity.endpoint, config=plain)
+
+    role = {
+        "role_arn": identity.role,
+        "web_identity_token_file": identity.token_file,
+        "role_session_name": "lethe",
+    }
+    provider = AssumeRoleWithWebIdentityProvider(
+        lambda: {"profiles": {"lethe": role}}, client, "lethe", disable_env_vars=True
+    )
+    session.register_component("credential_provider", CredentialResolver([provider]))
+    return session
+
+
 @cache
 def _session() -> Session:
-    # Nothing of this machine's AWS configuration counts: no profile, no file, no endpoint of theirs.
-    nowhere = {
-        "profile": (None, None, None, None),
-        "config_file": (None, None, os.devnull, None),
-        "credentials_file": (None, None, os.devnull, None),
-    }
-    return Session(session_vars=nowhere)
+    return Session(session_vars=_NOWHERE)
 
 
 def _config() -> Config:

@@ -87,10 +87,14 @@ class S3Source(ApiModel):
     prefix: Annotated[str, Field(max_length=1024)] | None = Field(
         default=None, description="What the keys of the snapshots begin with. Nothing else is ever touched."
     )
-    credentials_secret_ref: SecretRef = Field(description="A Secret with the access key.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="A Secret with the access key. Absent: the role of Lethe's own pod (workload identity).",
+    )
     name: SnapshotNames = Field(
         description="How the key behind the prefix tells when it was taken: "
-        "site-{takenAt:%Y%m%dT%H%M%SZ}.dump"
+        "site-{takenAt:%Y%m%dT%H%M%SZ}.dump. Without {takenAt:…} each version of such a key is a snapshot, "
+        "and longestDuration is needed."
     )
     allow_plaintext: AllowPlaintext = None
 
