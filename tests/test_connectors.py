@@ -19,7 +19,7 @@ from lethe.api.parse import parse
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.connectors import BackendConnector, StoreConnector
-from lethe.ports.backups import Backend, BackendError, BackendMisconfigured
+from lethe.ports.backups import Backend, BackendError, BackendMisconfigured, DeletionResult, Pin
 from lethe.ports.cluster import SecretContent
 from lethe.ports.ledger import Ledger
 from lethe.workflows.store_session import StoreSession
@@ -216,3 +216,33 @@ def test_s3_without_a_secret_takes_the_role_of_the_pod_or_says_what_is_missing()
         with pytest.raises(BackendMisconfigured, match="give the operator's service account a role"):
             connect(source, None)
     BackendConnector([], lambda backend: backend, environment=role)(source, None).close()
+
+
+def test_hard_links_between_the_folders_of_a_store_die_name_by_name(tmp_path: Path) -> None:
+    connect = BackendConnector([tmp_path], lambda backend: backend)
+    ref = "20260101.dump"
+
+    def folder(name: str, stores: list[str]) -> Backend:
+        (tmp_path / name).mkdir()
+        if name != "last":
+            (tmp_path / name / ref).hardlink_to(tmp_path / "last" / ref)
+        else:
+            (tmp_path / name / ref).write_text("rows")
+        spec = {"stores": stores, "directory": {"path": str(tmp_path / name), "name": PATTERN}}
+        return connect(parse(BackupSource, manifest("BackupSource", spec)), None)
+
+    def delete(backend: Backend) -> DeletionResult:
+        pieces = next(one.pieces for one in backend.list().snapshots if one.ref == ref)
+        return backend.delete([Pin(ref, pieces)])[ref].result
+
+    last, daily = folder("last", ["site", "crm"]), folder("daily", ["site"])
+    weekly = folder("weekly", ["site", "crm"])
+    assert delete(last) is DeletionResult.FAILED, "daily is said to hold no crm"
+    (tmp_path / "daily" / ref).unlink()
+    assert delete(last) is DeletionResult.ACCEPTED
+    assert (tmp_path / "weekly" / ref).read_text() == "rows"
+    (tmp_path / "daily" / ref).hardlink_to(tmp_path / "weekly" / ref)
+    weekly.close()
+    assert delete(daily) is DeletionResult.FAILED, "nobody looks after weekly any more"
+    (tmp_path / "daily" / ref).unlink()
+    assert delete(weekly) is DeletionResult.ACCEPTED

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql.store import SqlStore
@@ -26,6 +29,7 @@ from lethe.ports.stores import Store
 from lethe.workflows.store_session import StoreSession, fingerprints_of
 
 if TYPE_CHECKING:
+    from lethe.adapters.backups.directory import DirectoryBackend
     from lethe.adapters.backups.s3_bucket import WebIdentity
 
 
@@ -115,6 +119,7 @@ class BackendConnector:
         self._directories, self._wrap, self._resolver = directories, wrap, resolver
         self._environment = environment
         self._authorities = _Authorities()
+        self._folders = _Folders()
 
     def secret_name(self, source: BackupSource) -> str | None:
         """Return the name of the Secret that the manifest names."""
@@ -132,7 +137,11 @@ class BackendConnector:
         if spec.directory is not None:
             from lethe.adapters.backups.directory import DirectoryBackend  # noqa: PLC0415
 
-            return DirectoryBackend(spec.directory.path, spec.directory.name, self._directories)
+            whose = source.metadata.namespace or "", frozenset(spec.stores)
+            siblings = partial(self._folders.of, *whose)
+            folder = DirectoryBackend(spec.directory.path, spec.directory.name, self._directories, siblings)
+            self._folders.add(folder, *whose)
+            return folder
         if spec.s3 is not None:
             from lethe.adapters.backups.s3 import S3Backend  # noqa: PLC0415
 
@@ -223,6 +232,25 @@ class BackendConnector:
             )
         endpoint = self._environment.get("AWS_ENDPOINT_URL_STS") or None
         return None, None, None, None, WebIdentity(role, token_file, endpoint)
+
+
+class _Folders:
+    """The directories of sources that there are, so that one knows what lies in another."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[DirectoryBackend, tuple[str, frozenset[str]]] = WeakKeyDictionary()
+        self._lock = Lock()
+
+    def add(self, folder: DirectoryBackend, namespace: str, stores: frozenset[str]) -> None:
+        """Note a folder whose snapshots hold these stores."""
+        with self._lock:
+            self._known[folder] = namespace, stores
+
+    def of(self, namespace: str, stores: frozenset[str]) -> list[DirectoryBackend]:
+        """Return the folders of a namespace whose snapshots hold all of these stores."""
+        with self._lock:
+            known = list(self._known.items())
+        return [folder for folder, (other, held) in known if other == namespace and stores <= held]
 
 
 class _Authorities:

@@ -331,7 +331,7 @@ def _snapshots() -> Iterator[State]:
     deleted = replace(known, deleted_at=expired)
     yield state("deleted, unproven", "Overdue", WORKS, "looked for", record=deleted)
     purged = replace(deleted, purged_at=expired)
-    yield state("purged", "Purged", DONE, "no byte of it is left", record=purged)
+    yield state("purged", "Purged", DONE, "nothing of it is left", record=purged)
     other = Difficulty("IdentityMismatch", "another lies there")
     yield state("another", "IdentityMismatch", STUCK, "another lies there", difficulty=other)
     vanished = replace(known, vanished_at=taken)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshot_names import InvalidName, NamePattern
 from lethe.domain.snapshots import UnfinishedSnapshot, is_same
 from lethe.ports.backups import (
+    BackendError,
     BackendMisconfigured,
     BackendUnavailable,
     Deletion,
@@ -54,10 +55,17 @@ class DirectoryBackend:
     """The regular files directly in `path` whose names `name_pattern` understands.
 
     `path` must lie in one of `allowed_roots` once all links are followed: a manifest may not lead the
-    operator to files of the node or of its own.
+    operator to files of the node or of its own. What `siblings` list, other folders whose snapshots hold the
+    same stores, is known to lie there: a name may go while another one is theirs.
     """
 
-    def __init__(self, path: str, name_pattern: str, allowed_roots: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        path: str,
+        name_pattern: str,
+        allowed_roots: Sequence[Path],
+        siblings: Callable[[], Iterable[DirectoryBackend]] = tuple,
+    ) -> None:
         """Raise `BackendMisconfigured` for a bad pattern; whether the directory is there shows in use."""
         try:
             self._pattern = NamePattern.parse(name_pattern)
@@ -70,6 +78,8 @@ class DirectoryBackend:
             )
         self._path = path
         self._allowed_roots = allowed_roots
+        self._siblings = siblings
+        self._closed = False
 
     def list(self) -> Listing:
         """Return the files that lie there; links, folders and the like are reported as unparsable.
@@ -104,8 +114,8 @@ class DirectoryBackend:
     def delete(self, pins: Sequence[Pin]) -> Mapping[str, Deletion]:
         """Unlink files that still are what was pinned, and sync the directory.
 
-        A file of several names is left alone unless all of them are pinned here and now: to unlink one
-        leaves the bytes under the others.
+        A file of several names is left alone unless all others are pinned here and now, or are snapshots
+        of a sibling: to unlink one leaves the bytes under the others.
         """
         if not pins:
             return {}
@@ -121,6 +131,8 @@ class DirectoryBackend:
             names_left = Counter(file.inode for file in found.values())
             for file in found.values():
                 others = file.names - names_left[file.inode]
+                if others > 0:
+                    others -= self._names_of_siblings(file.inode)
                 results[file.name] = (
                     Deletion(
                         DeletionResult.FAILED,
@@ -145,7 +157,8 @@ class DirectoryBackend:
         return remains
 
     def close(self) -> None:
-        """Do nothing: the directory is open during a call only."""
+        """Be nobody's sibling any more; the directory is open during a call only."""
+        self._closed = True
 
     # What lies there
 
@@ -207,6 +220,23 @@ class DirectoryBackend:
                 DeletionResult.IDENTITY_MISMATCH, "the file has another size or modification time by now"
             )
         return file
+
+    def _names_of_siblings(self, inode: tuple[int, int]) -> int:
+        """Count the names of a file that siblings list as their snapshots."""
+        mine, found = Path(self._path).resolve(), set[tuple[Path, str]]()
+        for sibling in self._siblings():
+            folder = Path(sibling._path).resolve()  # noqa: SLF001 - one of its own kind
+            if sibling._closed or folder == mine:  # noqa: SLF001
+                continue
+            with suppress(BackendError), sibling._opened() as directory:  # noqa: SLF001
+                found |= {(folder, name) for name in sibling._listed_as(directory, inode)}  # noqa: SLF001
+        return len(found)
+
+    def _listed_as(self, directory: int, inode: tuple[int, int]) -> Iterator[str]:
+        for name in self._names(directory):
+            status = self._status(directory, name)
+            if status is not None and (status.st_dev, status.st_ino) == inode and self._file(name, status):
+                yield name
 
     def _where(self, file: _File) -> str:
         """Tell a person where other names of a file may be: those beside the directory that are found."""

@@ -38,7 +38,7 @@ def backupsnapshot_conditions(  # noqa: PLR0911 - one return for each way to sta
     expires = record.expires_at(retention)
     free = Condition("Held", FALSE, "NoHold", "nothing keeps it beyond its time", record.first_seen_at)
     if record.purged_at is not None:
-        message = "looked for after its deletion: no byte of it is left"
+        message = "looked for after its deletion: nothing of it is left where it lay"
         return ConditionSet(
             SnapshotState.PURGED,
             (
