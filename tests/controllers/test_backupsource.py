@@ -252,8 +252,8 @@ async def test_a_source_says_what_lies_where_it_looked_before_until_that_is_gone
         old.symlink_to(backups.home / "nightly-old")  # only the words of the manifest tell what a place is
         backups.apply("nightly-old", directory={"path": f"{old}/", "name": PATTERN})
         await eventually(lambda: backups.states("nightly-old") == ["Present", "Purged"])
-        backups.apply("nightly", directory=where, suspend=True)
-        await eventually(lambda: effective("nightly").get("reason") == "Suspended")
+        backups.sources.scan_soon((NAMESPACE, "nightly"))
+        await eventually(lambda: effective("nightly").get("reason") == "WithinRetention")
         await eventually(lambda: sources[NAMESPACE, "nightly"]["status"]["snapshots"]["total"] == 1)
 
 

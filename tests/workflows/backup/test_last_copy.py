@@ -360,7 +360,6 @@ def test_a_source_under_another_name_takes_over_what_was_known_of_its_place(
     other.dump(EXPIRY)
     backups.true = EXPIRY + HOUR
     assert len(other.scan().purged) == 1
-    nightly.connect()
     nightly.scan()
     assert not nightly.known.elsewhere
     backups.grade()

@@ -172,16 +172,20 @@ ReadClocks = Callable[[datetime | None], str | None]
 
 def load(source: KnownSource, ledger: Ledger) -> None:
     """Read from the ledger what is known of a source."""
-    described = ledger.sources()
-    source.record = described.get(source.name)
+    source.record = ledger.sources().get(source.name)
     source.snapshots = {record.ref: record for record in ledger.snapshots(source.name)}
+    _look_elsewhere(source, ledger)
+    source.loaded = True
+
+
+def _look_elsewhere(source: KnownSource, ledger: Ledger) -> None:
+    """Read what is known of where the source looked before: others may have proven it gone meanwhile."""
     source.places = {
         name: record.place
-        for name, record in described.items()
+        for name, record in ledger.sources().items()
         if name != source.name and name_of(name) == source.description.name
     }
     source.elsewhere = [one for name in source.places for one in ledger.snapshots(name)]
-    source.loaded = True
 
 
 def scan(
@@ -202,6 +206,8 @@ def scan(
     succeeds = _succeed(source, ledger, watched, now())
     if succeeds or not source.loaded:
         load(source, ledger)
+    elif source.elsewhere:
+        _look_elsewhere(source, ledger)
     described = _describe(source, ledger) or succeeds
     began = now()
     source.listing = True
