@@ -140,6 +140,11 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "Stores in which not every erasure is known to be in place (P3, P9).",
         ),
         stat(
+            "Stores unwatched",
+            f"sum(lethe_stores_unwatched{{{OURS}}})",
+            "Stores in which somebody was erased, and that no DataStore names (P9).",
+        ),
+        stat(
             "Snapshots overdue",
             f"sum(lethe_snapshots_overdue{{{OURS}}})",
             "Snapshots past their time that nothing holds (P8).",

@@ -171,6 +171,7 @@ def _stores() -> Iterator[State]:
         ("MappingInvalid", STUCK),
         ("DuplicatePrimary", STUCK),
         ("LedgerOnSameServer", STUCK),
+        ("OtherName", STUCK),
         ("LedgerBehind", STUCK),
         ("Suspended", WORKS),
         ("InternalError", WORKS),

@@ -83,6 +83,7 @@ def store_description(store: DataStore) -> StoreDescription:
         max_records=reach.max_records if reach else 5,
         catch_up=spec.catch_up,
         one_owner_per_address=addressed.one_owner_per_address if addressed else False,
+        formerly=spec.formerly,
     )
 
 

@@ -277,7 +277,8 @@ class StoreController(Controller[ObjectKey]):
             await self._show_safety(managed)
             await self._status.write(managed)
             return self._journal_interval
-        if self._refuse_second_primary(managed) or not await self._connected(managed):
+        refused = self._refuse_namesake(managed) or self._refuse_second_primary(managed)
+        if refused or not await self._connected(managed):
             self._metrics.store_up.labels(managed.name).set(0)
             _refuse_questions(managed, managed.trouble.message if managed.trouble else "it is not connected")
             await self._status.write(managed)
@@ -312,8 +313,8 @@ class StoreController(Controller[ObjectKey]):
                 if await has_other_secret(managed, self._cluster, self._connect):
                     _close(managed)
                     managed.session, managed.retry_after = None, 0.0
+        managed.unusable = None
         if managed.session is None:
-            managed.unusable = None
             await open_session(managed, self._cluster, self._connect)
         return managed.session is not None
 
@@ -416,8 +417,9 @@ class StoreController(Controller[ObjectKey]):
         name = managed.name
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         releases = self._cache.releases_of(managed) if managed.replay is not None else {}
+        watched = self._cache.watched_stores()
         if not look and not releases:
-            return PassPlan(look=False)
+            return PassPlan(look=False, watched=watched)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
             look=True,
@@ -425,6 +427,7 @@ class StoreController(Controller[ObjectKey]):
             tidy=began >= self._tidy.get(name, float("inf")),
             manual_release=managed.manual_release,
             releases=releases,
+            watched=watched,
         )
 
     def _note_moments(self, managed: ManagedStore, done: StorePass, began: float) -> None:
@@ -497,6 +500,16 @@ class StoreController(Controller[ObjectKey]):
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:
         new = await asyncio.to_thread(third_party.not_asked, records, managed.name, self._context())
         await self._completion.settle({_key_of(record) for record in new})
+
+    def _refuse_namesake(self, managed: ManagedStore) -> bool:
+        """Refuse a store that takes over the name of one that is still there."""
+        twins = [one for one in self._cache.stores.values() if one.name == managed.name]
+        refused = len(twins) > 1 and managed.description.formerly is not None
+        if refused:
+            name = managed.description.formerly
+            message = f"DataStore {name} is still there; delete it, or correct spec.formerly"
+            managed.unusable = Trouble(TroubleReason.OTHER_NAME, message)
+        return refused
 
     def _refuse_second_primary(self, managed: ManagedStore) -> bool:
         primary = self._cache.primary_of(managed.description.namespace)

@@ -279,6 +279,8 @@ class Operator:
         self._metrics.ledger_head.set(position.sequence)
         await self._restores.measure(position.sequence)
         self._request_status.measure(len(self._cache.requests))
+        erased = await asyncio.to_thread(self._ledger.erased_stores)
+        self._metrics.stores_unwatched.set(len(erased - self._cache.watched_stores()))
         self._store_status.measure()
         self._sources.measure()
         self._legal.measure()

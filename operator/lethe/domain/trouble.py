@@ -15,6 +15,8 @@ class TroubleReason(StrEnum):
     MISCONFIGURED = "Misconfigured"
     DUPLICATE_PRIMARY = "DuplicatePrimary"
     DUPLICATE_SOURCE = "DuplicateSource"
+    OTHER_NAME = "OtherName"
+    """The store was known under another name, and what was erased in it is remembered under that."""
     LEDGER_ON_SAME_SERVER = "LedgerOnSameServer"
     LEDGER_BEHIND = "LedgerBehind"
     SUSPENDED = "Suspended"

@@ -143,13 +143,13 @@ def blocker_of_key(
     if not doubtful:
         return None
     where = (
-        "and its highest key then is not known"
+        "to where its highest key is not known"
         if position is None
         else f"to where its highest key was {position}"
     )
     return Blocker(
         BlockReason.KEY_ABOVE_RESTORE,
-        f"the Primary was restored after this request was made, {where}; "
+        f"the Primary was restored {where}, and that had not been dealt with when this request was made; "
         f"key {key} may mean somebody else by now. If it does not, add KeyAboveRestore to spec.confirmed",
     )
 

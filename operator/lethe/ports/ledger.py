@@ -164,6 +164,10 @@ class Ledger(Protocol):
         """Yield the numbers of what `tombstones` yields, in chunks and at a small part of its cost."""
         ...
 
+    def erased_stores(self) -> frozenset[str]:
+        """Return the stores that have verified tombstones."""
+        ...
+
     def tombstone_count(self, store: str) -> int:
         """Return how many verified tombstones a store has."""
         ...

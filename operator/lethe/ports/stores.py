@@ -81,6 +81,7 @@ class Proof:
     `copies` are materialized views of what is cleared, not ignored.
     `widened` says of earlier versions what the proved mapping clears besides, under a version of its own.
     `samples_stay` says, with the remedy, which statistics Lethe may not renew (`Journaled.tidy`).
+    `beside` names the other stores of this ledger (`namespace/name`) whose journals lie in the same tables.
     """
 
     proved: ProvedMapping
@@ -93,6 +94,7 @@ class Proof:
     copies: tuple[str, ...] = ()
     widened: Mapping[str, ProvedMapping] = field(default_factory=dict)
     samples_stay: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

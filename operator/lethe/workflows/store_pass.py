@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.facts import MappingProved
@@ -27,7 +27,8 @@ from lethe.workflows.store_session import StoreSession
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `releases` are persons' words on restores: why the store may be served, by RestoreEvent.
+    `releases` are persons' words on restores: why the store may be served, by RestoreEvent. `watched` are the
+    stores that have a DataStore.
     """
 
     look: bool = True
@@ -35,6 +36,7 @@ class PassPlan:
     tidy: bool = False
     manual_release: bool = False
     releases: Mapping[str, str] = field(default_factory=dict)
+    watched: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -97,6 +99,20 @@ class LedgerOnSameServer(StoreError):
         )
 
 
+class KnownByAnotherName(StoreError):
+    """What was erased in this table is remembered under a name that no DataStore has any more."""
+
+    def __init__(self, session: StoreSession, other: str, erased: int) -> None:
+        namespace, _, name = other.partition("/")
+        own = session.description
+        super().__init__(
+            f"this table was known as {other}, and {erased} records were erased in it under that name",
+            f"take them over with spec.formerly: {name}"
+            if namespace == own.namespace
+            else f"apply it in the namespace {namespace}, as {name} or with spec.formerly: {name}",
+        )
+
+
 def reconcile_store(
     session: StoreSession,
     records: Sequence[RequestRecord],
@@ -110,7 +126,7 @@ def reconcile_store(
     try:
         look, proved_before = plan.look, session.proof is not None
         if not proved_before:
-            prove(session, context)
+            prove(session, context, watched=plan.watched)
             look = True  # what was proved is recorded only when a look has shown a store in step
         if look:
             holds = read_holds(session, context, primary=primary)
@@ -128,16 +144,19 @@ def reconcile_store(
         session.forget_proof()
     except LedgerOnSameServer as same:
         done.trouble = Trouble(TroubleReason.LEDGER_ON_SAME_SERVER, str(same))
+    except KnownByAnotherName as other:
+        done.trouble = Trouble(TroubleReason.OTHER_NAME, str(other))
     except StoreError as away:
         done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
     session.note_trouble(done.trouble)
     return done
 
 
-def prove(session: StoreSession, context: PassContext) -> None:
-    """Prove a store's mapping against its live schema.
+def prove(session: StoreSession, context: PassContext, *, watched: Collection[str] = ()) -> None:
+    """Prove a store's mapping against its live schema. `watched` are the stores that have a DataStore.
 
-    Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`.
+    Raises `MappingInvalid`, `StoreUnreachable`, `AnswerUntrusted`, `LedgerOnSameServer`,
+    `KnownByAnotherName`.
     """
     try:
         proof = session.port.prove(context.ledger.mappings(session.name).values())
@@ -153,6 +172,12 @@ def prove(session: StoreSession, context: PassContext) -> None:
         raise StoreUnreachable(problem, "is it being restored?") from None
     if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer
+    for other in proof.beside:
+        tables = {one.mapping.table.rpartition(".")[2] for one in context.ledger.mappings(other).values()}
+        same_table = proof.proved.mapping.table.rpartition(".")[2] in tables
+        erased = context.ledger.tombstone_count(other) if same_table and other not in watched else 0
+        if erased:
+            raise KnownByAnotherName(session, other, erased)
     session.note_proof(proof)
 
 

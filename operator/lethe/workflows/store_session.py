@@ -31,6 +31,7 @@ class StoreDescription:
     """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`.
 
     `catch_up` is the version of the mapping by which those are to be cleared, too, who were erased before.
+    `formerly` is the name of the DataStore that this one replaces.
     """
 
     namespace: str
@@ -41,11 +42,12 @@ class StoreDescription:
     max_records: int = 5
     catch_up: str | None = None
     one_owner_per_address: bool = False
+    formerly: str | None = None
 
     @property
     def name(self) -> str:
         """Return the name under which ledger and metrics know the store."""
-        return f"{self.namespace}/{self.short_name}"
+        return f"{self.namespace}/{self.formerly or self.short_name}"
 
 
 @dataclass(slots=True)

@@ -57,6 +57,17 @@ class TombstonesInLedger(PartOfLedger):
             yield numbers
             after = numbers[-1]
 
+    def erased_stores(self) -> frozenset[str]:
+        """Return the stores that have verified tombstones; a step through the index for each."""
+        found, last = set[str](), ""
+        with self._reading() as connection:
+            while True:
+                query = select(func.min(tombstones.c.store)).where(tombstones.c.store > last)
+                last = connection.execute(query).scalar_one()
+                if last is None:
+                    return frozenset(found)
+                found.add(last)
+
     def tombstone_count(self, store: str) -> int:
         """Return how many verified tombstones a store has."""
         with self._reading() as connection:

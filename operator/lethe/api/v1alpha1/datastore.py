@@ -13,6 +13,7 @@ from lethe.api.scalars import Count, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_remote import HttpStore, LdapStore, Plugin, ScimStore, TrytonStore
 from lethe.api.v1alpha1.datastore_sql import SqlStore
+from lethe.api.v1alpha1.references import ObjectName
 from lethe.domain.mapping import StoreOwner, StoreRole
 
 _BACKENDS = ("sql", "http", "scim", "ldap", "tryton", "plugin")
@@ -171,6 +172,11 @@ class DataStoreSpec(ApiModel):
     )
     gate: Gate | None = Field(
         default=None, description="Pods that must not serve while erasures are missing in the store."
+    )
+    formerly: ObjectName | None = Field(
+        default=None,
+        description="The name of the DataStore that this one replaces: what was erased is remembered under "
+        "that name, and BackupSources and LegalRequests go on naming the store so.",
     )
     catch_up: Annotated[str, Field(max_length=16, pattern="^[0-9a-f]{16}$")] | None = Field(
         default=None,

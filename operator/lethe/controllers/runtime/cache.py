@@ -244,6 +244,11 @@ class ObjectCache:
         """Return the sources that say they hold snapshots of a store (`namespace/name`)."""
         return [source for source in self.sources.values() if store in source.description.stores]
 
+    def watched_stores(self) -> frozenset[str]:
+        """Return the names of all stores that are looked after."""
+        stores = self.stores.values()
+        return frozenset(m.name for m in stores if m.description.owner is not StoreOwner.THIRD_PARTY)
+
     def stores_of(self, namespace: str) -> list[ManagedStore]:
         """Return the stores of a namespace."""
         return [managed for (ns, _), managed in self.stores.items() if ns == namespace]

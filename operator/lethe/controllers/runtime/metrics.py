@@ -31,6 +31,11 @@ class Metrics:
         )
         self.erasures = Counter("lethe_erasures", "Erasures by result", ["store", "result"], registry=r)
         self.stores = Gauge("lethe_stores", "DataStores by owner", ["owner"], registry=r)
+        self.stores_unwatched = Gauge(
+            "lethe_stores_unwatched",
+            "Stores in which somebody was erased and that no DataStore names",
+            registry=r,
+        )
         self.store_up = Gauge(
             "lethe_store_up", "Whether the store answered at the last look", ["store"], registry=r
         )

@@ -255,6 +255,13 @@ class Journal:
             ledger=self._ledger,
         )
 
+    def beside(self, cursor: Cursor) -> tuple[str, ...]:
+        """Return the other stores of this ledger whose heads lie in the same table."""
+        ledger = self._ledger.removesuffix(f":{self._store}")
+        query = compose("SELECT ledger FROM {head} WHERE ledger <> {mine}", head=self.head, mine=self._ledger)
+        owners = [str(owner).partition(":") for (owner,) in cursor.execute(query)]
+        return tuple(sorted(store for of, _, store in owners if of == ledger))
+
     # --- the entries -----------------------------------------------------------------------------------
 
     def mac(self, number: int, of: int, move: int) -> bytes:

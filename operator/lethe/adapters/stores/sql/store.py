@@ -105,7 +105,8 @@ class SqlStore:
             journal = self._journal(connection)
         with self._sessions.transaction(quick=True) as cursor:
             support = journal.ensure(cursor, filled_by=observed.filling)
-            ddl = "" if support is JournalSupport.KEPT else journal.ddl_text(cursor)
+            kept = support is JournalSupport.KEPT
+            ddl, beside = ("", journal.beside(cursor)) if kept else (journal.ddl_text(cursor), ())
         proved, self._proved = self._own_version(proof.proved), proof.proved.mapping
         wider = {
             version: ProvedMapping(f"{version}+{proved.version}", mapping, proved.constraints)
@@ -126,6 +127,7 @@ class SqlStore:
             proof.copies,
             wider,
             tuple(statistics.not_permitted(one) for one in sampled if not one.permitted),
+            beside,
         )
 
     def _own_version(self, proved: ProvedMapping) -> ProvedMapping:
