@@ -167,6 +167,7 @@ def _stores() -> Iterator[State]:
     yield state("not reached yet", "Pending", WORKS, "not reached yet", proved=False)
     for reason, verdict in (
         ("Unreachable", WORKS),
+        ("InRecovery", WORKS),
         ("SecretMissing", WORKS),
         ("MappingInvalid", STUCK),
         ("DuplicatePrimary", STUCK),

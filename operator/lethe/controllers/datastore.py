@@ -467,8 +467,7 @@ class StoreController(Controller[ObjectKey]):
         await self._follow_restores(managed, done)
         if done.resolved:
             self._ring_open_legal()
-        if session.last_observed_at is not None:
-            await self._show_safety(managed)
+        await self._show_safety(managed)
         await self._status.write(managed)
         if done.served is not None:
             verified, refused = len(done.served.verified), done.served.refused
@@ -522,6 +521,14 @@ class StoreController(Controller[ObjectKey]):
 
     async def _show_safety(self, managed: ManagedStore) -> None:
         """Measure whether the store may be served, and let its pods know."""
+        trouble, session = managed.trouble, managed.session
+        if trouble is not None and trouble.reason is TroubleReason.IN_RECOVERY:
+            managed.replay = managed.replay or (trouble.reason.value, trouble.message)
+        elif managed.replay is not None and managed.replay[0] == TroubleReason.IN_RECOVERY:
+            managed.replay = None
+        seen = session is not None and session.last_observed_at is not None
+        if not (seen or managed.suspended or managed.replay is not None):
+            return
         safe = managed.replay is None and managed.trouble is None
         left = managed.release.left if managed.release is not None else None
         self._metrics.safe.labels(managed.name).set(safe)

@@ -12,6 +12,8 @@ class TroubleReason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason
     MAPPING_INVALID = "MappingInvalid"
     UNREACHABLE = "Unreachable"
+    IN_RECOVERY = "InRecovery"
+    """The server answers as a standby: it may show what a restore brings back, and can't be looked at."""
     MISCONFIGURED = "Misconfigured"
     DUPLICATE_PRIMARY = "DuplicatePrimary"
     DUPLICATE_SOURCE = "DuplicateSource"
@@ -35,6 +37,7 @@ _PASSING = frozenset(
         TroubleReason.SECRET_MISSING,
         TroubleReason.UNREACHABLE,
         TroubleReason.SUSPENDED,
+        TroubleReason.IN_RECOVERY,
         TroubleReason.INTERNAL_ERROR,
     }
 )

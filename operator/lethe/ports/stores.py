@@ -30,6 +30,10 @@ class StoreUnreachable(StoreError):
     """The store can't be used now: away, refusing the password, read-only, a standby. It is tried again."""
 
 
+class InRecovery(StoreUnreachable):
+    """The server answers, and whoever reads from it is served, but as a standby: it can't be looked at."""
+
+
 class AnswerUntrusted(StoreError):
     """The store answered, but not what was asked (another identity, everybody, HTML). Nothing is erased."""
 

@@ -11,7 +11,7 @@ from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.ports.stores import HeadMoved, MappingInvalid, StoreError, StoreUnreachable
+from lethe.ports.stores import HeadMoved, InRecovery, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.legal.contact import resolve
@@ -146,6 +146,8 @@ def reconcile_store(
         done.trouble = Trouble(TroubleReason.LEDGER_ON_SAME_SERVER, str(same))
     except KnownByAnotherName as other:
         done.trouble = Trouble(TroubleReason.OTHER_NAME, str(other))
+    except InRecovery as standby:
+        done.trouble = Trouble(TroubleReason.IN_RECOVERY, str(standby))
     except StoreError as away:
         done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
     session.note_trouble(done.trouble)

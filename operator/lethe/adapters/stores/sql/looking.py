@@ -12,7 +12,7 @@ from lethe.adapters.stores.sql.journal import LONGEST_NAME, Journal, head_of
 from lethe.adapters.stores.sql.postgres import compose, listed, raw
 from lethe.adapters.stores.sql.sessions import Session
 from lethe.domain.journal import MOST_NAMES, Filling, JournalObservation, StoreIdentity
-from lethe.ports.stores import AnswerUntrusted, StoreUnreachable
+from lethe.ports.stores import AnswerUntrusted, InRecovery
 
 _SETTLE_SECONDS = 95.0
 """How long writers are waited for: a little longer than the server lets it."""
@@ -50,7 +50,7 @@ def _is_told(connection: Session, expression: sql.Composable) -> bool:
 def look(
     connection: Session, journal: Journal, tables: Sequence[str], *, told: ToldByServer, settle: bool
 ) -> JournalObservation:
-    """Return what the store shows. Raises `StoreUnreachable` on a standby, whose head proves nothing."""
+    """Return what the store shows. Raises `InRecovery` on a standby, whose head proves nothing."""
     if settle:
         _wait_for_writers(connection, journal)
     try:
@@ -65,7 +65,7 @@ def look(
         rows = connection.ask(_query(connection, journal, absent, tables, told))
     move, digest, noted, ticked_at, standby, server, identities, what, since, elsewhere = rows[0]
     if standby:
-        raise StoreUnreachable(
+        raise InRecovery(
             "the server is a standby, whose journal proves nothing",
             "let the Secret that spec.sql.urlSecretRef names lead to the primary"
             " (target_session_attrs=read-write with several hosts)",
@@ -121,6 +121,8 @@ def _wait_for_writers(connection: Session, journal: Journal) -> None:
             connection.execute(compose("LOCK TABLE {head} IN SHARE ROW EXCLUSIVE MODE", head=journal.head))
     except (errors.UndefinedTable, errors.InvalidSchemaName):
         pass  # no journal: then nothing is in doubt in it
+    except errors.ReadOnlySqlTransaction:
+        pass  # a standby, which the look tells
 
 
 _SYSTEM = raw("(SELECT system_identifier::text FROM pg_catalog.pg_control_system())")
