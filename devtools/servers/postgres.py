@@ -21,8 +21,9 @@ class PostgresServer(Server):
     """One PostgreSQL server in `directory`; a context manager, ready in two or three seconds.
 
     `auth="trust"` lets everybody in without a password. `fsync=False` is for speed where no test pulls the
-    plug. `settings` go into postgresql.conf. The superuser is `postgres`, its password `password`; address
-    and databases stay when the server is stopped and started again. `log_path` is the server's log.
+    plug. `settings` go into postgresql.conf. `from_elsewhere` lets other machines in, with a password. The
+    superuser is `postgres`, its password `password`; address and databases stay when the server is stopped
+    and started again. `log_path` is the server's log.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class PostgresServer(Server):
         auth: Literal["scram-sha-256", "trust"] = "scram-sha-256",
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
+        from_elsewhere: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.data_directory = self.directory / "data"
@@ -41,9 +43,10 @@ class PostgresServer(Server):
         self.port = free_port()
         self._auth = auth
         self._fsync = fsync
+        self._from_elsewhere = from_elsewhere
         self._programs = _package() / PROGRAMS[version] / "bin"
         self._settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": "*" if from_elsewhere else "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
             "fsync": "on" if fsync else "off",
@@ -174,6 +177,9 @@ class PostgresServer(Server):
             for name, value in self._settings.items():
                 escaped = value.replace("'", "''")
                 settings.write(f"{name} = '{escaped}'\n")
+        if self._from_elsewhere:
+            with (self.data_directory / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all scram-sha-256\n")
 
     def _give_to_server(self, directory: Path) -> None:
         if self._run_as is None:

@@ -145,7 +145,7 @@ def _install(stage: Stage) -> None:
         " --from-literal=AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
     )
     run(
-        f'sed "s|http://tryton.example:8000|$TRYTON_URL|; s|http://s3.example:9000|$S3_URL|"'
+        f'sed "s|https://tryton.example:8000|$TRYTON_URL|; s|https://s3.example:9000|$S3_URL|"'
         f" {HERE}/[1-4]0-*.yaml"
         " | kubectl apply --server-side -f -"
     )

@@ -68,8 +68,5 @@ def outside(bare: Outside) -> Outside:
 def open_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL outside of the cluster that pods may reach, with a password."""
     directory = tmp_path_factory.mktemp("open-postgres")
-    with PostgresServer(directory, fsync=False, settings={"listen_addresses": "*"}) as server:
-        with (server.data_directory / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all all scram-sha-256\n")
-        server.psql("SELECT pg_reload_conf()")
+    with PostgresServer(directory, fsync=False, from_elsewhere=True) as server:
         yield server

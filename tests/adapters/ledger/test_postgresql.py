@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.servers import PostgresServer
+from devtools.servers.children import outer_address
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger import waiting
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
@@ -92,3 +93,17 @@ def test_a_wrong_password_is_said_and_not_shown(postgres: PostgresServer, tmp_pa
 def test_a_database_that_does_not_exist_is_said(postgres: PostgresServer, tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match=r"LETHE_LEDGER_URL.*/nothing does not exist"):
         open_ledger(postgres.url("nothing"), FileKeyring(tmp_path))
+
+
+@pytest.mark.slow
+def test_beyond_this_machine_the_ledger_goes_without_tls_only_where_the_url_says_so(tmp_path: Path) -> None:
+    address = outer_address()
+    if address is None:
+        pytest.skip("nobody else reaches this machine")
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o700)
+    with PostgresServer(tmp_path / "server", fsync=False, from_elsewhere=True) as server:
+        url = server.create_database("ledger").replace("@127.0.0.1:", f"@{address}:")
+        with pytest.raises(LedgerUnavailable, match=r"LETHE_LEDGER_URL: .*/ledger offers no TLS; enable it"):
+            open_ledger(url, FileKeyring(keys))
+        open_ledger(f"{url}?sslmode=disable", FileKeyring(keys)).close()

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from lethe.adapters.ledger.schema import VERSIONS, ledger, metadata
+from lethe.domain.hosts import is_loopback
 from lethe.domain.requests import IllegalTransition
 from lethe.ports.ledger import LedgerError, LedgerUnavailable
 
@@ -61,6 +62,9 @@ def connect(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
         if "connect_timeout" not in parsed.query:
             parsed = parsed.update_query_dict({"connect_timeout": "10"})
+        if "sslmode" not in parsed.query and not is_loopback(parsed.host or "localhost"):
+            # libpq's own default goes on without TLS as soon as anybody on the way says that there is none.
+            parsed = parsed.update_query_dict({"sslmode": "require"})
         engine = create_engine(
             parsed, hide_parameters=True, pool_size=2, pool_pre_ping=True, paramstyle="format"
         )
@@ -194,6 +198,8 @@ def _what_to_do(url: URL, error: DBAPIError) -> str:
         return f"LETHE_LEDGER_URL: {where} refuses this user or password; correct them."
     if code == "3D000" or (code == "OperationalError" and "does not exist" in str(error.orig)):
         return f"LETHE_LEDGER_URL: {where} does not exist; create the database and its user."
+    if "does not support SSL" in str(error.orig):
+        return f"LETHE_LEDGER_URL: {where} offers no TLS; enable it there, or do without by ?sslmode=disable."
     return (
         f"LETHE_LEDGER_URL: {where} is away or refuses ({code}); see that it runs and lets this user write."
     )

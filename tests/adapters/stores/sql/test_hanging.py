@@ -363,7 +363,9 @@ class TestFilesOfTheOperator:
     def test_a_root_certificate_that_is_no_file_is_not_read(self, tmp_path: Path, url: str) -> None:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "empty").touch()
-        for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "empty", tmp_path / "nothing", tmp_path):
+        (tmp_path / "text").write_text("root:x:0")
+        files = ("pipe", "empty", "text", "nothing", ".")
+        for path in ("/dev/zero", *(tmp_path / file for file in files)):
             store = store_of(f"{url}?sslmode=verify-full&sslrootcert={path}")
             require_soon(store.observe, match="sslrootcert")
 

@@ -29,11 +29,7 @@ def address() -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A server that others reach, without TLS."""
-    settings = {"listen_addresses": "*"}
-    with PostgresServer(tmp_path_factory.mktemp("outside"), fsync=False, settings=settings) as running:
-        with (running.data_directory / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all all scram-sha-256\n")
-        running.psql("SELECT pg_reload_conf()")
+    with PostgresServer(tmp_path_factory.mktemp("outside"), fsync=False, from_elsewhere=True) as running:
         yield running
 
 

@@ -25,6 +25,7 @@ it connects or asks, within the deadline of that.
 from __future__ import annotations
 
 import re
+import ssl
 import stat
 import threading
 import time
@@ -458,3 +459,8 @@ def _require_certificates(path: str) -> None:
         raise certificates_missing() from None
     if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= _LARGEST_CERTIFICATES:
         raise certificates_missing()
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError):
+        # The same for what is no certificate as for what is not there: nobody learns what files a pod has.
+        raise certificates_missing() from None
