@@ -345,7 +345,9 @@ def test_settling_waits_for_the_transaction_in_doubt(site: Site) -> None:
 
 def test_settling_waits_for_a_first_head_too(site: Site) -> None:
     with psycopg.connect(site.url) as doubtful:
-        doubtful.execute("INSERT INTO lethe_journal_head VALUES ('ledger-1:site', 1, 'd', 1, '{}', now())")
+        doubtful.execute(
+            "INSERT INTO lethe_journal_head VALUES ('ledger-1:site', 1, repeat('d', 64), 1, '{}', now())"
+        )
         commit = threading.Timer(1, doubtful.commit)
         commit.start()
         observed = site.port.observe(settle=True)
