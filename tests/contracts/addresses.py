@@ -35,4 +35,6 @@ ONE_PERSONS = [
     ("ΝΊΚΟΣ@people.example", "νίκος@people.example"),
     ("STRAẞE@people.example", "straße@people.example"),
     ("\u1f71lpha@people.example", "\u03aclpha@people.example"),
+    ("İlk@people.example", "i\u0307lk@people.example"),
+    ("ma\u0390a@people.example", "ma\u03aa\u0301a@people.example"),
 ]

@@ -105,6 +105,8 @@ def _cases(text: str) -> set[str]:
         ascii_small = "".join(c.lower() if c.isascii() else c for c in composed)
         # Under the C locale letters outside ASCII stay as they are, so their capitals are forms too.
         shouted = "".join(c.lower() if c.isascii() else c.upper() for c in composed)
+        # A capital may be composed otherwise than its small letter; of one, that is an ASCII letter.
+        shouted = unicodedata.normalize(form, shouted.replace("i\u0307", "İ"))
         # Not every lower() writes the sigma that ends a word in its own way.
         forms |= {composed, composed.lower(), composed.lower().replace("ς", "σ"), ascii_small, shouted}
     return forms
