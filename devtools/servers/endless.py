@@ -83,7 +83,7 @@ class EndlessPostgres(Server):
                 threading.Thread(target=self._serve, args=(visitor,), daemon=True).start()
 
     def _serve(self, visitor: socket.socket) -> None:
-        with contextlib.suppress(OSError), visitor:
+        with contextlib.suppress(OSError, struct.error), visitor:  # who leaves before asking anything
             while struct.unpack(">II", visitor.recv(8))[1] != 0x30000:  # asks for TLS first
                 visitor.sendall(b"N")
             visitor.recv(65536)

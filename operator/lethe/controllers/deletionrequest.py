@@ -14,6 +14,7 @@ from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.controllers.deletionrequest_status import RequestStatusController
 from lethe.controllers.runtime.cache import ObjectCache, ObjectKey, RequestView, key_of, request_at
 from lethe.controllers.runtime.controller import Controller
+from lethe.controllers.runtime.queue import FairQueue
 from lethe.controllers.runtime.secrets import Secrets, UnusableSecret, identifier_in
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.controllers.runtime.supervisor import take_apart
@@ -31,7 +32,7 @@ log = logging.getLogger("lethe.intake")
 BATCH = 500
 GATHER_SECONDS = 0.02
 """How long a burst may gather: a set costs little more than one."""
-RETRY_SECONDS = 5.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 60.0
 
 OPEN_REQUESTS = "status.state!=Erased,status.state!=Purged,status.state!=Planned"
 """The field selector of requests that still need work.
@@ -46,6 +47,7 @@ class RequestQueue(Controller[ObjectKey]):
     """Takes requests in: from the queue into the ledger; then their Secrets are deleted."""
 
     name = "deletionrequest"
+    at_once = 8
     batch = BATCH
     gather = GATHER_SECONDS
 
@@ -63,6 +65,8 @@ class RequestQueue(Controller[ObjectKey]):
         ring_stores: Callable[[Collection[str]], None],
     ) -> None:
         super().__init__()
+        # One set of each namespace at a time: thousands of broken requests are their own namespace's matter.
+        self.queue = FairQueue(lambda key: key[0], at_once=1)
         self._cache, self._context, self._cluster = cache, context, cluster
         self._secrets, self._statuses, self._completion = secrets, statuses, completion
         self._clock, self._deadline, self._ring_stores = clock, deadline, ring_stores
@@ -211,7 +215,10 @@ class RequestQueue(Controller[ObjectKey]):
             if view.blocker is None and made is not None and accepted < min(made, now):
                 await self._warn_of_returned(key, view.shown.uid, secret[0])
         self._statuses.want(key)
-        return RETRY_SECONDS if view.blocker is not None and view.claimed else None
+        if view.blocker is None or not view.claimed:
+            return None
+        # What has been wrong for long is looked at seldom: there may be very many of them.
+        return min(LONGEST_RETRY_SECONDS, max(RETRY_SECONDS, (time.monotonic() - view.first_seen) / 4))
 
     async def _warn_of_returned(self, key: ObjectKey, uid: str, name: str) -> None:
         """Say that somebody's tool brings a person's identifier back, which Lethe deletes again and again."""

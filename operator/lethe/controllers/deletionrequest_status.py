@@ -18,6 +18,7 @@ from lethe.controllers.last_copies import LastCopies, last_copy_gone_at
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RequestView, request_at
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.queue import FairQueue
 from lethe.controllers.runtime.status_writer import Status, StatusKind, StatusWriter, Written, waits_for
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.facts import Outcome
@@ -76,6 +77,7 @@ class RequestStatusController(Controller[ObjectKey]):
         clock: Callable[[], datetime],
     ) -> None:
         super().__init__()
+        self.queue = FairQueue(lambda key: key[0], at_once=3 * CONCURRENT_WRITES // 4)
         self._cache, self._cluster, self._metrics = cache, cluster, metrics
         self._writer, self._copies, self._clock = writer, copies, clock
         self._ended: Counter[str] = Counter()

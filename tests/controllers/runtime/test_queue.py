@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lethe.controllers.runtime.queue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
+from lethe.controllers.runtime.queue import FIRST_PAUSE, LONGEST_PAUSE, FairQueue, WorkQueue
 
 
 class HandClock:
@@ -201,3 +201,38 @@ async def test_of_ten_thousand_keys_that_move_none_is_lost(queue: WorkQueue[str]
         queue.done(key)
     clock.now += 100
     assert await due(queue) == []
+
+
+async def test_a_lane_of_very_many_keys_holds_up_no_other() -> None:
+    queue: FairQueue[tuple[str, int]] = FairQueue(lambda key: key[0], at_once=1)
+    for number in range(5_000):
+        queue.add(("hostile", number))
+    first = await queue.take(500)
+    assert {lane for lane, _ in first} == {"hostile"}
+    queue.add(("neighbour", 1))
+    assert await queue.take(500) == [("neighbour", 1)]
+    for key in [*first, ("neighbour", 1)]:
+        queue.done(key)
+    queue.add(("neighbour", 2))
+    seen = [await queue.take(500), await queue.take(500)]
+    assert [{lane for lane, _ in batch} for batch in seen] == [{"hostile"}, {"neighbour"}]
+    assert len(queue) == 4_000
+
+
+async def test_a_lane_that_is_at_work_has_its_turn_when_it_is_done() -> None:
+    queue: FairQueue[tuple[str, int]] = FairQueue(lambda key: key[0], at_once=2)
+    for number in range(3):
+        queue.add(("one", number))
+    taken = [await queue.take(), await queue.take()]
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.add(("one", 1))  # which is being reconciled: due again right after
+    queue.done(taken[0][0])
+    assert await asyncio.wait_for(waiting, 5) == [("one", 2)]
+    queue.discard(("one", 1))
+    queue.done(taken[1][0])
+    queue.done(("one", 2))
+    assert len(queue) == 0
+    queue.add(("one", 7))
+    assert await asyncio.wait_for(queue.take(), 5) == [("one", 7)]

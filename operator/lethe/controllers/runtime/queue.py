@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -127,4 +128,56 @@ class WorkQueue(Generic[K]):
             del self._moments[key]
             self._running.add(key)
             taken.append(key)
+        return taken
+
+
+class FairQueue(WorkQueue[K]):
+    """A queue in which who has very many keys that are due holds up nobody else.
+
+    Keys belong to lanes, such as namespaces. What is taken at once is of one lane; lanes take turns, and one
+    of which `at_once` keys are being reconciled waits until fewer are.
+    """
+
+    def __init__(
+        self, lane: Callable[[K], Hashable], *, at_once: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(clock)
+        self._lane, self._at_once = lane, at_once
+        self._due: dict[Hashable, deque[K]] = {}
+        self._busy: Counter[Hashable] = Counter()
+
+    def done(self, key: K) -> None:
+        """Give a key back; its lane may have its turn again."""
+        lane = self._lane(key)
+        self._busy[lane] -= 1
+        if not self._busy[lane]:
+            del self._busy[lane]
+        super().done(key)
+        self._added.set()
+
+    def _next_moment(self) -> float | None:
+        """Return when the next key is due whose lane may have its turn."""
+        moment = super()._next_moment()
+        while moment is not None and moment <= self._clock():
+            key = heapq.heappop(self._heap)[2]
+            self._due.setdefault(self._lane(key), deque()).append(key)
+            moment = super()._next_moment()
+        return self._clock() if self._next_lane() is not None else moment
+
+    def _next_lane(self) -> Hashable | None:
+        return next((lane for lane in self._due if self._busy[lane] < self._at_once), None)
+
+    def _take_due(self, most: int) -> list[K]:
+        taken: list[K] = []
+        while not taken and self._is_due():
+            lane = self._next_lane()
+            waiting = self._due.pop(lane)
+            while waiting and len(taken) < most:
+                key = waiting.popleft()
+                if self._moments.pop(key, None) is not None:  # else it was discarded
+                    self._running.add(key)
+                    taken.append(key)
+            if waiting:
+                self._due[lane] = waiting  # after all others
+            self._busy[lane] += len(taken)
         return taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.domain.identifiers import Identifier, NotAnEmailAddress, email_identifier
@@ -11,7 +12,7 @@ from lethe.ports.cluster import Cluster, ClusterRefused, SecretContent
 
 IDENTIFIER_TYPE = "lethe.dev/identifier"
 CALLS_AT_ONCE = 8
-"""How many Secrets are read or deleted at the same time."""
+"""How many Secrets of one namespace are read or deleted at the same time."""
 
 
 class UnusableSecret(Exception):
@@ -23,12 +24,14 @@ class Secrets:
 
     def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
         self._cluster, self._metrics = cluster, metrics
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._calls: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(CALLS_AT_ONCE)
+        )
 
     async def read(self, namespace: str, name: str) -> SecretContent:
         """Return a Secret. Raises `UnusableSecret`, `ClusterUnavailable`."""
         try:
-            async with self._calls:
+            async with self._calls[namespace]:
                 secret = await self._cluster.secret(namespace, name)
         except ClusterRefused as refused:
             raise UnusableSecret(str(refused)) from None
@@ -43,7 +46,7 @@ class Secrets:
         problem = f"Secret {name} changed after it was read"
         try:
             self._metrics.api_writes.labels("secret").inc()
-            async with self._calls:
+            async with self._calls[namespace]:
                 deleted = await self._cluster.delete_secret(
                     namespace, name, uid=secret.uid, resource_version=secret.resource_version
                 )
