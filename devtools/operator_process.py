@@ -75,6 +75,17 @@ class OperatorProcess:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("Threads:")))
 
+    @property
+    def peak_memory(self) -> int:
+        """How many bytes of memory it has had at the most, as the kernel counts them."""
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) * 1024
+
+    @property
+    def pid(self) -> int:
+        """Which process it is: another one after each start."""
+        return self._child.pid
+
     def stop(self) -> int | None:
         """Ask it to end, wait until it has, and return its exit code; `None` if it had to be killed."""
         return self._child.stop()

@@ -54,6 +54,9 @@ def greeting_without_end(send: Callable[[bytes], object]) -> None:
         send(block)
 
 
+ENDLESS = (rows_without_end, one_row_without_end, columns_without_end, greeting_without_end)
+
+
 class EndlessPostgres(Server):
     """A port on which everybody is let in and answered without end, as fast as they read; `port` is where."""
 

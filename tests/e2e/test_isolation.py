@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devtools.company import SUBJECTS, Api, Site, eventually
 from devtools.operator_process import OperatorProcess
 from devtools.servers.controlplane import ControlPlane
+from devtools.servers.endless import ENDLESS, EndlessPostgres
 from devtools.servers.postgres import PostgresServer
 from devtools.servers.tarpit import Tarpit
 
@@ -40,12 +45,28 @@ MISTYPED = (
 )
 
 
+SCALE = int(os.environ.get("LETHE_TENANCY_SCALE", "10"))
+"""In CI it is a tenth of what one tenant may do to others; 1 is all of it."""
+BROKEN_REQUESTS, UNREACHABLE_STORES = 5_000 // SCALE, 200 // SCALE
+TIMES = 5
+CHART = Path(__file__).parents[2] / "charts" / "lethe" / "values.yaml"
+
+
 class Company:
     """A namespace with a site that nothing is wrong with."""
 
     def __init__(self, api: Api, site: Site) -> None:
         self.api, self.site = api, site
         self._asked = 0
+
+    def usual_seconds(self) -> float:
+        """Return how long it takes until somebody who asks is erased, in the middle of several."""
+        return statistics.median(self._seconds() for _ in range(TIMES))
+
+    def _seconds(self) -> float:
+        began = time.monotonic()
+        self.require_served()
+        return time.monotonic() - began
 
     def require_served(self) -> None:
         """Require that a person who asks to be erased is, soon."""
@@ -221,3 +242,59 @@ def test_two_hundred_stores_that_hang_leave_the_neighbour_served(
     operator.start()
     neighbour.require_served()
     assert operator.threads <= MOST_THREADS
+
+
+@pytest.fixture
+def patient_operator(
+    tmp_path: Path, control_plane: ControlPlane, namespace: str, neighbour: Company
+) -> Iterator[OperatorProcess]:
+    """An operator of both that looks at stores nearly as seldom as it does by default."""
+    process = OperatorProcess(
+        tmp_path / "operator",
+        control_plane.kubeconfig_of("operator"),
+        namespaces=[namespace, neighbour.api.namespace],
+        environment={"LETHE_JOURNAL_INTERVAL": "3s"},
+    )
+    yield process
+    process.stop()
+
+
+def test_a_hostile_tenant_costs_its_neighbour_neither_time_nor_memory(
+    api: Api, neighbour: Company, patient_operator: OperatorProcess, site: Site
+) -> None:
+    operator = patient_operator.start()
+    neighbour.require_served()
+    usual, process = neighbour.usual_seconds(), operator.pid
+    with contextlib.ExitStack() as servers:
+        for number, answer in enumerate(ENDLESS):
+            port = servers.enter_context(EndlessPostgres(answer)).port
+            api.sql_store(f"endless{number}", f"postgresql://u:p@127.0.0.1:{port}/db", role="Other")
+        silent = servers.enter_context(Tarpit()).port
+        api.sql_store("tarpit", f"postgresql://u:p@127.0.0.1:{silent}/db", role="Other")
+        api.sql_store("absurd", site.url)
+        api.wait("datastores", "absurd", "SafeToServe")
+
+        def is_absurd() -> bool:  # what a tick in between has written over is written once more
+            site.sql(f"UPDATE lethe_journal_head SET move = {2**63 - 1}")
+            return api.condition("datastores", "absurd", "Ready").get("reason") == "Unreachable"
+
+        eventually(is_absurd, "an absurd journal to be told", A_MINUTE)
+        assert "is not what Lethe writes there" in store_message(api, "absurd")
+        nowhere = {"urlSecretRef": {"name": "nowhere-db", "key": "url"}, "subjects": SUBJECTS}
+        api.secret("nowhere-db", {"url": "postgresql://u:p@127.0.0.1:1/db"})
+        for number in range(UNREACHABLE_STORES):
+            api.create("datastores", f"away{number}", {"role": "Other", "owner": "Self", "sql": nowhere})
+        for number in range(BROKEN_REQUESTS):
+            subject = {"identifierSecretRef": {"name": f"none{number}", "key": "email"}}
+            api.create("deletionrequests", f"broken{number}", {"subject": subject})
+        neighbour.require_served()  # also in the midst of it
+
+        for number in range(len(ENDLESS)):
+            api.wait_reason("datastores", f"endless{number}", "Unreachable", patience=A_MINUTE)
+        last = f"broken{BROKEN_REQUESTS - 1}"
+        api.wait_reason("deletionrequests", last, "SecretMissing", patience=3 * A_MINUTE)
+        under_load = neighbour.usual_seconds()
+    assert under_load <= 2 * max(usual, 1.0)
+    limit = str(yaml.safe_load(CHART.read_text())["resources"]["limits"]["memory"])
+    assert operator.peak_memory < int(limit.removesuffix("Mi")) * 1024 * 1024
+    assert (operator.running, operator.pid) == (True, process)

@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from devtools.servers.endless import (
-    EndlessPostgres,
-    columns_without_end,
-    greeting_without_end,
-    one_row_without_end,
-    rows_without_end,
-)
+from devtools.servers.endless import ENDLESS, EndlessPostgres
 from lethe.adapters.stores.sql import answers
 from lethe.adapters.stores.sql.answers import MOST_BYTES, Answer
 from lethe.adapters.stores.sql.errors import AnswerTooLong
@@ -25,7 +19,6 @@ from tests.adapters.stores.sql.conftest import Site, store_of
 
 MORE_AT_MOST = 400 * 1024
 """Kilobytes that the process may have taken at its highest: many times an answer's bytes, for its rows."""
-ENDLESS = (rows_without_end, one_row_without_end, columns_without_end, greeting_without_end)
 
 
 TOO_MUCH = "answers with more than Lethe can take in|does not answer"
