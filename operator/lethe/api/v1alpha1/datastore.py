@@ -145,6 +145,17 @@ class Gate(ApiModel):
     )
 
 
+MappingVersion = Annotated[
+    str,
+    Field(max_length=16),
+    Rule(
+        rule="self.matches('^[0-9a-f]{16}$')",
+        reason=FORBIDDEN,
+        message="must be the version that MappingComplete tells, sixteen of 0-9 and a-f",
+    ),
+]
+
+
 class DataStoreSpec(ApiModel):
     """What the store is and what it holds. Exactly one of sql, http, scim, ldap, tryton and plugin."""
 
@@ -178,7 +189,7 @@ class DataStoreSpec(ApiModel):
         description="The name of the DataStore that this one replaces: what was erased is remembered under "
         "that name, and BackupSources and LegalRequests go on naming the store so.",
     )
-    catch_up: Annotated[str, Field(max_length=16, pattern="^[0-9a-f]{16}$")] | None = Field(
+    catch_up: MappingVersion | None = Field(
         default=None,
         description="The version of the mapping that MappingComplete tells: who was erased before it is "
         "cleared, too, as it says.",
