@@ -22,7 +22,9 @@ def authorities_ask(stage: Stage, account: Account, told_at_once: Person, told_l
     """Tell of a request without a court order, and of one about which the user must not be told yet."""
     heading("7  A sheriff asks for a user's data, and has no court order")
     run = stage.shell.run
-    run(f"kubectl apply --server-side -f {HERE}/rejected.yaml")
+    # It came after the restore: what a key meant before it is in doubt, and nobody is told on a guess.
+    stage.shell.environment["NOW"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    run(f'sed "s|2026-11-22T10:00:00Z|$NOW|" {HERE}/rejected.yaml | kubectl apply --server-side -f -')
     run(f"{K} wait --for=condition=UserInformed lreq/le-2026-0106 --timeout=60s")
     run(f"{K} get lreq")
     mails = stage.mail.messages()
@@ -44,7 +46,8 @@ def authorities_ask(stage: Stage, account: Account, told_at_once: Person, told_l
     until = (datetime.now(UTC) + timedelta(days=90)).date()
     stage.shell.environment["UNTIL"] = until.isoformat()
     run(
-        f'sed "s|2027-02-20|$UNTIL|" {HERE}/under-a-gag.yaml | kubectl apply --server-side -f -'
+        f'sed "s|2027-02-20|$UNTIL|; s|2026-11-22T11:00:00Z|$NOW|" {HERE}/under-a-gag.yaml'
+        " | kubectl apply --server-side -f -"
         f" && {K} wait --for=condition=Ready lreq/le-2026-0107 --timeout=60s"
     )
     say("She knows nothing of it, and asks to be forgotten:")

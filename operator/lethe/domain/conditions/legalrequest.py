@@ -74,8 +74,9 @@ def _ready(  # noqa: PLR0911 - one return for each way to stand
     unknown = record.resolved_at is not None and not record.subject_known and not record.address_kept
     if unknown and not record.notified:
         message = (
-            "the Primary knows nobody of that key or address, so nobody can be told; check for a typing "
-            "error, and apply another LegalRequest if there is one"
+            "the Primary knows nobody of that key or address, or was restored since the request was "
+            "received, so that the key may be somebody else's; nobody is told on a guess. Look for a typing "
+            "error, and apply another LegalRequest that names the subject by e-mail address"
         )
         return with_progress(Condition("Ready", FALSE, "SubjectUnknown", message))
     if notice.state is NoticeState.UNDELIVERABLE:
