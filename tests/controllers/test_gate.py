@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from lethe.controllers.datastore import StoreController
+from lethe.controllers.datastore_connect import managed_store
+from lethe.controllers.gate import GateController
+from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.gates import GateState
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import ClusterRefused
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -43,4 +49,26 @@ async def test_a_store_whose_gate_is_refused_says_so_until_it_is_set(
     finally:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
+        company.ledger.close()
+
+
+async def test_a_store_in_recovery_stays_closed_while_its_server_restarts(tmp_path: Path) -> None:
+    """What was verified last, before somebody put the directory of another day in place, does not count."""
+    company = Company(tmp_path)
+    stores: Any = company.controller(StoreController)
+    gate = {"podSelector": {"matchLabels": {"app": "site"}}, "whenAway": "LastVerified"}
+    spec = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}, "gate": gate}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, ShownStatus("u"))
+    managed.was_safe = True
+    try:
+        for reason in (TroubleReason.IN_RECOVERY, TroubleReason.UNREACHABLE):
+            managed.unusable = Trouble(reason, "so it is")
+            await stores._show_safety(managed)
+            await company.controller(GateController).reconcile((NAMESPACE, "site"))
+            assert company.cluster.gates[-1].state is GateState.CLOSED
+        managed.unusable = None
+        await stores._show_safety(managed)
+        assert managed.replay is None
+    finally:
         company.ledger.close()

@@ -524,8 +524,10 @@ class StoreController(Controller[ObjectKey]):
         trouble, session = managed.trouble, managed.session
         if trouble is not None and trouble.reason is TroubleReason.IN_RECOVERY:
             managed.replay = managed.replay or (trouble.reason.value, trouble.message)
-        elif managed.replay is not None and managed.replay[0] == TroubleReason.IN_RECOVERY:
-            managed.replay = None
+        elif (
+            trouble is None and managed.replay is not None and managed.replay[0] == TroubleReason.IN_RECOVERY
+        ):
+            managed.replay = None  # not by its restart in between, which shows nothing
         seen = session is not None and session.last_observed_at is not None
         if not (seen or managed.suspended or managed.replay is not None):
             return
