@@ -229,9 +229,9 @@ def test_a_store_that_died_between_intent_and_erasure_can_be_given_up(
 ) -> None:
     with PostgresServer(tmp_path / "crm", fsync=False) as server:
         crm = Site(server.create_database("crm"))
-        people = [f"{name}@canary.example" for name in ("ada", "bob", "cleo")]
+        people = [f"{name}@canary.example" for name in ("ada", "cleo")]
         site.sign_up(*people)
-        crm.sign_up(*people[:2])
+        crm.sign_up(people[0])
         crm.sql(
             "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN PERFORM pg_sleep(300); RETURN NEW; END $$;"
@@ -240,12 +240,11 @@ def test_a_store_that_died_between_intent_and_erasure_can_be_given_up(
         api.sql_store("site", site.url)
         api.sql_store("crm", crm.url, role="CRM")
         api.wait("datastores", "crm", "SafeToServe")
-        for name, email in zip(("ada", "bob"), people, strict=False):
-            api.request_by_email(name, email)
+        api.request_by_email("ada", people[0])
         hangs = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         eventually(lambda: bool(crm.sql(hangs)), "the erasure to have begun")
     api.wait_reason("datastores", "crm", "Unreachable", patience=60)
-    api.request_by_email("cleo", people[2])  # who was never looked for there
+    api.request_by_email("cleo", people[1])  # who was never looked for there
 
     def cleos() -> dict[str, str]:
         return store_states({"status": {}, **(api.get("deletionrequests", "cleo") or {})})
@@ -253,7 +252,7 @@ def test_a_store_that_died_between_intent_and_erasure_can_be_given_up(
     eventually(lambda: cleos().get("site") == "Verified", lambda: str(cleos()))
 
     api.patch_spec("datastores", "crm", {"owner": "ThirdParty"})
-    for name in ("ada", "bob", "cleo"):
+    for name in ("ada", "cleo"):
         request = api.wait("deletionrequests", name, "Erased")
         assert store_states(request) == {"crm": "ThirdParty", "site": "Verified"}
         said = {one["name"]: one.get("message", "") for one in request["status"]["stores"]}
