@@ -187,6 +187,7 @@ def _stores() -> Iterator[State]:
         "MappingComplete=False (TablesUnmapped)": {"pointing": ("addresses.user_id",)},
         "MappingComplete=False (CopiesUnmapped)": {"copies": ("search",)},
         "MappingComplete=False (ErasedBefore)": {"catch_up": (100, 0, "0123456789abcdef", False)},
+        "MappingComplete=Unknown (ErasedBefore)": {"uncounted": True},
         "Journaled=False (NotPermitted): kept": {"journal": "NotPermitted"},
         "Journaled=False (NotSupported): kept": {"journal": "NotSupported"},
         "StatisticsRenewed=False (SamplesRemain): GRANT MAINTAIN": {"samples_left": ("GRANT MAINTAIN",)},

@@ -168,104 +168,19 @@ class StorePass:
     endings: dict[str, Ending] = field(default_factory=dict)
 
 
-class Company:
-    """One store, its ledger and its keys. `sql` is the application's own connection to the store."""
+class Database:
+    """What an application keeps in PostgreSQL; `sql` is its own connection. Others put it back."""
 
-    def __init__(
-        self,
-        server: PostgresServer,
-        directory: Path,
-        *,
-        mapping: SubjectMapping = MAPPING,
-        template: str = "template1",
-        schema: str = SCHEMA,
-        user: str | None = None,
-    ) -> None:
-        self.server, self.directory, self.mapping, self.user = server, directory, mapping, user
+    def __init__(self, server: PostgresServer, *, template: str = "template1", schema: str = SCHEMA) -> None:
+        self.server, self.schema = server, schema
         self.database = f"company_{next(_numbers)}"
-        server.create_database(self.database, template=template)
-        self.now = datetime(2026, 3, 1, tzinfo=UTC)
-        self.keyring = FileKeyring(_made(directory / "keys"))
-        self.ledger_file = directory / "ledger-1.db"
-        self.fuse = Fuse()
-        self.orders: dict[str, ErasureOrder] = {}
         self._sql: psycopg.Connection[tuple[Any, ...]] | None = None
+        server.create_database(self.database, template=template)
         if template == "template1":
             self.sql(schema)
-        self.switch_on()
 
-    # --- the operator's process ------------------------------------------------------------------------
-
-    def switch_on(self) -> None:
-        """Begin a new process over the ledger's file and the database."""
-        self.real_ledger: SqlLedger = open_ledger(f"sqlite:///{self.ledger_file}", self.keyring)
-        self.token = self.real_ledger.take_over()
-        self.ledger: Any = Wired(self.real_ledger, self.fuse, ["append"])
-        self.store = self._guarded()
-        self.other_stores: list[StoreSession] = []
-
-    @property
-    def context(self) -> PassContext:
-        """Return the surroundings of a pass; its clock shows what `now` says at the moment."""
-        return PassContext(self.ledger, self.keyring, self.token, lambda: self.now)
-
-    @property
-    def unfused(self) -> PassContext:
-        """Return the same, past the fuse: for what is not part of the pass that is cut off."""
-        return replace(self.context, ledger=self.real_ledger)
-
-    def _guarded(self) -> StoreSession:
-        port = SqlStore(
-            self.url,
-            self.mapping,
-            ledger_id=self.real_ledger.ledger_id,
-            store=STORE,
-            keyring=self.keyring,
-            primary=True,
-        )
-        description = StoreDescription(NAMESPACE, "site", StoreRole.PRIMARY, StoreOwner.SELF)
-        wired: Any = Wired(port, self.fuse, ["prove", "erase", "tick", "advance_sequences"])
-        return StoreSession(description, wired, fingerprints_of(self.keyring, STORE))
-
-    def join(self, name: str, role: StoreRole, url: str, mapping: SubjectMapping) -> StoreSession:
-        """Add a further store of the same company."""
-        port: Any = SqlStore(
-            url,
-            mapping,
-            ledger_id=self.real_ledger.ledger_id,
-            store=f"{NAMESPACE}/{name}",
-            keyring=self.keyring,
-        )
-        needs = "primaryKey" in mapping.identifiers
-        description = StoreDescription(NAMESPACE, name, role, StoreOwner.SELF, needs_primary_key=needs)
-        joined = StoreSession(description, port, fingerprints_of(self.keyring, f"{NAMESPACE}/{name}"))
-        self.other_stores.append(joined)
-        return joined
-
-    @property
-    def url(self) -> str:
-        """Return the address under which the operator knows the store."""
-        if self.user is None:
-            return self.server.url(self.database)
-        return self.server.url(self.database, user=self.user, password=self.server.password)
-
-    def power_cut(self) -> None:
-        """Lose everything in memory; the ledger goes on from its file as it lay on disk at this moment."""
-        old, self.ledger_file = self.ledger_file, self.directory / f"ledger-{next(_numbers)}.db"
-        for suffix in ("", "-wal"):
-            if Path(f"{old}{suffix}").exists():
-                shutil.copy(f"{old}{suffix}", f"{self.ledger_file}{suffix}")
-        self.real_ledger._engine.dispose()
-        self.store.port.close()
-        self.fuse.at = None
-        self.switch_on()
-
-    def close(self) -> None:
-        """End, and drop the database."""
-        self.store.port.close()
-        for store in self.other_stores:
-            store.port.close()
-        self.real_ledger.close()
+    def drop(self) -> None:
+        """Hang up, and drop the database."""
         self._hang_up()
         self.server.drop_database(self.database)
 
@@ -273,8 +188,6 @@ class Company:
         if self._sql is not None:
             self._sql.close()
             self._sql = None
-
-    # --- what the application does ---------------------------------------------------------------------
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -344,6 +257,172 @@ class Company:
     def everything(self) -> dict[str, bytes]:
         """Return all rows of all tables, the journal's included, byte for byte."""
         return dict(self.snapshot().rows)
+
+    # --- backups ---------------------------------------------------------------------------------------
+
+    def _tables(self) -> list[str]:
+        return [
+            str(row[0])
+            for row in self.sql(
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+                " ORDER BY (relname = 'users') DESC, relname"
+            )
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """Take everything, in one snapshot of the database."""
+        with self.connection.transaction():
+            self.sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            rows = {}
+            for table in self._tables():
+                with self.connection.cursor().copy(
+                    f"COPY (SELECT * FROM {table} ORDER BY 1, 2) TO STDOUT"
+                ) as copied:
+                    rows[table] = b"".join(bytes(part) for part in copied)
+            names = [r[0] for r in self.sql("SELECT relname FROM pg_class WHERE relkind = 'S'")]
+            sequences = {
+                str(name): self.sql(f"SELECT last_value, is_called FROM {name}")[0] for name in names
+            }
+        return Snapshot(copy.deepcopy(rows), {n: (int(v), bool(c)) for n, (v, c) in sequences.items()})
+
+    def restore(self, snapshot: Snapshot, way: str) -> None:
+        """Put a snapshot back. The ways:
+
+        `volume`: as a snapshot of the volume is, every identity stays. `truncated`: `--data-only` into
+        truncated tables. `new-database`: dropped and made anew. `tables`: only the site's own tables,
+        the journal stays as it is.
+        """
+        if way == "new-database":
+            ddl = self._journal_ddl()
+            self._hang_up()
+            self.server.drop_database(self.database)
+            self.server.create_database(self.database)
+            self.sql(self.schema + (ddl if set(JOURNAL) & set(snapshot.rows) else ""))
+            self._load(snapshot, "")
+        elif way == "tables":
+            site = {table: rows for table, rows in snapshot.rows.items() if table not in JOURNAL}
+            self._load(Snapshot(site, snapshot.sequences), "TRUNCATE {} CASCADE")
+        else:
+            self._load(snapshot, "TRUNCATE {} CASCADE" if way == "truncated" else "DELETE FROM {}")
+
+    def _journal_ddl(self) -> str:
+        """Return the statements that make the journal's tables, as whoever guards the store makes them."""
+        raise NotImplementedError
+
+    def _load(self, snapshot: Snapshot, emptying: str) -> None:
+        with self.connection.transaction():
+            present = self._tables()
+            if emptying:
+                gone = [t for t in present if t in snapshot.rows or (t in JOURNAL and "DELETE" in emptying)]
+                for table in reversed(gone):
+                    self.sql(emptying.format(table))
+            for table, rows in snapshot.rows.items():
+                with self.connection.cursor().copy(f"COPY {table} FROM STDIN") as copied:
+                    copied.write(rows)
+            for name, (value, called) in snapshot.sequences.items():
+                self.sql("SELECT setval(%s::regclass, %s, %s)", name, value, called)
+
+
+class Company(Database):
+    """One store, its ledger and its keys."""
+
+    def __init__(
+        self,
+        server: PostgresServer,
+        directory: Path,
+        *,
+        mapping: SubjectMapping = MAPPING,
+        template: str = "template1",
+        schema: str = SCHEMA,
+        user: str | None = None,
+    ) -> None:
+        super().__init__(server, template=template, schema=schema)
+        self.directory, self.mapping, self.user = directory, mapping, user
+        self.now = datetime(2026, 3, 1, tzinfo=UTC)
+        self.keyring = FileKeyring(_made(directory / "keys"))
+        self.ledger_file = directory / "ledger-1.db"
+        self.fuse = Fuse()
+        self.orders: dict[str, ErasureOrder] = {}
+        self.switch_on()
+
+    # --- the operator's process ------------------------------------------------------------------------
+
+    def switch_on(self) -> None:
+        """Begin a new process over the ledger's file and the database."""
+        self.real_ledger: SqlLedger = open_ledger(f"sqlite:///{self.ledger_file}", self.keyring)
+        self.token = self.real_ledger.take_over()
+        self.ledger: Any = Wired(self.real_ledger, self.fuse, ["append"])
+        self.store = self._guarded()
+        self.other_stores: list[StoreSession] = []
+
+    @property
+    def context(self) -> PassContext:
+        """Return the surroundings of a pass; its clock shows what `now` says at the moment."""
+        return PassContext(self.ledger, self.keyring, self.token, lambda: self.now)
+
+    @property
+    def unfused(self) -> PassContext:
+        """Return the same, past the fuse: for what is not part of the pass that is cut off."""
+        return replace(self.context, ledger=self.real_ledger)
+
+    def _guarded(self) -> StoreSession:
+        port = SqlStore(
+            self.url,
+            self.mapping,
+            ledger_id=self.real_ledger.ledger_id,
+            store=STORE,
+            keyring=self.keyring,
+            primary=True,
+        )
+        description = StoreDescription(NAMESPACE, "site", StoreRole.PRIMARY, StoreOwner.SELF)
+        wired: Any = Wired(port, self.fuse, ["prove", "erase", "tick", "advance_sequences"])
+        return StoreSession(description, wired, fingerprints_of(self.keyring, STORE))
+
+    def join(self, name: str, role: StoreRole, url: str, mapping: SubjectMapping) -> StoreSession:
+        """Add a further store of the same company."""
+        port: Any = SqlStore(
+            url,
+            mapping,
+            ledger_id=self.real_ledger.ledger_id,
+            store=f"{NAMESPACE}/{name}",
+            keyring=self.keyring,
+        )
+        needs = "primaryKey" in mapping.identifiers
+        description = StoreDescription(NAMESPACE, name, role, StoreOwner.SELF, needs_primary_key=needs)
+        joined = StoreSession(description, port, fingerprints_of(self.keyring, f"{NAMESPACE}/{name}"))
+        self.other_stores.append(joined)
+        return joined
+
+    @property
+    def url(self) -> str:
+        """Return the address under which the operator knows the store."""
+        if self.user is None:
+            return self.server.url(self.database)
+        return self.server.url(self.database, user=self.user, password=self.server.password)
+
+    def _journal_ddl(self) -> str:
+        wired: Any = self.store.port
+        with wired._sessions.transaction() as cursor:
+            return str(wired._journal(cursor.connection).ddl_text(cursor))
+
+    def power_cut(self) -> None:
+        """Lose everything in memory; the ledger goes on from its file as it lay on disk at this moment."""
+        old, self.ledger_file = self.ledger_file, self.directory / f"ledger-{next(_numbers)}.db"
+        for suffix in ("", "-wal"):
+            if Path(f"{old}{suffix}").exists():
+                shutil.copy(f"{old}{suffix}", f"{self.ledger_file}{suffix}")
+        self.real_ledger._engine.dispose()
+        self.store.port.close()
+        self.fuse.at = None
+        self.switch_on()
+
+    def close(self) -> None:
+        """End, and drop the database."""
+        self.store.port.close()
+        for store in self.other_stores:
+            store.port.close()
+        self.real_ledger.close()
+        self.drop()
 
     # --- requests --------------------------------------------------------------------------------------
 
@@ -465,71 +544,6 @@ class Company:
         finally:
             self.fuse.at = None
         return False
-
-    # --- backups ---------------------------------------------------------------------------------------
-
-    def _tables(self) -> list[str]:
-        return [
-            str(row[0])
-            for row in self.sql(
-                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-                " ORDER BY (relname = 'users') DESC, relname"
-            )
-        ]
-
-    def snapshot(self) -> Snapshot:
-        """Take everything, in one snapshot of the database."""
-        with self.connection.transaction():
-            self.sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            rows = {}
-            for table in self._tables():
-                with self.connection.cursor().copy(
-                    f"COPY (SELECT * FROM {table} ORDER BY 1, 2) TO STDOUT"
-                ) as copied:
-                    rows[table] = b"".join(bytes(part) for part in copied)
-            names = [r[0] for r in self.sql("SELECT relname FROM pg_class WHERE relkind = 'S'")]
-            sequences = {
-                str(name): self.sql(f"SELECT last_value, is_called FROM {name}")[0] for name in names
-            }
-        return Snapshot(copy.deepcopy(rows), {n: (int(v), bool(c)) for n, (v, c) in sequences.items()})
-
-    def restore(self, snapshot: Snapshot, way: str) -> None:
-        """Put a snapshot back. The ways:
-
-        `volume`: as a snapshot of the volume is, every identity stays. `truncated`: `--data-only` into
-        truncated tables. `new-database`: dropped and made anew. `tables`: only the site's own tables,
-        the journal stays as it is.
-        """
-        if way == "new-database":
-            ddl = self._journal_ddl()
-            self._hang_up()
-            self.server.drop_database(self.database)
-            self.server.create_database(self.database)
-            self.sql(SCHEMA + (ddl if set(JOURNAL) & set(snapshot.rows) else ""))
-            self._load(snapshot, "")
-        elif way == "tables":
-            site = {table: rows for table, rows in snapshot.rows.items() if table not in JOURNAL}
-            self._load(Snapshot(site, snapshot.sequences), "TRUNCATE {} CASCADE")
-        else:
-            self._load(snapshot, "TRUNCATE {} CASCADE" if way == "truncated" else "DELETE FROM {}")
-
-    def _journal_ddl(self) -> str:
-        wired: Any = self.store.port
-        with wired._sessions.transaction() as cursor:
-            return str(wired._journal(cursor.connection).ddl_text(cursor))
-
-    def _load(self, snapshot: Snapshot, emptying: str) -> None:
-        with self.connection.transaction():
-            present = self._tables()
-            if emptying:
-                gone = [t for t in present if t in snapshot.rows or (t in JOURNAL and "DELETE" in emptying)]
-                for table in reversed(gone):
-                    self.sql(emptying.format(table))
-            for table, rows in snapshot.rows.items():
-                with self.connection.cursor().copy(f"COPY {table} FROM STDIN") as copied:
-                    copied.write(rows)
-            for name, (value, called) in snapshot.sequences.items():
-                self.sql("SELECT setval(%s::regclass, %s, %s)", name, value, called)
 
 
 def _made(directory: Path) -> Path:

@@ -59,6 +59,7 @@ class StoreStatus:
             )
             if catch_up and proof
             else None,
+            uncounted=bool(proof and proof.widened) and catch_up is None,
             journal=proof.journal.value if proof else "NotSupported",
             journal_message=_journal_message(proof.journal.value, proof.journal_ddl) if proof else "",
             without_backups=managed.without_backups,

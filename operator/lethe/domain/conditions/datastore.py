@@ -31,7 +31,8 @@ class DataStoreObservation:
     server may hold values that were erased (`None`: not known yet). `plaintext` is the field that lets it do
     without TLS.
     `catch_up` says how many that were erased before stand uncleared by the mapping, of how many rows nothing
-    tells whose they are, the mapping's version, and whether a person has confirmed it.
+    tells whose they are, the mapping's version, and whether a person has confirmed it; `uncounted` that
+    people were erased by a narrower mapping, and that nobody has looked yet how they stand.
     """
 
     third_party: bool
@@ -48,6 +49,7 @@ class DataStoreObservation:
     replay: tuple[str, str] | None
     release: RestoreEpisode | None = None
     catch_up: tuple[int, int, str, bool] | None = None
+    uncounted: bool = False
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
@@ -137,8 +139,8 @@ def _mapping_complete(observed: DataStoreObservation) -> Condition:
     if observed.kinds_unmapped:
         message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
         return Condition("MappingComplete", FALSE, "KindsUnmapped", message)
-    if observed.catch_up is not None:
-        return _catching_up(*observed.catch_up)
+    if observed.catch_up is not None or observed.uncounted:
+        return _catching_up(observed.catch_up)
     if observed.pointing:
         named = ", ".join(observed.pointing[:8])
         message = f"{named} point at persons; map these tables as dependents, or name the columns in ignore"
@@ -156,7 +158,14 @@ def _mapping_complete(observed: DataStoreObservation) -> Condition:
     return Condition("MappingComplete", TRUE, "Complete", "every kind of personal data is mapped")
 
 
-def _catching_up(left: int, unclear: int, version: str, confirmed: bool) -> Condition:
+def _catching_up(counted: tuple[int, int, str, bool] | None) -> Condition:
+    if counted is None:
+        message = (
+            "the mapping clears more than the one by which people were erased before; who of them is not "
+            "cleared of it is counted once no restore is being dealt with"
+        )
+        return Condition("MappingComplete", UNKNOWN, "ErasedBefore", message)
+    left, unclear, version, confirmed = counted
     parts = []
     if left:
         parts.append(
@@ -169,4 +178,5 @@ def _catching_up(left: int, unclear: int, version: str, confirmed: bool) -> Cond
         )
     if unclear:
         parts.append(f"of {unclear} rows under erased keys nothing tells whose they are; see to them by hand")
-    return Condition("MappingComplete", FALSE, "ErasedBefore", "; ".join(parts))
+    message = "; ".join(parts) or "people who were erased before have been cleared, and are counted anew"
+    return Condition("MappingComplete", FALSE, "ErasedBefore", message)

@@ -1,0 +1,435 @@
+"""Whatever happens in any order, what a condition says is what the bytes say (docs/claims.md)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from devtools.company import SUBJECTS
+from devtools.servers import PostgresServer
+from lethe.domain.gates import GateState
+from lethe.domain.requests import StoreState
+from lethe.ports.cluster import SecretContent
+from tests.invariants.company import SCHEMA, Database, Snapshot
+from tests.invariants.operator_by_hand import (
+    JOURNAL_INTERVAL,
+    NAMESPACE,
+    OperatorByHand,
+    controllers_by_hand,
+)
+from tests.search.drawing import assume, note, run_machine
+
+LOOK = JOURNAL_INTERVAL + 1
+OPTIONAL = ("phone", "fax")
+PODS = {
+    "site": {"app": "site"},
+    "crm": {"crm": "used"},
+    "both": {"app": "site", "crm": "used"},
+}
+SELECTORS = {"site": {"app": "site"}, "crm": {"crm": "used"}}
+WAYS = st.sampled_from(["volume", "volume", "truncated", "new-database", "tables"])
+WHICH = st.integers(min_value=0, max_value=10**6)
+PROMISES = ("SafeToServe", "MappingComplete")
+STORES = st.sampled_from(["site", "site", "crm"])
+
+
+class Store(Database):
+    """A store's database beside the operator: who stands in it, in which columns.
+
+    `ledger_name` is the first name of its DataStore, `name` the one of now. `mapped` are the optional columns
+    of its mapping, `written_at` is when somebody else than the operator wrote last.
+    """
+
+    def __init__(self, server: PostgresServer, operator: OperatorByHand, name: str, role: str) -> None:
+        columns = "".join(f"ALTER TABLE users ADD {column} text;" for column in OPTIONAL)
+        super().__init__(server, schema=SCHEMA + columns)
+        self.operator, self.ledger_name, self.name, self.role = operator, name, name, role
+        self.mapped: tuple[str, ...] = ()
+        self.catch_up: str | None = None
+        self.formerly: str | None = None
+        self.written_at = operator.hand.now()
+        self.snapshots: list[Snapshot] = []
+        content = {"url": server.url(self.database).encode()}
+        secret = SecretContent("Opaque", content, f"uid-{name}-db", "1")
+        operator.cluster.secrets[NAMESPACE, f"{name}-db"] = secret
+        self.apply()
+
+    def apply(self) -> None:
+        """Apply its DataStore as it is to be now."""
+        subjects = json.loads(json.dumps(SUBJECTS))
+        for column in self.mapped:
+            subjects["clear"].append({"column": column, "holds": "LastName", "to": "SetNull"})
+        subjects["ignore"] = ["users.person", *(f"users.{c}" for c in OPTIONAL if c not in self.mapped)]
+        spec: dict[str, Any] = {
+            "role": self.role,
+            "owner": "Self",
+            "sql": {"urlSecretRef": {"name": f"{self.ledger_name}-db", "key": "url"}, "subjects": subjects},
+            "gate": {"podSelector": {"matchLabels": SELECTORS[self.ledger_name]}},
+        }
+        if self.role != "Primary":
+            spec["backups"] = "None"
+        said = {"catchUp": self.catch_up, "formerly": self.formerly}
+        spec |= {field: value for field, value in said.items() if value is not None}
+        self.operator.cluster.apply("datastores", NAMESPACE, self.name, spec)
+
+    def _journal_ddl(self) -> str:
+        port: Any = self.operator.stores()[self.name].session
+        with port.port._sessions.transaction() as cursor:
+            return str(port.port._journal(cursor.connection).ddl_text(cursor))
+
+    def written(self) -> None:
+        """Note that somebody else than the operator has written."""
+        self.written_at = self.operator.hand.now()
+
+    def enter(self, person: str) -> None:
+        """Let a person sign up."""
+        row = self.sign_up(f"{person}@people.example")
+        values = [f"{person} {column}" for column in OPTIONAL]
+        self.sql("UPDATE users SET phone = %s, fax = %s WHERE person = %s", *values, row)
+        self.written()
+
+    def standing(self) -> dict[str, set[str]]:
+        """Read every row of every table: in which columns each person's canary stands."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for table in self._tables():
+            for (row,) in self.sql(f"SELECT to_jsonb(t) FROM {table} t"):
+                for column, value in row.items():
+                    for person in re.findall(r"canary-\d{4}", str(value), re.IGNORECASE):
+                        found[person.lower()].add(f"{table}.{column}")
+        return found
+
+    def key(self, person: str) -> int | None:
+        """Return the key of whoever stands there with this person's address."""
+        rows = self.sql("SELECT id FROM users WHERE email = %s", f"{person}@people.example")
+        return int(rows[0][0]) if rows else None
+
+    @property
+    def seen(self) -> bool:
+        """Tell whether the operator has looked since somebody wrote."""
+        managed = self.operator.stores().get(self.name)
+        looked = managed.session.last_observed_at if managed and managed.session else None
+        return looked is not None and looked > self.written_at
+
+    def condition(self, kind: str) -> Mapping[str, Any]:
+        """Return a condition of its DataStore; empty if there is none."""
+        return self.operator.conditions("datastores").get(self.name, {}).get(kind, {})
+
+
+class EveryClaim(RuleBasedStateMachine):
+    """Two stores under one operator: people, restores, releases, edits, renames; and what is said of it."""
+
+    server: ClassVar[PostgresServer]
+    directory: ClassVar[Path]
+    hand: ClassVar[Any]
+    numbers: ClassVar[Iterator[int]] = itertools.count(1)
+
+    @initialize()
+    def begin(self) -> None:
+        self.home = self.directory / f"run-{next(self.numbers)}"
+        self.operator = OperatorByHand(self.hand, self.home, PODS)
+        site = Store(self.server, self.operator, "site", "Primary")
+        self.stores = {"site": site, "crm": Store(self.server, self.operator, "crm", "CRM")}
+        self.site = site
+        self.count = itertools.count(1)
+        # By store and person: the optional columns of which she has to be clear once she is erased.
+        self.cleared_of: dict[tuple[str, str], set[str]] = {}
+        self.asked: set[str] = set()
+        self.operator.advance(LOOK)
+        for in_crm in (True, False):
+            self._sign_up(in_crm)
+        self.operator.advance(LOOK)
+        for store in self.stores.values():
+            store.snapshots.append(store.snapshot())
+        self._ask("canary-0001")
+        self.operator.advance(LOOK)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "stores"):
+            return
+        try:
+            self._converge()
+        finally:
+            self.operator.close()
+            for store in self.stores.values():
+                store.drop()
+            shutil.rmtree(self.home)
+
+    # --- people ------------------------------------------------------------------------------------------
+
+    def _sign_up(self, in_crm: bool) -> str:
+        person = f"canary-{next(self.count):04}"
+        self.site.enter(person)
+        if in_crm:
+            self.stores["crm"].enter(person)
+        return person
+
+    @rule(in_crm=st.booleans())
+    def somebody_signs_up(self, in_crm: bool) -> None:
+        self._sign_up(in_crm)
+
+    @rule(which=WHICH)
+    def somebody_asks_to_be_erased(self, which: int) -> None:
+        living = sorted(p for p in self.site.standing() if p not in self.asked and self.site.key(p))
+        assume(living)
+        self._ask(living[which % len(living)])
+
+    def _ask(self, person: str) -> None:
+        note(f"{person} asks")
+        self.asked.add(person)
+        for name, store in self.stores.items():
+            self.cleared_of[name, person] = {f"users.{column}" for column in store.mapped}
+        subject = {"id": str(self.site.key(person))}
+        self.operator.cluster.apply("deletionrequests", NAMESPACE, person, {"subject": subject})
+
+    # --- the stores --------------------------------------------------------------------------------------
+
+    @rule(name=STORES)
+    def a_snapshot_is_taken(self, name: str) -> None:
+        if len(self.stores[name].snapshots) < 3:
+            self._take_snapshot(name)
+
+    def _take_snapshot(self, name: str) -> None:
+        # A look on either side: a restore shows because each moves the head.
+        store = self.stores[name]
+        self.operator.advance(LOOK)
+        store.snapshots.append(store.snapshot())
+        self.operator.advance(LOOK)
+
+    @rule(name=STORES, which=WHICH, way=WAYS)
+    def a_snapshot_is_put_back(self, name: str, which: int, way: str) -> None:
+        store = self.stores[name]
+        if way == "new-database":
+            assume(store.seen)
+        store.restore(store.snapshots[which % len(store.snapshots)], way)
+        store.written()
+
+    @rule(name=STORES, way=WAYS, looks=st.integers(1, 4))
+    def somebody_is_erased_and_her_store_goes_back(self, name: str, way: str, looks: int) -> None:
+        person = self._sign_up(in_crm=True)
+        self._take_snapshot(name)
+        self._ask(person)
+        for _ in range(looks):
+            self.operator.advance(LOOK)
+        if self.stores[name].seen or way != "new-database":
+            self.a_snapshot_is_put_back(name, len(self.stores[name].snapshots) - 1, way)
+
+    # --- what persons apply ------------------------------------------------------------------------------
+
+    @rule(name=STORES)
+    def somebody_releases_a_store(self, name: str) -> None:
+        store = self.stores[name]
+        if store.condition("SafeToServe").get("status") != "False":
+            return
+        self._release(store)
+
+    def _release(self, store: Store) -> None:
+        self.operator.advance(2)  # a RestoreEvent is dated in whole seconds, and must not be older
+        spec = {
+            "store": store.name,
+            "reason": "Drill",
+            "justification": "the yearly drill",
+            "release": {"because": "the shop has to open"},
+        }
+        name = f"release-{next(self.count)}"
+        self.operator.cluster.apply("restoreevents", NAMESPACE, name, spec)
+
+    @rule(mapped=st.sampled_from([(), ("phone",), ("phone", "fax"), ("fax",)]))
+    def the_mapping_is_edited(self, mapped: tuple[str, ...]) -> None:
+        self.site.mapped = mapped
+        for (name, _), columns in self.cleared_of.items():
+            if name == "site":
+                columns &= {f"users.{column}" for column in mapped}
+        self.site.apply()
+
+    @rule()
+    def the_catch_up_is_confirmed(self) -> None:
+        self._confirm()
+
+    def _confirm(self) -> None:
+        said = self.site.condition("MappingComplete")
+        version = re.search(r"set spec.catchUp to (\S+?)(;|$)", said.get("message", ""))
+        if version:
+            self.site.catch_up = version[1]
+            self.site.apply()
+
+    @rule(name=STORES, forgets=st.booleans(), restored=st.booleans())
+    def a_store_is_renamed(self, name: str, forgets: bool, restored: bool) -> None:
+        store = self.stores[name]
+        self.operator.cluster.remove("datastores", NAMESPACE, store.name)
+        self.operator.advance(1)
+        if restored:
+            store.restore(store.snapshots[-1], "volume")
+            store.written()
+        store.name = f"{name}-{next(self.count)}"
+        store.formerly = name
+        if forgets and self._erased_in(store):
+            store.formerly = None
+            store.apply()
+            self.operator.advance(LOOK)
+            self.what_is_said_is_so()
+            store.formerly = name
+        store.apply()
+
+    # --- the operator ------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([LOOK, 3 * LOOK, 6 * LOOK]))
+    def time_passes(self, seconds: float) -> None:
+        self.operator.advance(seconds)
+
+    @rule()
+    def the_operator_restarts(self) -> None:
+        self.operator.restart()
+
+    # --- what is said, and what is so --------------------------------------------------------------------
+
+    def _erased_in(self, store: Store) -> set[str]:
+        """Return whom the ledger calls erased in a store."""
+        records = self.operator.ledger.requests_named([(NAMESPACE, person) for person in self.asked])
+        name = f"{NAMESPACE}/{store.ledger_name}"
+        return {
+            person
+            for (_, person), record in records.items()
+            if str(record.outcome) == "Erased" or record.progress(name).state is StoreState.VERIFIED
+        }
+
+    @invariant()
+    def what_is_said_is_so(self) -> None:
+        self.operator.advance(1)
+        for store in self.stores.values():
+            self._check_store(store)
+        self._check_pods()
+
+    def _uncleared(self, store: Store) -> dict[str, set[str]]:
+        """Return who was erased and stands in a store, in columns of which she has to be clear."""
+        standing, uncleared = store.standing(), {}
+        for person in self._erased_in(store):
+            optional = {f"users.{c}" for c in OPTIONAL} - self.cleared_of[store.ledger_name, person]
+            if left := standing.get(person, set()) - optional:
+                uncleared[person] = left
+        return uncleared
+
+    def _check_store(self, store: Store) -> None:
+        uncleared = self._uncleared(store)
+        if not store.seen:
+            return  # what was written since the last look is not covered
+        safe = store.condition("SafeToServe")
+        if safe.get("status") == "True":
+            assert not uncleared, f"{store.name} is said to be safe to serve: {safe}"
+        if safe.get("reason") == "Released" and safe["status"] == "False":
+            left = re.search(r"(\d+) erased persons stand in it", safe["message"])
+            assert left is None or int(left[1]) >= len(uncleared), (safe, uncleared)
+        if safe.get("status") != "False":
+            requests = self.operator.conditions("deletionrequests")
+            for person in uncleared:
+                assert requests[person].get("Erased", {}).get("status") != "True", f"{person} is not erased"
+        self._check_mapping(store, {*uncleared})
+
+    def _check_mapping(self, store: Store, back: set[str]) -> None:
+        """Check that who was erased is clear of what is mapped by now, or that the number is told.
+
+        Whom a restore has brought `back` altogether is another claim's.
+        """
+        said, mapped = store.condition("MappingComplete"), {f"users.{column}" for column in store.mapped}
+        safe = store.condition("SafeToServe").get("status") == "True"
+        erased, standing = self._erased_in(store), store.standing()
+        left = {p for p in erased - back if standing.get(p, set()) & mapped}
+        if said.get("status") == "True":
+            assert not left, f"the mapping of {store.name} is said to be complete: {left}"
+            if safe:
+                for person in erased:
+                    self.cleared_of[store.ledger_name, person] |= mapped
+        elif safe and said.get("reason") == "ErasedBefore" and "to clear them" in said["message"]:
+            assert int(said["message"].split()[0]) == len(left), (said, left)
+
+    def _check_pods(self) -> None:
+        pods = self.operator.cluster.pods
+        serving = {name for name, verdict in pods.items() if verdict.state is GateState.OPEN}
+        if "both" in serving:
+            assert {"site", "crm"} <= serving, f"it serves, and one of its stores alone does not: {pods}"
+        for pod in serving:
+            for name in [pod] if pod != "both" else ["site", "crm"]:
+                store = self.stores[name]
+                safe = store.condition("SafeToServe")
+                if store.seen and safe.get("reason") != "Released":
+                    assert safe.get("status") != "False", f"{pod} serves, and {name} says {safe}"
+                    assert not self._uncleared(store), f"{pod} serves"
+
+    def _converge(self) -> None:
+        """Left alone, with its questions answered, it comes to rest: all is safe, complete, and so."""
+        stores = list(self.stores.values())
+        for _ in range(12):
+            self.operator.advance(LOOK)
+            self.what_is_said_is_so()
+            if all(store.condition(kind).get("status") == "True" for store in stores for kind in PROMISES):
+                break
+            self._confirm()
+        for store in stores:
+            if store.condition("SafeToServe").get("status") != "True":
+                note(f"{store.name} waits: {store.condition('SafeToServe')}")
+                self._release(store)
+                self.operator.advance(2 * LOOK)
+                self.what_is_said_is_so()
+        for store in stores:
+            said = {kind: store.condition(kind) for kind in PROMISES}
+            assert all(one.get("status") == "True" for one in said.values()), said
+            assert not self._uncleared(store)
+        self.operator.ledger.verify()
+
+
+@pytest.fixture
+def machine(postgres: PostgresServer, ledger_directory: Path) -> Iterator[type[EveryClaim]]:
+    """Return the machine, at home on this server."""
+    EveryClaim.server, EveryClaim.directory = postgres, ledger_directory
+    with controllers_by_hand() as hand:
+        EveryClaim.hand = hand
+        yield EveryClaim
+
+
+@pytest.mark.slow
+@pytest.mark.machine
+def test_whatever_is_said_in_any_order_is_what_the_bytes_say(machine: type[EveryClaim]) -> None:
+    run_machine(machine, examples=6, steps=12)
+
+
+@pytest.fixture
+def two_stores(machine: type[EveryClaim]) -> Iterator[EveryClaim]:
+    """Two stores after the beginning: somebody has been erased."""
+    state = machine()
+    state.begin()
+    yield state
+    state.teardown()
+
+
+def test_a_mapping_that_was_widened_is_not_called_complete_before_it_is_counted(
+    two_stores: EveryClaim,
+) -> None:
+    two_stores.the_mapping_is_edited(("phone",))
+    two_stores.operator.advance(LOOK)
+    two_stores.a_snapshot_is_put_back("site", 0, "volume")
+    two_stores.operator.advance(LOOK)
+    assert two_stores.site.condition("SafeToServe")["status"] == "False"
+    two_stores.the_operator_restarts()
+    two_stores.what_is_said_is_so()
+    said = two_stores.site.condition("MappingComplete")
+    assert (said["status"], said["reason"]) == ("Unknown", "ErasedBefore"), said
+    assert "counted once no restore is being dealt with" in said["message"]
+
+
+def test_who_was_cleared_by_a_wider_mapping_is_said_to_be_counted_anew(two_stores: EveryClaim) -> None:
+    two_stores.the_mapping_is_edited(("phone",))
+    two_stores.operator.advance(1)
+    two_stores.the_catch_up_is_confirmed()
+    two_stores.operator.advance(1)
+    assert "counted anew" in two_stores.site.condition("MappingComplete")["message"]
+    two_stores.operator.advance(2 * LOOK)
+    assert two_stores.site.condition("MappingComplete")["status"] == "True"
