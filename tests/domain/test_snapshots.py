@@ -483,3 +483,14 @@ def test_what_can_be_kept_of_a_snapshot_has_a_size_and_characters_that_a_ledger_
         replace(SEEN, size=2**63),
     ):
         assert not is_recordable(strange)
+
+
+@pytest.mark.parametrize("skew", [timedelta(minutes=5), CLOCK_SKEW])
+def test_a_dump_from_a_clock_ahead_by_less_than_the_setting_holds_nobody_from_before(skew: timedelta) -> None:
+    source = SourceRecord(SOURCE, ("shop/site",), "P6M", skew=skew.total_seconds())
+    ahead = SnapshotRecord(SOURCE, "one", ("shop/site",), NOW, NOW + skew, pieces=("v1",))
+    further = replace(ahead, taken_at=NOW + skew + HOUR)
+    [held] = holding_snapshots("shop/site", [ahead], {SOURCE: source}, [])
+    assert held.began_at == NOW - skew
+    [held] = holding_snapshots("shop/site", [further], {SOURCE: source}, [])
+    assert held.began_at == UNKNOWN_START

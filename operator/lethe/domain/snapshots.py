@@ -75,6 +75,10 @@ class SourceRecord:
         """Return how long before its stamp a snapshot may have begun."""
         return timedelta(seconds=self.longest_duration + self.skew)
 
+    def beginning_of(self, snapshot: SnapshotRecord) -> datetime:
+        """Return the earliest moment at which one of its snapshots can have begun."""
+        return snapshot.began_at(self.doubt, ahead=max(CLOCK_SKEW, timedelta(seconds=self.skew)))
+
 
 def known_as(name: str, place: str) -> str:
     """Return under which name the ledger knows a source (`namespace/name`) that looks in this place."""
@@ -148,14 +152,14 @@ class SnapshotRecord:
         """Return from when on it may not exist any more, in UTC."""
         return retention.after(self.latest.astimezone(UTC))
 
-    def began_at(self, longest_duration: timedelta) -> datetime:
+    def began_at(self, longest_duration: timedelta, *, ahead: timedelta = CLOCK_SKEW) -> datetime:
         """Return the earliest moment at which it can have begun.
 
-        Where every date lies after the snapshot was seen, each is wrong, and nothing tells: `UNKNOWN_START`.
-        What somebody applied does not make up for that.
+        Where every date lies after the snapshot was seen, by more than clocks may be `ahead`, each is wrong,
+        and nothing tells: `UNKNOWN_START`. What somebody applied does not make up for that.
         """
         stamped = min((self.taken_at, *self.evidence))
-        if stamped == UNKNOWN_START or stamped > self.first_seen_at + CLOCK_SKEW:
+        if stamped == UNKNOWN_START or stamped > self.first_seen_at + ahead:
             return UNKNOWN_START
         return earlier(min(stamped, self.first_seen_at, self.declared_at or stamped), longest_duration)
 
@@ -408,7 +412,7 @@ def holding_snapshots(
         if not snapshot.live or store not in snapshot.stores:
             continue
         source = sources.get(snapshot.source) or _unknown(snapshot.source)
-        began = snapshot.began_at(source.doubt)
+        began = source.beginning_of(snapshot)
         ended = snapshot.latest + TOLD_IN + timedelta(seconds=source.skew)
         overlaps = any(
             ended > window.since and (window.until is None or began <= window.until) for window in dirty

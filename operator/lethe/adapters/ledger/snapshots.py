@@ -83,17 +83,15 @@ class SnapshotProjection:
 
         Returns when the first of those began of which nobody had known until now; `None`: there are none.
         """
-        longest = timedelta(0)
         source = self._source(fact.source) if isinstance(fact, SnapshotsSeen) else None
         if source is not None and isinstance(fact, SnapshotsSeen):
             self._sources[fact.source] = seen_in(source, fact)
-            longest = source.doubt
         known = self._load(fact.source, _refs_of(fact))
         turned_up = []
         for ref, record in evolve_snapshots(known, fact).items():
             before = known.get(ref)
             if record.pieces and (before is None or not before.live):
-                turned_up.append(record.began_at(longest))
+                turned_up.append(source.beginning_of(record) if source else record.began_at(timedelta(0)))
             known[ref] = self._changed[fact.source, ref] = record
         return min(turned_up, default=None)
 
