@@ -33,7 +33,7 @@ from tests.controllers.cluster_in_memory import ClusterInMemory
 
 NAMESPACE = "shop"
 JOURNAL_INTERVAL = 10.0
-SCAN_INTERVAL = 300.0
+SCAN_INTERVAL = 10.0
 SKEW = timedelta(minutes=5)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from devtools.company import SUBJECTS
+from devtools.dumps import PATTERN, leave_dump
 from devtools.servers import PostgresServer
 from lethe.domain.gates import GateState
 from lethe.domain.requests import StoreState
@@ -24,6 +26,7 @@ from tests.invariants.company import SCHEMA, Database, Snapshot
 from tests.invariants.operator_by_hand import (
     JOURNAL_INTERVAL,
     NAMESPACE,
+    SCAN_INTERVAL,
     OperatorByHand,
     controllers_by_hand,
 )
@@ -133,8 +136,9 @@ class EveryClaim(RuleBasedStateMachine):
     hand: ClassVar[Any]
     numbers: ClassVar[Iterator[int]] = itertools.count(1)
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(skew=st.sampled_from([-4, 0, 4]))
+    def begin(self, skew: int = 0) -> None:
+        self.skew = timedelta(minutes=skew)  # by how much the clock of whoever takes dumps is ahead
         self.home = self.directory / f"run-{next(self.numbers)}"
         self.operator = OperatorByHand(self.hand, self.home, PODS)
         site = Store(self.server, self.operator, "site", "Primary")
@@ -144,12 +148,18 @@ class EveryClaim(RuleBasedStateMachine):
         # By store and person: the optional columns of which she has to be clear once she is erased.
         self.cleared_of: dict[tuple[str, str], set[str]] = {}
         self.asked: set[str] = set()
+        self.places = [self.home / "here", self.home / "there"]
+        for place in self.places:
+            place.mkdir()
+        self.place = self.places[0]
+        self._apply_source()
         self.operator.advance(LOOK)
         for in_crm in (True, False):
             self._sign_up(in_crm)
         self.operator.advance(LOOK)
         for store in self.stores.values():
             store.snapshots.append(store.snapshot())
+        self._dump()
         self._ask("canary-0001")
         self.operator.advance(LOOK)
 
@@ -208,8 +218,7 @@ class EveryClaim(RuleBasedStateMachine):
     @rule(name=STORES, which=WHICH, way=WAYS)
     def a_snapshot_is_put_back(self, name: str, which: int, way: str) -> None:
         store = self.stores[name]
-        if way == "new-database":
-            assume(store.seen)
+        assume(store.snapshots and (way != "new-database" or store.seen))
         store.restore(store.snapshots[which % len(store.snapshots)], way)
         store.written()
 
@@ -222,6 +231,43 @@ class EveryClaim(RuleBasedStateMachine):
             self.operator.advance(LOOK)
         if self.stores[name].seen or way != "new-database":
             self.a_snapshot_is_put_back(name, len(self.stores[name].snapshots) - 1, way)
+
+    # --- dumps of the site -------------------------------------------------------------------------------
+
+    def _apply_source(self) -> None:
+        directory = {"path": str(self.place), "name": PATTERN}
+        spec = {"stores": ["site"], "retention": "P30D", "lastSnapshot": "Prune", "directory": directory}
+        self.operator.cluster.apply("backupsources", NAMESPACE, "nightly", spec)
+
+    def _dump(self) -> None:
+        addresses = [row[0] for row in self.site.sql("SELECT email FROM users")]
+        leave_dump(self.place, self.hand.now() + self.skew, "\n".join(addresses).encode())
+
+    @rule()
+    def a_dump_is_taken(self) -> None:
+        self.operator.advance(1)  # no two of one name
+        self._dump()
+
+    @rule(which=st.sampled_from([0, 1]), scanned=st.booleans())
+    def the_source_is_told_to_look_elsewhere(self, which: int, scanned: bool) -> None:
+        if scanned:  # what it has never shown nobody can count
+            self.operator.advance(SCAN_INTERVAL)
+        elif any(self.place.iterdir()):
+            return
+        self.place = self.places[which]
+        self._apply_source()
+
+    @rule(days=st.sampled_from([1, 20, 40]), dumped=st.booleans())
+    def days_pass(self, days: int, dumped: bool) -> None:
+        self.operator.advance(SCAN_INTERVAL)
+        self.operator.leap(timedelta(days=days))
+        if dumped:
+            self._dump()
+        for _ in range(2):
+            self.operator.advance(SCAN_INTERVAL)
+        for store in self.stores.values():  # what nobody lists, and outlives retention, is not covered
+            safe = store.seen and store.condition("SafeToServe").get("status") == "True"
+            store.snapshots = [store.snapshot()] if safe else []
 
     # --- what persons apply ------------------------------------------------------------------------------
 
@@ -267,7 +313,7 @@ class EveryClaim(RuleBasedStateMachine):
         store = self.stores[name]
         self.operator.cluster.remove("datastores", NAMESPACE, store.name)
         self.operator.advance(1)
-        if restored:
+        if restored and store.snapshots:
             store.restore(store.snapshots[-1], "volume")
             store.written()
         store.name = f"{name}-{next(self.count)}"
@@ -308,6 +354,15 @@ class EveryClaim(RuleBasedStateMachine):
         for store in self.stores.values():
             self._check_store(store)
         self._check_pods()
+        self._check_purged()
+
+    def _check_purged(self) -> None:
+        dumps = [dump for place in self.places for dump in place.iterdir()]
+        held = {dump.name: dump.read_text() for dump in dumps}
+        for person, said in self.operator.conditions("deletionrequests").items():
+            if said.get("Purged", {}).get("status") == "True":
+                holding = [name for name, content in held.items() if f"{person}@" in content]
+                assert not holding, f"{person} is said to be purged: {said['Purged']}, {holding}"
 
     def _uncleared(self, store: Store) -> dict[str, set[str]]:
         """Return who was erased and stands in a store, in columns of which she has to be clear."""
@@ -398,7 +453,7 @@ def machine(postgres: PostgresServer, ledger_directory: Path) -> Iterator[type[E
 @pytest.mark.slow
 @pytest.mark.machine
 def test_whatever_is_said_in_any_order_is_what_the_bytes_say(machine: type[EveryClaim]) -> None:
-    run_machine(machine, examples=6, steps=12)
+    run_machine(machine, examples=4, steps=10)
 
 
 @pytest.fixture
