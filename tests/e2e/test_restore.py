@@ -91,3 +91,12 @@ def test_a_write_back_is_erased_again_without_closing_the_gate(
     eventually(lambda: operator.metric("lethe_store_resurrected_total") >= 1, "the write-back to be counted")
     assert api.list("restoreevents") == []
     assert api.condition("datastores", "site", "SafeToServe")["status"] == "True"
+    said = f"1 records of erased people (users {ada}) were written back"
+    eventually(
+        lambda: said in str(api.condition("datastores", "site", "Ready")["message"]), "the status to say it"
+    )
+    site.sql("UPDATE users SET first_name = 'Ada' WHERE id = %s", ada)
+    eventually(lambda: site.is_cleared(ada), "it to be erased again once more")
+    told = [event["note"] for event in api.list("events") if event["reason"] == "WrittenBackAgain"]
+    assert len(told) == 1, "once of each record"
+    assert said in told[0]

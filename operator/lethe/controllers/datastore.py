@@ -24,7 +24,7 @@ from lethe.controllers.datastore_connect import (
     open_session,
 )
 from lethe.controllers.datastore_questions import CONTACT_SECONDS, StoreBusy
-from lethe.controllers.datastore_status import StoreStatus
+from lethe.controllers.datastore_status import StoreStatus, records_named
 from lethe.controllers.deletionrequest import RequestCompletion
 from lethe.controllers.deletionrequest_status import RequestStatusController
 from lethe.controllers.gate import GateController
@@ -44,7 +44,7 @@ from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.ports.cluster import Cluster, ClusterUnavailable, Manifest
+from lethe.ports.cluster import Cluster, ClusterUnavailable, Event, Manifest
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import StoreError
 from lethe.workflows import store_pass
@@ -486,6 +486,19 @@ class StoreController(Controller[ObjectKey]):
         elif session.trouble is not None:
             for record in records:
                 self._requests.want(_key_of(record))
+        await self._tell_written_back(managed, session)
+
+    async def _tell_written_back(self, managed: ManagedStore, session: StoreSession) -> None:
+        """Say once of each record that it was written back: it will be again, until somebody sees to it."""
+        told = list(session.untold)
+        if not told:
+            return
+        message = f"{records_named(told)} were written back; they are erased again, as often as it happens"
+        with suppress(ClusterUnavailable):  # else by the next pass
+            await self._cluster.record_event(
+                Event(managed.manifest, "WrittenBackAgain", message, warning=True)
+            )
+            session.note_told(told)
 
     async def _follow_restores(self, managed: ManagedStore, done: StorePass) -> None:
         """Set the gate by what a pass has found, and only then tell: pods must not serve meanwhile."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, wi
 from lethe.domain.conditions.base import ConditionSet, ConditionStatus
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.mapping import StoreOwner
+from lethe.domain.periods import instant
 from lethe.workflows.store_session import StoreSession
 
 DATA_STORE = StatusKind(
@@ -67,9 +68,7 @@ class StoreStatus:
             looked=session is not None and session.last_observed_at is not None,
             replay=managed.replay,
             release=managed.release,
-            notes=[f"keys may repeat: {', '.join(proof.keys_may_repeat)}"]
-            if proof and proof.keys_may_repeat
-            else [],
+            notes=_notes(session),
             samples_left=_samples_left(session),
             sources=[source.description.short_name for source in sources],
             plaintext=managed.plaintext,
@@ -120,6 +119,27 @@ class StoreStatus:
         else:
             with suppress(KeyError):
                 self._metrics.mapping_complete.remove(store)
+
+
+def records_named(records: Collection[tuple[str, str]]) -> str:
+    """Say how many records and which, a few of them by table and key."""
+    named = ", ".join(f"{table} {key}" for table, key in list(records)[:5])
+    return f"{len(records)} records of erased people ({named}{', …' if len(records) > 5 else ''})"
+
+
+def _notes(session: StoreSession | None) -> Sequence[str]:
+    """Return what somebody should know of a store that is well."""
+    if session is None or session.proof is None:
+        return ()
+    notes, back = [], session.written_back
+    if session.proof.keys_may_repeat:
+        notes.append(f"keys may repeat: {', '.join(session.proof.keys_may_repeat)}")
+    if back:
+        since = instant(min(back.values()))
+        notes.append(
+            f"since {since} {records_named(back)} were written back; at each look they are erased again"
+        )
+    return notes
 
 
 def _may_have_snapshots(source: ManagedSource) -> bool:

@@ -76,6 +76,8 @@ class StoreSession:
 
     `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used
     now, as the last pass left it. `samples_left` is what the last `tidy` left (`None`: there was none yet).
+    `written_back` are the erased records, `(table, key)`, that were written back, each with the first time;
+    `untold` those of them of which no event has told yet.
     """
 
     description: StoreDescription
@@ -98,6 +100,8 @@ class StoreSession:
     holds_seen: frozenset[str] = frozenset()
     filling_seen: tuple[str, datetime] | None = None
     samples_left: tuple[str, ...] | None = None
+    written_back: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    untold: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -157,6 +161,17 @@ class StoreSession:
     def note_tidied(self, samples_left: tuple[str, ...]) -> None:
         """Note that statistics were renewed, and which of them may still hold what was erased."""
         self.samples_left = samples_left
+
+    def note_written_back(self, records: Iterable[tuple[str, str]], at: datetime) -> None:
+        """Note which erased records somebody had written back, and that were erased again."""
+        for record in records:
+            if record not in self.written_back:
+                self.written_back[record] = at
+                self.untold.append(record)
+
+    def note_told(self, records: Sequence[tuple[str, str]]) -> None:
+        """Note of which records that were written back an event has told."""
+        self.untold = [one for one in self.untold if one not in records]
 
     def want_sweep(self) -> None:
         """Let the next pass read everything that was ever erased."""

@@ -183,6 +183,7 @@ def classify_uncleared(
     again = sum(
         re_erase(session, context, some, episode=None, exclusive=False) for some in chunked(back, BATCH)
     )
+    session.note_written_back(((one.table, one.key) for one in back), context.clock())
     left = session.port.check(chunked(back, BATCH), _matcher_between_restores(session, context))
     if not left.uncleared:
         session.unblock(session.name)
