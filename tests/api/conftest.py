@@ -40,10 +40,13 @@ def policies(apiserver: ApiServer) -> Iterator[None]:
         answer = apiserver.apply(document, FOLDERS[document["kind"]])
         assert answer, answer.text
     person, legal = manifest("DeletionRequest", "support-48213"), manifest("LegalRequest", "le-2026-0107")
-    future = changed(person, {"spec.requestedAt": "2999-01-01T00:00:00Z"})
+    future = changed(person, {"spec.requestedAt": "2199-01-01T00:00:00Z"})
     undecided = changed(legal, {"spec.review": REMOVED, "spec.courtOrder.documentSecretRef": REMOVED})
+    again = {"table": "users", "key": "7", "since": "2026-11-22T09:00:00Z", "because": "CRM-7"}
+    returned = changed(manifest("DataStore", "site"), {"spec.rejoined": [again]})
     stranger = allow(apiserver, "default", "stranger-without-any-verb", EDIT)
     connector = allow(apiserver, "default", "stranger-who-may-connect", EDIT, CONNECT)
+    joiner = allow(apiserver, "default", "stranger-who-may-connect-and-read", EDIT, CONNECT, READ_SECRETS)
     reader = allow(apiserver, "default", "stranger-who-may-read-secrets", EDIT, READ_SECRETS)
     teller = allow(apiserver, "default", "stranger-who-may-notify", EDIT, NOTIFY, READ_SECRETS)
     probes = (
@@ -51,6 +54,7 @@ def policies(apiserver: ApiServer) -> Iterator[None]:
         (stranger, person, 'lacks the verb "erase"'),
         (reader, manifest("DataStore", "site"), 'lacks the verb "connect"'),
         (connector, manifest("DataStore", "site"), "may not read"),
+        (joiner, returned, 'lacks the verb "rejoin"'),
         (stranger, manifest("RestoreEvent", "site-2026-11-22"), 'lacks the verb "declare"'),
         (reader, manifest("BackupSource", "site-nightly"), 'lacks the verb "prune"'),
         (stranger, undecided, 'lacks the verb "notify"'),

@@ -28,6 +28,7 @@ ERASE = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["era
 PRUNE = {"apiGroups": ["lethe.dev"], "resources": ["backupsources"], "verbs": ["prune"]}
 NOTIFY = {"apiGroups": ["lethe.dev"], "resources": ["legalrequests"], "verbs": ["notify"]}
 REVIEW = {"apiGroups": ["lethe.dev"], "resources": ["legalrequests"], "verbs": ["review"]}
+REJOIN = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["rejoin"]}
 READ_SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
 DELETE_SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["delete"]}
 

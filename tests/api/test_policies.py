@@ -17,6 +17,7 @@ from tests.api.rights import (
     POLICIES,
     PRUNE,
     READ_SECRETS,
+    REJOIN,
     allow,
     documents,
     settled,
@@ -57,6 +58,7 @@ def test_the_policies_do_not_stand_where_crds_are_applied_from() -> None:
         "erase.yaml",
         "notify.yaml",
         "prune.yaml",
+        "rejoin.yaml",
         "requested-at.yaml",
         "restore.yaml",
         "review.yaml",
@@ -154,7 +156,7 @@ def test_a_secret_is_deleted_for_those_only_who_may_delete_it(apiserver: ApiServ
 
 @pytest.mark.usefixtures("policies")
 def test_the_legal_clock_cannot_start_in_the_future_for_anybody(apiserver: ApiServer, namespace: str) -> None:
-    later = changed(PERSON, {"spec.requestedAt": "2999-01-01T00:00:00Z"})
+    later = changed(PERSON, {"spec.requestedAt": "2199-01-01T00:00:00Z"})
     refused = apiserver.create(later, namespace, dry_run=True)
     assert refused.code == 422
     assert "spec.requestedAt lies in the future: it is now 20" in refused.body["message"]
@@ -264,6 +266,28 @@ def test_a_connected_store_is_changed_by_those_only_who_may_connect(
     assert 'lacks the verb "connect"' in dana.replace(created, changed(SITE, change)).body["message"]
     answer = settled(lambda: sam.replace(created, changed(SITE, change)))
     assert answer.code == 200, answer.text
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_may_connect_a_store_cannot_say_who_has_come_back(apiserver: ApiServer, namespace: str) -> None:
+    again = {"table": "users", "key": "7", "since": "2026-11-22T09:00:00Z", "because": "CRM-7"}
+    created = apiserver.create(SITE, namespace).body
+    connects = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, CONNECT)
+    rejoins = allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, CONNECT, REJOIN)
+    assert settled(lambda: connects.replace(created, SITE)).code == 200
+    said = changed(SITE, {"spec.rejoined": [again]})
+    refused = connects.replace(created, said)
+    assert refused.code == 403
+    lacks = f'dana lacks the verb "rejoin" on datastores.lethe.dev in namespace {namespace}'
+    assert lacks in refused.body["message"]
+    assert lacks in connects.create(changed(said, {"metadata.name": "b"}), namespace).body["message"]
+    known = settled(lambda: rejoins.replace(created, said, dry_run=False))
+    assert known.code == 200, known.text
+    newer = changed(said, {"spec.rejoined": [{**again, "since": "2026-11-23T09:00:00Z"}]})
+    assert lacks in connects.replace(known.body, newer).body["message"]
+    kept = connects.replace(known.body, changed(said, {"spec.backups": "None"}))
+    assert kept.code == 200, kept.text
+    assert lacks in connects.replace(kept.body, SITE).body["message"]
 
 
 @pytest.mark.usefixtures("policies")

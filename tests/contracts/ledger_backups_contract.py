@@ -23,6 +23,7 @@ from lethe.domain.facts import (
     PruneIntended,
     PrunesConfirmed,
     Reerased,
+    Rejoined,
     RestoreDetected,
     SnapshotDeclared,
     SnapshotFact,
@@ -477,10 +478,12 @@ class BackupsInLedgerContract:
         clock.now = DECEMBER
         ledger.append(done("b", 3))
         before = ledger.requests_by_id("a")["a"]
+        ledger.append([Rejoined("site", "public.users", f"key-{n}", NOW, NOW, "CRM", (n,)) for n in (1, 3)])
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
         ledger.append([TombstonesExpired(AUGUST, "2026-11", ("a",))])
         for known in (ledger, opened()):
+            assert known.rejoined("site") == {3: (NOW, NOW)}
             record = known.requests_named([("shop", "forget-a")])["shop", "forget-a"]
             assert record == _stripped(before, purged_at=JUNE)
             assert {name: one.state for name, one in record.stores.items()} == {

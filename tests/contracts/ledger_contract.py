@@ -44,6 +44,7 @@ from lethe.domain.facts import (
     PruneIntended,
     PrunesConfirmed,
     Reerased,
+    Rejoined,
     Released,
     Replayed,
     RequestFact,
@@ -136,6 +137,7 @@ ONE_OF_EACH: list[Fact] = [
     Completed("nobody", NOW, Outcome.ERASED),
     CopiesGone(NOW, ("nobody",)),
     FoundAgain("a", "crm", NOW, (tombstone(8, "a"),)),
+    Rejoined("site", "public.users", "key-5", NOW, NOW, "CRM-7", (5,)),
     *ONE_OF_EACH_LEGAL,
 ]
 """All but `TombstonesExpired`, which takes others with it."""
@@ -591,6 +593,18 @@ class LedgerContract(BackupsInLedgerContract, LegalInLedgerContract):
             tombstone(2, "a"),
         ]
         assert ledger.erased_before([tombstone(1, "a").email or b""])
+
+    def test_who_has_come_back_is_remembered_by_tombstone_and_the_last_word_counts(
+        self, ledger: Ledger, opened: Callable[[], Ledger]
+    ) -> None:
+        ledger.append([*erased("a", 1, 2), *erased("b", 3, store="crm")])
+        later = NOW + timedelta(days=1)
+        ledger.append([Rejoined("site", "public.users", "key-1", NOW, NOW, "CRM-7", (1, 2))])
+        ledger.append([Rejoined("site", "public.users", "key-1", later, later, "CRM-8", (1,))])
+        for known in (ledger, opened()):
+            assert known.rejoined("site") == {1: (later, later), 2: (NOW, NOW)}
+            assert known.rejoined("crm") == {}
+            assert known.tombstone_count("site") == 2, "the erasure keeps its proof"
 
     @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
     def test_tombstones_stream_in_order_in_chunks(self, ledger: Ledger, chunk: int) -> None:

@@ -1,5 +1,7 @@
 """A backup is put back and nobody tells Lethe."""
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from devtools.company import Api, Site, eventually
 from devtools.operator_process import OperatorProcess
 from devtools.servers.postgres import PostgresServer
+from lethe.domain.periods import instant
 
 
 def database_of(site: Site) -> str:
@@ -100,3 +103,43 @@ def test_a_write_back_is_erased_again_without_closing_the_gate(
     told = [event["note"] for event in api.list("events") if event["reason"] == "WrittenBackAgain"]
     assert len(told) == 1, "once of each record"
     assert said in told[0]
+
+
+def test_who_comes_back_herself_is_left_alone_once_a_person_has_said_so(
+    api: Api, site: Site, operator: OperatorProcess
+) -> None:
+    (ada,) = site.sign_up("ada@canary.example")
+    api.sql_store("site", site.url)
+    api.request_by_id("ada", ada)
+    proof = api.wait("deletionrequests", "ada", "Erased")["status"]["stores"]
+    again = {"table": "users", "key": str(ada), "because": "CRM-7"}
+    time.sleep(1.1)  # what is said of the second in which she asked tells no order
+    since = instant(datetime.now(UTC))
+    api.patch_spec("datastores", "site", {"rejoined": [{**again, "key": "7777", "since": since}]})
+    eventually(
+        lambda: (
+            "of users 7777 spec.rejoined says for nothing"
+            in str(api.condition("datastores", "site", "Ready")["message"])
+        ),
+        "the status to tell a mistake",
+    )
+    api.patch_spec("datastores", "site", {"rejoined": [{**again, "since": since}]})
+    ready = "connected, and its mapping fits the schema"
+    eventually(
+        lambda: api.condition("datastores", "site", "Ready")["message"] == ready, "the status to be well"
+    )
+    site.sql("UPDATE users SET first_name = 'Ada' WHERE id = %s", ada)
+    for start_anew in (False, True):
+        if start_anew:
+            operator.stop()
+            operator.start()
+        seen = swept_at(api)
+        eventually(lambda seen=seen: swept_at(api) != seen, "a sweep", 60)  # type: ignore[misc]
+        assert site.sql("SELECT first_name FROM users WHERE id = %s", ada) == [("Ada",)]
+    assert api.wait("deletionrequests", "ada", "Erased")["status"]["stores"] == proof
+    assert api.condition("datastores", "site", "SafeToServe")["status"] == "True"
+
+
+def swept_at(api: Api) -> str:
+    """Return when the store was last swept, as its status tells."""
+    return str(api.wait("datastores", "site", "Ready")["status"]["lastSweptAt"])

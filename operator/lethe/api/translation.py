@@ -29,7 +29,7 @@ from lethe.domain.periods import Period, parse_duration
 from lethe.workflows.backup.scan import SourceDescription
 from lethe.workflows.erasure.accept import ErasureOrder
 from lethe.workflows.legal.register import CourtOrder, LegalOrder, NonDisclosure, PreservationWanted
-from lethe.workflows.store_session import StoreDescription
+from lethe.workflows.store_session import Rejoining, StoreDescription
 
 
 def subject_mapping(subjects: Subjects) -> SubjectMapping:
@@ -84,6 +84,7 @@ def store_description(store: DataStore) -> StoreDescription:
         catch_up=spec.catch_up,
         one_owner_per_address=addressed.one_owner_per_address if addressed else False,
         formerly=spec.formerly,
+        rejoined=tuple(Rejoining(one.table, one.key, one.since, one.because) for one in spec.rejoined),
     )
 
 

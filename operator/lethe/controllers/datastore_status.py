@@ -139,6 +139,12 @@ def _notes(session: StoreSession | None) -> Sequence[str]:
         notes.append(
             f"since {since} {records_named(back)} were written back; at each look they are erased again"
         )
+    if session.rejoined_in_vain:
+        named = ", ".join(f"{table} {key}" for table, key in session.rejoined_in_vain[:5])
+        notes.append(
+            f"of {named} spec.rejoined says for nothing that somebody came back: nobody was erased there, or "
+            "she has asked for it again since"
+        )
     return notes
 
 

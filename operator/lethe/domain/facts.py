@@ -200,6 +200,23 @@ class Reerased:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejoined:
+    """A person said that whoever was erased in this row has consented anew, at `since`; `because` is theirs.
+
+    The tombstones' `numbers` are of requests from before that. They say no more of the row as it stands `at`
+    the moment that this was recorded, and still all of what an older copy brings back.
+    """
+
+    store: str
+    table: str
+    key: str
+    since: datetime
+    at: datetime
+    because: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """A replay ended a pass over everything, with these findings.
 
@@ -433,6 +450,7 @@ Fact = (
     TookOver
     | MappingProved
     | Reerased
+    | Rejoined
     | CopiesGone
     | TombstonesExpired
     | RequestFact

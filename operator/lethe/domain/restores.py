@@ -21,7 +21,8 @@ from lethe.domain.facts import (
     Superseded,
 )
 from lethe.domain.requests import IllegalTransition
-from lethe.domain.tombstones import Identity
+from lethe.domain.snapshots import CLOCK_SKEW
+from lethe.domain.tombstones import Identity, Tombstone
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,36 @@ def given_out_again(episodes: Sequence[RestoreEpisode]) -> Callable[[str, str], 
         return min((position for position in positions if position is not None), default=inf)
 
     return lambda table, key: key.isdecimal() and int(key) > lowest(table)
+
+
+def rejoined(
+    moments: Mapping[int, datetime], episodes: Sequence[RestoreEpisode]
+) -> Callable[[Tombstone], Identity | None]:
+    """Return what tells whose a row is of somebody who has consented anew; `None`: as if she had not.
+
+    `moments` are when that was recorded, by tombstone. Since a restore to before it the row is as it was:
+    hers, and erased. Where nothing tells how far a restore went back, a person decides.
+    """
+
+    def judge(tombstone: Tombstone) -> Identity | None:
+        at = moments.get(tombstone.number)
+        if at is None:
+            return None
+        since = [one for one in episodes if one.detected_at >= at]
+        if any(one.back_to is not None and one.back_to + CLOCK_SKEW < at for one in since):
+            return None
+        doubtful = [
+            n
+            for n, one in enumerate(since)
+            if not one.whole or one.back_to is None or one.back_to - CLOCK_SKEW < at
+        ]
+        if not doubtful:
+            return Identity.OTHER
+        said = (one.decision_on(tombstone.table, tombstone.key) for one in since[doubtful[-1] :])
+        decided = next((one for one in said if one is not None), Identity.UNCLEAR)
+        return None if decided is Identity.SAME else decided
+
+    return judge
 
 
 def _lowest(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:

@@ -88,6 +88,10 @@ def _never(_table: str, _key: str) -> bool:
     return False
 
 
+def _nobody(_tombstone: Tombstone) -> Identity | None:
+    return None
+
+
 def undecided(_table: str, _key: str) -> Identity | None:
     """Return what nobody has decided."""
     return None
@@ -100,7 +104,8 @@ class RestoredRows:
 
     In this order:
 
-    0. the token of the erasure stands in the row still: the same person.
+    0. what `rejoined` tells of somebody who has consented anew: her row is nobody's who was erased.
+       Then the token of the erasure stands in the row still: the same person.
     1. the digest of `createdAt`, where both sides have one: equal is the same person. Different is somebody
        else, unless the address is that of the erased person, and no restore tells that the key may have been
        given out again: then the application, or who restored, has changed `createdAt`, and it is unclear.
@@ -117,6 +122,7 @@ class RestoredRows:
     fingerprints: Fingerprints
     decided: Callable[[str, str], Identity | None]
     given_out_again: Callable[[str, str], bool]
+    rejoined: Callable[[Tombstone], Identity | None]
     same_address: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, pairs: Sequence[tuple[Tombstone, SeenRecord]]) -> list[Identity]:
@@ -128,6 +134,9 @@ class RestoredRows:
         return verdicts
 
     def _judge(self, tombstone: Tombstone, seen: SeenRecord, alike: set[tuple[str, str]]) -> Identity:
+        rejoined = self.rejoined(tombstone)
+        if rejoined is not None:
+            return rejoined
         if seen.marked:
             return Identity.SAME
         dated = tombstone.created_at is not None and seen.created_at is not None
@@ -151,9 +160,10 @@ def match_restored_rows(
     fingerprints: Fingerprints,
     decided: Callable[[str, str], Identity | None] = undecided,
     given_out_again: Callable[[str, str], bool] = _never,
+    rejoined: Callable[[Tombstone], Identity | None] = _nobody,
 ) -> RestoredRows:
     """Return the judge of whose rows are that stand under erased keys after a restore or a write-back."""
-    return RestoredRows(fingerprints, decided, given_out_again)
+    return RestoredRows(fingerprints, decided, given_out_again, rejoined)
 
 
 def _digest(fingerprint: Fingerprint, text: str | None) -> bytes | None:

@@ -148,6 +148,12 @@ class Ledger(Protocol):
         """
         ...
 
+    def rejoined(self, store: str) -> Mapping[int, tuple[datetime, datetime]]:
+        """Return of tombstones, by number, since when she has consented anew, and when that was recorded.
+        It is kept as long as they are.
+        """
+        ...
+
     def known_head(self, store: str) -> KnownHead:
         """Return what is known of a store's journal; an empty `KnownHead` for a store never met."""
         ...

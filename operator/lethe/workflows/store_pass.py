@@ -20,6 +20,7 @@ from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
 from lethe.workflows.restore.catch_up import carry_on, count_catch_up
 from lethe.workflows.restore.episode import open_episode_of, release_of, standing_release
+from lethe.workflows.restore.rejoined import remember_rejoined
 from lethe.workflows.store_session import StoreSession
 
 
@@ -240,6 +241,8 @@ def _record_mapping(session: StoreSession, context: PassContext) -> None:
 def _check_erasures(
     session: StoreSession, context: PassContext, holds: Holds, plan: PassPlan, done: StorePass
 ) -> None:
+    if plan.sweep or session.sweep_wanted:
+        remember_rejoined(session, context)
     found = detect.probe(session, context, holds)
     if plan.sweep or session.sweep_wanted:
         done.swept = True

@@ -27,11 +27,21 @@ UNDONE_TIMES = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Rejoining:
+    """What a person says of an erased row: she whose it is has consented anew at `since`."""
+
+    table: str
+    key: str
+    since: datetime
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreDescription:
     """What a DataStore says of a store, apart from how to reach it. `name` is `namespace/name`.
 
     `catch_up` is the version of the mapping by which those are to be cleared, too, who were erased before.
-    `formerly` is the name of the DataStore that this one replaces.
+    `formerly` is the name of the DataStore that this one replaces, `rejoined` who was erased and came back.
     """
 
     namespace: str
@@ -43,6 +53,7 @@ class StoreDescription:
     catch_up: str | None = None
     one_owner_per_address: bool = False
     formerly: str | None = None
+    rejoined: tuple[Rejoining, ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,7 +88,8 @@ class StoreSession:
     `proof` is `None` until the mapping has been proved. `trouble` says why the store can't be used
     now, as the last pass left it. `samples_left` is what the last `tidy` left (`None`: there was none yet).
     `written_back` are the erased records, `(table, key)`, that were written back, each with the first time;
-    `untold` those of them of which no event has told yet.
+    `untold` those of them of which no event has told yet. `rejoined_in_vain` are rows of `spec.rejoined`
+    under which nobody was erased, or somebody was who asked after the consent.
     """
 
     description: StoreDescription
@@ -102,6 +114,7 @@ class StoreSession:
     samples_left: tuple[str, ...] | None = None
     written_back: dict[tuple[str, str], datetime] = field(default_factory=dict)
     untold: list[tuple[str, str]] = field(default_factory=list)
+    rejoined_in_vain: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -172,6 +185,14 @@ class StoreSession:
     def note_told(self, records: Sequence[tuple[str, str]]) -> None:
         """Note of which records that were written back an event has told."""
         self.untold = [one for one in self.untold if one not in records]
+
+    def forget_written_back(self, record: tuple[str, str]) -> None:
+        """Say no more of a record that it was written back: she has come back herself."""
+        self.written_back.pop(record, None)
+
+    def note_rejoined_in_vain(self, records: Iterable[tuple[str, str]]) -> None:
+        """Note of which rows it is said for nothing that somebody has come back."""
+        self.rejoined_in_vain = tuple(records)
 
     def want_sweep(self) -> None:
         """Let the next pass read everything that was ever erased."""

@@ -33,6 +33,7 @@ from lethe.adapters.ledger.schema import (
     episodes,
     erased_identifiers,
     mappings,
+    rejoined,
     request_months,
     requests,
     store_heads,
@@ -49,6 +50,7 @@ from lethe.domain.facts import (
     MappingProved,
     NotFound,
     Reerased,
+    Rejoined,
     RequestFact,
     RestoreFact,
     SnapshotFact,
@@ -193,6 +195,7 @@ class Projections:
         self._tombstones: list[tuple[str, int, int, int]] = []
         self._erased: list[tuple[bytes, str]] = []
         self._absent: list[tuple[str, bytes, str]] = []
+        self._rejoined: dict[tuple[str, int], tuple[str | None, str | None]] = {}
         self._clearings: list[Clearing] = []
         self._months: list[tuple[str, str]] = []
         self._snapshots = SnapshotProjection(connection, keyring)
@@ -235,6 +238,9 @@ class Projections:
                 doubt_purged(self._connection, fact.stores, began)
         elif isinstance(fact, SourceFact):
             self._snapshots.take_source(fact)
+        elif isinstance(fact, Rejoined):
+            since, at = _text(fact.since), _text(fact.at)
+            self._rejoined.update({(fact.store, number): (since, at) for number in fact.numbers})
         elif isinstance(fact, Reerased | CopiesGone | TombstonesExpired):
             self.write()  # these change sets of rows, and what was taken before them is among these
             self._take_fact_of_many(entry, fact)
@@ -320,6 +326,9 @@ class Projections:
         execute_many(self._connection, _INSERT_MONTH, self._months, then=" ON CONFLICT DO NOTHING")
         insert_clearings(self._connection, self._clearings)
         execute_many(self._connection, _INSERT_ABSENT, self._absent, then=_ABSENT_ONCE_MORE)
+        rows = [(*which, *moments) for which, moments in self._rejoined.items()]
+        execute_many(self._connection, _INSERT_REJOINED, rows, then=_REJOINED_ONCE_MORE)
+        self._rejoined.clear()
         for written in (self._tombstones, self._erased, self._absent, self._months, self._clearings):
             written.clear()
         for (store, version), proved in self._mappings.items():
@@ -370,6 +379,8 @@ _INSERT_ERASED = insert(erased_identifiers)
 _ERASED_ONCE_MORE = " ON CONFLICT (digest) DO UPDATE SET request = excluded.request"
 _INSERT_ABSENT = insert(absent_addresses)
 _ABSENT_ONCE_MORE = " ON CONFLICT (store, digest) DO UPDATE SET request = excluded.request"
+_INSERT_REJOINED = insert(rejoined)
+_REJOINED_ONCE_MORE = " ON CONFLICT (store, number) DO UPDATE SET since = excluded.since, at = excluded.at"
 _INSERT_MONTH = insert(request_months)
 _INSERT_REQUEST = insert(requests)
 _UPDATE_REQUEST = (

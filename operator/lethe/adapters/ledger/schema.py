@@ -155,6 +155,17 @@ tombstones = Table(
 )
 """Where each verified tombstone stands: in which `Intended` entry, at which position."""
 
+rejoined = Table(
+    "rejoined",
+    metadata,
+    Column("store", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("since", String(32), nullable=False),
+    Column("at", String(32), nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The tombstones of who has consented anew since, and when that was recorded."""
+
 erased_identifiers = Table(
     "erased_identifiers",
     metadata,

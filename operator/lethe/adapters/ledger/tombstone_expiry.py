@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -29,6 +30,7 @@ from lethe.adapters.ledger.schema import (
     entries,
     erased_identifiers,
     period_keys,
+    rejoined,
     request_months,
     requests,
     tombstones,
@@ -107,6 +109,8 @@ def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, no
     in_period = entries.c.period == fact.period
     kinds = [Intended.__name__, FoundAgain.__name__]
     intents = select(entries.c.sequence).where(in_period, entries.c.kind.in_(kinds))
+    ended = select(tombstones.c.store, tombstones.c.number).where(tombstones.c.sequence.in_(intents))
+    connection.execute(delete(rejoined).where(tuple_(rejoined.c.store, rejoined.c.number).in_(ended)))
     connection.execute(delete(tombstones).where(tombstones.c.sequence.in_(intents)))
     connection.execute(update(entries).where(in_period).values(payload=None))
     connection.execute(delete(request_months).where(of_period))

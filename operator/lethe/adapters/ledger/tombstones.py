@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from secrets import SystemRandom
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from lethe.adapters.ledger.schema import (
     entries,
     erased_identifiers,
     period_keys,
+    rejoined,
     tombstones,
 )
 from lethe.domain.facts import FoundAgain, Intended
@@ -95,6 +97,15 @@ class TombstonesInLedger(PartOfLedger):
         query = select(table.c.digest, table.c.request).where(table.c.store == store)
         with self._reading() as connection:
             return {bytes(digest): request for digest, request in connection.execute(query)}
+
+    def rejoined(self, store: str) -> Mapping[int, tuple[datetime, datetime]]:
+        """Return of tombstones since when she has consented anew, and when that was recorded."""
+        query = select(rejoined).where(rejoined.c.store == store)
+        with self._reading() as connection:
+            return {
+                row.number: (datetime.fromisoformat(row.since), datetime.fromisoformat(row.at))
+                for row in connection.execute(query)
+            }
 
     def who_erased(self, digests: Collection[bytes]) -> Mapping[bytes, str]:
         """Return the last request that erased and verified each of these keyed digests."""

@@ -8,11 +8,12 @@ from typing import Annotated, ClassVar, assert_never
 from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, condition_column
-from lethe.api.rules import ATOMIC_LIST, FORBIDDEN, SET, Keywords, Rule, exactly_one
-from lethe.api.scalars import Count, Instant
+from lethe.api.rules import ATOMIC_LIST, FORBIDDEN, SET, Keywords, Rule, exactly_one, map_by
+from lethe.api.scalars import Count, GivenInstant, Instant
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_remote import HttpStore, LdapStore, Plugin, ScimStore, TrytonStore
-from lethe.api.v1alpha1.datastore_sql import SqlStore
+from lethe.api.v1alpha1.datastore_sql import SqlStore, TableName
+from lethe.api.v1alpha1.identifiers import OpaqueKey, no_address
 from lethe.api.v1alpha1.references import ObjectName
 from lethe.domain.mapping import StoreOwner, StoreRole
 
@@ -156,6 +157,22 @@ MappingVersion = Annotated[
 ]
 
 
+class Rejoined(ApiModel):
+    """Somebody who was erased, and who has consented anew to be in the same row."""
+
+    table: TableName = Field(description="Table of the row, as the event WrittenBackAgain names it.")
+    key: OpaqueKey = Field(description="Key of the row.")
+    since: GivenInstant = Field(
+        description="When the person consented anew. What was asked for later counts; after a restore to "
+        "before this was recorded give a later one."
+    )
+    because: Annotated[
+        str,
+        Field(min_length=1, max_length=1024),
+        no_address("must not hold personal data such as an e-mail address"),
+    ] = Field(description="Where that is written down, in a sentence. No personal data.")
+
+
 class DataStoreSpec(ApiModel):
     """What the store is and what it holds. Exactly one of sql, http, scim, ldap, tryton and plugin."""
 
@@ -193,6 +210,11 @@ class DataStoreSpec(ApiModel):
         default=None,
         description="The version of the mapping that MappingComplete tells: who was erased before it is "
         "cleared, too, as it says.",
+    )
+    rejoined: Annotated[tuple[Rejoined, ...], Field(max_length=256), map_by("table", "key")] = Field(
+        default=(),
+        description="Rows that are not erased again, for the person came back by her own will. What is "
+        "recorded holds when it is taken out here; a new DeletionRequest ends it.",
     )
     backups: BackupsExpected = Field(
         default=BackupsExpected.COVERED,

@@ -12,8 +12,9 @@ from dataclasses import replace
 from lethe.domain.facts import Fact, MappingProved
 from lethe.domain.legal import Holds
 from lethe.domain.mapping import ProvedMapping
-from lethe.domain.tombstones import Tombstone, match_restored_rows
+from lethe.domain.tombstones import Tombstone, undecided
 from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore.episode import judge_restored_rows
 from lethe.workflows.restore.re_erase import held_numbers, re_erase
 from lethe.workflows.store_session import CatchUp, StoreSession
 
@@ -31,7 +32,8 @@ def count_catch_up(session: StoreSession, context: PassContext) -> bool:
     if not wider:
         return False
     residue = session.port.check(
-        _of_earlier(context.ledger.tombstones(session.name), wider), match_restored_rows(session.fingerprints)
+        _of_earlier(context.ledger.tombstones(session.name), wider),
+        judge_restored_rows(session, context, undecided),
     )
     if residue.uncleared or residue.unclear:
         left = frozenset(residue.uncleared)

@@ -8,7 +8,7 @@ from itertools import count
 
 from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
 from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables
-from lethe.domain.restores import RestoreEpisode, given_out_again
+from lethe.domain.restores import RestoreEpisode, given_out_again, rejoined
 from lethe.domain.tombstones import Identity, RestoredRows, match_restored_rows
 from lethe.ports.stores import StoreError
 from lethe.workflows.pass_context import PassContext
@@ -202,7 +202,10 @@ def judge_restored_rows(
 ) -> RestoredRows:
     """Return the judge of whose rows are that stand under erased keys; `decided` is what persons said."""
     episodes = context.ledger.episodes(store=session.name)
-    return match_restored_rows(session.fingerprints, decided, given_out_again(episodes))
+    moments = {number: at for number, (_, at) in context.ledger.rejoined(session.name).items()}
+    return match_restored_rows(
+        session.fingerprints, decided, given_out_again(episodes), rejoined(moments, episodes)
+    )
 
 
 def standing_release(session: StoreSession, context: PassContext) -> RestoreEpisode | None:

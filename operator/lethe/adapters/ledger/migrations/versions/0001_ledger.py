@@ -107,6 +107,14 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "rejoined",
+        sa.Column("store", sa.Text, primary_key=True),
+        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("since", sa.String(32), nullable=False),
+        sa.Column("at", sa.String(32), nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "absent_addresses",
         sa.Column("store", sa.Text, primary_key=True),
         sa.Column("digest", sa.LargeBinary, primary_key=True),
