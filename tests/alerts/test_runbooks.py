@@ -29,8 +29,10 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def troubled(api: Api) -> Api:
-    """A namespace with an object `site` of each kind, as an alert may speak of."""
+def troubled(api: Api, control_plane: ControlPlane) -> Api:
+    """A namespace with an object `site` of each kind, and a pod, as an alert may speak of."""
+    control_plane.kubectl("create", "serviceaccount", "default", "-n", api.namespace)
+    control_plane.kubectl("run", "site", "-n", api.namespace, "--image=site")
     api.sql_store("site", "postgresql://nowhere.example/site")
     api.create("deletionrequests", "site", {"subject": SUBJECT})
     api.create("restoreevents", "site", {"store": "site", "reason": "Undeclared"})
