@@ -187,6 +187,15 @@ AT_CREATION = {
         "spec.gate.podSelector.matchExpressions[0].values[0]",
         "must be what a label can be",
     ),
+    "a label whose name no pod can have": Refusal(
+        SITE,
+        {"spec.gate.podSelector": {"matchExpressions": [{"key": "of site", "operator": "Exists"}]}},
+        "spec.gate.podSelector.matchExpressions[0].key",
+        "must be what a label can be",
+    ),
+    "a mapping that is caught up with by another name": Refusal(
+        SITE, {"spec.catchUp": "all of it"}, "spec.catchUp", "must be the version that MappingComplete tells"
+    ),
     "a template without to: Template": Refusal(
         SITE,
         {"spec.sql.subjects.clear[2].to": "SetNull"},

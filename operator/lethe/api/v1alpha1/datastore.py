@@ -153,6 +153,7 @@ MappingVersion = Annotated[
         rule="self.matches('^[0-9a-f]{16}$')",
         reason=FORBIDDEN,
         message="must be the version that MappingComplete tells, sixteen of 0-9 and a-f",
+        holds=lambda version: re.fullmatch("[0-9a-f]{16}", version) is not None,
     ),
 ]
 
