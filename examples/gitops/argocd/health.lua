@@ -31,8 +31,8 @@ if ready.status == "True" then
   -- Ready all the same; an alert tells when one of these lasts.
   for _, kind in ipairs({"SafeToServe", "RetentionEffective", "BackupsCovered", "MappingComplete", "StatisticsRenewed", "Journaled", "Permitted"}) do
     local further = known[kind]
-    if further ~= nil and further.status == "False" then
-      message = message .. "; " .. kind .. "=False (" .. further.reason .. "): " .. (further.message or "")
+    if further ~= nil and further.status ~= "True" then
+      message = message .. "; " .. kind .. "=" .. further.status .. " (" .. further.reason .. "): " .. (further.message or "")
     end
   end
   return health("Healthy", message)
