@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -246,7 +247,8 @@ def _keep_backups(api: Api, directory: Path) -> None:
 
 def _answer_authorities(api: Api, person: int, mail: MailServer) -> None:
     """Reject a request without a court order, and have one with it decided; the person is told of both."""
-    api.legal_request("le-1", person)
+    # Received after the restore: before it her key might have been somebody else's.
+    api.legal_request("le-1", person, receivedAt=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     api.wait("legalrequests", "le-1", "UserInformed", patience=60)
     eventually(lambda: api.get("secrets", "le-1-answer") is not None, "the draft of an answer")
     api.secret("le-2", {"email": "bob@canary.example"}, "lethe.dev/identifier")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -99,9 +101,17 @@ class Reader:
         """Return the mechanisms that hold one of the addresses, in either copy of the value.
 
         What Tryton proposes is compared here: its search may take letters for others (`unaccent`).
+        Raises `AnswerUntrusted` for a row that no such search would find: whoever is shown other values than
+        there are is not told who is there.
         """
+        addresses = tuple(addresses)
         wanted = {normalised_email(address) for address in addresses}
-        return [row for row in self.proposed_for(addresses) if held_by(row) & wanted]
+        rows = self.proposed_for(addresses)
+        found = _similar(addresses)
+        for row in rows:
+            if not any(found.fullmatch(text) for held in held_by(row) for text in (held, _unaccented(held))):
+                raise AnswerUntrusted("the answer holds a contact mechanism that was not searched for")
+        return [row for row in rows if held_by(row) & wanted]
 
     def proposed_for(self, addresses: Iterable[str]) -> list[Row]:
         """Return the mechanisms that Tryton proposes for the addresses, whatever their type says."""
@@ -295,6 +305,18 @@ def _patterns(address: str) -> Iterator[str]:
         literal = literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         yield literal
         yield "".join(one if one.isascii() else "_" for one in literal)
+
+
+def _similar(addresses: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches whatever a search that passes over accents may take for one of the addresses."""
+    texts = {spelling for address in addresses for spelling in spellings(address.strip(BLANKS))}
+    texts |= {normalised_email(address) for address in addresses}
+    signs = ("".join(re.escape(one) if one.isascii() else ".{1,3}" for one in text) for text in texts)
+    return re.compile("|".join(signs), re.IGNORECASE)
+
+
+def _unaccented(text: str) -> str:
+    return "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
 
 
 def _like(patterns: Iterable[str]) -> list[Any]:
