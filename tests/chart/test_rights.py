@@ -1,6 +1,7 @@
 """What the operator may do: what it does, by the API server's audit log, and nothing else."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,7 +248,8 @@ def _keep_backups(api: Api, directory: Path) -> None:
 
 def _answer_authorities(api: Api, person: int, mail: MailServer) -> None:
     """Reject a request without a court order, and have one with it decided; the person is told of both."""
-    # Received after the restore: before it her key might have been somebody else's.
+    # Received after the restore, by a manifest's whole seconds: before it her key might have been another's.
+    time.sleep(1.1)
     api.legal_request("le-1", person, receivedAt=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     api.wait("legalrequests", "le-1", "UserInformed", patience=60)
     eventually(lambda: api.get("secrets", "le-1-answer") is not None, "the draft of an answer")
