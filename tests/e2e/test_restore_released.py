@@ -15,17 +15,23 @@ WITHOUT_CREATED_AT = {key: value for key, value in SUBJECTS.items() if key != "c
 DRILL = {"store": "site", "reason": "Drill", "justification": "the yearly drill"}
 
 
-def test_a_store_that_a_person_released_is_never_called_verified(
-    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path
-) -> None:
+def dump_before_an_erasure(api: Api, site: Site, postgres: PostgresServer, folder: Path) -> Path:
+    """Erase somebody who has changed her address since a dump; return the dump."""
     (ada,) = site.sign_up("ada@canary.example")
     api.sql_store("site", site.url, subjects=WITHOUT_CREATED_AT)
     api.wait("datastores", "site", "SafeToServe")
-    dump = tmp_path / "site.dump"
+    dump = folder / "site.dump"
     postgres.dump(database_of(site), dump)
     site.sql("UPDATE users SET email = 'ada@new.example' WHERE id = %s", ada)
     api.request_by_id("ada", ada)
     api.wait("deletionrequests", "ada", "Erased")
+    return dump
+
+
+def test_a_store_that_a_person_released_is_never_called_verified(
+    api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    dump = dump_before_an_erasure(api, site, postgres, tmp_path)
     postgres.restore(database_of(site), dump, "--clean", "--if-exists")
     eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
     name = api.list("restoreevents")[0]["metadata"]["name"]
@@ -90,14 +96,7 @@ def test_a_declaration_of_yesterday_releases_no_restore_of_today(
 def test_a_release_that_was_written_before_the_restore_does_not_count_for_it(
     api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    (ada,) = site.sign_up("ada@canary.example")
-    api.sql_store("site", site.url, subjects=WITHOUT_CREATED_AT)
-    api.wait("datastores", "site", "SafeToServe")
-    dump = tmp_path / "site.dump"
-    postgres.dump(database_of(site), dump)
-    site.sql("UPDATE users SET email = 'ada@new.example' WHERE id = %s", ada)
-    api.request_by_id("ada", ada)
-    api.wait("deletionrequests", "ada", "Erased")
+    dump = dump_before_an_erasure(api, site, postgres, tmp_path)
     api.create("restoreevents", "drill", {**DRILL, "release": {"because": "we trust it beforehand"}})
     api.wait_reason("restoreevents", "drill", "Declared")
 

@@ -20,6 +20,10 @@ def open_episode_of(session: StoreSession, context: PassContext) -> RestoreEpiso
     return next(iter(context.ledger.episodes(store=session.name, open_only=True)), None)
 
 
+def _just_recorded(session: StoreSession, context: PassContext) -> RestoreEpisode:
+    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+
+
 def detected_by(finding: HeadFinding) -> DetectedBy:
     """Return what told of a restore that a comparison of head and identity has shown."""
     return DetectedBy.TABLE_IDENTITY if finding is HeadFinding.IDENTITY_CHANGED else DetectedBy.JOURNAL
@@ -59,7 +63,7 @@ def open_episode(
         ]
     )
     session.note_restored()
-    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+    return _just_recorded(session, context)
 
 
 def _is_whole(session: StoreSession, context: PassContext, observed: JournalObservation | None) -> bool:
@@ -134,7 +138,7 @@ def recount(
             )
         ]
     )
-    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+    return _just_recorded(session, context)
 
 
 def supersede(
@@ -169,7 +173,7 @@ def supersede(
             ),
         ]
     )
-    return next(iter(context.ledger.episodes(store=session.name, open_only=True)))
+    return _just_recorded(session, context)
 
 
 def explain(
