@@ -180,9 +180,8 @@ def test_a_rollout_while_a_store_or_lethe_is_away_goes_as_the_docs_say(
     serve_site(outside, namespace, pod="site-2")
     eventually(lambda: is_running(outside, namespace, "site-2"), told_by(outside), PATIENCE)
     eventually(lambda: sorted(endpoints(outside, company)) == [False, True], told_by(outside), PATIENCE)
-    gate = outside.read("pod", "site-2", f"--namespace={namespace}")["status"]["conditions"]
-    (said,) = [one["message"] for one in gate if one["type"] == "lethe.dev/safe-to-serve"]
-    assert said.startswith("DataStore site can't be looked at: ")
+    away = "DataStore site can't be looked at: "
+    eventually(lambda: gate(outside, namespace, "site-2").startswith(away), told_by(outside), PATIENCE)
     company.api.patch_spec("datastores", "site", {"gate": {"whenAway": "LastVerified"}})
     eventually(lambda: endpoints(outside, company) == [True, True], told_by(outside), PATIENCE)
     open_postgres.psql(f'ALTER DATABASE "{company.database}" ALLOW_CONNECTIONS true')
@@ -191,15 +190,27 @@ def test_a_rollout_while_a_store_or_lethe_is_away_goes_as_the_docs_say(
     outside.uninstall()
     serve_site(outside, namespace, pod="site-3")
     eventually(lambda: is_running(outside, namespace, "site-3"), "the third pod to run", PATIENCE)
-    assert sorted(endpoints(outside, company)) == [False, True, True]
+    eventually(
+        lambda: sorted(endpoints(outside, company)) == [False, True, True], "the third pod to wait", PATIENCE
+    )
     outside.release(SETTINGS)
     eventually(lambda: endpoints(outside, company) == [True] * 3, told_by(outside), PATIENCE)
 
 
 def is_running(outside: Outside, namespace: str, pod: str) -> bool:
     """Whether a pod's containers are ready, whatever its gate says."""
-    conditions = outside.read("pod", pod, f"--namespace={namespace}")["status"].get("conditions", ())
-    return any(one["type"] == "ContainersReady" and one["status"] == "True" for one in conditions)
+    return conditions(outside, namespace, pod).get("ContainersReady", {}).get("status") == "True"
+
+
+def gate(outside: Outside, namespace: str, pod: str) -> str:
+    """Return what Lethe says at a pod's gate; nothing before it has seen the pod."""
+    return str(conditions(outside, namespace, pod).get("lethe.dev/safe-to-serve", {}).get("message", ""))
+
+
+def conditions(outside: Outside, namespace: str, pod: str) -> dict[str, dict[str, str]]:
+    """Return a pod's conditions by type."""
+    status = outside.read("pod", pod, f"--namespace={namespace}")["status"]
+    return {one["type"]: one for one in status.get("conditions", ())}
 
 
 def serve_site(outside: Outside, namespace: str, *, pod: str = "site") -> None:
