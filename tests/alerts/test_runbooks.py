@@ -35,7 +35,7 @@ def troubled(api: Api, control_plane: ControlPlane) -> Api:
     control_plane.kubectl("run", "site", "-n", api.namespace, "--image=site")
     api.sql_store("site", "postgresql://nowhere.example/site")
     api.create("deletionrequests", "site", {"subject": SUBJECT})
-    api.create("restoreevents", "site", {"store": "site", "reason": "Undeclared"})
+    api.create("restoreevents", "site", {"store": "site", "reason": "Undeclared", "underway": "Begun"})
     api.create("backupsources", "site", {"stores": ["site"], **ARCHIVE})
     legal = {"type": "Disclosure", "authority": AUTHORITY, "receivedAt": "2026-11-22T10:00:00Z"}
     forbids = {"nonDisclosure": {"legalBasis": "18 U.S.C. 2705(b)"}}

@@ -67,6 +67,7 @@ FULL_STATUS: dict[str, dict[str, Any]] = {
             "leftAlone": 1,
             "unclear": 1,
             "missingSince": "2026-11-01T03:00:00Z",
+            "tables": [{"table": "users", "rows": 1202}],
         },
         "unclear": [{"table": "users", "key": "9001"}],
         "safeToServeAt": "2026-11-22T10:00:00Z",

@@ -346,6 +346,9 @@ AT_CREATION = {
         "spec.restoredFrom",
         "give exactly one of snapshot",
     ),
+    "a restore that has ended when it is told of": Refusal(
+        RESTORE, {"spec.underway": "Ended"}, "spec.underway", "is Begun at first", models_too=False
+    ),
     # backups
     "two places for backups": Refusal(
         NIGHTLY, {"spec.velero": {}}, "spec", "cloudNativePG, volumeSnapshots and plugin; given: s3 velero"
@@ -579,6 +582,14 @@ ONCE_MADE = {
         {"spec.release": {"because": "checked by hand"}},
         Refusal(RESTORE, {"spec.release": REMOVED}, "spec", "neither changed nor taken back"),
     ),
+    "a restore that begins after all": (
+        {},
+        Refusal(RESTORE, {"spec.underway": "Begun"}, "spec", "is given when the RestoreEvent is made"),
+    ),
+    "a restore that has never begun": (
+        {"spec.underway": "Begun"},
+        Refusal(RESTORE, {"spec.underway": REMOVED}, "spec", "can only become Ended"),
+    ),
     "another moment of a snapshot": (
         {},
         Refusal(
@@ -760,6 +771,7 @@ ONCE_MADE_BUT_ALLOWED = {
             ]
         },
     ),
+    "a restore that has ended": ({"spec.underway": "Begun"}, RESTORE, {"spec.underway": "Ended"}),
     "a release": ({}, RESTORE, {"spec.release": {"because": "checked by hand"}}),
     "a gag that ends later": ({}, LEGAL, {"spec.nonDisclosure.until": "2027-03-20"}),
     "a store that moved": ({}, SITE, {"spec.sql.urlSecretRef.name": "site-db-2"}),

@@ -1,10 +1,10 @@
 """An operator that kills itself with SIGKILL right before or right after its Nth side effect.
 
-`python -m tests.e2e.crashing N COUNT_FILE`: side effects are each append to the ledger, each writing call
-of a store, each call of a backend, each letter, and each write to the API server; each has a moment before
-and one after, numbered from 1 in the order in which they come about in this process. N of 0 never kills;
-COUNT_FILE then says how many there were. The Nth is not always the same one, since effects run side by side;
-who wants a certain kind of moment gives its name instead (`after send`).
+`python -m tests.e2e.crashing N|NAME COUNT_FILE`: side effects are each append to the ledger, each writing
+call of a store, each call of a backend, each letter, and each write to the API server; each has a moment
+before and one after, numbered from 1 in the order in which they come about in this process. N of 0 never
+kills; COUNT_FILE then says how many there were. The Nth is not always the same one, since effects run side
+by side; who wants a certain kind of moment gives its name instead (`after send`).
 """
 
 import asyncio
@@ -122,4 +122,5 @@ def main(fatal: Fatal, count_file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))
+    moment = sys.argv[1]
+    sys.exit(main(int(moment) if moment.isdecimal() else moment, Path(sys.argv[2])))

@@ -175,6 +175,7 @@ def _stores() -> Iterator[State]:
         ("OtherName", STUCK),
         ("LedgerBehind", STUCK),
         ("Suspended", WORKS),
+        ("RestoreUnderway", WORKS),
         ("InternalError", WORKS),
     ):
         yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))
@@ -365,8 +366,11 @@ def _restores() -> Iterator[State]:
         replay: tuple[Shown, str] | None = None,
         given: str = "Drill",
         expired: bool = False,
+        underway: str | None = None,
     ) -> State:
-        condition_set = restoreevent_conditions(episode, reason=given, replay=replay, expired=expired)
+        condition_set = restoreevent_conditions(
+            episode, reason=given, replay=replay, expired=expired, underway=underway
+        )
         status = restoreevent_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for a day.
         flux = "Failed" if verdict is STUCK else "Current"
@@ -382,10 +386,13 @@ def _restores() -> Iterator[State]:
         "MappingDoesNotFit": ("MappingDoesNotFit", STUCK),
     }
     yield state("declared", "Declared", WORKS, "declared", episode=None)
+    yield state("underway", "Underway", WORKS, "let go of it", episode=None, underway="has let go of it")
     for kind, (reason, verdict) in shown.items():
         yield state(kind, reason, verdict, "why", episode=under_way, replay=(kind, "why"))
     safe = replace(under_way, safe_at=NOW, re_erased=3)
     yield state("safe", "SafeToServe", DONE, "3 erased again", episode=safe)
+    word = replace(safe, detected_by=DetectedBy.DECLARATION, missing=0, re_erased=0)
+    yield state("nothing came back", "NothingCameBack", DONE, "shows no restore", episode=word)
     undeclared = "Permitted=False (Undeclared)"
     yield state("safe, undeclared", "SafeToServe", DONE, undeclared, episode=safe, given="Undeclared")
     declared = state("declared", "Declared", WORKS, "declared", episode=None).status

@@ -36,8 +36,10 @@ class Rule:
     reason: str | None = None
     field_path: str | None = None
     holds: Callable[[Any], bool] | None = None
+    optional_old_self: bool = False
+    """Whether the rule holds at creation, too, where `oldSelf` has no value."""
 
-    def schema(self) -> dict[str, str]:
+    def schema(self) -> dict[str, str | bool]:
         """Return this rule as an entry of `x-kubernetes-validations`."""
         entry = {
             "rule": self.rule,
@@ -45,6 +47,7 @@ class Rule:
             "reason": self.reason,
             "message": self.message,
             "messageExpression": self.message_expression,
+            "optionalOldSelf": self.optional_old_self or None,
         }
         return {name: text for name, text in entry.items() if text is not None}
 

@@ -36,6 +36,7 @@ from lethe.controllers.runtime.cache import (
     StoreQuestion,
     StoreWork,
     key_of,
+    version_of,
 )
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
@@ -120,7 +121,7 @@ class StoreController(Controller[ObjectKey]):
             return
         key = key_of(manifest)
         known = self._cache.datastores.get(key)
-        if known is not None and _version(manifest) < _version(known):
+        if known is not None and version_of(manifest) < version_of(known):
             return  # a list or an event that was overtaken
         self._cache.datastores[key] = manifest
         if key not in self._cache.stores:
@@ -194,17 +195,19 @@ class StoreController(Controller[ObjectKey]):
             managed = await self._meet(manifest, managed)
             if managed is None:
                 return None
-        elif pause is not None:
+        elif pause is not None and self._kept_off(managed) is None:
             return pause
         return await self._begin(managed)
 
     def _give_up_if_outdated(self, key: ObjectKey, managed: ManagedStore) -> None:
-        """Cut off the work on a store that is gone, or another one by now: it ends soon, as unreachable.
+        """Cut off the work on a store that is gone, another one by now, or being restored: it ends soon, as
+        unreachable.
 
         What it leaves half done is found by whoever looks next, as after a crash.
         """
         manifest = self._cache.datastores.get(key)
-        if managed.given_up or (manifest is not None and not _is_other(manifest, managed.manifest)):
+        outdated = manifest is None or _is_other(manifest, managed.manifest) or self._kept_off(managed)
+        if managed.given_up or not outdated:
             return
         managed.given_up = True
         _close(managed)
@@ -270,10 +273,9 @@ class StoreController(Controller[ObjectKey]):
             managed.unusable = None
             await self._status.write(managed)
             return self._journal_interval
-        if managed.suspended:
-            managed.unusable = SUSPENDED
-            _refuse_questions(managed, SUSPENDED.message)
-            self._metrics.store_up.labels(managed.name).set(0)
+        kept_off = self._kept_off(managed)
+        if kept_off is not None:
+            self._keep_off(managed, kept_off, records)
             await self._show_safety(managed)
             await self._status.write(managed)
             return self._journal_interval
@@ -293,14 +295,35 @@ class StoreController(Controller[ObjectKey]):
         self._begin_pass(managed, records, now)
         return None
 
+    def _kept_off(self, managed: ManagedStore) -> Trouble | None:
+        """Return why a person wants Lethe to keep off a store; `None`: nobody does."""
+        ahead = self._cache.ahead_of(managed)
+        if ahead is None or ahead.begun_at is None:
+            return SUSPENDED if managed.suspended else None
+        return Trouble(TroubleReason.RESTORE_UNDERWAY, ahead.message)
+
+    def _keep_off(self, managed: ManagedStore, why: Trouble, records: Sequence[RequestRecord]) -> None:
+        """Let go of a store. What was verified of it counts no more: another takes its place."""
+        _close(managed)
+        managed.session, managed.was_safe, managed.given_up = None, False, False
+        managed.retries, managed.retry_after = 0, 0.0
+        self._last_look.pop(managed.name, None)
+        _refuse_questions(managed, why.message)
+        self._metrics.store_up.labels(managed.name).set(0)
+        if managed.unusable != why:
+            managed.unusable = why
+            for record in records:
+                self._requests.want(_key_of(record))
+
     async def _recall(self, managed: ManagedStore) -> None:
         """Take in what the ledger knows of a store that this process has not looked at yet."""
-        restores = await asyncio.to_thread(self._ledger.episodes, store=managed.name, open_only=True)
+        restores = [episode for episode in await self._restores.recall(managed) if episode.open]
         for episode in restores:
             self._restores.note(managed, episode, None, opened=False)
         # A mapping is recorded only when a look has shown that no restore goes on.
         proved = await asyncio.to_thread(self._ledger.mappings, managed.name)
-        managed.was_safe = bool(proved) and not restores
+        # Whose RestoreEvent was deleted while the restore went on has been looked at by nobody since.
+        managed.was_safe = bool(proved) and not restores and not _was_let_go(managed.shown.status)
         self._gates.queue.add(managed.key)
 
     async def _connected(self, managed: ManagedStore) -> bool:
@@ -418,7 +441,9 @@ class StoreController(Controller[ObjectKey]):
         look = began - self._last_look.get(name, -1e9) >= self._journal_interval - 0.01
         releases = self._cache.releases_of(managed) if managed.replay is not None else {}
         watched = self._cache.watched_stores()
-        if not look and not releases:
+        ahead = self._cache.ahead_of(managed)
+        ended = ahead is not None and bool(ahead.ended)
+        if not look and not releases and not ended:
             return PassPlan(look=False, watched=watched)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
@@ -426,6 +451,7 @@ class StoreController(Controller[ObjectKey]):
             sweep=sweep or began >= self._later_sweeps.get(name, float("inf")),
             tidy=began >= self._tidy.get(name, float("inf")),
             manual_release=managed.manual_release,
+            restore_ended=ended,
             releases=releases,
             watched=watched,
         )
@@ -542,9 +568,10 @@ class StoreController(Controller[ObjectKey]):
         ):
             managed.replay = None  # not by its restart in between, which shows nothing
         seen = session is not None and session.last_observed_at is not None
-        if not (seen or managed.suspended or managed.replay is not None):
+        unsafe = self._cache.why_unsafe(managed)
+        if not (seen or managed.suspended or unsafe is not None):
             return
-        safe = managed.replay is None and managed.trouble is None
+        safe = unsafe is None and managed.trouble is None
         left = managed.release.left if managed.release is not None else None
         self._metrics.safe.labels(managed.name).set(safe)
         self._metrics.missing.labels(managed.name).set(managed.missing + (left or 0))
@@ -555,10 +582,9 @@ def _shown(manifest: Manifest) -> ShownStatus:
     return ShownStatus(manifest["metadata"].get("uid", ""), dict(manifest.get("status") or {}))
 
 
-def _version(manifest: Manifest) -> int:
-    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
-    version = manifest["metadata"].get("resourceVersion", "")
-    return int(version) if version.isdecimal() else 0
+def _was_let_go(status: Mapping[str, Any]) -> bool:
+    """Tell whether a DataStore's status says that somebody was restoring the store."""
+    return any(one.get("reason") == TroubleReason.RESTORE_UNDERWAY for one in status.get("conditions") or ())
 
 
 def _is_other(manifest: Manifest, known: Manifest) -> bool:

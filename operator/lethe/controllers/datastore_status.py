@@ -12,7 +12,7 @@ from lethe.controllers.runtime.cache import ManagedSource, ManagedStore, ObjectC
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import StatusKind, StatusWriter, without_counters
 from lethe.domain.conditions.base import ConditionSet, ConditionStatus
-from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
+from lethe.domain.conditions.datastore import LET_GO, DataStoreObservation, datastore_conditions
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.periods import instant
 from lethe.workflows.store_session import StoreSession
@@ -44,10 +44,14 @@ class StoreStatus:
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
         sources = self._cache.sources_of(managed.name)
+        trouble, unsafe = managed.trouble or managed.gate_trouble, self._cache.why_unsafe(managed)
+        if trouble is not None and trouble.reason in LET_GO:  # on purpose: then its gate is what matters
+            unsafe = trouble.reason.value, trouble.message
+            trouble = managed.gate_trouble or trouble
         observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
-            trouble=managed.trouble or managed.gate_trouble,
+            trouble=trouble,
             kinds_unmapped=[kind.value for kind in mapping.kinds_unmapped()] if mapping and primary else [],
             lookalikes=lookalikes,
             pointing=pointing,
@@ -66,7 +70,7 @@ class StoreStatus:
             without_backups=managed.without_backups,
             snapshots_remain=managed.snapshots_remain,
             looked=session is not None and session.last_observed_at is not None,
-            replay=managed.replay,
+            replay=unsafe,
             release=managed.release,
             notes=_notes(session),
             samples_left=_samples_left(session),

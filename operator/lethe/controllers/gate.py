@@ -49,7 +49,7 @@ class GateController(Controller[ObjectKey]):
 
     async def heed(self, managed: ManagedStore) -> None:
         """Set the gate now if a store says something else than when it was set last."""
-        if managed.gate is None or self._set.get(managed.key) == _verdict_of(managed):
+        if managed.gate is None or self._set.get(managed.key) == self._verdict_of(managed):
             return
         try:
             await self._set_gate(managed)
@@ -81,14 +81,14 @@ class GateController(Controller[ObjectKey]):
             await self._status.write(managed)
 
     async def _set_gate(self, managed: ManagedStore) -> None:
-        namespace, verdict = managed.description.namespace, _verdict_of(managed)
+        namespace, verdict = managed.description.namespace, self._verdict_of(managed)
         self._set.pop(managed.key, None)
 
         def of_pod(labels: Mapping[str, str]) -> GateVerdict:
             """Asked right before a pod is written: a store may have gone back while others were."""
             return for_pod(
                 [
-                    _verdict_of(one)
+                    self._verdict_of(one)
                     for one in self._cache.stores_of(namespace)
                     if one is managed or (one.gate is not None and one.gate.pod_selector.selects(labels))
                 ]
@@ -115,18 +115,17 @@ class GateController(Controller[ObjectKey]):
                 verdict.state.name,
             )
 
-
-def _verdict_of(managed: ManagedStore) -> GateVerdict:
-    if managed.description.owner is StoreOwner.THIRD_PARTY:
-        return GateVerdict(GateState.OPEN, "ThirdParty", "nothing is ever sent to the store")
-    seen = managed.session is not None and managed.session.last_observed_at is not None
-    counts = managed.gate is not None and managed.gate.when_away is WhenAway.LAST_VERIFIED
-    suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
-    return verdict_of(
-        managed.description.short_name,
-        suspended or managed.replay,
-        managed.trouble,
-        in_place=released(managed.release) or VERIFIED,
-        seen=seen,
-        was_safe=counts and (seen or bool(managed.was_safe)),
-    )
+    def _verdict_of(self, managed: ManagedStore) -> GateVerdict:
+        if managed.description.owner is StoreOwner.THIRD_PARTY:
+            return GateVerdict(GateState.OPEN, "ThirdParty", "nothing is ever sent to the store")
+        seen = managed.session is not None and managed.session.last_observed_at is not None
+        counts = managed.gate is not None and managed.gate.when_away is WhenAway.LAST_VERIFIED
+        suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
+        return verdict_of(
+            managed.description.short_name,
+            suspended or self._cache.why_unsafe(managed),
+            managed.trouble,
+            in_place=released(managed.release) or VERIFIED,
+            seen=seen,
+            was_safe=counts and (seen or bool(managed.was_safe)),
+        )

@@ -130,12 +130,15 @@ class Operator:
             clock,
             name_of_snapshot=objects.name_of,
             ring_store=self._ring_store,
+            ring_gate=self._ring_gate,
             journal_interval=journal_interval,
         )
         self._request_status = RequestStatusController(cache, cluster, metrics, statuses, self._copies, clock)
         completion = RequestCompletion(cache, ledger, context, self._request_status)
         self._store_status = StoreStatus(cache, metrics, statuses, clock)
-        gates = GateController(cache, ledger, cluster, metrics, self._store_status, every=journal_interval)
+        gates = self._gates = GateController(
+            cache, ledger, cluster, metrics, self._store_status, every=journal_interval
+        )
         self._stores = StoreController(
             cache,
             ledger,
@@ -305,6 +308,9 @@ class Operator:
 
     def _ring_store(self, key: ObjectKey) -> None:
         self._stores.queue.add(key)
+
+    def _ring_gate(self, key: ObjectKey) -> None:
+        self._gates.queue.add(key)
 
     def _ring_primary(self, namespace: str) -> None:
         primary = self._cache.primary_of(namespace)

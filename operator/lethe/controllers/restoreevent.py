@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -13,7 +13,14 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.base import troubled_status
 from lethe.api.status.restoreevent import restoreevent_status
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
-from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey, RestoreEventView, key_of
+from lethe.controllers.runtime.cache import (
+    ManagedStore,
+    ObjectCache,
+    ObjectKey,
+    RestoreEventView,
+    key_of,
+    version_of,
+)
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import (
@@ -23,7 +30,8 @@ from lethe.controllers.runtime.status_writer import (
     Written,
     without_counters,
 )
-from lethe.domain.conditions.restoreevent import restoreevent_conditions
+from lethe.domain.announced import Underway, bound_events, is_answered
+from lethe.domain.conditions.restoreevent import UNDER_REPLAY, restoreevent_conditions
 from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
@@ -46,6 +54,9 @@ EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
 
 DECLARED_AHEAD = timedelta(hours=24)
 """How long before a restore is detected a RestoreEvent may declare it: an older one was meant for another."""
+
+STILL_SECONDS = 5.0
+"""How often what a restore that has ended waits for is said anew, until the store has been looked at."""
 
 Shown = Literal[
     "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
@@ -78,12 +89,13 @@ class RestoreEventController(Controller[ObjectKey]):
         *,
         name_of_snapshot: Callable[[ObjectKey, str], str | None],
         ring_store: Callable[[ObjectKey], None],
+        ring_gate: Callable[[ObjectKey], None],
         journal_interval: float,
     ) -> None:
         super().__init__()
         self._cache, self._ledger, self._context, self._cluster = cache, ledger, context, cluster
         self._metrics, self._writer, self._clock = metrics, writer, clock
-        self._name_of_snapshot, self._ring_store = name_of_snapshot, ring_store
+        self._name_of_snapshot, self._ring_store, self._ring_gate = name_of_snapshot, ring_store, ring_gate
         self._one_tick = timedelta(seconds=2 * journal_interval)
         self._steps: dict[str, ReplayStep] = {}
         self._counted: set[tuple[str, str, str]] = set()
@@ -97,22 +109,45 @@ class RestoreEventController(Controller[ObjectKey]):
             return
         key, uid = key_of(manifest), manifest["metadata"].get("uid", "")
         known = self._cache.restore_events.get(key)
+        if known is not None and version_of(manifest) < version_of(known.manifest):
+            return  # a list or an event that was overtaken
         if known is not None and known.shown.uid == uid:
             known.manifest = manifest
         else:
+            self._forget_announced(key)
             shown = ShownStatus(uid, dict(manifest.get("status") or {}))
-            self._cache.restore_events[key] = RestoreEventView(manifest, shown)
+            known = self._cache.restore_events[key] = RestoreEventView(manifest, shown)
+        self._take_announced(key, known)
         self.queue.add(key)
 
     def forget(self, key: ObjectKey) -> None:
         """A RestoreEvent is gone: the restore that it was about goes on."""
+        self._forget_announced(key)
         self._cache.restore_events.pop(key, None)
         self.queue.discard(key)
 
+    def _take_announced(self, key: ObjectKey, view: RestoreEventView) -> None:
+        """Close the gate at once where a restore is told of ahead, and ring the store's looks."""
+        announcement, store = view.announcement, view.store
+        announced = self._cache.announced.setdefault(store, {})
+        if announcement is not None and announced.get(key[1]) != announcement:
+            announced[key[1]] = announcement
+            self._ring_gate(store)
+            self._ring_store(store)
+
+    def _forget_announced(self, key: ObjectKey) -> None:
+        view = self._cache.restore_events.get(key)
+        if view is not None and self._cache.announced.get(view.store, {}).pop(key[1], None) is not None:
+            self._ring_store(view.store)
+
     async def take_stock(self, namespaces: Collection[str]) -> None:
-        """Take in every RestoreEvent that there is."""
+        """Take in every RestoreEvent that there is, and let go of those that are gone."""
+        before, listed = set(self._cache.restore_events), set[ObjectKey]()
         async for manifest in self._cluster.list("restoreevents", namespaces):
+            listed.add(key_of(manifest))
             self.observe(manifest)
+        for key in before - listed:
+            self.forget(key)
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a RestoreEvent's status that Lethe failed over it."""
@@ -137,12 +172,13 @@ class RestoreEventController(Controller[ObjectKey]):
             episode = await self._episode_for(managed, view, event.spec.reason.value)
         if managed is not None and episode is not None:
             await self._record(managed, episode, event, view)
-            episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
-            episode = next(e for e in episodes if e.episode == episode.episode)
+            episode = await self._newest(managed, episode)
         await self._report(key, episode)
-        if episode is None and not self._expired(view):
-            return (_declared_at(view) + DECLARED_AHEAD - self._clock()).total_seconds() + 1.0
-        return None
+        if episode is not None or self._expired(view):
+            return None
+        if view.announcement is not None:
+            return STILL_SECONDS
+        return (view.declared_at + DECLARED_AHEAD - self._clock()).total_seconds() + 1.0
 
     async def _episode_for(
         self, managed: ManagedStore, view: RestoreEventView, reason: str
@@ -150,8 +186,14 @@ class RestoreEventController(Controller[ObjectKey]):
         """Return the restore that an event is about: its own, the open one, or a recent one without a
         reason. It is bound once, and to none that came a day after it or later.
         """
-        event, declared_at, now = key_of(view.manifest)[1], _declared_at(view), self._clock()
+        event, declared_at, now = key_of(view.manifest)[1], view.declared_at, self._clock()
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
+        announced = view.announcement
+        if announced is not None:
+            newest = episodes[::-1]
+            own = (e for e in newest if is_answered(announced, bound_events([e])))
+            others = (e for e in newest if e.open or (e.undeclared and e.detected_at >= declared_at))
+            return next(own, None) or next(others, None)
         for episode in episodes:
             if event in episode.events:
                 return episode
@@ -171,7 +213,7 @@ class RestoreEventController(Controller[ObjectKey]):
         return episode
 
     def _expired(self, view: RestoreEventView) -> bool:
-        return self._clock() - _declared_at(view) >= DECLARED_AHEAD
+        return view.announcement is None and self._clock() - view.declared_at >= DECLARED_AHEAD
 
     async def _record(
         self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent, view: RestoreEventView
@@ -205,11 +247,23 @@ class RestoreEventController(Controller[ObjectKey]):
 
     async def tell(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         """Tell about a restore as it goes on, in its RestoreEvent."""
-        if not episode.events and episode.open:
+        ahead = self._cache.ahead_of(managed)
+        ended = ahead.ended if ahead is not None and episode.open else ()
+        for event in sorted(ended):  # what they tell of is this restore, found by now or taken at their word
+            view = self._cache.restore_events[managed.description.namespace, event]
+            await self._explain(managed, episode, event, view.manifest["spec"]["reason"], view)
+        if not episode.events and episode.open and not ended:
             await self._adopt_or_create(managed, episode)
-            episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
-            episode = next(e for e in episodes if e.episode == episode.episode)
-        await self._report_all(managed, episode)
+        await self._report_all(managed, await self._newest(managed, episode))
+
+    async def recall(self, managed: ManagedStore) -> Sequence[RestoreEpisode]:
+        """Take in what the ledger knows of a store's restores; return them, oldest first."""
+        episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
+        managed.bound = bound_events(episodes)
+        return episodes
+
+    async def _newest(self, managed: ManagedStore, episode: RestoreEpisode) -> RestoreEpisode:
+        return next(e for e in await self.recall(managed) if e.episode == episode.episode)
 
     async def follow_release(self, managed: ManagedStore, done: StorePass) -> None:
         """Tell about a store that is served because a person says so, for as long as it is."""
@@ -231,7 +285,8 @@ class RestoreEventController(Controller[ObjectKey]):
         for (ns, name), view in sorted(self._cache.restore_events.items()):
             spec = view.manifest.get("spec", {})
             about_this = ns == namespace and spec.get("store") == store and name not in bound
-            if about_this and episode.detected_at - _declared_at(view) < DECLARED_AHEAD:
+            in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD
+            if about_this and (in_time or view.announcement is not None):
                 reason = spec.get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
                 return
@@ -254,13 +309,19 @@ class RestoreEventController(Controller[ObjectKey]):
             self.observe(created)
 
     async def measure(self, head: int) -> None:
-        """Count the restores that nobody has given a reason for; `head` is the ledger's last entry."""
+        """Count the restores that nobody has given a reason for, and measure since when one is under way.
+
+        `head` is the ledger's last entry.
+        """
         if head != self._read_at:
             episodes = await asyncio.to_thread(self._ledger.episodes)
             self._undeclared = Counter(episode.store for episode in episodes if episode.undeclared)
             self._read_at = head
         for managed in self._cache.stores.values():
             self._metrics.restores_without_reason.labels(managed.name).set(self._undeclared[managed.name])
+            ahead = self._cache.ahead_of(managed)
+            since = self._clock() - ahead.begun_at if ahead is not None and ahead.begun_at else timedelta()
+            self._metrics.restore_underway.labels(managed.name).set(since.total_seconds())
 
     def _count(self, managed: ManagedStore, event: str, reason: str) -> None:
         # Whoever makes an event explains it, and so does its doorbell, which may ring first: one restore.
@@ -278,7 +339,7 @@ class RestoreEventController(Controller[ObjectKey]):
     ) -> None:
         # Whoever wrote a release before the restore was seen did not know of it.
         release = view is not None and bool(view.manifest.get("spec", {}).get("release"))
-        ahead = view is not None and release and _declared_at(view) < episode.detected_at
+        ahead = view is not None and release and view.declared_at < episode.detected_at
         context = self._context()
         if await asyncio.to_thread(
             explain, episode, context, event=event, reason=reason, released_ahead=ahead
@@ -289,7 +350,7 @@ class RestoreEventController(Controller[ObjectKey]):
         step = self._steps.get(episode.episode)
         if step is None or step.state not in _SHOWN:
             shown: Shown = "Replaying"
-            message = "the store went back in time; its erasures are applied again"
+            message = UNDER_REPLAY[episode.detected_by is DetectedBy.DECLARATION]
         else:
             shown, message = _SHOWN[step.state], step.message
         if event in episode.released_ahead:
@@ -298,6 +359,28 @@ class RestoreEventController(Controller[ObjectKey]):
                 "the store be served, apply another RestoreEvent that has one"
             )
         return shown, message
+
+    def _underway(self, view: RestoreEventView) -> str | None:
+        """Return what is waited for while a restore is under way, or has ended and was not looked at yet."""
+        announced, store = view.announcement, view.store
+        if announced is None:
+            return None
+        managed, begun = self._cache.stores.get(store), announced.underway is Underway.BEGUN
+        if managed is None and begun:
+            return (
+                f"there is no DataStore {store[1]} in this namespace, so no gate is closed; delete this "
+                "RestoreEvent, and apply one that names the store in spec.store"
+            )
+        if begun:
+            return (
+                f"the gate of DataStore {store[1]} is closed and Lethe has let go of it; once it is restored,"
+                " set spec.underway to Ended (kubectl lethe restore end)"
+            )
+        if managed is None or is_answered(announced, managed.bound or {}):
+            return None
+        if managed.trouble is not None:
+            return f"the restore has ended; Lethe waits for DataStore {store[1]}: {managed.trouble.message}"
+        return f"the restore has ended; Lethe looks at DataStore {store[1]}"
 
     def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
@@ -325,6 +408,7 @@ class RestoreEventController(Controller[ObjectKey]):
             reason=view.manifest.get("spec", {}).get("reason", "Undeclared"),
             expired=self._expired(view),
             replay=self._shown(episode, key[1]) if episode is not None and episode.open else None,
+            underway=self._underway(view),
         )
         status = restoreevent_status(
             episode,
@@ -337,10 +421,5 @@ class RestoreEventController(Controller[ObjectKey]):
         written = await self._writer.write(RESTORE_EVENT, key, view.shown, status)
         if written is Written.WRITTEN and status.get("state") != before:
             ready = condition_set.ready
-            warning = status.get("state") not in ("SafeToServe", "Declared", "Expired")
+            warning = status.get("state") not in ("SafeToServe", "Declared", "Underway", "Expired")
             await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning))
-
-
-def _declared_at(view: RestoreEventView) -> datetime:
-    """Return when a RestoreEvent was made, to the second."""
-    return datetime.fromisoformat(view.manifest["metadata"]["creationTimestamp"])

@@ -220,6 +220,7 @@ class Rejoined:
 class Replayed:
     """A replay ended a pass over everything, with these findings.
 
+    `rows` are the rows, by table, that were cleared or deleted again in it.
     `same_address` of those `left_alone` have the address of the person who was erased under their key.
     `never_found` counts the addresses by which the store held nobody when it was asked, and that can't be
     looked for again in this kind of store.
@@ -234,6 +235,7 @@ class Replayed:
     unclear_keys: tuple[tuple[str, str], ...] = ()
     same_address: int = 0
     never_found: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

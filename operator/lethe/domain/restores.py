@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,7 +29,8 @@ from lethe.domain.tombstones import Identity, Tombstone
 @dataclass(frozen=True, slots=True)
 class RestoreEpisode:
     """One time that a store went back. `missing` are the erasures that the journal showed as lost;
-    `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass).
+    `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass),
+    `rows` the rows by table that it cleared or deleted.
     `events` are its RestoreEvents with their reasons; the releases of those in `released_ahead` do not count.
     Once released, `left` counts the erased persons who stand in the store, or may (`None`: not known), and
     `in_place_at` is since when there are none.
@@ -45,6 +47,7 @@ class RestoreEpisode:
     whole: bool = True
     re_erased: int = 0
     left_alone: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
     same_address: int = 0
     never_found: int = 0
     unclear: int | None = None
@@ -68,6 +71,11 @@ class RestoreEpisode:
     def undeclared(self) -> bool:
         """Tell whether nobody has given a reason for it yet."""
         return set(self.events.values()) <= {"Undeclared"}
+
+    @property
+    def nothing_came_back(self) -> bool:
+        """Tell whether all that speaks for this restore is a person's word."""
+        return self.detected_by is DetectedBy.DECLARATION and not self.missing and not self.re_erased
 
     @property
     def replayed_once(self) -> bool:
@@ -165,6 +173,7 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
             return replace(
                 episode,
                 re_erased=episode.re_erased + fact.re_erased,
+                rows=dict(Counter(episode.rows) + Counter(fact.rows)),
                 left_alone=fact.left_alone,
                 same_address=fact.same_address,
                 never_found=fact.never_found,

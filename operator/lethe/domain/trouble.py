@@ -23,6 +23,8 @@ class TroubleReason(StrEnum):
     LEDGER_BEHIND = "LedgerBehind"
     SUSPENDED = "Suspended"
     """A person wants it left alone for a while."""
+    RESTORE_UNDERWAY = "RestoreUnderway"
+    """A person is restoring it, and says when that has ended."""
     INTERNAL_ERROR = "InternalError"
     """A defect of Lethe; what it was about is tried again."""
 
@@ -37,6 +39,7 @@ _PASSING = frozenset(
         TroubleReason.SECRET_MISSING,
         TroubleReason.UNREACHABLE,
         TroubleReason.SUSPENDED,
+        TroubleReason.RESTORE_UNDERWAY,
         TroubleReason.IN_RECOVERY,
         TroubleReason.INTERNAL_ERROR,
     }

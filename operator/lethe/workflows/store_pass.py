@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lethe.domain.facts import MappingProved
+from lethe.domain.facts import DetectedBy, MappingProved
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
@@ -19,7 +19,7 @@ from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
 from lethe.workflows.restore.catch_up import carry_on, count_catch_up
-from lethe.workflows.restore.episode import open_episode_of, release_of, standing_release
+from lethe.workflows.restore.episode import open_episode, open_episode_of, release_of, standing_release
 from lethe.workflows.restore.rejoined import remember_rejoined
 from lethe.workflows.store_session import StoreSession
 
@@ -28,14 +28,16 @@ from lethe.workflows.store_session import StoreSession
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `releases` are persons' words on restores: why the store may be served, by RestoreEvent. `watched` are the
-    stores that have a DataStore.
+    `releases` are persons' words on restores: why the store may be served, by RestoreEvent. `restore_ended`
+    tells that by a person's word one has ended since the store was last looked at. `watched` are the stores
+    that have a DataStore.
     """
 
     look: bool = True
     sweep: bool = False
     tidy: bool = False
     manual_release: bool = False
+    restore_ended: bool = False
     releases: Mapping[str, str] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
 
@@ -195,13 +197,17 @@ def _look(
 ) -> None:
     done.looked = True
     episode = open_episode_of(session, context)
+    before = context.ledger.known_head(session.name).settled_at if plan.restore_ended else None
     if episode is not None:
         _deal_with(session, episode, context, holds, plan, done)
-    elif detect.detect_restore(session, context) is detect.Detection.FINE:
+    elif detect.detect_restore(session, context) is detect.Detection.FINE and not plan.restore_ended:
         if prove_anew:  # tables and columns may have come, or gone, since
             prove(session, context)
         _record_mapping(session, context)
         _check_erasures(session, context, holds, plan, done)
+    elif plan.restore_ended and not session.ledger_behind:
+        # Whatever was restored need not show in head and identity: all that was erased is read back.
+        open_episode(session, context, DetectedBy.DECLARATION, missing_since=before)
     current = open_episode_of(session, context)
     done.opened = current is not None and (episode is None or current.episode != episode.episode)
     if current is None:

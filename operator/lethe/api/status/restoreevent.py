@@ -42,6 +42,9 @@ def restoreevent_status(
         replay["sameAddress"] = episode.same_address
     if episode.never_found:
         replay["neverFound"] = episode.never_found
+    if episode.rows:
+        most = sorted(episode.rows.items(), key=lambda one: (-one[1], one[0]))[:MAX_ENTRIES]
+        replay["tables"] = [{"table": table, "rows": rows} for table, rows in most]
     if episode.missing_since is not None:
         replay["missingSince"] = instant(episode.missing_since)
     status["replay"] = replay

@@ -73,6 +73,13 @@ class Release(ApiModel):
     because: _Sentence = Field(description="Why, in a sentence. No personal data.")
 
 
+class Underway(StrEnum):
+    """Where a restore stands that a person tells of while it goes on."""
+
+    BEGUN = "Begun"
+    ENDED = "Ended"
+
+
 class RestoreEventSpec(ApiModel):
     """Which store went back in time, and why. Can be added to, hardly changed."""
 
@@ -120,6 +127,20 @@ class RestoreEventSpec(ApiModel):
             reason=FORBIDDEN,
             message="spec.release can be added, then neither changed nor taken back",
         ),
+        Rule(
+            rule="!has(self.underway) || self.underway == 'Begun' || oldSelf.hasValue()",
+            field_path=".underway",
+            optional_old_self=True,
+            reason=FORBIDDEN,
+            message="is Begun at first; Ended ends what has begun",
+        ),
+        Rule(
+            rule="has(self.underway) == has(oldSelf.underway) && (!has(self.underway) || self.underway == "
+            "oldSelf.underway || self.underway == 'Ended')",
+            reason=FORBIDDEN,
+            message="spec.underway is given when the RestoreEvent is made, as Begun, and can only become "
+            "Ended; apply another RestoreEvent",
+        ),
     )
 
     store: ObjectName = Field(description="Name of the DataStore.")
@@ -131,6 +152,12 @@ class RestoreEventSpec(ApiModel):
     justification: _Sentence | None = Field(
         default=None,
         description="What happened, in a sentence, and where it is written down. No personal data.",
+    )
+    underway: Underway | None = Field(
+        default=None,
+        description="Begun, for a restore that is about to begin: the gate is closed, and Lethe lets go of "
+        "the store. Ended, once it has: Lethe looks at once. Left out: Lethe looks on, and finds by itself "
+        "when a restore begins and ends.",
     )
     restored_from: RestoredFrom | None = Field(
         default=None,
@@ -158,11 +185,13 @@ class RestoreState(StrEnum):
 
     PENDING = "Pending"
     DECLARED = "Declared"
+    UNDERWAY = "Underway"
     REPLAYING = "Replaying"
     IDENTITY_UNCLEAR = "IdentityUnclear"
     HELD_ROWS_RETURNED = "HeldRowsReturned"
     AWAITING_RELEASE = "AwaitingRelease"
     SAFE_TO_SERVE = "SafeToServe"
+    NOTHING_CAME_BACK = "NothingCameBack"
     RELEASED = "Released"
     SUPERSEDED = "Superseded"
     EXPIRED = "Expired"
@@ -180,6 +209,13 @@ class DetectedBy(StrEnum):
     VELERO = "Velero"
     CLOUD_NATIVE_PG = "CloudNativePG"
     VOLUME_SNAPSHOT = "VolumeSnapshot"
+
+
+class ReplayedTable(ApiModel):
+    """How much came back in one table."""
+
+    table: Annotated[str, Field(max_length=256)] = Field(description="The table.")
+    rows: Count = Field(description="Its rows that were cleared or deleted again.")
 
 
 class Replay(ApiModel):
@@ -202,6 +238,9 @@ class Replay(ApiModel):
     )
     unclear: Count | None = Field(
         default=None, description="Of these, rows about which a person has to decide."
+    )
+    tables: Annotated[tuple[ReplayedTable, ...], Field(max_length=64), map_by("table")] = Field(
+        default=(), description="The rows that were cleared or deleted again, by table; the 64 with the most."
     )
     missing_since: Instant | None = Field(
         default=None, description="When the store was last seen in step: erasures can be missing since then."

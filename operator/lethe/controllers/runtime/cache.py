@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import Gate
 from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.announced import Announcement, ClosedAhead, Underway, closed_ahead
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
@@ -55,6 +56,24 @@ class RestoreEventView:
         """Return its metadata.generation."""
         return int(self.manifest["metadata"].get("generation", 1))
 
+    @property
+    def declared_at(self) -> datetime:
+        """Return when it was made, to the second."""
+        return datetime.fromisoformat(self.manifest["metadata"]["creationTimestamp"])
+
+    @property
+    def store(self) -> ObjectKey:
+        """Return which DataStore it is about."""
+        return self.manifest["metadata"].get("namespace", ""), self.manifest.get("spec", {}).get("store", "")
+
+    @property
+    def announcement(self) -> Announcement | None:
+        """Return what it tells of a restore ahead; `None`: nothing, it waits for one to be seen."""
+        said = self.manifest.get("spec", {}).get("underway")
+        if said is None:
+            return None
+        return Announcement(self.manifest["metadata"]["name"], self.declared_at, Underway(said))
+
 
 @dataclass(slots=True)
 class StoreWork:
@@ -84,9 +103,10 @@ class ManagedStore:
     `pass_ended_well` tells whether any pass has: no earlier operator can erase there since. `replay` is why
     the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
     because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
-    (`None`: not asked yet). `gate` says which pods it keeps out, `gate_trouble` why they can't be.
-    `snapshots_remain` tells whether a snapshot is known that is not proven gone. `plaintext` is the field
-    that lets it do without TLS. `retry_after` is monotonic.
+    (`None`: not asked yet), `bound` the RestoreEvents that it has tied to restores of the store (as
+    `bound_events` says; `None`: not asked yet). `gate` says which pods it keeps out, `gate_trouble` why they
+    can't be. `snapshots_remain` tells whether a snapshot is known that is not proven gone. `plaintext` is the
+    field that lets it do without TLS. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -101,6 +121,7 @@ class ManagedStore:
     gate: Gate | None = None
     gate_trouble: Trouble | None = None
     was_safe: bool | None = None
+    bound: Mapping[str, datetime | None] | None = None
     plaintext: str | None = None
     replay: tuple[str, str] | None = None
     missing: int = 0
@@ -226,7 +247,8 @@ class ObjectCache:
 
     `datastores` are the newest manifests, `stores` what is made of them; `requests` wait to be taken in.
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
-    or are gone: a thread that deletes can't be interrupted.
+    or are gone: a thread that deletes can't be interrupted. `announced` are the restores that RestoreEvents
+    tell of ahead, by store and event.
     """
 
     datastores: dict[ObjectKey, Manifest] = field(default_factory=dict)
@@ -235,6 +257,7 @@ class ObjectCache:
     views: dict[ObjectKey, RequestView] = field(default_factory=dict)
     records: dict[ObjectKey, RequestRecord] = field(default_factory=dict)
     restore_events: dict[ObjectKey, RestoreEventView] = field(default_factory=dict)
+    announced: dict[ObjectKey, dict[str, Announcement]] = field(default_factory=dict)
     sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
     legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
     legal_records: dict[ObjectKey, LegalRecord] = field(default_factory=dict)
@@ -252,6 +275,16 @@ class ObjectCache:
     def stores_of(self, namespace: str) -> list[ManagedStore]:
         """Return the stores of a namespace."""
         return [managed for (ns, _), managed in self.stores.items() if ns == namespace]
+
+    def ahead_of(self, managed: ManagedStore) -> ClosedAhead | None:
+        """Return why a store is closed ahead of a restore, as its RestoreEvents say; `None`: they don't."""
+        announced = self.announced.get(managed.key)
+        return closed_ahead(announced.values(), managed.bound) if announced else None
+
+    def why_unsafe(self, managed: ManagedStore) -> tuple[str, str] | None:
+        """Return why a store may not be served, as reason and message, whatever is seen of it."""
+        ahead = self.ahead_of(managed)
+        return (ahead.reason, ahead.message) if ahead is not None else managed.replay
 
     def releases_of(self, managed: ManagedStore) -> dict[str, str]:
         """Return why a store may be served, by the RestoreEvent of it that says so."""
@@ -279,6 +312,12 @@ class ObjectCache:
 def _age(managed: ManagedStore) -> str:
     """Return when a DataStore was made, to the second; of two of one second the first met counts as older."""
     return str(managed.manifest.get("metadata", {}).get("creationTimestamp", ""))
+
+
+def version_of(manifest: Manifest) -> int:
+    """Return how new a manifest is; resourceVersions are numbers that grow (Kubernetes 1.35 promises it)."""
+    version = manifest["metadata"].get("resourceVersion", "")
+    return int(version) if version.isdecimal() else 0
 
 
 def request_at(key: ObjectKey, uid: str) -> Manifest:

@@ -61,6 +61,12 @@ class Metrics:
             ["store"],
             registry=r,
         )
+        self.restore_underway = Gauge(
+            "lethe_restore_underway_seconds",
+            "Since when a RestoreEvent says that a restore is under way; 0 if none does",
+            ["store"],
+            registry=r,
+        )
         self.reerased = Counter(
             "lethe_reerased", "Erasures applied again after a restore", ["store"], registry=r
         )
@@ -152,6 +158,7 @@ class Metrics:
             self.missing,
             self.safe,
             self.restores_without_reason,
+            self.restore_underway,
             self.sweep_age,
         ):
             with suppress(KeyError):

@@ -124,8 +124,9 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
             "no BackupSource names this store; an unknown backup is a broken promise",
         )
     )
-    if observed.trouble is not None and observed.trouble.reason is TroubleReason.SUSPENDED:
-        conditions.append(Condition("SafeToServe", FALSE, "Suspended", observed.trouble.message))
+    if observed.trouble is not None and observed.trouble.reason in LET_GO:
+        trouble = observed.trouble
+        conditions.append(Condition("SafeToServe", FALSE, trouble.reason.value, trouble.message))
     elif observed.replay is not None:
         conditions.append(Condition("SafeToServe", FALSE, *observed.replay))
     elif observed.looked and observed.trouble is None:
@@ -133,6 +134,9 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
         in_place = ConditionStatus.of(observed.release is None or observed.release.left == 0)
         conditions.append(Condition("SafeToServe", in_place, *(by_a_person or VERIFIED)))
     return ConditionSet(None, tuple(conditions))
+
+
+LET_GO = frozenset({TroubleReason.SUSPENDED, TroubleReason.RESTORE_UNDERWAY})
 
 
 def _mapping_complete(observed: DataStoreObservation) -> Condition:

@@ -18,6 +18,13 @@ VERIFIED = ("Verified", "every erasure is in place")
 """Reason and message of `SafeToServe` where everything was read back."""
 
 
+UNDER_REPLAY = (
+    "the store went back in time; its erasures are applied again",
+    "a person says that the store was restored; what was erased in it is looked for and erased again",
+)
+"""What is said of a replay at first: of a restore that was found, and of one that is taken at a word."""
+
+
 def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
     """Return reason and message of `SafeToServe` after a restore that a person has released; else `None`."""
     if episode is None or episode.released_because is None:
@@ -33,11 +40,12 @@ def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
     return "Released", f"{by} let the store be served ({episode.released_because}); {left}"
 
 
-def restoreevent_conditions(
+def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
     episode: RestoreEpisode | None,
     *,
     reason: str,
     expired: bool = False,
+    underway: str | None = None,
     replay: tuple[
         Literal[
             "Waiting",
@@ -53,13 +61,16 @@ def restoreevent_conditions(
 ) -> ConditionSet:
     """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet.
 
-    `expired` tells that none has been seen for so long that this declaration counts for none any more.
+    `expired` tells that none has been seen for so long that this declaration counts for none any more,
+    `underway` what is waited for while the event tells of one that is under way.
     """
     permitted = (
         Condition("Permitted", FALSE, "Undeclared", "nobody has given a reason; set spec.reason")
         if reason == "Undeclared"
         else Condition("Permitted", TRUE, reason, "the reason was given")
     )
+    if underway is not None:
+        return _ahead("Underway", underway, permitted)
     if episode is None and expired:
         message = (
             "no restore was seen within a day of this declaration, and it counts for none any more; declare "
@@ -67,13 +78,7 @@ def restoreevent_conditions(
         )
         return _ended("Expired", message, permitted)
     if episode is None:
-        message = "declared; the store has not been seen to go back in time"
-        ready = Condition("Ready", FALSE, "Declared", message)
-        waiting = Condition("Replayed", FALSE, "Waiting", message)
-        safe = Condition("SafeToServe", FALSE, "Declared", message)
-        return ConditionSet(
-            "Declared", (*with_progress(ready, stalled=False, working=True), permitted, waiting, safe)
-        )
+        return _ahead("Declared", "declared; the store has not been seen to go back in time", permitted)
     if episode.superseded_by is not None:
         message = f"the store went back once more; RestoreEvent {episode.superseded_by} goes on from there"
         return _ended("Superseded", message, permitted)
@@ -100,16 +105,22 @@ def restoreevent_conditions(
                     Condition("SafeToServe", in_place, "Released", summary, since),
                 ),
             )
+        state, replayed = "SafeToServe", "AllReErased"
+        if episode.nothing_came_back:
+            state = replayed = "NothingCameBack"
+            summary = (
+                f"the store shows no restore, and nobody was back who was erased; is it this one? {summary}"
+            )
         return ConditionSet(
-            "SafeToServe",
+            state,
             (
-                Condition("Ready", TRUE, "SafeToServe", summary, since),
+                Condition("Ready", TRUE, state, summary, since),
                 permitted,
-                Condition("Replayed", TRUE, "AllReErased", summary, since),
+                Condition("Replayed", TRUE, replayed, summary, since),
                 Condition("SafeToServe", TRUE, "Verified", summary, since),
             ),
         )
-    kind, message = replay or ("Replaying", "the store went back in time; its erasures are applied again")
+    kind, message = replay or ("Replaying", UNDER_REPLAY[0])
     shown = "Replaying" if kind == "Waiting" else kind
     ready = Condition("Ready", FALSE, shown, message)
     stalled = kind == "MappingDoesNotFit"
@@ -121,6 +132,19 @@ def restoreevent_conditions(
             permitted,
             Condition("Replayed", FALSE, "Waiting" if kind == "Waiting" else "Replaying", message),
             Condition("SafeToServe", FALSE, shown, message),
+        ),
+    )
+
+
+def _ahead(reason: str, message: str, permitted: Condition) -> ConditionSet:
+    """Say that no restore has been seen yet."""
+    return ConditionSet(
+        reason,
+        (
+            *with_progress(Condition("Ready", FALSE, reason, message), working=True),
+            permitted,
+            Condition("Replayed", FALSE, "Waiting", message),
+            Condition("SafeToServe", FALSE, reason, message),
         ),
     )
 

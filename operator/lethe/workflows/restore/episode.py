@@ -35,10 +35,12 @@ def open_episode(
     by: DetectedBy,
     *,
     observed: JournalObservation | None = None,
+    missing_since: datetime | None = None,
 ) -> RestoreEpisode:
     """Record that a store went back in time, with the erasures that its journal says are missing.
 
-    While an episode is open, a further restore belongs to it.
+    `missing_since` is when it was last seen in step, where the caller knows better than the ledger. While an
+    episode is open, a further restore belongs to it.
     """
     already = open_episode_of(session, context)
     if already is not None:
@@ -56,7 +58,7 @@ def open_episode(
                 by,
                 dict(head.positions) if head else {},
                 missing,
-                missing_since=_last_seen_clean(session, context, by),
+                missing_since=missing_since or _last_seen_clean(session, context, by),
                 back_to=head.at if head else None,
                 whole=_is_whole(session, context, observed),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -86,6 +87,9 @@ def _reerasure_facts(
     name = episode.episode if episode else None
     facts: list[Fact] = [Reerased(session.name, name, at, entries[0].number, numbers)]
     if episode is not None:
+        rows = Counter[str]()
+        for entry in entries:
+            rows.update(entry.counts)
         facts.append(
             Replayed(
                 session.name,
@@ -97,6 +101,7 @@ def _reerasure_facts(
                 episode.unclear_keys,
                 episode.same_address,
                 episode.never_found,
+                dict(rows),
             )
         )
     return facts

@@ -1,0 +1,89 @@
+"""A restore that is under way keeps the gate closed, by the object alone."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.controllers.gate import GateController
+from lethe.controllers.restoreevent import RestoreEventController
+from lethe.domain.gates import GateState
+from tests.controllers.backups_running import NAMESPACE, eventually
+from tests.controllers.test_isolation import Company
+
+GATE = {"podSelector": {"matchLabels": {"app": "site"}}, "whenAway": "LastVerified"}
+SITE = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}, "gate": GATE}
+BEGUN = {"store": "site", "reason": "Drill", "justification": "the yearly drill", "underway": "Begun"}
+KEY = NAMESPACE, "site"
+
+
+def says(company: Company, plural: str, name: str, reason: str) -> bool:
+    """Tell whether Ready of an object has a reason."""
+    return bool(company.cluster.condition(plural, NAMESPACE, name).get("reason") == reason)
+
+
+async def test_nobody_connects_or_opens_a_gate_while_an_event_says_so_however_often_it_starts(
+    tmp_path: Path,
+) -> None:
+    """`connect` of this company is a defect: whoever opens a session says so in the status."""
+    objects: dict[str, Any] = {}
+    for life in ("first", "second"):
+        (tmp_path / life).mkdir()
+        company = Company(tmp_path / life)
+        company.cluster.objects = objects
+        if life == "first":
+            company.cluster.apply("datastores", NAMESPACE, "site", SITE)
+            company.cluster.apply("restoreevents", NAMESPACE, "incident-42", BEGUN)
+        run = asyncio.create_task(company.operator.run(asyncio.Event()))
+        try:
+            await asyncio.wait_for(company.operator.started.wait(), 10)
+
+            await eventually(partial(says, company, "datastores", "site", "RestoreUnderway"), 10)
+            await eventually(partial(says, company, "restoreevents", "incident-42", "Underway"), 10)
+            await eventually(partial(bool, company.cluster.gates), 10)
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            company.ledger.close()
+        assert {(one.state, one.reason) for one in company.cluster.gates} == {
+            (GateState.CLOSED, "RestoreUnderway")
+        }
+
+
+async def test_a_list_that_is_older_than_the_watch_begins_no_restore_again(tmp_path: Path) -> None:
+    company = Company(tmp_path)
+    restores: Any = company.controller(RestoreEventController)
+    try:
+        begun = company.cluster.apply("restoreevents", NAMESPACE, "incident-42", BEGUN)
+        older = {**begun, "metadata": {**begun["metadata"], "resourceVersion": "7"}}
+        newer = {**older, "metadata": {**older["metadata"], "resourceVersion": "8"}}
+        restores.observe({**newer, "spec": {**BEGUN, "underway": "Ended"}})
+        restores.observe(older)
+        [announced] = company.operator._cache.announced[KEY].values()
+        assert announced.underway.value == "Ended"
+    finally:
+        company.ledger.close()
+
+
+@pytest.mark.parametrize("missed", [True, False])
+async def test_an_event_that_is_deleted_closes_no_longer_though_nobody_saw_it_go(
+    tmp_path: Path, *, missed: bool
+) -> None:
+    company = Company(tmp_path)
+    restores: Any = company.controller(RestoreEventController)
+    try:
+        company.cluster.apply("restoreevents", NAMESPACE, "incident-42", BEGUN)
+        assert company.operator._cache.announced[KEY]
+        assert company.controller(GateController).queue
+        if missed:
+            company.cluster.watchers.clear()
+        company.cluster.remove("restoreevents", NAMESPACE, "incident-42")
+        if missed:
+            await restores.take_stock([NAMESPACE])
+        assert not company.operator._cache.announced[KEY]
+    finally:
+        company.ledger.close()
