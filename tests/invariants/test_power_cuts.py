@@ -12,7 +12,8 @@ from tests.invariants.company import STORE, Company
 from tests.invariants.conftest import MakeCompany
 
 
-def test_a_replay_that_dies_at_any_moment_goes_on_and_counts_exactly(company: Company) -> None:
+@pytest.mark.parametrize("way", ["volume", "new-database"])
+def test_a_replay_that_dies_at_any_moment_goes_on_and_counts_exactly(company: Company, way: str) -> None:
     people = [company.sign_up(f"p{n}@x.example") for n in range(3)]
     stays = company.sign_up("stays@x.example")
     company.visit_until_safe()
@@ -23,11 +24,13 @@ def test_a_replay_that_dies_at_any_moment_goes_on_and_counts_exactly(company: Co
     untouched = company.row_of(stays)
     names: list[str] = []
     for moment in itertools.count(1):
-        company.restore(before, "volume")
+        company.restore(before, way)
         cut = company.cut_at(moment, company.visit_until_safe)
         company.visit_until_safe()
         episode = company.last_episode()
         assert (episode.missing, episode.re_erased, episode.unclear) == (3, 3, 0), company.fuse.names
+        assert episode.rows == {"users": 3, "sessions": 3, "comments": 3}
+        assert len(company.real_ledger.episodes()) == moment, "a crash is no further restore"
         assert all(company.is_cleared(person) for person in people)
         assert company.row_of(stays) == untouched
         if not cut:

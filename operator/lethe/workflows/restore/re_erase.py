@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from lethe.domain.facts import Fact, Reerased, Replayed
-from lethe.domain.journal import Head, JournalObservation, KnownHead
+from lethe.domain.journal import Head, JournalObservation, KnownHead, StoreIdentity, remembered_identity
 from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import Tombstone, undecided
@@ -46,10 +46,11 @@ def re_erase(
         tombstones, matcher, move=move, first_number=first_number, exclusive=exclusive
     )
     erased_at = context.clock()
+    identity = _adopted(session, context, adopt) if adopt is not None else None
     # One transaction for fact and settling: a crash before it is made up for by `settle_committed`.
     context.ledger.append(
         _reerasure_facts(session, episode, outcome.entries, erased_at),
-        moves=[MoveSettled(session.name, Head(move.move, move.digest))] if move else (),
+        moves=[MoveSettled(session.name, Head(move.move, move.digest), identity)] if move else (),
     )
     return len(outcome.entries)
 
@@ -63,11 +64,21 @@ def settle_committed(
     entries = session.journaled.entries_of(known.pending.move)
     again = [entry for entry in entries if entry.number != entry.of]
     episode = open_episode_of(session, context)
+    # While a restore is dealt with, it was a move of its replay, over the store that is there now.
+    identity = _adopted(session, context, observed) if episode is not None else None
     context.ledger.append(
         _reerasure_facts(session, episode, again, context.clock()),
-        moves=[MoveSettled(session.name, observed.head)],
+        moves=[MoveSettled(session.name, observed.head, identity)],
     )
     return context.ledger.known_head(session.name)
+
+
+def _adopted(session: StoreSession, context: PassContext, observed: JournalObservation) -> StoreIdentity:
+    """Return the identity to be known with a head that was moved on in a restored store.
+
+    Known by the one before, the same store would be taken for one that went back once more.
+    """
+    return remembered_identity(context.ledger.known_head(session.name).identity, observed.identity)
 
 
 def held_numbers(session: StoreSession, holds: Holds, tombstones: Sequence[Tombstone]) -> set[int]:
