@@ -62,6 +62,11 @@ class PostgresServer(Server):
             run_as=self._run_as,
         )
 
+    @property
+    def programs(self) -> Path:
+        """Return the folder of its programs, such as pg_restore."""
+        return self._programs
+
     def start(self) -> Self:
         """Start the server, making it first where there is none, and wait until it accepts connections."""
         if not self.data_directory.exists():

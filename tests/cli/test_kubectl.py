@@ -13,7 +13,11 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def plugin(
-    control_plane: ControlPlane, namespace: str, *arguments: str, stdin: str = ""
+    control_plane: ControlPlane,
+    namespace: str,
+    *arguments: str,
+    stdin: str = "",
+    kubeconfig: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "lethe.cli.kubectl", *arguments, "--namespace", namespace],
@@ -24,7 +28,7 @@ def plugin(
         env={
             **os.environ,
             "PATH": f"{binaries()}:{os.environ['PATH']}",
-            "KUBECONFIG": str(control_plane.kubeconfig),
+            "KUBECONFIG": str(kubeconfig or control_plane.kubeconfig),
             "PYTHONPATH": str(CHECKOUT / "operator"),
         },
     )

@@ -102,7 +102,7 @@ class _Kubectl:
     def __init__(self, namespace: str | None) -> None:
         self._given = ["--namespace", namespace] if namespace else []
         self.prefix = " ".join(["kubectl", *(["-n", namespace] if namespace else [])])
-        self.suffix = f" -n {namespace}" if namespace else ""
+        self.at = f" -n {namespace}" if namespace else ""
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what kubectl printed. Raises `Refused`."""
@@ -171,7 +171,7 @@ def _begin(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
         named = begun[0]["metadata"]["name"]
         message = (
             f"a restore of {parsed.store} has begun already, {_since(begun[0])} (RestoreEvent {named}). See "
-            f"it with\n  kubectl lethe restore status --store {parsed.store}{kubectl.suffix}"
+            f"it with\n  kubectl lethe restore status{kubectl.at} --store {parsed.store}"
         )
         raise Refused(message, Exit.NOT_NOW)
     name = parsed.name or f"restore-{parsed.store}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -234,12 +234,12 @@ def _end(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
     else:
         message = (
             f"no restore of {parsed.store} has begun, so there is none to end. Lethe finds by itself what "
-            f"nobody told it of:\n  kubectl lethe restore status --store {parsed.store}{kubectl.suffix}"
+            f"nobody told it of:\n  kubectl lethe restore status{kubectl.at} --store {parsed.store}"
         )
         raise Refused(message, Exit.NOT_NOW)
     if parsed.wait:
         return _follow(parsed, kubectl)
-    _say(f"\nFollow it with\n  kubectl lethe restore status --store {parsed.store} --wait{kubectl.suffix}")
+    _say(f"\nFollow it with\n  kubectl lethe restore status{kubectl.at} --store {parsed.store} --wait")
     return Exit.FINE
 
 
@@ -304,16 +304,16 @@ def _told(event: Object) -> Iterator[str]:
     why = f": {spec['justification']}" if spec.get("justification") else ""
     yield f"RestoreEvent {event['metadata']['name']}  {_state(event)}"
     yield f"  {spec['reason']}{why}"
-    underway = spec.get("underway")
-    began = "told of" if underway else "found" if spec["reason"] == "Undeclared" else "declared"
-    yield f"  {_moment(event['metadata']['creationTimestamp'])}  {began}"
-    origin = status.get("restoredFrom") or {}
-    if origin:
-        copy = f" ({origin['snapshot']})" if origin.get("snapshot") else ""
-        when = _moment(origin["takenAt"]) if origin.get("takenAt") else "an unknown moment"
-        yield f"  {when}  is what it was restored to{copy}"
-    if status.get("safeToServeAt"):
-        yield f"  {_moment(status['safeToServeAt'])}  safe to serve"
+    began = "begun" if "underway" in spec else "found" if spec["reason"] == "Undeclared" else "declared"
+    copy = status.get("restoredFrom") or {}
+    snapshot = f" ({copy['snapshot']})" if "snapshot" in copy else ""
+    moments = [
+        (copy.get("takenAt"), "the moment to which it went back" + snapshot),
+        (event["metadata"]["creationTimestamp"], began),
+        (status.get("safeToServeAt"), "safe to serve"),
+    ]
+    for moment, what in sorted((at, what) for at, what in moments if at):
+        yield f"  {_moment(moment)}  {what}"
     yield from _counts(status)
     if _state(event) not in OVER:
         ready = _condition(event, "Ready")
@@ -326,10 +326,13 @@ def _counts(status: Object) -> Iterator[str]:
     replay = status.get("replay")
     if not replay:
         return
-    yield (
-        f"  erased people: {replay['missing']} came back or may have, {replay['reErased']} erased again, "
-        f"{replay['leftAlone']} left alone, {replay['unclear']} unclear"
-    )
+    words = {
+        "missing": "were missing",
+        "reErased": "made again",
+        "leftAlone": "left alone",
+        "unclear": "unclear",
+    }
+    yield f"  erasures: {', '.join(f'{replay[name]} {word}' for name, word in words.items())}"
     tables = replay.get("tables", ())
     width = max((len(one["table"]) for one in tables), default=0)
     for one in tables:
@@ -353,7 +356,7 @@ def _next(
     """Yield what to type next."""
     name = store["metadata"]["name"]
     begun = [event for event in opened if event["spec"].get("underway") == "Begun"]
-    follow = f"kubectl lethe restore status --store {name} --wait{kubectl.suffix}"
+    follow = f"kubectl lethe restore status{kubectl.at} --store {name} --wait"
     if begun:
         yield "NEXT  restore the database; once it is back:"
         for event in begun:
@@ -469,7 +472,7 @@ def _moment(text: str) -> str:
 
 def _end_command(kubectl: _Kubectl, store: str, event: str | None = None) -> str:
     named = f" --name {event}" if event else ""
-    return f"kubectl lethe restore end --store {store}{named} --wait{kubectl.suffix}"
+    return f"kubectl lethe restore end{kubectl.at} --store {store}{named} --wait"
 
 
 def _declare(kubectl: _Kubectl, event: Object) -> str:

@@ -105,18 +105,16 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
                     Condition("SafeToServe", in_place, "Released", summary, since),
                 ),
             )
-        state, replayed = "SafeToServe", "AllReErased"
+        state = "SafeToServe"
         if episode.nothing_came_back:
-            state = replayed = "NothingCameBack"
-            summary = (
-                f"the store shows no restore, and nobody was back who was erased; is it this one? {summary}"
-            )
+            state = "NothingCameBack"
+            summary = f"the store shows no restore, and nobody was back who had been erased; {summary}"
         return ConditionSet(
             state,
             (
                 Condition("Ready", TRUE, state, summary, since),
                 permitted,
-                Condition("Replayed", TRUE, replayed, summary, since),
+                Condition("Replayed", TRUE, "AllReErased", summary, since),
                 Condition("SafeToServe", TRUE, "Verified", summary, since),
             ),
         )
