@@ -478,7 +478,9 @@ class BackupsInLedgerContract:
         clock.now = DECEMBER
         ledger.append(done("b", 3))
         before = ledger.requests_by_id("a")["a"]
-        ledger.append([Rejoined("site", "public.users", f"key-{n}", NOW, NOW, "CRM", (n,)) for n in (1, 3)])
+        ledger.append(
+            [Rejoined("site", "public.users", f"users-key-{n}", NOW, NOW, "CRM", (n,)) for n in (1, 3)]
+        )
         clock.now = JUNE
         purge(ledger, "a", at=JUNE)
         ledger.append([TombstonesExpired(AUGUST, "2026-11", ("a",))])
