@@ -7,7 +7,7 @@ import pytest
 
 from lethe.api.parse import parse
 from lethe.api.translation import source_description
-from lethe.api.v1alpha1.backupsource import BackupSource
+from lethe.api.v1alpha1.backupsource import BACKENDS, BackupSource
 from lethe.domain.periods import Period
 from lethe.workflows.backup.scan import SourceDescription
 
@@ -71,3 +71,26 @@ def test_a_source_that_reaches_or_reads_its_place_otherwise_stays_the_same(
     kind: str, spec: dict[str, Any], edit: dict[str, Any]
 ) -> None:
     assert described(kind, {**spec, **edit}).known_as == described(kind, spec).known_as
+
+
+EDITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "directory": (DIRECTORY, {"path": "/backups/crm"}),
+    "s3": (S3, {"bucket": "backups-2"}),
+    "restic": (RESTIC, {"repository": "rest:https://h/"}),
+    "velero": ({"schedule": "nightly"}, {"schedule": "weekly"}),
+    "cloudNativePG": ({"cluster": "site"}, {"cluster": "crm"}),
+    "volumeSnapshots": ({"persistentVolumeClaim": "site"}, {"persistentVolumeClaim": "crm"}),
+    "plugin": (PLUGIN, {"name": "disks"}),
+}
+
+
+def test_of_every_backend_it_is_told_where_it_looks() -> None:
+    assert set(EDITS) == set(BACKENDS)
+    before = {kind: described(kind, spec).known_as for kind, (spec, _) in EDITS.items()}
+    after = {kind: described(kind, {**spec, **edit}).known_as for kind, (spec, edit) in EDITS.items()}
+    assert len({*before.values(), *after.values()}) == 2 * len(BACKENDS)
+
+
+def test_a_plugin_that_is_given_another_secret_looks_in_the_same_place() -> None:
+    rotated = {**PLUGIN, "credentialsSecretRef": {"name": "rotated"}}
+    assert described("plugin", rotated).known_as == described("plugin", PLUGIN).known_as

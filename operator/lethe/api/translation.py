@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from lethe.api.v1alpha1.backupsource import BackupSource, BackupSourceSpec
+from lethe.api.v1alpha1.backupsource import BACKENDS, BackupSource, BackupSourceSpec
 from lethe.api.v1alpha1.datastore import DataStore, DataStoreSpec
 from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
@@ -122,6 +122,10 @@ def source_description(source: BackupSource, longest: Period, skew: timedelta) -
     )
 
 
+_REACHES = {"credentials_secret_ref", "allow_plaintext"}
+"""What is said of a backend and may change while the place stays."""
+
+
 def _place(spec: BackupSourceSpec) -> str:
     """Return where a source looks. Two that say the same are the same place, whatever reaches it."""
     if spec.directory is not None:
@@ -131,10 +135,11 @@ def _place(spec: BackupSourceSpec) -> str:
         return f"bucket {service}/{spec.s3.bucket}/{spec.s3.prefix or ''}"
     if spec.restic is not None:
         return f"restic {_service(spec.restic.repository.removeprefix('local:'))}"
-    if spec.plugin is not None:
-        config = json.dumps(dict(spec.plugin.config or {}), sort_keys=True)
-        return f"{spec.plugin.name} {config}"
-    return ""
+    # Of any other, all that is said counts. What is taken for another place by mistake stays known twice; two
+    # that are taken for one would prove bytes gone where they never lay.
+    ((kind, backend),) = spec.given(BACKENDS).items()
+    said = backend.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_REACHES)
+    return f"{kind} {json.dumps(said, sort_keys=True)}"
 
 
 def _service(url: str) -> str:
