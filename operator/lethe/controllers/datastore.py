@@ -67,6 +67,9 @@ SECRET_SECONDS = 10.0
 """How often the Secret of a store in trouble is read again."""
 STEADY_THREADS, DOUBTFUL_THREADS = 32, 8
 """Threads of one namespace for stores that answered last, and for those that did not, or never yet."""
+LOOK_SECONDS, SET_SECONDS, RECORD_SECONDS = 300.0, 4200.0, 0.01
+"""How long a store may take for all answers of one pass: for a look; where it is asked for sets, of which one
+statement may last an hour; and for each person who is asked for, or was erased."""
 LATER_SWEEP_INTERVALS = 3
 TIDY_SECONDS, TIDY_AGAIN_SECONDS = 15.0, 3600.0
 """How long after an erasure statistics are renewed, together with those of the next ones; and how often where
@@ -185,7 +188,7 @@ class StoreController(Controller[ObjectKey]):
             if not managed.work.future.done():
                 managed.rung = True
                 self._give_up_if_outdated(key, managed)
-                return None
+                return self._give_up_if_late(managed, managed.work)
             pause = await self._finish(managed)
         manifest = self._cache.datastores.get(key)
         if manifest is None:
@@ -211,6 +214,20 @@ class StoreController(Controller[ObjectKey]):
             return
         managed.given_up = True
         _close(managed)
+
+    def _give_up_if_late(self, managed: ManagedStore, work: StoreWork) -> float | None:
+        """Cut off work for which a store takes too long; return the seconds until then.
+
+        Each of its answers ends in time, but one that has many to give could take a day.
+        """
+        if managed.given_up:
+            return None
+        left = work.ends_at - time.monotonic()
+        if left > 0:
+            return min(left, LOOK_SECONDS)
+        managed.given_up = True
+        _close(managed)
+        return None
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a DataStore's status that Lethe failed over it."""
@@ -290,10 +307,9 @@ class StoreController(Controller[ObjectKey]):
             _refuse_questions(managed, managed.trouble.message)
             if now < managed.retry_after:
                 return managed.retry_after - now
-        if self._begin_question(managed):
-            return None
-        self._begin_pass(managed, records, now)
-        return None
+        if not self._begin_question(managed):
+            self._begin_pass(managed, records, now)
+        return LOOK_SECONDS
 
     def _kept_off(self, managed: ManagedStore) -> Trouble | None:
         """Return why a person wants Lethe to keep off a store; `None`: nobody does."""
@@ -337,9 +353,15 @@ class StoreController(Controller[ObjectKey]):
                     _close(managed)
                     managed.session, managed.retry_after = None, 0.0
         managed.unusable = None
+        late = managed.trouble if managed.given_up else None
+        if managed.given_up:
+            managed.session, managed.given_up = None, False
         if managed.session is None:
             await open_session(managed, self._cluster, self._connect)
-        return managed.session is not None
+        opened = managed.session
+        if opened is not None and late is not None:
+            opened.note_trouble(late)  # until a pass has ended
+        return opened is not None
 
     def _begin_question(self, managed: ManagedStore) -> bool:
         """Let the first question that still waits be answered; tell whether there is one."""
@@ -367,7 +389,9 @@ class StoreController(Controller[ObjectKey]):
         def work() -> StorePass:
             return self._pass(managed, session, records, primary_name, plan)
 
-        self._run(managed, work, records=records, is_pass=True)
+        sets = bool(records or plan.sweep or plan.tidy or plan.releases or managed.replay or session.catch_up)
+        seconds = SET_SECONDS + RECORD_SECONDS * (len(records) + managed.applied) if sets else 0.0
+        self._run(managed, work, records=records, is_pass=True, seconds=LOOK_SECONDS + seconds)
 
     def _run(
         self,
@@ -376,12 +400,19 @@ class StoreController(Controller[ObjectKey]):
         *,
         is_pass: bool,
         records: Sequence[RequestRecord] = (),
+        seconds: float = LOOK_SECONDS,
     ) -> asyncio.Future[T]:
         """Do work in the store's thread, which does one thing at a time; its end rings."""
         steady = managed.pass_ended_well and managed.trouble is None
         threads = self._steady if steady else self._doubtful
-        future = threads.run(managed.description.namespace, f"store {managed.name}", work)
-        managed.work = StoreWork(future, time.monotonic(), is_pass, records)
+        begun: list[float] = []
+
+        def begin() -> T:
+            begun.append(time.monotonic())
+            return work()
+
+        future = threads.run(managed.description.namespace, f"store {managed.name}", begin)
+        managed.work = StoreWork(future, time.monotonic(), is_pass, records, begun, seconds)
         future.add_done_callback(lambda _: self.queue.add(managed.key))
         return future
 
@@ -392,6 +423,8 @@ class StoreController(Controller[ObjectKey]):
         if work is None or session is None or not work.is_pass:
             return 0.0 if rung else self._next_look(managed)
         done: StorePass = work.future.result()
+        if managed.given_up and time.monotonic() >= work.ends_at:
+            session.note_trouble(_late(work))
         self._note_moments(managed, done, work.began)
         await self._after(managed, session, done, work.records)
         if session.trouble is not None:
@@ -591,6 +624,14 @@ def _is_other(manifest: Manifest, known: Manifest) -> bool:
     """Tell whether a manifest says something else of a store, or is of another object of its name."""
     other_spec = manifest.get("spec") != known.get("spec")
     return other_spec or manifest["metadata"].get("uid") != known["metadata"].get("uid")
+
+
+def _late(work: StoreWork) -> Trouble:
+    message = (
+        f"its answers to one pass took longer than {work.seconds / 60:.0f} min together; see what slows it "
+        "down, or who answers in its place. Lethe connects anew"
+    )
+    return Trouble(TroubleReason.UNREACHABLE, message)
 
 
 def _answer(question: StoreQuestion, work: asyncio.Future[Any]) -> None:

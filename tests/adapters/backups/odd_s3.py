@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -24,7 +25,8 @@ class Odd:
                 outer.asked.append(f"{self.command} {self.path}")
                 said = answer(self)
                 if isinstance(said, tuple):
-                    self.say(*said)
+                    with suppress(ConnectionError):  # who has left hears nothing more
+                        self.say(*said)
                     return
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 request = Request(

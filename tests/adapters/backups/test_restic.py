@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from devtools.builds.restic.build import restic
+from lethe.adapters.backups import restic as restic_adapter
 from lethe.adapters.backups.restic import ResticBackend
 from lethe.ports.backups import (
     Backend,
@@ -472,6 +474,31 @@ def test_a_server_that_never_answers_is_given_up_and_its_credentials_are_not_tol
             backend.list()
     assert WRONG not in repr(raised.value)
     assert PASSWORD not in repr(raised.value)
+
+
+def test_a_repository_of_which_restic_says_too_much_is_told_and_left_unlocked(
+    world: ResticWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = world.nights(8)
+    monkeypatch.setattr(restic_adapter, "MOST_BYTES", 1024)
+    with pytest.raises(BackendUnavailable, match=r"than 0 MiB .* spec\.restic\.repository"):
+        world.backend.list()
+    monkeypatch.undo()
+    assert set(world.seen()) == set(refs)
+    assert not world.locks()
+
+
+def test_a_program_that_writes_without_end_is_ended_and_takes_no_memory(
+    world: ResticWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = world.folder / "endless"
+    endless.write_text("#!/bin/sh\ntrap 'exit 1' TERM\nyes >&2 &\nyes\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr(restic_adapter, "_ENDING_SECONDS", 0.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BackendUnavailable, match="says more than 32 MiB"):
+        world.asked(binary=str(endless)).list()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
 def test_a_repository_that_may_not_be_written_permits_nothing(world: ResticWorld) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+import resource
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -292,3 +297,73 @@ def test_a_certificate_is_verified_by_the_authority_that_is_given(tmp_path: Path
         for ca_file in (None, str(tmp_path / "no such file")):
             with pytest.raises(BackendUnavailable, match="certificate"):
                 open_backend(server, bucket, ca_file=ca_file).list()
+
+
+def body_without_end(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(bytes(1 << 20))
+
+
+def chunk_without_end(request: BaseHTTPRequestHandler) -> None:
+    """Begin a chunk, and never come to the end of the line that says how long it is."""
+    request.send_response(200)
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    while True:
+        request.wfile.write(b"0" * (1 << 20))
+
+
+def byte_by_byte(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b" ")
+        time.sleep(0.02)
+
+
+TOO_LONG = "is longer than 16 MiB or takes too long"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(body_without_end, TOO_LONG), (byte_by_byte, TOO_LONG), (chunk_without_end, "could not be asked")],
+)
+def test_a_service_that_answers_without_end_is_left_and_takes_little(
+    server: VersityServer,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[BaseHTTPRequestHandler], None],
+    told: str,
+) -> None:
+    monkeypatch.setattr(s3_bucket, "ANSWER_SECONDS", 0.3)
+    left = threading.Event()
+
+    def answer_until_left(request: BaseHTTPRequestHandler) -> Reply:
+        request.close_connection = True
+        with suppress(OSError):
+            answer(request)
+        left.set()
+        return 204, ""
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Odd(server.endpoint, answer_until_left) as odd:
+        for asked in asks(open_backend(server, bucket, endpoint=odd.endpoint)):
+            with pytest.raises(BackendUnavailable, match=told):
+                asked()
+            assert left.wait(10)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_a_listing_of_more_than_lethe_can_take_in_names_bucket_and_fields(
+    server: VersityServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(10, 30):
+        server.put(bucket, f"site/202601{day}", b"1")
+    backend = open_backend(server, bucket)
+    assert len(backend.list().snapshots) == 20
+    monkeypatch.setattr(s3_bucket, "MOST_LISTED_BYTES", 2000)
+    with pytest.raises(BackendUnavailable, match=f"bucket {bucket}: a listing is longer .*spec.s3.prefix"):
+        backend.list()
+    assert backend.gone(["20260110"])

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import selectors
 import subprocess
 import tempfile
 import time
@@ -68,6 +69,9 @@ _ID = re.compile(r"[0-9a-f]{64}")
 _LOOK_UP_SECONDS = 10.0
 _IDS_AT_ONCE = 1000  # 64 kB of a command line
 _ENDING_SECONDS = 30.0
+_READ_AT_ONCE = 64 * 1024
+MOST_BYTES = 32 * 1024 * 1024
+"""Of what one command says: the descriptions of some thirty thousand snapshots."""
 _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 10, 11, 12
 _FORBIDDEN = "access is denied"
 _SYMPTOMS = {
@@ -95,6 +99,10 @@ _UNLOCK = (
 
 class _Locked(BackendUnavailable):
     """Another restic has the repository locked."""
+
+
+class _SaysTooMuch(Exception):
+    """A command says more than may be taken into memory."""
 
 
 class _Failed(Exception):
@@ -320,13 +328,24 @@ class ResticBackend:
                 "use an image that has restic 0.17 or newer on its PATH",
             ) from None
         try:
-            stdout, stderr = running.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
+            stdout, stderr = _said_by(running, seconds, MOST_BYTES)
+        except TimeoutError:
             self._end(running)
             raise _Failed(f"restic {arguments[0]} had not ended after {seconds:.0f} s") from None
+        except _SaysTooMuch:
+            self._end(running)
+            raise BackendUnavailable(
+                f"restic {arguments[0]} says more than {MOST_BYTES // 2**20} MiB of the repository of "
+                "spec.restic.repository",
+                "correct it, or let it hold fewer snapshots (`restic forget`)",
+            ) from None
         except BaseException:
             self._end(running)
             raise
+        finally:
+            for pipe in (running.stdout, running.stderr):
+                if pipe is not None:
+                    pipe.close()
         if running.returncode != 0:
             raise self._error(running.returncode, stderr.decode(errors="replace"))
         return stdout.decode(errors="replace")
@@ -336,10 +355,10 @@ class ResticBackend:
         """End restic so that it takes its lock away; kill it where it does not."""
         running.terminate()
         try:
-            running.communicate(timeout=_ENDING_SECONDS)
-        except subprocess.TimeoutExpired:
+            _said_by(running, _ENDING_SECONDS, None)
+        except TimeoutError:
             running.kill()
-            running.communicate()
+            running.wait()
 
     @staticmethod
     def _error(status: int, stderr: str) -> Exception:
@@ -449,6 +468,36 @@ class ResticBackend:
                 "spec.restic.repository is in none of the directories that are allowed",
                 "the setting LETHE_BACKUP_DIRECTORIES lists the directories that backups may lie in",
             )
+
+
+def _said_by(running: subprocess.Popen[bytes], seconds: float, most: int | None) -> tuple[bytes, bytes]:
+    """Return what a program writes to its two pipes until it has ended; `most` is `None`: nothing is kept.
+
+    Raises `TimeoutError`, `_SaysTooMuch`.
+    """
+    until, said = time.monotonic() + seconds, dict[int, bytearray]()
+    with selectors.DefaultSelector() as waiting:
+        for pipe in (running.stdout, running.stderr):
+            if pipe is not None:
+                waiting.register(pipe, selectors.EVENT_READ)
+                said[pipe.fileno()] = bytearray()
+        while waiting.get_map():
+            if time.monotonic() > until:
+                raise TimeoutError
+            for ready, _ in waiting.select(until - time.monotonic()):
+                piece = os.read(ready.fd, _READ_AT_ONCE)
+                if not piece:
+                    waiting.unregister(ready.fd)
+                if most is not None:
+                    said[ready.fd] += piece
+                    if len(said[ready.fd]) > most:
+                        raise _SaysTooMuch
+    try:
+        running.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    stdout, stderr = said.values()
+    return bytes(stdout), bytes(stderr)
 
 
 def _not_understood() -> BackendUnavailable:

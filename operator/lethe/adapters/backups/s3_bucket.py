@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import re
+import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
-from typing import Any
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
 from botocore.awsrequest import (
@@ -32,6 +36,16 @@ from botocore.session import Session
 
 from lethe.adapters.hosts import ANYWHERE, HostRefused, Resolver, require_encryption, resolving
 from lethe.ports.backups import BackendMisconfigured, BackendUnavailable
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Of one answer. A page of a thousand keys, each of a kilobyte that is escaped, is a quarter of it."""
+MOST_LISTED_BYTES = 64 * 1024 * 1024
+"""Of all pages of one listing: far more than a hundred thousand versions."""
+ANSWER_SECONDS = 120.0
+"""How long one answer may take, however often a byte of it comes."""
 
 NULL = "null"
 """The version id of what was written while the bucket was not versioned; it may name other content later."""
@@ -170,6 +184,7 @@ class Bucket:
             self._services += ", or the token service for the pod's identity,"
         self.date: datetime | None = None
         """The service's clock at its newest answer."""
+        self._received = 0
         with _creating, self._asking("s3"):
             region = region or _USUAL_REGION
             session = _session() if identity is None else _session_of(identity, region)
@@ -184,7 +199,9 @@ class Bucket:
                 config=_config(),
             )
         manager = self._client._endpoint.http_session._manager  # noqa: SLF001 - there is no other way
-        manager.pool_classes_by_scheme = _pools(resolver, allow_plaintext=allow_plaintext)
+        manager.pool_classes_by_scheme = _pools(
+            resolver, self._note_received, allow_plaintext=allow_plaintext
+        )
         self._client.meta.events.register("before-sign.s3.DeleteObjects", _with_md5)
         # botocore follows a bucket to its region. Where the service does not name that, it would ask with
         # HeadBucket, be redirected again, and so on.
@@ -334,12 +351,18 @@ class Bucket:
             for one in page.get("Contents", ()):
                 yield _version(one, None, latest=True)
 
+    def _note_received(self, size: int) -> None:
+        self._received += size
+
     def _pages(self, operation: str, action: str, **what: str) -> Iterator[Mapping[str, Any]]:
         pages = iter(self._client.get_paginator(operation).paginate(Bucket=self.name, **what))
         page: Mapping[str, Any] = {}
+        received_before = self._received
         while True:
             with self._asking(action):
                 following = next(pages, None)
+            if self._received - received_before > MOST_LISTED_BYTES:
+                raise self._too_long("a listing", MOST_LISTED_BYTES)
             if following is None:
                 break
             page = self._noted(following)
@@ -400,16 +423,25 @@ class Bucket:
                 "see AWS_WEB_IDENTITY_TOKEN_FILE of the operator's pod",
             ) from None
         except exceptions.BotoCoreError as failed:
-            refused = failed.kwargs.get("error")
-            if isinstance(refused, HostRefused):
-                raise BackendMisconfigured(
-                    f"spec.s3.endpoint can't be used: {refused.problem}", refused.remedy
-                ) from None
-            raise BackendUnavailable(
-                f"bucket {self.name} could not be asked",
-                "see that the service of spec.s3.endpoint runs, and that the Secret of "
-                "spec.s3.credentialsSecretRef holds nothing but the key, no line break either",
-            ) from None
+            raise self._unasked(failed.kwargs.get("error")) from None
+
+    def _unasked(self, why: object) -> BackendUnavailable | BackendMisconfigured:
+        """Return what it means that no answer came, for what was raised in botocore's midst."""
+        if isinstance(why, _TooLong):
+            return self._too_long("one answer", MOST_BYTES)
+        if isinstance(why, HostRefused):
+            return BackendMisconfigured(f"spec.s3.endpoint can't be used: {why.problem}", why.remedy)
+        return BackendUnavailable(
+            f"bucket {self.name} could not be asked",
+            "see that the service of spec.s3.endpoint runs, and that the Secret of "
+            "spec.s3.credentialsSecretRef holds nothing but the key, no line break either",
+        )
+
+    def _too_long(self, what: str, most: int) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"bucket {self.name}: {what} is longer than {most // 2**20} MiB or takes too long",
+            "correct spec.s3.endpoint, or let spec.s3.prefix lead to fewer keys",
+        )
 
     def _in_other_region(self, **_: Any) -> None:
         raise self._elsewhere()
@@ -470,8 +502,57 @@ def _with_md5(request: Any, **_: Any) -> None:
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
-def _pools(resolver: Resolver, *, allow_plaintext: bool) -> Mapping[str, type]:
-    """Return pools of connections whose hosts `resolver` looks up: botocore itself takes no resolver."""
+class _TooLong(Exception):
+    """An answer is larger than it may be, or takes longer."""
+
+
+class _Received(io.RawIOBase):
+    """What arrives on a connection for one answer: headers, body and all."""
+
+    def __init__(self, connection: socket.socket, note: Callable[[int], None]) -> None:
+        self._raw, self._note = connection.makefile("rb", buffering=0), note
+        self._left, self._until = MOST_BYTES, time.monotonic() + ANSWER_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        received = self._raw.readinto(buffer)
+        self._note(received or 0)
+        self._left -= received or 0
+        if self._left < 0 or time.monotonic() > self._until:
+            raise _TooLong
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """A connection as far as a response needs it."""
+
+    connection: socket.socket
+    note: Callable[[int], None]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Received(self.connection, self.note))
+
+
+def _pools(resolver: Resolver, note: Callable[[int], None], *, allow_plaintext: bool) -> Mapping[str, type]:
+    """Return pools of connections whose hosts `resolver` looks up: botocore itself takes no resolver.
+
+    botocore takes an answer into memory before anybody sees it; so `note` is told of each of its bytes, and
+    one that is too long ends.
+    """
+
+    class Bounded(HTTPResponse):
+        def __init__(self, connection: socket.socket, *args: Any, **options: Any) -> None:
+            super().__init__(_Readable(connection, note), *args, **options)  # type: ignore[arg-type]
+
+    def connecting(kind: type, addresses_of: Callable[[str, int], Sequence[str]]) -> type:
+        return type(kind.__name__, (resolving(kind, addresses_of),), {"response_class": Bounded})
 
     def in_plaintext(host: str, port: int) -> Sequence[str]:
         addresses = resolver.addresses_of(host, port, seconds=_CONNECT_SECONDS)
@@ -482,10 +563,10 @@ def _pools(resolver: Resolver, *, allow_plaintext: bool) -> Mapping[str, type]:
     encrypted = partial(resolver.addresses_of, seconds=_CONNECT_SECONDS)
 
     class Plain(AWSHTTPConnectionPool):  # type: ignore[misc]
-        ConnectionCls = resolving(AWSHTTPConnection, in_plaintext)
+        ConnectionCls = connecting(AWSHTTPConnection, in_plaintext)
 
     class Encrypted(AWSHTTPSConnectionPool):  # type: ignore[misc]
-        ConnectionCls = resolving(AWSHTTPSConnection, encrypted)
+        ConnectionCls = connecting(AWSHTTPSConnection, encrypted)
 
     return {"http": Plain, "https": Encrypted}
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
@@ -77,12 +78,22 @@ class RestoreEventView:
 
 @dataclass(slots=True)
 class StoreWork:
-    """What is done in a store's thread right now, and since when (monotonic): a pass, or a question."""
+    """What is done in a store's thread right now, and since when (monotonic): a pass, or a question.
+
+    `begun` holds when its thread had its turn, `seconds` is how long it may take from then on.
+    """
 
     future: asyncio.Future[Any]
     began: float
     is_pass: bool
     records: Sequence[RequestRecord] = ()
+    begun: Sequence[float] = ()
+    seconds: float = inf
+
+    @property
+    def ends_at(self) -> float:
+        """Return when it is to have ended (monotonic)."""
+        return self.begun[0] + self.seconds if self.begun else inf
 
 
 @dataclass(slots=True)
