@@ -121,3 +121,22 @@ def test_a_list_of_hosts_is_read() -> None:
     assert hosts.permits("db.example.org", 5432, "10.0.0.7")
     assert hosts.permits("localhost", 25, "127.0.0.1")
     assert not hosts.permits("db.example.com", 5432, "10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("", {}),
+        ("velero", {"velero": "velero"}),
+        ("velero=backups, jobs", {"velero": "backups", "jobs": ""}),
+        ("cloudNativePG,volumeSnapshots", {"cloudNativePG": "", "volumeSnapshots": ""}),
+    ],
+)
+def test_what_is_watched_for_restores_by_others(text: str, meant: dict[str, str]) -> None:
+    assert read_settings({"LETHE_EARLY_WARNING": text}).early_warning == meant
+
+
+@pytest.mark.parametrize("text", ["Velero", "velero=", "velero=a/b", "jobs=shop", "jobs=", "cloudnativepg"])
+def test_what_can_t_be_watched_for_restores_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="LETHE_EARLY_WARNING must be some of velero"):
+        read_settings({"LETHE_EARLY_WARNING": text})

@@ -18,6 +18,7 @@ import kopf
 
 from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.cluster.lease import Candidate
+from lethe.adapters.cluster.others import KubernetesOthers
 from lethe.adapters.cluster.schemas import shortfall
 from lethe.adapters.hosts import Resolver
 from lethe.adapters.keys.files import FileKeyring
@@ -104,6 +105,7 @@ async def run_operator(
     mailer = open_mailer(settings, renderer, wrap_channel)
     keyring = FileKeyring(Path(settings.keys_dir))
     kubernetes: KubernetesCluster = await connect(settings.kubeconfig)
+    watching: KubernetesCluster = await connect(settings.kubeconfig, connections=0)  # each watch keeps one
     candidate = candidacy(settings, kubernetes)
     if candidate is not None:  # who only finds out when it is needed stands by for nothing
         await asyncio.to_thread(look_into, settings.ledger_url)
@@ -119,6 +121,8 @@ async def run_operator(
                 ledger=ledger,
                 keyring=keyring,
                 cluster=wrap_cluster(kubernetes),
+                others=KubernetesOthers(watching),
+                early_warning=settings.early_warning,
                 connect=StoreConnector(ledger, keyring, wrap_store, Resolver(settings.store_hosts)),
                 metrics=metrics,
                 namespaces=settings.namespaces,
@@ -158,6 +162,7 @@ async def run_operator(
         )
     finally:
         await probes.cleanup()
+        await watching.close()
         await kubernetes.close()
 
 

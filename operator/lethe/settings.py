@@ -43,6 +43,8 @@ class Settings:
     webhook_ca_file: Path | None = None
     templates_dir: Path | None = None
     notices_per_hour: int = 30
+    early_warning: Mapping[str, str] = field(default_factory=dict)
+    """What is watched for others' restores, each with its namespace (empty: those that Lethe serves)."""
     metrics_host: str = "0.0.0.0"  # noqa: S104 - a pod is scraped from outside of itself
     metrics_port: int = 8080
     log_level: str = "INFO"
@@ -55,6 +57,8 @@ NO_LEASE = "none"
 """`LETHE_LEASE` of an operator that never stands by."""
 
 _LEASE = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_EARLY_WARNING = ("velero", "cloudNativePG", "volumeSnapshots", "jobs")
 _LOOKS_LIKE = {
     "LETHE_SMTP_URL": "smtp+starttls://user:password@host:587",
     "LETHE_MAIL_FROM": "privacy@example.com or Example Privacy <privacy@example.com>",
@@ -92,6 +96,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         webhook_ca_file=_path(environment, "LETHE_WEBHOOK_CA_FILE"),
         templates_dir=_path(environment, "LETHE_TEMPLATES_DIR"),
         notices_per_hour=_count(environment, "LETHE_NOTICES_PER_HOUR", known.notices_per_hour),
+        early_warning=_early_warning(environment),
         metrics_host=host,
         metrics_port=port,
         log_level=_one_of(environment, "LETHE_LOG_LEVEL", _LEVELS, known.log_level),
@@ -106,6 +111,21 @@ def _lease(environment: Mapping[str, str]) -> str | None:
     if text is not None and not _LEASE.fullmatch(text):
         raise InvalidSetting(f"LETHE_LEASE must be name, namespace/name or {NO_LEASE}, as in lethe/lethe")
     return text
+
+
+def _early_warning(environment: Mapping[str, str]) -> Mapping[str, str]:
+    found = {}
+    for entry in filter(
+        None, (part.strip() for part in environment.get("LETHE_EARLY_WARNING", "").split(","))
+    ):
+        kind, given, where = entry.partition("=")
+        if kind not in _EARLY_WARNING or (given and (kind != "velero" or not _NAMESPACE.fullmatch(where))):
+            raise InvalidSetting(
+                "LETHE_EARLY_WARNING must be some of velero (or velero=namespace), cloudNativePG, "
+                "volumeSnapshots and jobs, with commas between"
+            )
+        found[kind] = where or ("velero" if kind == "velero" else "")
+    return found
 
 
 def _period(environment: Mapping[str, str], name: str, default: Period) -> Period:

@@ -330,6 +330,20 @@ def test_what_a_restoreevent_says_takes_the_verb_for_it(
     assert dana.replace(labelled, UNDECLARED).code == 200
 
 
+@pytest.mark.usefixtures("policies")
+def test_only_who_may_warn_says_by_what_a_restore_is_expected(apiserver: ApiServer, namespace: str) -> None:
+    on_events = {"apiGroups": ["lethe.dev"], "resources": ["restoreevents"]}
+    lethe = allow(apiserver, namespace, "lethe", EDIT, {**on_events, "verbs": ["warn"]})
+    dana = allow(apiserver, namespace, "dana", EDIT, {**on_events, "verbs": [*SAYS]})
+    expected = {"kind": "Restore", "namespace": "velero", "name": "nightly", "uid": "3b0c6a52"}
+    event = changed(UNDECLARED, {"spec.expected": expected})
+    refused = settled(lambda: dana.create(event, namespace))
+    assert refused.code == 403
+    assert 'dana lacks the verb "warn" on restoreevents.lethe.dev' in refused.body["message"]
+    answer = settled(lambda: lethe.create(event, namespace))
+    assert answer.code == 201, answer.text
+
+
 def test_every_field_of_a_restoreevent_takes_a_verb() -> None:
     """But `store`, which says nothing by itself and can't be changed."""
     [version] = definition(RestoreEvent)["spec"]["versions"]

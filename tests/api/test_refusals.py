@@ -551,6 +551,15 @@ ONCE_MADE = {
         {},
         Refusal(RESTORE, {"spec.reason": "Drill"}, "spec.reason", "can only be given once"),
     ),
+    "what others' object announces, added later": (
+        {},
+        Refusal(
+            RESTORE,
+            {"spec.expected": {"kind": "Job", "namespace": "shop", "name": "a", "uid": "b"}},
+            "spec",
+            "spec.expected is given when the RestoreEvent is made, and stays",
+        ),
+    ),
     "another justification": (
         {},
         Refusal(RESTORE, {"spec.justification": "else"}, "spec", "can't be changed once a reason is given"),

@@ -367,9 +367,10 @@ def _restores() -> Iterator[State]:
         given: str = "Drill",
         expired: bool = False,
         underway: str | None = None,
+        expected: tuple[str, bool] | None = None,
     ) -> State:
         condition_set = restoreevent_conditions(
-            episode, reason=given, replay=replay, expired=expired, underway=underway
+            episode, reason=given, replay=replay, expired=expired, underway=underway, expected=expected
         )
         status = restoreevent_status(episode, condition_set, {}, generation=GENERATION, now=NOW)
         # Seen is enough for Flux: a restore that is declared before it happens may wait for a day.
@@ -402,6 +403,9 @@ def _restores() -> Iterator[State]:
     left = "SafeToServe=False (Released): RestoreEvent e let the store be served"
     yield state("released", "Released", DONE, left, episode=RELEASED)
     yield state("expired", "Expired", DONE, "counts for none any more", episode=None, expired=True)
+    announced: Mapping[str, Any] = {"episode": None, "given": "Undeclared"}
+    yield state("expected", "Expected", WORKS, "why", **announced, expected=("why", False))
+    yield state("not expected any more", "Expired", DONE, "why", **announced, expected=("why", True))
     superseded = replace(under_way, superseded_by="site-2")
     yield state("superseded", "Superseded", DONE, "went back once more", episode=superseded)
 

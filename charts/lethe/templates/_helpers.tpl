@@ -165,6 +165,18 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
 {{- end }}
 {{- end -}}
 
+{{/* What is watched for others' restores, as LETHE_EARLY_WARNING takes it; empty: nothing. */}}
+{{- define "lethe.earlyWarning" -}}
+{{- $found := list }}
+{{- with .Values.earlyWarning }}
+{{- if .velero }}{{ $found = append $found (printf "velero=%s" .veleroNamespace) }}{{ end }}
+{{- if .cloudNativePG }}{{ $found = append $found "cloudNativePG" }}{{ end }}
+{{- if .volumeSnapshots }}{{ $found = append $found "volumeSnapshots" }}{{ end }}
+{{- if .jobs }}{{ $found = append $found "jobs" }}{{ end }}
+{{- end }}
+{{- join "," $found }}
+{{- end -}}
+
 {{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
 {{- define "lethe.rules" -}}
 - apiGroups: [lethe.dev]
@@ -206,4 +218,34 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- if include "lethe.earlyWarning" . }}
+# Others' objects are read, and a restore that one announces is said in a RestoreEvent.
+- apiGroups: [lethe.dev]
+  resources: [restoreevents]
+  verbs: [warn]
+{{- end }}
+{{- if .Values.earlyWarning.cloudNativePG }}
+- apiGroups: [postgresql.cnpg.io]
+  resources: [clusters]
+  verbs: [list, watch]
+- apiGroups: [postgresql.cnpg.io]
+  resources: [backups]
+  verbs: [get]
+{{- end }}
+{{- if .Values.earlyWarning.volumeSnapshots }}
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [list, watch]
+- apiGroups: [snapshot.storage.k8s.io]
+  resources: [volumesnapshots]
+  verbs: [get]
+{{- end }}
+{{- if .Values.earlyWarning.jobs }}
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+{{- end }}
 {{- end -}}

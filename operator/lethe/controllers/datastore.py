@@ -427,6 +427,8 @@ class StoreController(Controller[ObjectKey]):
             session.note_trouble(_late(work))
         self._note_moments(managed, done, work.began)
         await self._after(managed, session, done, work.records)
+        if done.looked and session.trouble is None and not done.episodes:
+            self._restores.count_look(managed, work.began)
         if session.trouble is not None:
             managed.retries += 1
             pause: float = min(MAX_PAUSE, self._journal_interval, 0.5 * 2 ** min(managed.retries, 10))

@@ -16,6 +16,7 @@ from lethe.controllers.datastore_connect import ConnectStore
 from lethe.controllers.datastore_status import StoreStatus
 from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
 from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.early_warning import EarlyWarning
 from lethe.controllers.gate import GateController
 from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.legalrequest import LegalRequestController
@@ -31,7 +32,7 @@ from lethe.controllers.runtime.secrets import Secrets
 from lethe.controllers.runtime.status_writer import StatusWriter
 from lethe.controllers.runtime.supervisor import Supervisor
 from lethe.domain.periods import Period
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest, OthersObjects
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.notices import NoticeRenderer
@@ -79,6 +80,8 @@ class Operator:
         renderer: NoticeRenderer,
         mailer: Mailer | None,
         notices_per_hour: int,
+        others: OthersObjects | None = None,
+        early_warning: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # A clock that is set while Lethe runs must not date an erasure before the backups that hold it.
@@ -226,6 +229,21 @@ class Operator:
             resync,
             measure,
         ]
+        if others is not None and early_warning:
+            warning = EarlyWarning(
+                cache,
+                cluster,
+                others,
+                metrics,
+                clock,
+                watch=early_warning,
+                namespaces=namespaces,
+                observe=self._restores.observe,
+            )
+            warn = RepeatedWork("warn", warning.warn, every=journal_interval)
+            warn.ring()
+            self._restores.has_ended = warning.has_ended
+            controllers += [warning, warn]
         self._supervisor = Supervisor(controllers)
 
     def ring(self, plural: str, manifest: Manifest, *, gone: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ from lethe.controllers.runtime.status_writer import (
     Written,
     without_counters,
 )
-from lethe.domain.announced import Underway, bound_events, is_answered
+from lethe.domain.announced import EXPECTED_FOR, Underway, bound_events, is_answered
 from lethe.domain.conditions.restoreevent import UNDER_REPLAY, restoreevent_conditions
 from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
@@ -57,6 +58,9 @@ DECLARED_AHEAD = timedelta(hours=24)
 
 STILL_SECONDS = 5.0
 """How often what a restore that has ended waits for is said anew, until the store has been looked at."""
+
+LOOKS_AFTER = 2
+"""How many looks have to find nothing after others' object has ended, until no restore is expected by it."""
 
 Shown = Literal[
     "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
@@ -101,6 +105,9 @@ class RestoreEventController(Controller[ObjectKey]):
         self._counted: set[tuple[str, str, str]] = set()
         self._undeclared: Counter[str] = Counter()
         self._read_at = -1
+        self._looks: dict[ObjectKey, tuple[float, int]] = {}
+        self.has_ended: Callable[[str, str], bool] = lambda kind, uid: False  # noqa: ARG005 - nobody watches
+        """Tells of kind and uid of an object of others that nothing comes of it any more."""
 
     def observe(self, manifest: Manifest, *, gone: bool = False) -> None:
         """Take in the newest manifest of a RestoreEvent."""
@@ -123,6 +130,7 @@ class RestoreEventController(Controller[ObjectKey]):
     def forget(self, key: ObjectKey) -> None:
         """A RestoreEvent is gone: the restore that it was about goes on."""
         self._forget_announced(key)
+        self._looks.pop(key, None)
         self._cache.restore_events.pop(key, None)
         self.queue.discard(key)
 
@@ -174,6 +182,8 @@ class RestoreEventController(Controller[ObjectKey]):
             await self._record(managed, episode, event, view)
             episode = await self._newest(managed, episode)
         await self._report(key, episode)
+        if view.announcement is None:
+            self._forget_announced(key)
         if episode is not None or self._expired(view):
             return None
         if view.announcement is not None:
@@ -192,11 +202,13 @@ class RestoreEventController(Controller[ObjectKey]):
         if announced is not None:
             newest = episodes[::-1]
             own = (e for e in newest if is_answered(announced, bound_events([e])))
-            others = (e for e in newest if e.open or (e.undeclared and e.detected_at >= declared_at))
+            # What was found before others' object was there is another one, which is going on or has been.
+            later = (e for e in newest if e.detected_at >= declared_at or not announced.expected)
+            others = (e for e in later if e.open or (e.undeclared and e.detected_at >= declared_at))
             return next(own, None) or next(others, None)
-        for episode in episodes:
-            if event in episode.events:
-                return episode
+        bound = next((episode for episode in episodes if event in episode.events), None)
+        if bound is not None or view.expected is not None:
+            return bound
         for episode in reversed(episodes):
             recent = episode.safe_at is not None and now - episode.safe_at < EXPLAINABLE_AFTERWARDS
             explainable = episode.open or (episode.undeclared and recent)
@@ -213,7 +225,8 @@ class RestoreEventController(Controller[ObjectKey]):
         return episode
 
     def _expired(self, view: RestoreEventView) -> bool:
-        return view.announcement is None and self._clock() - view.declared_at >= DECLARED_AHEAD
+        long_ago = self._clock() - view.declared_at >= DECLARED_AHEAD
+        return view.announcement is None and (long_ago or view.expected is not None)
 
     async def _record(
         self, managed: ManagedStore, episode: RestoreEpisode, event: RestoreEvent, view: RestoreEventView
@@ -254,6 +267,8 @@ class RestoreEventController(Controller[ObjectKey]):
             await self._explain(managed, episode, event, view.manifest["spec"]["reason"], view)
         if not episode.events and episode.open and not ended:
             await self._adopt_or_create(managed, episode)
+        for one in self._cache.expected_of(managed):  # this may be theirs, too
+            self.queue.add((managed.description.namespace, one.event))
         await self._report_all(managed, await self._newest(managed, episode))
 
     async def recall(self, managed: ManagedStore) -> Sequence[RestoreEpisode]:
@@ -282,10 +297,12 @@ class RestoreEventController(Controller[ObjectKey]):
         namespace, store = managed.description.namespace, managed.description.short_name
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
         bound = {name for earlier in episodes for name in earlier.events}
-        for (ns, name), view in sorted(self._cache.restore_events.items()):
+        # What a person has declared rather than what Lethe expects: it has a reason.
+        views = self._cache.restore_events.items()
+        for (ns, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
             spec = view.manifest.get("spec", {})
             about_this = ns == namespace and spec.get("store") == store and name not in bound
-            in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD
+            in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD and view.expected is None
             if about_this and (in_time or view.announcement is not None):
                 reason = spec.get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
@@ -363,7 +380,7 @@ class RestoreEventController(Controller[ObjectKey]):
     def _underway(self, view: RestoreEventView) -> str | None:
         """Return what is waited for while a restore is under way, or has ended and was not looked at yet."""
         announced, store = view.announcement, view.store
-        if announced is None:
+        if announced is None or announced.underway is None:
             return None
         managed, begun = self._cache.stores.get(store), announced.underway is Underway.BEGUN
         if managed is None and begun:
@@ -381,6 +398,42 @@ class RestoreEventController(Controller[ObjectKey]):
         if managed.trouble is not None:
             return f"the restore has ended; Lethe waits for DataStore {store[1]}: {managed.trouble.message}"
         return f"the restore has ended; Lethe looks at DataStore {store[1]}"
+
+    def count_look(self, managed: ManagedStore, began: float) -> None:
+        """Take in that a look, begun then (monotonic), has found no restore.
+
+        After two, none is expected any more by what had ended before them.
+        """
+        for one in self._cache.expected_of(managed):
+            key = managed.description.namespace, one.event
+            expected = self._cache.restore_events[key].expected or {}
+            if not self.has_ended(expected["kind"], expected["uid"]):
+                self._looks.pop(key, None)
+                continue
+            since, looks = self._looks.setdefault(key, (time.monotonic(), 0))
+            if began > since:
+                self._looks[key] = since, looks + 1
+                self.queue.add(key)
+
+    def _expectation(self, key: ObjectKey, view: RestoreEventView) -> tuple[str, bool] | None:
+        """Return what is said of a restore that others announce, and whether it is expected no more."""
+        if view.expected is None:
+            return None
+        announced, release = view.announcement, view.manifest["spec"].get("release")
+        if announced is None:  # as it was said when it ended
+            said = (one for one in view.shown.status["conditions"] if one["type"] == "Ready")
+            return next(said)["message"], True
+        by = announced.expected
+        if release:
+            return f"{by}: no restore is expected by it, says a person ({release['because']})", True
+        if self._looks.get(key, (0.0, 0))[1] >= LOOKS_AFTER:
+            return f"{by} has ended, and two looks since have seen no restore", True
+        if self._clock() - announced.declared_at >= EXPECTED_FOR:
+            return f"{by} has brought no restore that was seen within an hour", True
+        return (
+            f"{by} may bring the store's data back: the gate is closed until a restore was dealt with, until"
+            " two looks after that object has ended, or for an hour; spec.release opens it sooner"
+        ), False
 
     def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
@@ -409,6 +462,7 @@ class RestoreEventController(Controller[ObjectKey]):
             expired=self._expired(view),
             replay=self._shown(episode, key[1]) if episode is not None and episode.open else None,
             underway=self._underway(view),
+            expected=self._expectation(key, view),
         )
         status = restoreevent_status(
             episode,

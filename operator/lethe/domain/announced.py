@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from lethe.domain.periods import instant
@@ -21,11 +21,15 @@ class Underway(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A RestoreEvent that tells of a restore ahead, as it stands at the API server; `event` is its name."""
+    """A RestoreEvent that tells of a restore ahead, as it stands at the API server; `event` is its name.
+
+    Without `underway` Lethe has made it, because of an object of others: `expected` is its kind and name.
+    """
 
     event: str
     declared_at: datetime
-    underway: Underway
+    underway: Underway | None
+    expected: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,28 @@ def closed_ahead(
         )
     if bound is None:
         return None
-    ended = [one for one in announcements if not is_answered(one, bound)]
-    if not ended:
+    ahead = [one for one in announcements if not is_answered(one, bound)]
+    ended = [one for one in ahead if one.underway is Underway.ENDED]
+    if ended:
+        return ClosedAhead(
+            TroubleReason.RESTORE_UNDERWAY.value,
+            f"the restore has ended, says RestoreEvent {_named(ended)}, and the store was not looked at since",
+            ended=frozenset(one.event for one in ended),
+        )
+    if not ahead:
         return None
+    first = min(ahead, key=lambda one: (one.declared_at, one.event))
     return ClosedAhead(
-        TroubleReason.RESTORE_UNDERWAY.value,
-        f"the restore has ended, says RestoreEvent {_named(ended)}, and the store was not looked at since",
-        ended=frozenset(one.event for one in ended),
+        EXPECTED,
+        f"{first.expected} may bring its data back, says RestoreEvent {first.event}: the store is looked at,"
+        " and not served until a restore has been dealt with, or none is expected any more",
     )
+
+
+EXPECTED = "RestoreExpected"
+"""Reason of a gate that is closed because of an object of others."""
+EXPECTED_FOR = timedelta(hours=1)
+"""How long a restore is expected at the longest."""
 
 
 def _named(announcements: Iterable[Announcement]) -> str:

@@ -46,6 +46,41 @@ class Event:
     warning: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OthersKind:
+    """A kind of another project: its `root`, as /apis/velero.io/v1, and plural.
+
+    `selector` is a field selector; `bare` tells that no more than metadata is asked for.
+    """
+
+    root: str
+    plural: str
+    selector: str = ""
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object of others as it was seen; `gone`: the last time, or it has left the selector."""
+
+    manifest: Manifest
+    gone: bool = False
+
+
+class OthersObjects(Protocol):
+    """Others' objects, which are read and nothing else. All raise `ClusterUnavailable`, `ClusterRefused`."""
+
+    def follow(self, kind: OthersKind, namespace: str) -> AsyncIterator[Seen | None]:
+        """Yield the objects of a kind (empty `namespace`: of the whole cluster), `None` once these were all,
+        then each as it changes. It ends where changes were missed, and is to be begun again.
+        """
+        ...
+
+    async def read(self, kind: OthersKind, namespace: str, name: str) -> Manifest | None:
+        """Return an object in full, or `None` where there is none."""
+        ...
+
+
 class Cluster(Protocol):
     """What the controllers ask of the API server. All raise `ClusterUnavailable` and `ClusterRefused`."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -28,12 +29,14 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
-async def connect(kubeconfig: str | None = None) -> KubernetesCluster:
+async def connect(kubeconfig: str | None = None, *, connections: int = 100) -> KubernetesCluster:
     """Connect as the pod's ServiceAccount, else by kubeconfig (`kubeconfig`, `KUBECONFIG`, `~/.kube/config`).
 
-    Raises `ClusterUnavailable` where neither is there.
+    `connections` is how many there may be at the same time (0: as many as are needed). Raises
+    `ClusterUnavailable` where neither is there.
     """
     configuration = Configuration()
+    configuration.connection_pool_maxsize = connections
     try:
         if kubeconfig is None:
             try:
@@ -291,26 +294,51 @@ class KubernetesCluster:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
-    ) -> tuple[Any, bytes]:
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        response = await self.answer(verb, path, query=query, body=body, content_type=content_type)
+        with heard():
+            return response, await response.read()
+
+    async def answer(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        seconds: float = TIMEOUT_SECONDS,
+    ) -> aiohttp.ClientResponse:
+        """Return the answer to a call before it is read, which has to end within so many seconds."""
         try:
-            request = await self._client.param_serialize(
-                verb,
-                path,
-                query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            response = await self._client.call_api(*request, _request_timeout=timeout)
-            content = await response.read()  # type: ignore[no-untyped-call]
+            with heard():
+                request = await self._client.param_serialize(
+                    verb,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": accept, "Content-Type": content_type},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                timeout = aiohttp.ClientTimeout(total=seconds)
+                answer = await self._client.call_api(*request, _request_timeout=timeout)
         except ApiException as refused:
             raise _error(verb, path, int(refused.status or 0)) from None
-        except (TimeoutError, OSError, aiohttp.ClientError) as away:
-            raise ClusterUnavailable(f"the API server does not answer ({type(away).__name__})") from None
+        response: aiohttp.ClientResponse = answer.response
         if response.status >= 400:
+            response.close()
             raise _error(verb, path, response.status)
-        return response, content
+        return response
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Raise `ClusterUnavailable` where the API server does not answer, or not to the end."""
+    try:
+        yield
+    except (TimeoutError, OSError, aiohttp.ClientError) as away:
+        raise ClusterUnavailable(f"the API server does not answer ({type(away).__name__})") from None
 
 
 def _gate_condition(pod: Manifest, verdict: GateVerdict) -> dict[str, str] | None:

@@ -67,6 +67,12 @@ class DirectorySource(ApiModel):
     name: SnapshotNames = Field(
         description="How a file's name tells when it was taken: site-{takenAt:%Y%m%d}.dump"
     )
+    claim_name: ObjectName | None = Field(
+        default=None,
+        description="The PersistentVolumeClaim of this namespace by which others reach the directory. Where "
+        "LETHE_EARLY_WARNING has jobs, a Job or Pod that mounts it, and that no CronJob or workload made, is "
+        "taken for a restore of the stores.",
+    )
 
 
 class S3Source(ApiModel):

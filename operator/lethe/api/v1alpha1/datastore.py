@@ -174,6 +174,20 @@ class Rejoined(ApiModel):
     ] = Field(description="Where that is written down, in a sentence. No personal data.")
 
 
+class RunsIn(ApiModel):
+    """Where in this cluster a store's database runs: by this, others' objects are known to restore it."""
+
+    namespace: ObjectName | None = Field(
+        default=None, description="The namespace. Absent: the DataStore's own."
+    )
+    cloud_native_pg: ObjectName | None = Field(
+        default=None, description="Name of the CloudNativePG Cluster that it is, or is recovered from."
+    )
+    claims: Annotated[tuple[ObjectName, ...], Field(max_length=64), SET] = Field(
+        default=(), description="Names of the PersistentVolumeClaims that it lies on."
+    )
+
+
 class DataStoreSpec(ApiModel):
     """What the store is and what it holds. Exactly one of sql, http, scim, ldap, tryton and plugin."""
 
@@ -201,6 +215,11 @@ class DataStoreSpec(ApiModel):
     )
     gate: Gate | None = Field(
         default=None, description="Pods that must not serve while erasures are missing in the store."
+    )
+    runs_in: RunsIn | None = Field(
+        default=None,
+        description="Where in this cluster the database runs. Where LETHE_EARLY_WARNING has others' restores "
+        "watched, one that concerns this place closes the gate before the data is there.",
     )
     formerly: ObjectName | None = Field(
         default=None,

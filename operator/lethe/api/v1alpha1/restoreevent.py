@@ -48,6 +48,29 @@ class RestoredFrom(ApiModel):
     )
 
 
+class ExpectedKind(StrEnum):
+    """Others' objects that may bring a store's data back."""
+
+    RESTORE = "Restore"
+    CLUSTER = "Cluster"
+    PERSISTENT_VOLUME_CLAIM = "PersistentVolumeClaim"
+    JOB = "Job"
+    POD = "Pod"
+
+
+class ExpectedBy(ApiModel):
+    """Somebody else's object that may bring the store's data back."""
+
+    kind: ExpectedKind = Field(
+        description="Restore (Velero), Cluster (CloudNativePG), PersistentVolumeClaim, Job or Pod."
+    )
+    namespace: ObjectName = Field(description="Where it is.")
+    name: ObjectName = Field(description="Its name.")
+    uid: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="Its uid: another object of its name is another restore."
+    )
+
+
 class IdentityDecision(StrEnum):
     """Whether a row that came back is the erased person."""
 
@@ -96,6 +119,12 @@ class RestoreEventSpec(ApiModel):
             field_path=".store",
             reason=FORBIDDEN,
             message="can't be changed; apply another RestoreEvent",
+        ),
+        Rule(
+            rule="has(self.expected) == has(oldSelf.expected) && (!has(self.expected) || self.expected == "
+            "oldSelf.expected)",
+            reason=FORBIDDEN,
+            message="spec.expected is given when the RestoreEvent is made, and stays",
         ),
         Rule(
             rule="self.reason == oldSelf.reason || oldSelf.reason == 'Undeclared'",
@@ -163,6 +192,11 @@ class RestoreEventSpec(ApiModel):
         default=None,
         description="To which moment the store went back. Needed only where its journal does not tell.",
     )
+    expected: ExpectedBy | None = Field(
+        default=None,
+        description="By what Lethe expects a restore: the gate is closed until it shows in the store, until "
+        "two looks after that object has ended, or for an hour.",
+    )
     identities: Annotated[
         tuple[DecidedIdentity, ...],
         Field(max_length=64),
@@ -184,6 +218,7 @@ class RestoreState(StrEnum):
     """Where the replay stands, in one word; derived from the conditions."""
 
     PENDING = "Pending"
+    EXPECTED = "Expected"
     DECLARED = "Declared"
     UNDERWAY = "Underway"
     REPLAYING = "Replaying"
@@ -206,9 +241,6 @@ class DetectedBy(StrEnum):
     PROBE = "Probe"
     SWEEP = "Sweep"
     DECLARATION = "Declaration"
-    VELERO = "Velero"
-    CLOUD_NATIVE_PG = "CloudNativePG"
-    VOLUME_SNAPSHOT = "VolumeSnapshot"
 
 
 class ReplayedTable(ApiModel):

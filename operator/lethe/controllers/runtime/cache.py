@@ -13,7 +13,14 @@ from typing import Any
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import Gate
 from lethe.controllers.runtime.status_writer import ShownStatus
-from lethe.domain.announced import Announcement, ClosedAhead, Underway, closed_ahead
+from lethe.domain.announced import (
+    EXPECTED,
+    Announcement,
+    ClosedAhead,
+    Underway,
+    closed_ahead,
+    is_answered,
+)
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
@@ -69,11 +76,21 @@ class RestoreEventView:
 
     @property
     def announcement(self) -> Announcement | None:
-        """Return what it tells of a restore ahead; `None`: nothing, it waits for one to be seen."""
+        """Return what it tells of a restore ahead; `None`: nothing (any more), it waits for one to be seen."""
+        name, expected = self.manifest["metadata"]["name"], self.expected
         said = self.manifest.get("spec", {}).get("underway")
-        if said is None:
+        if said is not None:
+            return Announcement(name, self.declared_at, Underway(said))
+        if expected is None or self.shown.status.get("state") == "Expired":
             return None
-        return Announcement(self.manifest["metadata"]["name"], self.declared_at, Underway(said))
+        by = f"{expected['kind']} {expected['namespace']}/{expected['name']}"
+        return Announcement(name, self.declared_at, None, expected=by)
+
+    @property
+    def expected(self) -> Mapping[str, str] | None:
+        """Return the object of others because of which Lethe has made it."""
+        found: Mapping[str, str] | None = self.manifest.get("spec", {}).get("expected")
+        return found
 
 
 @dataclass(slots=True)
@@ -295,7 +312,14 @@ class ObjectCache:
     def why_unsafe(self, managed: ManagedStore) -> tuple[str, str] | None:
         """Return why a store may not be served, as reason and message, whatever is seen of it."""
         ahead = self.ahead_of(managed)
-        return (ahead.reason, ahead.message) if ahead is not None else managed.replay
+        if ahead is None or (ahead.reason == EXPECTED and managed.replay is not None):
+            return managed.replay
+        return ahead.reason, ahead.message
+
+    def expected_of(self, managed: ManagedStore) -> list[Announcement]:
+        """Return the restores of a store that are expected because of others' objects, and were not found."""
+        announced = self.announced.get(managed.key, {}).values()
+        return [one for one in announced if one.expected and not is_answered(one, managed.bound or {})]
 
     def releases_of(self, managed: ManagedStore) -> dict[str, str]:
         """Return why a store may be served, by the RestoreEvent of it that says so."""

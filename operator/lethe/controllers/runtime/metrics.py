@@ -80,6 +80,12 @@ class Metrics:
             buckets=(1, 5, 15, 60, 300, 1800, 7200, 86400),
             registry=r,
         )
+        self.early_warning_up = Gauge(
+            "lethe_early_warning_up",
+            "Whether others' objects of a kind can be watched for restores",
+            ["kind"],
+            registry=r,
+        )
         self.snapshots = Gauge("lethe_snapshots", "Snapshots by state", ["source", "state"], registry=r)
         self.snapshots_overdue = Gauge(
             "lethe_snapshots_overdue", "Snapshots past their time that are not held", ["source"], registry=r

@@ -46,6 +46,7 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
     reason: str,
     expired: bool = False,
     underway: str | None = None,
+    expected: tuple[str, bool] | None = None,
     replay: tuple[
         Literal[
             "Waiting",
@@ -62,7 +63,8 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
     """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet.
 
     `expired` tells that none has been seen for so long that this declaration counts for none any more,
-    `underway` what is waited for while the event tells of one that is under way.
+    `underway` what is waited for while the event tells of one that is under way. `expected` is what is said
+    of an event that tells of an object of others, and whether no restore is expected any more.
     """
     permitted = (
         Condition("Permitted", FALSE, "Undeclared", "nobody has given a reason; set spec.reason")
@@ -71,6 +73,12 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
     )
     if underway is not None:
         return _ahead("Underway", underway, permitted)
+    if episode is None and expected is not None:
+        if reason == "Undeclared":
+            permitted = Condition("Permitted", TRUE, "NothingRestored", "no restore was seen")
+        return (_ended if expected[1] else _ahead)(
+            "Expired" if expected[1] else "Expected", expected[0], permitted
+        )
     if episode is None and expired:
         message = (
             "no restore was seen within a day of this declaration, and it counts for none any more; declare "
