@@ -353,6 +353,13 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "By the reason that was given, since the operator's start.",
             {"{{store}} {{reason}}": total("lethe_restores_total", "store, reason")},
         ),
+        states(
+            "Early warning",
+            "Whether others' objects can be watched for restores, where that is switched on.",
+            {"{{kind}}": f"min by (kind) (lethe_early_warning_up{{{OURS}}})"},
+            yes="watched",
+            no="no right",
+        ),
         graph(
             "Erased again, and left alone",
             "none",

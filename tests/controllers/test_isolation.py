@@ -25,6 +25,7 @@ from lethe.controllers.backupsource import BackupSourceController
 from lethe.controllers.datastore import StoreController
 from lethe.controllers.deletionrequest import RequestCompletion, RequestQueue
 from lethe.controllers.deletionrequest_status import RequestStatusController
+from lethe.controllers.early_warning import EarlyWarning
 from lethe.controllers.gate import GateController
 from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.legalrequest import LegalRequestController
@@ -54,6 +55,7 @@ class Company:
         self.ledger = open_ledger(f"sqlite:///{home / 'ledger.db'}", keyring)
         self.cluster: Any = ClusterInMemory()
         never: Any = None
+        nothing: Any = object()
         self.operator = Operator(
             ledger=self.ledger,
             keyring=keyring,
@@ -71,6 +73,8 @@ class Company:
             renderer=TemplateWriter(),
             mailer=None,
             notices_per_hour=1,
+            others=nothing,
+            early_warning={"velero": "velero"},
         )
         for plural in self.operator._kinds:
             self.cluster.watchers[plural] = self._observer(plural)
@@ -178,6 +182,8 @@ CASES: Mapping[type[Controller[Any]], Case] = {
     NoticeSender: Case(Company.legal, "legalrequests"),
 }
 WITHOUT_OBJECTS = {RepeatedWork, TombstoneExpiry}
+OF_OTHERS = {EarlyWarning}
+"""What watches others' objects, kind by kind: tests/e2e/test_early_warning.py."""
 
 
 def concrete_controllers() -> set[type[Controller[Any]]]:
@@ -193,7 +199,7 @@ def concrete_controllers() -> set[type[Controller[Any]]]:
 
 
 def test_every_controller_has_a_case() -> None:
-    assert concrete_controllers() == {*CASES, *WITHOUT_OBJECTS}
+    assert concrete_controllers() == {*CASES, *WITHOUT_OBJECTS, *OF_OTHERS}
 
 
 def test_the_operator_runs_every_controller(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ async def test_a_list_that_is_older_than_the_watch_begins_no_restore_again(tmp_p
         restores.observe({**newer, "spec": {**BEGUN, "underway": "Ended"}})
         restores.observe(older)
         [announced] = company.operator._cache.announced[KEY].values()
-        assert announced.underway.value == "Ended"
+        assert announced.underway == "Ended"
     finally:
         company.ledger.close()
 

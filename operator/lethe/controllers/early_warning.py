@@ -25,7 +25,7 @@ WatchKey = tuple[str, str]
 
 AT_ONCE = 4
 """How many expected restores of one store are told at a time: its gate is closed by the first."""
-LOOK_AGAIN_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 5.0
 """How often it is seen whether a kind is there that was not, or may be read that might not."""
 UNUSED_SECONDS = 2.0
 """How often it is seen whether any DataStore or BackupSource asks for a kind."""

@@ -71,7 +71,8 @@ def closed_ahead(
     if ended:
         return ClosedAhead(
             TroubleReason.RESTORE_UNDERWAY.value,
-            f"the restore has ended, says RestoreEvent {_named(ended)}, and the store was not looked at since",
+            f"the restore has ended, says RestoreEvent {_named(ended)}, and the store was not looked at"
+            " since",
             ended=frozenset(one.event for one in ended),
         )
     if not ahead:

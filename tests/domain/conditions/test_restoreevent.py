@@ -21,10 +21,13 @@ Shown = Literal["Waiting", "Replaying", "IdentityUnclear", "AwaitingRelease", "M
 
 @pytest.mark.parametrize("reason", ["Undeclared", "Drill", "NaturalDisaster"])
 @pytest.mark.parametrize("shown", [None, *get_args(Shown)])
-@pytest.mark.parametrize("state", ["unseen", "expired", "open", "safe", "released", "released, 0 left"])
+@pytest.mark.parametrize(
+    "state",
+    ["unseen", "expired", "expected", "expected no more", "open", "safe", "released", "released, 0 left"],
+)
 def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | None, state: str) -> None:
     episode = None
-    if state not in ("unseen", "expired"):
+    if state in ("open", "safe", "released", "released, 0 left"):
         safe_at = None if state == "open" else NOW
         because = "we looked" if "released" in state else None
         episode = RestoreEpisode(
@@ -34,7 +37,13 @@ def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | No
             left=0 if state == "released, 0 left" else None,
         )
     replay = (shown, "why") if shown and state == "open" else None
-    conditions = restoreevent_conditions(episode, reason=reason, replay=replay, expired=state == "expired")
+    conditions = restoreevent_conditions(
+        episode,
+        reason=reason,
+        replay=replay,
+        expired=state == "expired",
+        expected=("why", state == "expected no more") if "expected" in state else None,
+    )
     seen = sound_statuses(conditions)
     assert (seen["SafeToServe"] == "True") is (state in ("safe", "released, 0 left"))
     assert (seen["Permitted"] == "True") is (reason != "Undeclared")

@@ -76,7 +76,7 @@ class RestoreEventView:
 
     @property
     def announcement(self) -> Announcement | None:
-        """Return what it tells of a restore ahead; `None`: nothing (any more), it waits for one to be seen."""
+        """Return what it tells of a restore ahead; `None`: nothing, or nothing any more."""
         name, expected = self.manifest["metadata"]["name"], self.expected
         said = self.manifest.get("spec", {}).get("underway")
         if said is not None:

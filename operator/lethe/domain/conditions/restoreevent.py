@@ -7,6 +7,7 @@ from typing import Literal
 from lethe.domain.conditions.base import (
     FALSE,
     TRUE,
+    UNKNOWN,
     Condition,
     ConditionSet,
     ConditionStatus,
@@ -75,7 +76,7 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
         return _ahead("Underway", underway, permitted)
     if episode is None and expected is not None:
         if reason == "Undeclared":
-            permitted = Condition("Permitted", TRUE, "NothingRestored", "no restore was seen")
+            permitted = Condition("Permitted", UNKNOWN, "NothingRestored", "no restore was seen")
         return (_ended if expected[1] else _ahead)(
             "Expired" if expected[1] else "Expected", expected[0], permitted
         )
