@@ -195,6 +195,10 @@ def test_a_restore_that_was_announced_is_its_events_from_when_it_is_found(
     people = site.sign_up(*(f"p{n}@canary.example" for n in range(len(BY) - 1)))
     database = site.url.rsplit("/", 1)[1]
     dump = postgres.dump(database, tmp_path / "site.dump")
+    before = begin(others, api, "Restore", "brought-nothing")
+    wait_state(api, before, "Expected")
+    end(others, api, "Restore", "brought-nothing")
+    wait_state(api, before, "Expired")
     for n, (kind, person) in enumerate(zip(BY[:-1], people, strict=True)):
         api.request_by_email(f"p{n}", f"p{n}@canary.example")
         api.wait("deletionrequests", f"p{n}", "Erased")
@@ -206,7 +210,8 @@ def test_a_restore_that_was_announced_is_its_events_from_when_it_is_found(
         assert event["status"]["detectedBy"] in ("Journal", "TableIdentity")
         assert site.is_cleared(person)
         web.is_opened()
-    assert len(api.list("restoreevents")) == len(people)
+    assert len(api.list("restoreevents")) == 1 + len(people)
+    wait_state(api, before, "Expired")  # what came later was not what it had announced
 
 
 def test_what_was_noticed_when_the_operator_was_killed_is_told_by_the_next(
@@ -337,7 +342,12 @@ def test_what_never_ends_closes_the_gate_for_an_hour_and_not_again(
         uid = begin(others, api, "Restore", "endless")
         wait_state(api, uid, "Expected")
         web.is_closed()
+        api.delete("secrets", "site-db")
         operator.restart_in(timedelta(minutes=61))
+        api.wait_reason("datastores", "site", "SecretMissing")
+        assert event_of(api, uid)["status"]["state"] == "Expected", "nobody has looked whether it came"
+        web.is_closed()
+        api.secret("site-db", {"url": site.url})
         event = wait_state(api, uid, "Expired")
         assert "an hour" in event["status"]["conditions"][0]["message"]
         web.is_opened()

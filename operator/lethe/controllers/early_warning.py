@@ -136,8 +136,8 @@ class EarlyWarning(Controller[WatchKey]):
                 uid = seen.manifest["metadata"]["uid"]
                 if await self._take(key, kind, uid, seen):
                     await self.warn()
-                if listed is not None:
-                    listed |= {uid} & (self._found.keys() | self._harmless.keys())
+                if listed is not None and (uid in self._found or uid in self._harmless):
+                    listed.add(uid)
             elif listed is not None:
                 for uid in [uid for uid in self._seen_by(key) if uid not in listed]:
                     self._forget(uid)

@@ -208,8 +208,8 @@ async def _read_job(manifest: Manifest, _: OthersObjects) -> Mapping[str, Any] |
 
 
 async def _read_pod(manifest: Manifest, others: OthersObjects) -> Mapping[str, Any] | None:
-    found, _ = await _ask(others, PODS, manifest, manifest["metadata"]["name"])
-    return _mounted(_part(found, "spec"))
+    metadata = manifest["metadata"]
+    return _mounted(_part(await others.read(PODS, metadata["namespace"], metadata["name"]) or {}, "spec"))
 
 
 PODS = OthersKind(_CORE, "pods", selector="status.phase!=Succeeded,status.phase!=Failed", bare=True)

@@ -428,12 +428,21 @@ class RestoreEventController(Controller[ObjectKey]):
             return f"{by}: no restore is expected by it, says a person ({release['because']})", True
         if self._looks.get(key, (0.0, 0))[1] >= LOOKS_AFTER:
             return f"{by} has ended, and two looks since have seen no restore", True
-        if self._clock() - announced.declared_at >= EXPECTED_FOR:
+        over = announced.declared_at + EXPECTED_FOR
+        if self._clock() >= over and self._was_looked_at(view.store, over):
             return f"{by} has brought no restore that was seen within an hour", True
         return (
             f"{by} may bring the store's data back: the gate is closed until a restore was dealt with, until"
             " two looks after that object has ended, or for an hour; spec.release opens it sooner"
         ), False
+
+    def _was_looked_at(self, store: ObjectKey, since: datetime) -> bool:
+        """Tell whether a store has answered since a moment: before, no gate opens because time went by."""
+        managed = self._cache.stores.get(store)
+        if managed is None or managed.session is None:
+            return managed is None
+        seen_at = managed.session.last_observed_at
+        return managed.trouble is None and seen_at is not None and seen_at >= since
 
     def _origin(self, manifest: Manifest, episode: RestoreEpisode | None) -> Mapping[str, str] | None:
         """Return what a store was restored from: what its journal tells, else what was declared."""
