@@ -44,6 +44,7 @@ def policies(apiserver: ApiServer) -> Iterator[None]:
     undecided = changed(legal, {"spec.review": REMOVED, "spec.courtOrder.documentSecretRef": REMOVED})
     again = {"table": "users", "key": "7", "since": "2026-11-22T09:00:00Z", "because": "CRM-7"}
     returned = changed(manifest("DataStore", "site"), {"spec.rejoined": [again]})
+    released = changed(manifest("RestoreEvent", "site-2026-11-22"), {"spec.release": {"because": "INC-2231"}})
     stranger = allow(apiserver, "default", "stranger-without-any-verb", EDIT)
     connector = allow(apiserver, "default", "stranger-who-may-connect", EDIT, CONNECT)
     joiner = allow(apiserver, "default", "stranger-who-may-connect-and-read", EDIT, CONNECT, READ_SECRETS)
@@ -60,6 +61,7 @@ def policies(apiserver: ApiServer) -> Iterator[None]:
         (stranger, undecided, 'lacks the verb "notify"'),
         (teller, legal, 'lacks the verb "review"'),
         (apiserver, legal, '"reviewer":"admin"'),
+        (apiserver, released, '"by":"admin"'),
     )
     for user, asked, words in probes:
         eventually(partial(_says, user, asked, words), f"a policy says: {words}")

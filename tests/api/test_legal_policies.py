@@ -400,7 +400,8 @@ def test_the_operator_reports_and_decides_nothing(
 @pytest.fixture
 def nothing_fills_in_the_reviewer(apiserver: ApiServer) -> Iterator[None]:
     """No MutatingAdmissionPolicy, as in an older Kubernetes."""
-    binding = next(each for each in documents() if each["kind"] == "MutatingAdmissionPolicyBinding")
+    ours = ("MutatingAdmissionPolicyBinding", "lethe-reviewer.lethe.dev")
+    binding = next(each for each in documents() if (each["kind"], each["metadata"]["name"]) == ours)
 
     def filled_in() -> bool:
         return '"reviewer":' in apiserver.create(DISCLOSURE_AND_REVIEW, "default", dry_run=True).text

@@ -59,6 +59,7 @@ def test_the_policies_do_not_stand_where_crds_are_applied_from() -> None:
         "notify.yaml",
         "prune.yaml",
         "rejoin.yaml",
+        "releaser-map.yaml",
         "requested-at.yaml",
         "restore.yaml",
         "review.yaml",
@@ -342,6 +343,43 @@ def test_only_who_may_warn_says_by_what_a_restore_is_expected(apiserver: ApiServ
     assert 'dana lacks the verb "warn" on restoreevents.lethe.dev' in refused.body["message"]
     answer = settled(lambda: lethe.create(event, namespace))
     assert answer.code == 201, answer.text
+
+
+@pytest.mark.usefixtures("policies")
+def test_who_breaks_the_glass_needs_the_verb_names_the_events_uid_and_signs(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    on_events = {"apiGroups": ["lethe.dev"], "resources": ["restoreevents"]}
+    every = [*SAYS]
+    breaker = allow(apiserver, namespace, "breaker", EDIT, {**on_events, "verbs": ["breakglass"]})
+    dana = allow(apiserver, namespace, "dana", EDIT, {**on_events, "verbs": every})
+    found = settled(lambda: dana.create(UNDECLARED, namespace)).body
+    another = settled(lambda: dana.create(changed(UNDECLARED, {"metadata.name": "b"}), namespace)).body
+    uid = found["metadata"]["uid"]
+    broken = changed(UNDECLARED, {"spec.release": {"because": "INC-2231", "uid": uid}})
+    lacks = 'dana lacks the verb "breakglass" on restoreevents.lethe.dev'
+    refused = settled(lambda: dana.replace(found, broken))
+    assert refused.code == 403
+    assert lacks in refused.body["message"]
+    # The uid of another object, which lay ready; and before there is one.
+    elsewhere = breaker.replace(another, broken)
+    assert not elsewhere
+    assert f"must be the metadata.uid of this RestoreEvent, {another['metadata']['uid']}" in elsewhere.text
+    fresh = breaker.create(changed(broken, {"metadata.name": "c"}), namespace)
+    assert not fresh
+    assert "which it has once it is made" in fresh.text
+    forged = breaker.replace(found, changed(broken, {"spec.release.by": "dana"}))
+    assert forged.code == 403
+    assert 'write by: \\"breaker\\"' in forged.text
+    # Who had released it without a uid breaks no glass by that; who may adds the uid.
+    early = changed(UNDECLARED, {"spec.release": {"because": "INC-2231"}})
+    released = dana.replace(found, early, dry_run=False)
+    assert released.body["spec"]["release"] == {"because": "INC-2231", "by": "dana"}
+    answer = settled(lambda: breaker.replace(released.body, broken, dry_run=False))
+    assert answer.body["spec"]["release"] == {"because": "INC-2231", "uid": uid, "by": "breaker"}
+    again = dana.replace(answer.body, broken)  # as from Git, where nobody is named
+    assert again, again.text
+    assert again.body["spec"]["release"]["by"] == "breaker"
 
 
 def test_every_field_of_a_restoreevent_takes_a_verb() -> None:

@@ -8,11 +8,24 @@ from devtools.company import SUBJECTS, Api, Site, eventually
 from devtools.operator_process import OperatorProcess
 from devtools.servers.controlplane import ControlPlane
 from devtools.servers.postgres import PostgresServer
+from lethe.adapters.keys.files import FileKeyring
+from lethe.adapters.ledger.ledger import open_ledger
 from tests.e2e.set_clocks import ClockedOperator
 from tests.e2e.test_restore import database_of
 
 WITHOUT_CREATED_AT = {key: value for key, value in SUBJECTS.items() if key != "createdAt"}
 DRILL = {"store": "site", "reason": "Drill", "justification": "the yearly drill"}
+
+
+def break_glass(api: Api, name: str) -> None:
+    """Let the store of a RestoreEvent be served at once, whoever came back."""
+    uid = (api.get("restoreevents", name) or {})["metadata"]["uid"]
+    api.patch_spec("restoreevents", name, {"release": {"because": "the shop has to open", "uid": uid}})
+
+
+def a_few_looks() -> None:
+    """Wait until the store has been looked at some times more."""
+    time.sleep(3)
 
 
 def dump_before_an_erasure(api: Api, site: Site, postgres: PostgresServer, folder: Path) -> Path:
@@ -38,6 +51,12 @@ def test_a_store_that_a_person_released_is_never_called_verified(
     api.wait_reason("restoreevents", name, "IdentityUnclear", patience=60)
 
     api.patch_spec("restoreevents", name, {"release": {"because": "the shop has to open"}})
+    a_few_looks()
+    said = api.condition("restoreevents", name, "Ready")
+    assert said["reason"] == "IdentityUnclear", "only a broken glass opens what is not verified"
+    assert operator.metric("lethe_store_glass_broken") == 0
+
+    break_glass(api, name)
 
     api.wait_reason("restoreevents", name, "Released")
     for start_anew in (False, True):
@@ -58,6 +77,14 @@ def test_a_store_that_a_person_released_is_never_called_verified(
     assert len(api.list("restoreevents")) == 1
     eventually(lambda: operator.metric("lethe_store_missing_erasures") == 1, "the metric to show who is left")
     assert operator.metric("lethe_store_safe_to_serve") == 1
+    assert operator.metric("lethe_store_glass_broken") == 1
+    operator.stop()
+    ledger = open_ledger(f"sqlite:///{operator.ledger}", FileKeyring(operator.ledger.parent / "keys"))
+    [episode] = ledger.episodes()
+    ledger.close()
+    recorded = (episode.released_by, episode.released_uid, episode.released_because)
+    uid = (api.get("restoreevents", name) or {})["metadata"]["uid"]
+    assert recorded == (name, uid, "the shop has to open")
 
 
 def test_a_declaration_of_yesterday_releases_no_restore_of_today(
@@ -97,8 +124,9 @@ def test_a_release_that_was_written_before_the_restore_does_not_count_for_it(
     api: Api, site: Site, operator: OperatorProcess, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     dump = dump_before_an_erasure(api, site, postgres, tmp_path)
-    api.create("restoreevents", "drill", {**DRILL, "release": {"because": "we trust it beforehand"}})
+    api.create("restoreevents", "drill", DRILL)
     api.wait_reason("restoreevents", "drill", "Declared")
+    break_glass(api, "drill")
 
     postgres.restore(database_of(site), dump, "--clean", "--if-exists")
 
@@ -107,6 +135,14 @@ def test_a_release_that_was_written_before_the_restore_does_not_count_for_it(
     assert api.condition("datastores", "site", "SafeToServe")["status"] == "False"
     assert len(api.list("restoreevents")) == 1
     time.sleep(1.1)  # creationTimestamp counts whole seconds
-    api.create("restoreevents", "open", {**DRILL, "release": {"because": "the shop has to open"}})
+    drill = api.get("restoreevents", "drill") or {}
+    copied = {"because": "the shop has to open", "uid": drill["metadata"]["uid"]}
+    api.create("restoreevents", "copy", {**DRILL, "release": copied})
+    eventually(
+        lambda: "is not this RestoreEvent's own" in str(api.condition("restoreevents", "copy", "Ready")),
+        "the copy to be told so",
+    )
+    api.create("restoreevents", "open", DRILL)
+    break_glass(api, "open")
     api.wait_reason("restoreevents", "open", "Released")
     api.wait_reason("restoreevents", "drill", "Released")

@@ -37,7 +37,7 @@ from lethe.domain.mapping import (
 )
 from lethe.domain.periods import Period
 from lethe.domain.requests import RequestRecord
-from lethe.domain.restores import RestoreEpisode
+from lethe.domain.restores import Release, RestoreEpisode
 from lethe.domain.trust import Ending
 from lethe.ports.stores import Journaled
 from lethe.workflows import store_pass
@@ -488,7 +488,7 @@ class Company(Database):
         errand = store_pass.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
             explain(self.last_episode(), self.context, event="by-hand", reason="Drill")
-            errand = replace(errand, releases={"by-hand": release})
+            errand = replace(errand, releases={"by-hand": Release(release, "its-uid")})
         done = store_pass.reconcile_store(
             store,
             self.real_ledger.open_requests(),

@@ -14,6 +14,7 @@ from lethe.domain.identifiers import email_identifier
 from lethe.domain.legal import LegalRecord
 from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import ClearRule, ClearTo, PiiKind, StoreRole, SubjectMapping
+from lethe.domain.restores import Release
 from lethe.workflows import store_pass
 from lethe.workflows.legal.register import LegalOrder, NonDisclosure, PreservationWanted, end_holds, register
 from lethe.workflows.restore.episode import explain
@@ -90,7 +91,7 @@ class Crm:
         if release is not None:
             last = company.real_ledger.episodes(store=self.store.name)[-1]
             explain(last, company.context, event="by-hand", reason="Drill")
-            errand = replace(errand, releases={"by-hand": release})
+            errand = replace(errand, releases={"by-hand": Release(release, "its-uid")})
         company.now = company.now + SECOND
         done = store_pass.reconcile_store(
             self.store,

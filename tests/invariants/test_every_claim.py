@@ -284,10 +284,11 @@ class EveryClaim(RuleBasedStateMachine):
             "store": store.name,
             "reason": "Drill",
             "justification": "the yearly drill",
-            "release": {"because": "the shop has to open"},
         }
-        name = f"release-{next(self.count)}"
-        self.operator.cluster.apply("restoreevents", NAMESPACE, name, spec)
+        name, cluster = f"release-{next(self.count)}", self.operator.cluster
+        uid = cluster.apply("restoreevents", NAMESPACE, name, spec)["metadata"]["uid"]
+        release = {"because": "the shop has to open", "uid": uid}
+        cluster.apply("restoreevents", NAMESPACE, name, {**spec, "release": release})
 
     @rule(mapped=st.sampled_from([(), ("phone",), ("phone", "fax"), ("fax",)]))
     def the_mapping_is_edited(self, mapped: tuple[str, ...]) -> None:

@@ -478,7 +478,7 @@ class StoreController(Controller[ObjectKey]):
         watched = self._cache.watched_stores()
         ahead = self._cache.ahead_of(managed)
         ended = ahead is not None and bool(ahead.ended)
-        if not look and not releases and not ended:
+        if not look and not ended and not any(one.uid for one in releases.values()):
             return PassPlan(look=False, watched=watched)
         sweep = began - self._last_sweep.get(name, -1e9) >= self._sweep_interval
         return PassPlan(
@@ -526,6 +526,7 @@ class StoreController(Controller[ObjectKey]):
                 done.re_erased,
             )
         await self._follow_restores(managed, done)
+        self._metrics.glass_breaks.labels(managed.name).inc(done.released)
         if done.resolved:
             self._ring_open_legal()
         await self._show_safety(managed)
@@ -610,6 +611,7 @@ class StoreController(Controller[ObjectKey]):
         left = managed.release.left if managed.release is not None else None
         self._metrics.safe.labels(managed.name).set(safe)
         self._metrics.missing.labels(managed.name).set(managed.missing + (left or 0))
+        self._metrics.glass_broken.labels(managed.name).set(managed.release is not None and left != 0)
         await self._gates.heed(managed)
 
 

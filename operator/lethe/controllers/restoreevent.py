@@ -355,15 +355,16 @@ class RestoreEventController(Controller[ObjectKey]):
         view: RestoreEventView | None = None,
     ) -> None:
         # Whoever wrote a release before the restore was seen did not know of it.
-        release = view is not None and bool(view.manifest.get("spec", {}).get("release"))
-        ahead = view is not None and release and view.declared_at < episode.detected_at
+        ahead = view is not None and bool(view.release) and view.declared_at < episode.detected_at
         context = self._context()
         if await asyncio.to_thread(
             explain, episode, context, event=event, reason=reason, released_ahead=ahead
         ):
             self._count(managed, event, reason)
 
-    def _shown(self, episode: RestoreEpisode, event: str | None = None) -> tuple[Shown, str]:
+    def _shown(
+        self, episode: RestoreEpisode, event: str | None = None, view: RestoreEventView | None = None
+    ) -> tuple[Shown, str]:
         step = self._steps.get(episode.episode)
         if step is None or step.state not in _SHOWN:
             shown: Shown = "Replaying"
@@ -374,6 +375,11 @@ class RestoreEventController(Controller[ObjectKey]):
             message += (
                 ". spec.release was written before this restore was seen, and does not count for it: to let "
                 "the store be served, apply another RestoreEvent that has one"
+            )
+        elif view is not None and view.names_another_uid:
+            message += (
+                f". spec.release.uid is not this RestoreEvent's own ({view.shown.uid}), and does not count: "
+                "apply another RestoreEvent, and give it its uid"
             )
         return shown, message
 
@@ -469,7 +475,7 @@ class RestoreEventController(Controller[ObjectKey]):
             episode,
             reason=view.manifest.get("spec", {}).get("reason", "Undeclared"),
             expired=self._expired(view),
-            replay=self._shown(episode, key[1]) if episode is not None and episode.open else None,
+            replay=self._shown(episode, key[1], view) if episode is not None and episode.open else None,
             underway=self._underway(view),
             expected=self._expectation(key, view),
         )

@@ -249,11 +249,12 @@ class IdentitiesDecided:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A person let the store be served although the restore had not been dealt with; `because` is theirs.
+    """A person broke the glass: the store is served although the restore had not been dealt with.
 
-    `by` is the RestoreEvent in which they said so. `left` counts the erased persons who stand in it all the
-    same, or may (`None`: not known, or not to be said), and `in_place_at` is when it was first seen to hold
-    none. It is recorded again when that number changes.
+    `by` is the RestoreEvent in which they said why (`because`) and named its `uid`; `who` is how the API
+    server knows them, empty where no policy had it filled in. `left` counts the erased persons who stand in
+    it all the same, or may (`None`: not known, or not to be said), and `in_place_at` is when it was first
+    seen to hold none. It is recorded again when that number changes.
     """
 
     store: str
@@ -263,15 +264,23 @@ class Released:
     by: str = ""
     left: int | None = None
     in_place_at: datetime | None = None
+    uid: str = ""
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SafeToServe:
-    """Journal equals ledger, read after the verification: the gate opens."""
+    """Journal equals ledger, read after the verification: the gate opens.
+
+    Where a person had to let it, `by` is the RestoreEvent in which they said so, with `because` and `who`.
+    """
 
     store: str
     episode: str
     at: datetime
+    by: str = ""
+    because: str = ""
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)

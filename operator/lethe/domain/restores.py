@@ -27,6 +27,18 @@ from lethe.domain.tombstones import Identity, Tombstone
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A person's word in a RestoreEvent that the store may be served, and how the API server knows them.
+
+    With the event's `uid` it breaks the glass; without, it counts only once everything is verified.
+    """
+
+    because: str
+    uid: str = ""
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreEpisode:
     """One time that a store went back. `missing` are the erasures that the journal showed as lost;
     `re_erased`, `left_alone` and `unclear` what the replay found of them (`None` before its first pass),
@@ -57,6 +69,8 @@ class RestoreEpisode:
     released_ahead: frozenset[str] = frozenset()
     released_because: str | None = None
     released_by: str = ""
+    released_uid: str = ""
+    released_who: str = ""
     left: int | None = None
     in_place_at: datetime | None = None
     safe_at: datetime | None = None
@@ -190,6 +204,8 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
                 episode,
                 released_because=fact.because,
                 released_by=fact.by,
+                released_uid=fact.uid,
+                released_who=fact.who,
                 left=fact.left,
                 in_place_at=fact.in_place_at,
                 safe_at=fact.at,

@@ -9,7 +9,7 @@ from lethe.domain.facts import DetectedBy, MappingProved
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
-from lethe.domain.restores import RestoreEpisode
+from lethe.domain.restores import Release, RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.stores import HeadMoved, InRecovery, MappingInvalid, StoreError, StoreUnreachable
 from lethe.workflows.erasure import erase
@@ -28,7 +28,7 @@ from lethe.workflows.store_session import StoreSession
 class PassPlan:
     """What a visit is to do besides serving: `look` at the journal, `sweep` everything, `tidy` statistics.
 
-    `releases` are persons' words on restores: why the store may be served, by RestoreEvent. `restore_ended`
+    `releases` are persons' words that the store may be served, by RestoreEvent. `restore_ended`
     tells that by a person's word one has ended since the store was last looked at. `watched` are the stores
     that have a DataStore.
     """
@@ -38,7 +38,7 @@ class PassPlan:
     tidy: bool = False
     manual_release: bool = False
     restore_ended: bool = False
-    releases: Mapping[str, str] = field(default_factory=dict)
+    releases: Mapping[str, Release] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
 
 
@@ -226,12 +226,12 @@ def _deal_with(
     done: StorePass,
 ) -> None:
     released = release_of(episode, plan.releases)
-    if released is not None:
-        by, because = released
-        replay.release(session, episode, context, holds, by=by, because=because)
+    if released is not None and released[1].uid:
+        replay.release(session, episode, context, holds, by=released[0], word=released[1])
         done.released = True
     else:
-        done.step = replay.replay(session, episode, context, holds, manual_release=plan.manual_release)
+        manual = plan.manual_release
+        done.step = replay.replay(session, episode, context, holds, manual_release=manual, released=released)
 
 
 def _record_mapping(session: StoreSession, context: PassContext) -> None:

@@ -91,9 +91,19 @@ class DecidedIdentity(ApiModel):
 
 
 class Release(ApiModel):
-    """Lets the store be served."""
+    """Lets the store be served. With uid it breaks the glass."""
 
     because: _Sentence = Field(description="Why, in a sentence. No personal data.")
+    uid: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="The metadata.uid of this very RestoreEvent. Given, the glass is broken: the store is "
+        "served at once, whoever came back, until it goes back again. Takes the verb breakglass.",
+    )
+    by: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
+        default=None,
+        description="Who says so, as the API server knows them. Filled in by policy; nobody signs for "
+        "somebody else.",
+    )
 
 
 class Underway(StrEnum):
@@ -152,9 +162,11 @@ class RestoreEventSpec(ApiModel):
             message="spec.restoredFrom can be added, not changed",
         ),
         Rule(
-            rule="!has(oldSelf.release) || (has(self.release) && self.release == oldSelf.release)",
+            rule="!has(oldSelf.release) || (has(self.release) && (self.release == oldSelf.release || "
+            "(!has(oldSelf.release.uid) && has(self.release.uid))))",
             reason=FORBIDDEN,
-            message="spec.release can be added, then neither changed nor taken back",
+            message="spec.release can be added, also with uid where it had none, then neither changed nor "
+            "taken back",
         ),
         Rule(
             rule="!has(self.underway) || self.underway == 'Begun' || oldSelf.hasValue()",
@@ -209,8 +221,8 @@ class RestoreEventSpec(ApiModel):
     ] = Field(default=(), description="A person's answers for the rows that status lists as unclear.")
     release: Release | None = Field(
         default=None,
-        description="Lets the store be served although this has not ended, or where the DataStore says "
-        "Manual. Counts for one restore: the one that was there when it was written.",
+        description="Lets the store be served. Without uid: once all is erased again and verified, where the "
+        "DataStore's gate says Manual. Counts for one restore: the one that was there when it was written.",
     )
 
 

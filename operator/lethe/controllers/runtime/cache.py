@@ -24,7 +24,7 @@ from lethe.domain.announced import (
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
-from lethe.domain.restores import RestoreEpisode
+from lethe.domain.restores import Release, RestoreEpisode
 from lethe.domain.trouble import Trouble
 from lethe.domain.trust import Blocker
 from lethe.ports.backups import Backend
@@ -91,6 +91,16 @@ class RestoreEventView:
         """Return the object of others because of which Lethe has made it."""
         found: Mapping[str, str] | None = self.manifest.get("spec", {}).get("expected")
         return found
+
+    @property
+    def release(self) -> Mapping[str, str]:
+        """Return its spec.release; empty if there is none."""
+        return self.manifest.get("spec", {}).get("release") or {}
+
+    @property
+    def names_another_uid(self) -> bool:
+        """Tell whether its spec.release was meant to break the glass of another object."""
+        return self.release.get("uid", self.shown.uid) != self.shown.uid
 
 
 @dataclass(slots=True)
@@ -321,17 +331,18 @@ class ObjectCache:
         announced = self.announced.get(managed.key, {}).values()
         return [one for one in announced if one.expected and not is_answered(one, managed.bound or {})]
 
-    def releases_of(self, managed: ManagedStore) -> dict[str, str]:
-        """Return why a store may be served, by the RestoreEvent of it that says so."""
-        specs = {
-            name: view.manifest.get("spec", {})
+    def releases_of(self, managed: ManagedStore) -> dict[str, Release]:
+        """Return the words that a store may be served, by the RestoreEvent of it that says so.
+
+        One that names the uid of another object was copied from there, and says nothing.
+        """
+        return {
+            name: Release(said.get("because", ""), said.get("uid", ""), said.get("by", ""))
             for (namespace, name), view in self.restore_events.items()
             if namespace == managed.description.namespace
-        }
-        return {
-            name: str(spec["release"].get("because", ""))
-            for name, spec in specs.items()
-            if spec.get("store") == managed.description.short_name and spec.get("release")
+            and view.manifest.get("spec", {}).get("store") == managed.description.short_name
+            and (said := view.release)
+            and not view.names_another_uid
         }
 
     def primary_of(self, namespace: str) -> ManagedStore | None:

@@ -51,6 +51,15 @@ class Metrics:
         self.safe = Gauge(
             "lethe_store_safe_to_serve", "Whether every erasure is in place", ["store"], registry=r
         )
+        self.glass_broken = Gauge(
+            "lethe_store_glass_broken",
+            "Whether a person broke the store's glass, and not all is known to be in place",
+            ["store"],
+            registry=r,
+        )
+        self.glass_breaks = Counter(
+            "lethe_glass_breaks", "Restores whose glass a person broke", ["store"], registry=r
+        )
         self.resurrected = Counter(
             "lethe_store_resurrected", "Erased people written back, and erased again", ["store"], registry=r
         )
@@ -163,6 +172,7 @@ class Metrics:
             self.mapping_complete,
             self.missing,
             self.safe,
+            self.glass_broken,
             self.restores_without_reason,
             self.restore_underway,
             self.sweep_age,

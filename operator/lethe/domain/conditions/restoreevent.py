@@ -27,7 +27,7 @@ UNDER_REPLAY = (
 
 
 def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
-    """Return reason and message of `SafeToServe` after a restore that a person has released; else `None`."""
+    """Return reason and message of `SafeToServe` after a restore whose glass a person broke; else `None`."""
     if episode is None or episode.released_because is None:
         return None
     left = (
@@ -38,7 +38,8 @@ def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
         else "and every erasure is in place"
     )
     by = f"RestoreEvent {episode.released_by}" if episode.released_by else "a person"
-    return "Released", f"{by} let the store be served ({episode.released_because}); {left}"
+    said = f"the glass was broken: {by} let the store be served ({episode.released_because})"
+    return "Released", f"{said}; {left}"
 
 
 def restoreevent_conditions(  # noqa: PLR0911 - one return for each state

@@ -142,6 +142,8 @@ def _note_what_is_left(
                     release.released_by,
                     left,
                     context.clock() if left == 0 else None,
+                    release.released_uid,
+                    release.released_who,
                 )
             ]
         )

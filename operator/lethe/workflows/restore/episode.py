@@ -8,7 +8,7 @@ from itertools import count
 
 from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
 from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables
-from lethe.domain.restores import RestoreEpisode, given_out_again, rejoined
+from lethe.domain.restores import Release, RestoreEpisode, given_out_again, rejoined
 from lethe.domain.tombstones import Identity, RestoredRows, match_restored_rows
 from lethe.ports.stores import StoreError
 from lethe.workflows.pass_context import PassContext
@@ -194,13 +194,15 @@ def explain(
     return True
 
 
-def release_of(episode: RestoreEpisode, releases: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the RestoreEvent that lets the store be served, and why; `releases` are those of all events.
+def release_of(episode: RestoreEpisode, releases: Mapping[str, Release]) -> tuple[str, Release] | None:
+    """Return the RestoreEvent that lets the store be served, and its word; `releases` are those of all.
 
-    One that was written before this restore was seen was meant for another, or for none.
+    One that was written before this restore was seen was meant for another, or for none. One that breaks the
+    glass comes first.
     """
     written_for = (event for event in episode.events if event not in episode.released_ahead)
-    return next(((event, releases[event]) for event in written_for if event in releases), None)
+    said = [(event, releases[event]) for event in written_for if event in releases]
+    return next((one for one in said if one[1].uid), next(iter(said), None))
 
 
 def judge_restored_rows(

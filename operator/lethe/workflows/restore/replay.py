@@ -20,7 +20,7 @@ from lethe.domain.journal import (
     remembered_identity,
 )
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
-from lethe.domain.restores import RestoreEpisode, evolve_episode
+from lethe.domain.restores import Release, RestoreEpisode, evolve_episode
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
@@ -66,10 +66,12 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     holds: Holds,
     *,
     manual_release: bool = False,
+    released: tuple[str, Release] | None = None,
 ) -> ReplayStep:
     """Take a restore one pass further; nobody is erased whose data a hold preserves.
 
-    Raises `StoreUnreachable`.
+    With `manual_release` a person has to let it be served once all is verified: `released` tells in which
+    RestoreEvent they have. Raises `StoreUnreachable`.
     """
     observed = _settled_observation(session, context)
     if is_ahead(context.ledger.known_head(session.name), observed):
@@ -115,12 +117,13 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             )
         if residue.uncleared:
             return _held_rows_returned(session, context, holds, residue)
-        if manual_release:
+        if manual_release and released is None:
             return ReplayStep(
                 ReplayState.AWAITING_RELEASE,
                 "verified; the DataStore's gate says Manual: set spec.release of the RestoreEvent",
             )
-        return _open_gate(session, episode, context, residue, stands_at, read_from)
+        word = released if manual_release else None
+        return _open_gate(session, episode, context, residue, stands_at, read_from, word)
     except HeadMoved:
         session.note_still_changing()
         return ReplayStep(ReplayState.WAITING, "the store went back once more during the replay")
@@ -148,12 +151,13 @@ def _held_rows_returned(
     if not may_be_said(_holding(session, context, holds, residue), context.clock()):
         return ReplayStep(
             ReplayState.AWAITING_RELEASE,
-            "a person decides whether it may be served: set spec.release of the RestoreEvent",
+            "a person decides whether it may be served: set spec.release of the RestoreEvent with its uid",
         )
     return ReplayStep(
         ReplayState.HELD_ROWS_RETURNED,
         f"{len(residue.uncleared)} erased persons came back whose data must be preserved; they were not "
-        "erased again. Counsel decides: lift what preserves them, or set spec.release of the RestoreEvent",
+        "erased again. Counsel decides: lift what preserves them, or set spec.release of the RestoreEvent "
+        "with its uid",
     )
 
 
@@ -190,7 +194,7 @@ def _whole_again(
         return ReplayStep(
             ReplayState.WAITING,
             f"the restore has not made {', '.join(lacking[:5])} yet; if there is to be none any more, set "
-            "spec.release of the RestoreEvent",
+            "spec.release of the RestoreEvent with its uid",
         )
     session.note_proof(proof)  # a DBA may have made the journal meanwhile: it is kept from now on
     return proof
@@ -258,6 +262,7 @@ def _open_gate(
     residue: Residue,
     stands_at: Head | None,
     read_from: datetime,
+    released: tuple[str, Release] | None,
 ) -> ReplayStep:
     """Tick the head, look once more, declare the store safe: journal equals ledger *after* verifying.
 
@@ -276,7 +281,9 @@ def _open_gate(
         ):
             session.note_still_changing()
             return ReplayStep(ReplayState.WAITING, "the store changed during the verification")
-    context.ledger.append([SafeToServe(session.name, episode.episode, context.clock())])
+    by, word = released or ("", Release(""))
+    opened = SafeToServe(session.name, episode.episode, context.clock(), by, word.because, word.who)
+    context.ledger.append([opened])
     session.note_swept(read_from, residue.absent)
     return ReplayStep(ReplayState.SAFE, "every erasure has been applied again and read back")
 
@@ -288,9 +295,9 @@ def release(
     holds: Holds,
     *,
     by: str,
-    because: str,
+    word: Release,
 ) -> None:
-    """Let a store be served because a person says so, and go on from where it stands.
+    """Let a store be served because a person broke the glass, and go on from where it stands.
 
     What is left is counted, and goes on being erased again by the sweeps. Raises `StoreUnreachable`,
     `HeadMoved`.
@@ -304,7 +311,8 @@ def release(
     residue = session.port.check(context.ledger.tombstones(session.name), judge)
     left = number_left(session, context, holds, residue)
     name, in_place_at = episode.episode, context.clock() if left == 0 else None
-    context.ledger.append([Released(session.name, name, released_at, because, by, left, in_place_at)])
+    said = (word.because, by, left, in_place_at, word.uid, word.who)
+    context.ledger.append([Released(session.name, name, released_at, *said)])
     session.want_sweep()
 
 
