@@ -162,6 +162,25 @@ AT_CREATION = {
     "a gate for every pod, said with empty labels": Refusal(
         SITE, {"spec.gate.podSelector": {"matchLabels": {}}}, "spec.gate.podSelector", "must not be empty"
     ),
+    "a gate that keeps nobody out": Refusal(
+        SITE, {"spec.gate": {"release": "Manual"}}, "spec.gate", "must say who is kept out"
+    ),
+    "roles of a store that has none": Refusal(
+        CRM, {"spec.gate": {"role": {"names": ["app"]}}}, "spec.gate.role", "can only be given with sql"
+    ),
+    "a peer that is a network and pods": Refusal(
+        SITE,
+        {
+            "spec.gate.networkPolicy": {
+                "podSelector": {"matchLabels": {"app": "db"}},
+                "allow": [
+                    {"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {"matchLabels": {"app": "lethe"}}}
+                ],
+            }
+        },
+        "spec.gate.networkPolicy.allow[0]",
+        "give ipBlock, or podSelector and namespaceSelector",
+    ),
     "a backup that takes three thousand years": Refusal(
         NIGHTLY, {"spec.longestDuration": "999999d"}, "spec.longestDuration", "of 99d at most"
     ),
@@ -599,6 +618,10 @@ ONCE_MADE = {
         {"spec.underway": "Begun"},
         Refusal(RESTORE, {"spec.underway": REMOVED}, "spec", "can only become Ended"),
     ),
+    "a broken glass that is mended": (
+        {"spec.release": {"because": "checked by hand", "uid": "u"}},
+        Refusal(RESTORE, {"spec.release.uid": REMOVED}, "spec", "neither changed nor taken back"),
+    ),
     "another moment of a snapshot": (
         {},
         Refusal(
@@ -782,7 +805,24 @@ ONCE_MADE_BUT_ALLOWED = {
     ),
     "a restore that has ended": ({"spec.underway": "Begun"}, RESTORE, {"spec.underway": "Ended"}),
     "a release": ({}, RESTORE, {"spec.release": {"because": "checked by hand"}}),
+    "a release that breaks the glass later": (
+        {"spec.release": {"because": "checked by hand"}},
+        RESTORE,
+        {"spec.release": {"because": "it burns", "uid": "u"}},
+    ),
     "a gag that ends later": ({}, LEGAL, {"spec.nonDisclosure.until": "2027-03-20"}),
+    "a gate in every way": (
+        {},
+        SITE,
+        {
+            "spec.gate.role": {"names": ["app"]},
+            "spec.gate.cnpgPooler": {"names": ["rw"]},
+            "spec.gate.networkPolicy": {
+                "podSelector": {"matchLabels": {"app": "db"}},
+                "allow": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            },
+        },
+    ),
     "a store that moved": ({}, SITE, {"spec.sql.urlSecretRef.name": "site-db-2"}),
 }
 

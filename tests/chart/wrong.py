@@ -197,6 +197,8 @@ WRONG = [
     ("keys.existingSecret=My", "at '/keys/existingSecret': 'My' does not match pattern"),
     # Rights
     ("policies.enabled=no", "at '/policies/enabled': got string, want boolean"),
+    ("gate.networkPolicies=yes", "at '/gate/networkPolicies': got string, want boolean"),
+    ("gate.poolers=true", "at '/gate': additional properties 'poolers' not allowed"),
     ("podStatusPolicy.enabled=no", "at '/podStatusPolicy/enabled': got string, want boolean"),
     ("rbac.create=no", "at '/rbac/create': got string, want boolean"),
     (

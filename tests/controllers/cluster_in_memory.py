@@ -27,6 +27,7 @@ class ClusterInMemory:
         self.watchers: dict[str, Callable[[Manifest, bool], None]] = {}
         self.events: list[Event] = []
         self.gates: list[GateVerdict] = []
+        self.policies: dict[str, Manifest | None] = {}
         self.writes: Counter[tuple[str, str]] = Counter()
         self.away = False
         self._count = 0
@@ -157,6 +158,15 @@ class ClusterInMemory:
         self._answer()
         self.gates.append(verdict(selector["matchLabels"]))
         return ()
+
+    async def set_network_policy(self, namespace: str, name: str, spec: Manifest | None) -> None:
+        """Keep a NetworkPolicy, or none."""
+        self._answer()
+        self.policies = {**self.policies, name: spec}
+
+    async def pause_pooler(self, namespace: str, name: str, claimant: str, *, paused: bool) -> None:
+        """Pause a Pooler."""
+        raise NotImplementedError
 
 
 def _merged(known: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from devtools.company import Api, Site, eventually
@@ -160,6 +161,79 @@ def test_a_store_that_went_back_and_is_away_lets_nobody_serve(
     api.wait("datastores", "site", "SafeToServe", "False")
     server.start()
     pods.wait("web", "False", "AwaitingRelease")
+
+
+def test_a_role_and_a_networkpolicy_keep_out_who_needs_no_pod_until_it_is_safe(
+    *,
+    api: Api,
+    operator: OperatorProcess,
+    control_plane: ControlPlane,
+    server: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    """The application is outside of the cluster, and the policy is for those that are inside."""
+    site = Site(server.create_database("site"))
+    (ada,) = site.sign_up("ada@canary.example")
+    server.psql("CREATE ROLE app LOGIN PASSWORD 'secret'")
+    server.psql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO app", database="site")
+    network = {"podSelector": {"matchLabels": {"app": "db"}}}
+    gate = {"role": {"names": ["app"]}, "networkPolicy": network, "release": "Manual"}
+    api.sql_store("site", site.url, gate=gate)
+    api.wait("datastores", "site", "SafeToServe")
+    dump = server.dump("site", tmp_path / "site.dump")
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased")
+    app = psycopg.connect(server.url("site", user="app", password="secret"), autocommit=True)
+    assert is_in(server)
+    assert policies(control_plane, api) == []
+
+    restore_as_before(server, "site", dump)
+    event = eventually_undeclared(api)
+    api.wait_reason("restoreevents", event, "AwaitingRelease", patience=60)
+    with pytest.raises(psycopg.OperationalError):
+        app.execute("SELECT email FROM users")
+    assert not is_in(server)
+    assert policies(control_plane, api) == ["lethe-gate-site"]
+    operator.kill9()
+    operator.start()  # remembers nothing, and need not
+    api.wait_reason("restoreevents", event, "AwaitingRelease", patience=60)
+    assert not is_in(server)
+
+    api.patch_spec("restoreevents", event, {"release": {"because": "verified"}})
+    eventually(lambda: is_in(server), "the role to be let in", 60)
+    eventually(lambda: policies(control_plane, api) == [], "the policy to be gone", 60)
+    assert site.is_cleared(ada)
+    assert api.condition("datastores", "site", "SafeToServe")["reason"] == "Verified"
+
+    # Lethe lets go of the store, and has closed the gate before.
+    api.patch_spec("datastores", "site", {"suspend": True})
+    eventually(lambda: not is_in(server), "the role to be out", 60)
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'site' AND application_name = 'lethe'"
+    eventually(lambda: server.psql(ours) == "0", "Lethe to let go", 60)
+    api.patch_spec("datastores", "site", {"suspend": None})
+    eventually(lambda: is_in(server), "the role to be let in again", 60)
+
+    # What can't be closed is said while all is well.
+    api.patch_spec("datastores", "site", {"gate": {"role": {"names": ["app", "gone"]}}})
+    said = api.wait_reason("datastores", "site", "Misconfigured", patience=60)
+    assert "there is no role gone; create it, or correct spec.gate.role.names" in str(said["status"])
+
+
+def is_in(server: PostgresServer) -> bool:
+    """Tell whether the application can connect."""
+    return server.psql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app'") == "t"
+
+
+def policies(control_plane: ControlPlane, api: Api) -> list[str]:
+    """Return the names of the namespace's NetworkPolicies."""
+    names = "-o=jsonpath={.items[*].metadata.name}"
+    return control_plane.kubectl("get", "networkpolicies", f"--namespace={api.namespace}", names).split()
+
+
+def eventually_undeclared(api: Api) -> str:
+    """Wait for the RestoreEvent that Lethe makes; return its name."""
+    eventually(lambda: bool(api.list("restoreevents")), "a RestoreEvent", 60)
+    return str(api.list("restoreevents")[0]["metadata"]["name"])
 
 
 def written(control_plane: ControlPlane, api: Api) -> list[tuple[str, str]]:

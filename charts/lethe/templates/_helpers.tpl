@@ -248,4 +248,14 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
   resources: [pods]
   verbs: [get, list, watch]
 {{- end }}
+{{- if .Values.gate.networkPolicies }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, update, delete]
+{{- end }}
+{{- if .Values.gate.cnpgPoolers }}
+- apiGroups: [postgresql.cnpg.io]
+  resources: [poolers]
+  verbs: [get, patch]
+{{- end }}
 {{- end -}}

@@ -1,4 +1,4 @@
-"""The gates of pods: a pod serves if every store that selects it lets it.
+"""The gates of stores: a pod serves if every store that selects it lets it.
 
 Set at once when what a store says has changed, and each interval besides: pods come and go, and none must
 wait for a pass that takes long, or for a store that can't even be connected.
@@ -11,8 +11,9 @@ import logging
 from collections.abc import Mapping
 
 from lethe.api.v1alpha1.datastore import WhenAway
-from lethe.controllers.datastore_connect import SUSPENDED
+from lethe.controllers.datastore_connect import SUSPENDED, ConnectStore
 from lethe.controllers.datastore_status import StoreStatus
+from lethe.controllers.gate_ways import OtherWays
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
@@ -25,9 +26,12 @@ from lethe.ports.ledger import Ledger
 
 log = logging.getLogger("lethe.gate")
 
+REFUSED_SECONDS = 5.0
+"""How long after a refusal a gate is tried again."""
+
 
 class GateController(Controller[ObjectKey]):
-    """Sets the condition `lethe.dev/safe-to-serve` on the pods that each DataStore selects."""
+    """Closes and opens what each DataStore names in its gate: the readiness gates of pods, and more."""
 
     name = "gate"
     at_once = 16
@@ -39,10 +43,13 @@ class GateController(Controller[ObjectKey]):
         cluster: Cluster,
         metrics: Metrics,
         status: StoreStatus,
+        connect: ConnectStore,
         *,
         every: float,
     ) -> None:
         super().__init__()
+        self._ways = OtherWays(cluster, connect)
+        self._one_at_a_time: dict[ObjectKey, asyncio.Lock] = {}
         self._cache, self._ledger, self._cluster, self._metrics = cache, ledger, cluster, metrics
         self._status, self._every = status, every
         self._set: dict[ObjectKey, GateVerdict] = {}
@@ -52,22 +59,29 @@ class GateController(Controller[ObjectKey]):
         if managed.gate is None or self._set.get(managed.key) == self._verdict_of(managed):
             return
         try:
-            await self._set_gate(managed)
-        except (ClusterUnavailable, ClusterRefused) as refused:
-            log.warning("gate of store %s can't be set: %s", managed.name, refused)
+            problem = await self._set_gate(managed)
+        except ClusterUnavailable as away:
+            problem = str(away)
+        if problem is not None:
+            log.warning("gate of store %s can't be set: %s", managed.name, problem)
             self.queue.add(managed.key)  # which says so
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """Set the gate of one store's pods, also of those that have come since."""
         managed = self._cache.stores.get(key)
+        problem = None
         if managed is None or managed.gate is None:
             self._set.pop(key, None)
+            self._one_at_a_time.pop(key, None)
+            self._ways.forget(key)
         else:
-            await self._set_gate(managed)
+            problem = await self._set_gate(managed)
         if managed is None:
             return None
-        await self._show(managed, None)
-        return self._every if managed.gate is not None else None
+        await self._show(managed, Trouble(TroubleReason.MISCONFIGURED, problem) if problem else None)
+        if managed.gate is None:
+            return None
+        return min(self._every, REFUSED_SECONDS) if problem else self._every
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a DataStore's status that its gate can't be set."""
@@ -80,9 +94,29 @@ class GateController(Controller[ObjectKey]):
             managed.gate_trouble = trouble
             await self._status.write(managed)
 
-    async def _set_gate(self, managed: ManagedStore) -> None:
-        namespace, verdict = managed.description.namespace, self._verdict_of(managed)
-        self._set.pop(managed.key, None)
+    async def _set_gate(self, managed: ManagedStore) -> str | None:
+        """Set all that a gate names; return what keeps it from being set."""
+        # Or an opening that is slow could end after the closing that came later.
+        async with self._one_at_a_time.setdefault(managed.key, asyncio.Lock()):
+            verdict, problems = self._verdict_of(managed), list[str]()
+            self._set.pop(managed.key, None)
+            try:
+                await self._set_pods(managed)
+            except ClusterRefused as refused:
+                problems.append(f"the gate of its pods can't be set: {refused}")
+            others = await self._ways.set(managed, lambda: self._verdict_of(managed), confirm=self._confirm)
+            problems += [f"its gate can't be set: {other}" for other in others]
+            if not problems:
+                self._set[managed.key] = verdict
+            return "; ".join(problems) or None
+
+    async def _confirm(self) -> None:
+        await asyncio.to_thread(self._ledger.confirm)
+
+    async def _set_pods(self, managed: ManagedStore) -> None:
+        namespace, gate = managed.description.namespace, managed.gate
+        if gate is None or gate.pod_selector is None:
+            return
 
         def of_pod(labels: Mapping[str, str]) -> GateVerdict:
             """Asked right before a pod is written: a store may have gone back while others were."""
@@ -90,29 +124,19 @@ class GateController(Controller[ObjectKey]):
                 [
                     self._verdict_of(one)
                     for one in self._cache.stores_of(namespace)
-                    if one is managed or (one.gate is not None and one.gate.pod_selector.selects(labels))
+                    if one is managed or _selects(one, labels)
                 ]
             )
 
-        try:
-            changed = await self._cluster.set_gate(
-                namespace,
-                managed.manifest["spec"]["gate"]["podSelector"],
-                of_pod,
-                confirm=lambda: asyncio.to_thread(self._ledger.confirm),
-            )
-        except ClusterRefused as refused:
-            message = f"the gate of its pods can't be set: {refused}"
-            await self._show(managed, Trouble(TroubleReason.MISCONFIGURED, message))
-            raise
-        self._set[managed.key] = verdict
+        selector = managed.manifest["spec"]["gate"]["podSelector"]
+        changed = await self._cluster.set_gate(namespace, selector, of_pod, confirm=self._confirm)
         if changed:
             self._metrics.api_writes.labels("gate").inc(len(changed))
             log.info(
                 "gate of store %s: %d pods were set, the store says %s",
                 managed.name,
                 len(changed),
-                verdict.state.name,
+                self._verdict_of(managed).state.name,
             )
 
     def _verdict_of(self, managed: ManagedStore) -> GateVerdict:
@@ -129,3 +153,8 @@ class GateController(Controller[ObjectKey]):
             seen=seen,
             was_safe=counts and (seen or bool(managed.was_safe)),
         )
+
+
+def _selects(managed: ManagedStore, labels: Mapping[str, str]) -> bool:
+    selector = managed.gate.pod_selector if managed.gate is not None else None
+    return selector is not None and selector.selects(labels)

@@ -140,7 +140,7 @@ class Operator:
         completion = RequestCompletion(cache, ledger, context, self._request_status)
         self._store_status = StoreStatus(cache, metrics, statuses, clock)
         gates = self._gates = GateController(
-            cache, ledger, cluster, metrics, self._store_status, every=journal_interval
+            cache, ledger, cluster, metrics, self._store_status, connect, every=journal_interval
         )
         self._stores = StoreController(
             cache,

@@ -147,3 +147,17 @@ class Cluster(Protocol):
         Returns the names of the pods that were changed.
         """
         ...
+
+    async def set_network_policy(self, namespace: str, name: str, spec: Manifest | None) -> None:
+        """Let there be a NetworkPolicy of Lethe's as `spec` says, or none (`None`).
+
+        Raises `ClusterRefused` where one of that name is to be made and is somebody else's.
+        """
+        ...
+
+    async def pause_pooler(self, namespace: str, name: str, claimant: str, *, paused: bool) -> None:
+        """Pause a Pooler of CloudNativePG in the name of `claimant`, or withdraw what was said in it.
+
+        It goes on when nobody else has it paused. Raises `ClusterRefused` where there is no such Pooler.
+        """
+        ...

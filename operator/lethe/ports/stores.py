@@ -46,6 +46,10 @@ class JournalNotPermitted(StoreError):
     """Lethe may not create or write its journal here; the remedy holds the DDL for the DBA."""
 
 
+class RoleRefused(StoreError):
+    """A role can't be kept from connecting, or never is: it is not there, or a right is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class MappingProblem:
     """One thing that the live schema refuses. `field` is the path in the manifest, below `spec`."""
@@ -297,6 +301,19 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give back every connection."""
+        ...
+
+
+class KeepsRolesOut(Protocol):
+    """What a store offers besides `Store` whose server lets in, or not, who connects as a role."""
+
+    def set_roles(self, roles: Sequence[str], *, closed: bool) -> int:
+        """Take from roles the right to connect, and end their sessions; or give back what was taken for this
+        store, and nothing else. Any thread may call it.
+
+        Returns how many sessions were ended. Raises `RoleRefused`, before anything is changed, and
+        `StoreUnreachable`.
+        """
         ...
 
 

@@ -27,6 +27,9 @@ TIMEOUT_SECONDS = 30
 GATE = "lethe.dev/safe-to-serve"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+OURS = {"app.kubernetes.io/managed-by": "lethe"}
+POOLERS = "/apis/postgresql.cnpg.io/v1"
 
 
 async def connect(kubeconfig: str | None = None, *, connections: int = 100) -> KubernetesCluster:
@@ -94,22 +97,14 @@ class KubernetesCluster:
     async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> bool:
         """Delete exactly the Secret that was read."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
-        try:
-            await self._call("DELETE", _secret_path(namespace, name), body={"preconditions": preconditions})
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return True
-            if refused.code == 409:
-                return False
-            raise
-        return True
+        return await self._delete(_secret_path(namespace, name), preconditions)
 
     async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
         """Create a Secret; `False` if one of that name exists."""
         body = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "lethe"}},
+            "metadata": {"name": name, "labels": OURS},
             "type": type_,
             "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
         }
@@ -135,6 +130,14 @@ class KubernetesCluster:
                 return None
             raise
         return found
+
+    async def _delete(self, path: str, preconditions: Mapping[str, str]) -> bool:
+        try:
+            return await self._unless_conflict("DELETE", path, {"preconditions": preconditions})
+        except ClusterRefused as refused:
+            if refused.code == 404:
+                return True
+            raise
 
     async def _unless_conflict(self, verb: str, path: str, body: Manifest) -> bool:
         try:
@@ -175,16 +178,7 @@ class KubernetesCluster:
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
         """Delete exactly this object, if it is still the same."""
-        try:
-            path = f"{_path(plural, namespace)}/{quote(name)}"
-            await self._call("DELETE", path, body={"preconditions": {"uid": uid}})
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return True
-            if refused.code == 409:
-                return False
-            raise
-        return True
+        return await self._delete(f"{_path(plural, namespace)}/{quote(name)}", {"uid": uid})
 
     async def server_time(self) -> datetime | None:
         """Return the `Date` of an answer of the API server: whole seconds."""
@@ -273,6 +267,58 @@ class KubernetesCluster:
                 continue
             changed.append(name)
         return changed
+
+    async def set_network_policy(self, namespace: str, name: str, spec: Manifest | None) -> None:
+        """Let there be a NetworkPolicy of Lethe's as `spec` says, or none."""
+        folder = f"/apis/networking.k8s.io/v1/namespaces/{quote(namespace)}/networkpolicies"
+        path = f"{folder}/{quote(name)}"
+        found = await self._read(path)
+        metadata = found["metadata"] if found is not None else {}
+        ours = OURS.items() <= (metadata.get("labels") or {}).items()
+        if spec is None:
+            if ours:
+                await self._delete(path, {"uid": metadata["uid"]})
+            return
+        if found is not None and not ours:
+            message = f"NetworkPolicy {name} is somebody else's: give that another name"
+            raise ClusterRefused(message, 409)
+        if found is not None and found["spec"] == spec:
+            return
+        body: dict[str, Any] = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, "labels": OURS},
+            "spec": spec,
+        }
+        if found is None:
+            await self._call("POST", folder, body=body)
+            return
+        body["metadata"] = {**metadata, "labels": {**metadata.get("labels", {}), **OURS}}
+        await self._call("PUT", path, body=body)
+
+    async def pause_pooler(self, namespace: str, name: str, claimant: str, *, paused: bool) -> None:
+        """Pause a Pooler by owning its field, and withdraw that: the API server knows who else owns it."""
+        path = f"{POOLERS}/namespaces/{quote(namespace)}/poolers/{quote(name)}"
+        found = await self._read(path)
+        if found is None:
+            message = f"there is no Pooler {name} of {POOLERS[6:]}: correct spec.gate.cnpgPooler.names"
+            raise ClusterRefused(message, 404)
+        claimed = any(
+            one.get("manager") == claimant and one.get("operation") == "Apply"
+            for one in found["metadata"].get("managedFields") or ()
+        )
+        stands = claimed and found["spec"].get("pgbouncer", {}).get("paused") is True
+        if stands if paused else not claimed:
+            return
+        body: dict[str, Any] = {
+            "apiVersion": found["apiVersion"],
+            "kind": found["kind"],
+            "metadata": {"name": name, "uid": found["metadata"]["uid"]},
+        }
+        if paused:
+            body["spec"] = {"pgbouncer": {"paused": True}}
+        query = {"fieldManager": claimant, "force": "true"}
+        await self._call("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
     async def _call(
         self,

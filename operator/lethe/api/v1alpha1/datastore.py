@@ -126,11 +126,90 @@ class PodSelector(ApiModel):
         return equal and all(one.holds(labels) for one in self.match_expressions)
 
 
-class Gate(ApiModel):
-    """Pods that must not serve while erasures are missing in the store."""
+_Selector = Annotated[PodSelector, Keywords({"x-kubernetes-map-type": "atomic"})]
+_RoleName = Annotated[str, Field(min_length=1, max_length=63)]
 
-    pod_selector: Annotated[PodSelector, Keywords({"x-kubernetes-map-type": "atomic"})] = Field(
-        description="Which pods of this namespace."
+
+class RoleGate(ApiModel):
+    """Roles of the database's server that may not connect while erasures are missing in the store."""
+
+    names: Annotated[tuple[_RoleName, ...], Field(min_length=1, max_length=16), SET] = Field(
+        description="The roles that the application connects as, and nobody else does: in every database of "
+        "the server they can't connect meanwhile. Never a superuser, never Lethe's own."
+    )
+
+
+class IpBlock(ApiModel):
+    """A network."""
+
+    cidr: Annotated[str, Field(min_length=1, max_length=43)] = Field(description="As 10.20.0.0/16.")
+
+
+class Peer(ApiModel):
+    """Who may reach pods all the same, as a NetworkPolicy says it."""
+
+    rules = (
+        Rule(
+            rule="has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",
+            message="give ipBlock, or podSelector and namespaceSelector, or one of these two",
+            holds=lambda peer: (
+                (peer.ip_block is not None)
+                != (peer.pod_selector is not None or peer.namespace_selector is not None)
+            ),
+        ),
+    )
+
+    pod_selector: _Selector | None = Field(
+        default=None, description="Pods of this namespace, or of the selected ones."
+    )
+    namespace_selector: _Selector | None = Field(default=None, description="Namespaces by their labels.")
+    ip_block: IpBlock | None = Field(default=None, description="A network.")
+
+
+class NetworkPolicyGate(ApiModel):
+    """Pods that can be reached only by who is listed, while erasures are missing in the store."""
+
+    pod_selector: _Selector = Field(description="Which pods of this namespace can't be reached.")
+    allow: Annotated[tuple[Peer, ...], Field(max_length=16), ATOMIC_LIST] = Field(
+        default=(),
+        description="Who can reach them all the same: Lethe, where they are the database's. Empty: nobody.",
+    )
+
+
+class PoolerGate(ApiModel):
+    """Poolers of CloudNativePG that are paused while erasures are missing in the store."""
+
+    names: Annotated[tuple[ObjectName, ...], Field(min_length=1, max_length=16), SET] = Field(
+        description="Names of Poolers of this namespace."
+    )
+
+
+_WAYS = ("podSelector", "role", "networkPolicy", "cnpgPooler")
+
+
+class Gate(ApiModel):
+    """Who is kept out while erasures are missing in the store: in one way at least."""
+
+    rules = (
+        Rule(
+            rule=" || ".join(f"has(self.{way})" for way in _WAYS),
+            message="must say who is kept out: by podSelector, role, networkPolicy or cnpgPooler",
+            holds=lambda gate: any((gate.pod_selector, gate.role, gate.network_policy, gate.cnpg_pooler)),
+        ),
+    )
+
+    pod_selector: _Selector | None = Field(default=None, description="Which pods of this namespace.")
+    role: RoleGate | None = Field(
+        default=None,
+        description="Roles that may not connect meanwhile, from wherever. For sql on PostgreSQL.",
+    )
+    network_policy: NetworkPolicyGate | None = Field(
+        default=None,
+        description="A NetworkPolicy that is there meanwhile. Needs the chart's "
+        "gate.networkPolicies, and a network plugin that heeds it.",
+    )
+    cnpg_pooler: PoolerGate | None = Field(
+        default=None, description="Poolers that are paused meanwhile. Needs the chart's gate.cnpgPoolers."
     )
     release: GateRelease = Field(
         default=GateRelease.AUTOMATIC,
@@ -199,6 +278,16 @@ class DataStoreSpec(ApiModel):
             message="must be Self for the Primary store",
             holds=lambda spec: spec.role is not StoreRole.PRIMARY or spec.owner is StoreOwner.SELF,
         ),
+        Rule(
+            rule="!has(self.gate) || !has(self.gate.role) || (has(self.sql) && self.owner == 'Self')",
+            field_path=".gate.role",
+            message="can only be given with sql, and not for a ThirdParty's store",
+            holds=lambda spec: (
+                spec.gate is None
+                or spec.gate.role is None
+                or (spec.sql is not None and spec.owner is StoreOwner.SELF)
+            ),
+        ),
     )
 
     role: StoreRole = Field(
@@ -214,7 +303,7 @@ class DataStoreSpec(ApiModel):
         default=None, description="A store of another kind, by an installed adapter."
     )
     gate: Gate | None = Field(
-        default=None, description="Pods that must not serve while erasures are missing in the store."
+        default=None, description="Who is kept out while erasures are missing in the store."
     )
     runs_in: RunsIn | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ import psycopg
 from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql import looking, statistics, vacuums
 from lethe.adapters.stores.sql import positions as key_positions
+from lethe.adapters.stores.sql import roles as role_gate
 from lethe.adapters.stores.sql.catalog import Shape, Table, quoted_table, read_tables, tables_of
 from lethe.adapters.stores.sql.checking import ReadBack, rows_to_change
 from lethe.adapters.stores.sql.contacting import contacts_of
@@ -44,6 +46,8 @@ from lethe.ports.stores import (
     StoreUnreachable,
     Wanted,
 )
+
+_MOST_TRIES, _MOST_ENDINGS, _ENDING_SECONDS = 10, 10, 0.05
 
 
 class SqlStore:
@@ -297,6 +301,34 @@ class SqlStore:
             except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege):
                 left.append(f"{one.full_name} could not be locked or read; it is tried again")
         return tuple(left)
+
+    @reduced
+    def set_roles(self, roles: Sequence[str], *, closed: bool) -> int:
+        """See `KeepsRolesOut.set_roles`."""
+        mark = role_gate.mark_of(self._store, self._ledger_id)
+        change = role_gate.keep_out if closed else role_gate.let_in
+        with self._sessions.transaction(quick=True) as cursor:
+            seen = {role: role_gate.check(cursor, role) for role in roles}
+        for role in sorted(one for one in seen if role_gate.needs_change(seen[one], mark, closed=closed)):
+            for left in reversed(range(_MOST_TRIES)):
+                try:
+                    with self._sessions.transaction(quick=True) as cursor:
+                        change(cursor, role, mark)
+                    break
+                except psycopg.errors.InternalError_:  # somebody else altered the role at the same time
+                    if not left:
+                        raise
+        if not closed:
+            return 0
+        ended = 0
+        for _ in range(_MOST_ENDINGS):  # who was let in right before is seen a moment later
+            with self._sessions.transaction(quick=True) as cursor:
+                found = role_gate.end_sessions(cursor, roles)
+            ended += found
+            if not found:
+                break
+            time.sleep(_ENDING_SECONDS)
+        return ended
 
     @reduced
     def close(self) -> None:
