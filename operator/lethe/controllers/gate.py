@@ -26,8 +26,8 @@ from lethe.ports.ledger import Ledger
 
 log = logging.getLogger("lethe.gate")
 
-REFUSED_SECONDS = 5.0
-"""How long after a refusal a gate is tried again."""
+UNDONE_SECONDS = 2.0
+"""How soon a gate is tried again that was refused, or could not be closed."""
 
 
 class GateController(Controller[ObjectKey]):
@@ -64,7 +64,8 @@ class GateController(Controller[ObjectKey]):
             problem = str(away)
         if problem is not None:
             log.warning("gate of store %s can't be set: %s", managed.name, problem)
-            self.queue.add(managed.key)  # which says so
+        if managed.key not in self._set:
+            self.queue.add(managed.key)  # which says so, and tries again
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """Set the gate of one store's pods, also of those that have come since."""
@@ -81,7 +82,7 @@ class GateController(Controller[ObjectKey]):
         await self._show(managed, Trouble(TroubleReason.MISCONFIGURED, problem) if problem else None)
         if managed.gate is None:
             return None
-        return min(self._every, REFUSED_SECONDS) if problem else self._every
+        return self._every if key in self._set else min(self._every, UNDONE_SECONDS)
 
     async def show_trouble(self, key: ObjectKey, trouble: Trouble) -> None:
         """Say in a DataStore's status that its gate can't be set."""
@@ -104,9 +105,11 @@ class GateController(Controller[ObjectKey]):
                 await self._set_pods(managed)
             except ClusterRefused as refused:
                 problems.append(f"the gate of its pods can't be set: {refused}")
-            others = await self._ways.set(managed, lambda: self._verdict_of(managed), confirm=self._confirm)
+            others, done = await self._ways.set(
+                managed, lambda: self._verdict_of(managed), confirm=self._confirm
+            )
             problems += [f"its gate can't be set: {other}" for other in others]
-            if not problems:
+            if done and not problems:
                 self._set[managed.key] = verdict
             return "; ".join(problems) or None
 

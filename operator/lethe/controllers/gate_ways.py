@@ -23,11 +23,11 @@ class OtherWays:
 
     def __init__(self, cluster: Cluster, connect: ConnectStore) -> None:
         self._cluster, self._connect = cluster, connect
-        self._closed_in_passing: set[ObjectKey] = set()
+        self._closed_in_passing: dict[ObjectKey, tuple[str, ...]] = {}
 
     def forget(self, key: ObjectKey) -> None:
         """A store has no gate any more."""
-        self._closed_in_passing.discard(key)
+        self._closed_in_passing.pop(key, None)
 
     async def set(
         self,
@@ -35,12 +35,13 @@ class OtherWays:
         verdict: Callable[[], GateVerdict],
         *,
         confirm: Callable[[], Awaitable[None]],
-    ) -> list[str]:
-        """Set all of them by what the store says, asked right before each; return what is in the way.
+    ) -> tuple[list[str], bool]:
+        """Set all of them by what the store says, asked right before each.
 
         Nothing is opened before `confirm`. What can't be looked at stays as it is, as who serves does.
+        Returns what is in the way, and whether all has been closed that is to be.
         """
-        problems: list[str] = []
+        problems, done = list[str](), True
         for way in (self._set_policy, self._set_poolers, self._set_roles):
             if verdict().state is GateState.OPEN:
                 await confirm()
@@ -51,9 +52,9 @@ class OtherWays:
                 await way(managed, closed=state is GateState.CLOSED)
             except (ClusterRefused, RoleRefused, MappingInvalid) as refused:
                 problems.append(str(refused))
-            except StoreError:
-                continue  # it is away, and its own trouble says so; tried again each interval
-        return problems
+            except StoreError:  # it is away, or was let go meanwhile; its own trouble says so
+                done = done and state is not GateState.CLOSED
+        return problems, done
 
     async def _set_policy(self, managed: ManagedStore, *, closed: bool) -> None:
         wanted: Manifest | None = _gate_of(managed).get("networkPolicy")
@@ -76,10 +77,10 @@ class OtherWays:
             return
         session, names = managed.session, gate.role.names
         if session is not None:
-            self._closed_in_passing.discard(managed.key)
+            self.forget(managed.key)
             port = cast("KeepsRolesOut", session.port)
             await in_daemon(f"roles of {managed.name}", lambda: port.set_roles(names, closed=closed))
-        elif closed and managed.key not in self._closed_in_passing:
+        elif closed and self._closed_in_passing.get(managed.key) != names:
             # Lethe has let go of the store, or is about to: this one connection lasts no longer than that.
             await self._close_in_passing(managed, names)
 
@@ -87,14 +88,14 @@ class OtherWays:
         passing = replace(managed, session=None)
         await open_session(passing, self._cluster, self._connect)
         if passing.session is None:
-            return
+            raise StoreError("it is not connected")
         port = passing.session.port
         try:
             roles = cast("KeepsRolesOut", port)
             await in_daemon(f"roles of {managed.name}", lambda: roles.set_roles(names, closed=True))
         finally:
             port.close()
-        self._closed_in_passing.add(managed.key)
+        self._closed_in_passing[managed.key] = names
 
 
 def _gate_of(managed: ManagedStore) -> Manifest:

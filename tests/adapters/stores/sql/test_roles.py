@@ -210,6 +210,14 @@ def test_a_right_that_is_missing_is_said_as_the_statement_that_gives_it(town: To
     assert town.is_out()
 
 
+def test_the_right_to_end_anybodys_sessions_does_instead_of_inheriting(town: Town) -> None:
+    town.server.psql(f"REVOKE INHERIT OPTION FOR {town.app} FROM {town.me}")
+    town.server.psql(f"GRANT pg_signal_backend TO {town.me}")
+    session = town.connect()
+    assert town.store().set_roles([town.app], closed=True) == 1
+    assert session.closed or town.is_out()
+
+
 def test_a_crash_between_taking_and_remembering_leaves_neither(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:

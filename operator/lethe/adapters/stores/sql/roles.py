@@ -116,5 +116,5 @@ SELECT r.rolcanlogin, r.rolsuper, r.rolname IN (session_user, current_user),
 _END: LiteralString = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND usename IN ({roles})
-   AND backend_type = 'client backend'
+   AND coalesce(backend_type, 'client backend') = 'client backend'  -- hidden from who only ends sessions
 """
