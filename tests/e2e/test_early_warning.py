@@ -75,12 +75,12 @@ def web(api: Api) -> Web:
     return Web(api)
 
 
-def apply_store(api: Api, site: Site, tmp_path: Path) -> None:
+def apply_store(api: Api, site: Site, tmp_path: Path, **gate: str) -> None:
     """Apply the site with all that tells where it runs, and where its backups lie."""
     dumps = {"path": str(tmp_path), "name": "site-{takenAt:%Y%m%d}.dump", "claimName": "dumps"}
     api.create("backupsources", "nightly", {"stores": ["site"], "directory": dumps})
     runs_in = {"cloudNativePG": "shop", "claims": ["data-postgres-0"]}
-    api.sql_store("site", site.url, gate=GATE, runsIn=runs_in)
+    api.sql_store("site", site.url, gate=GATE | gate, runsIn=runs_in)
 
 
 def mounting(claim: str) -> dict[str, Any]:
@@ -214,6 +214,36 @@ def test_a_restore_that_was_announced_is_its_events_from_when_it_is_found(
     wait_state(api, before, "Expired")  # what came later was not what it had announced
 
 
+def test_what_is_announced_while_another_restore_is_dealt_with_keeps_the_gate_closed(
+    api: Api,
+    others: Others,
+    site: Site,
+    web: Web,
+    start_operator: StartOperator,
+    postgres: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    start_operator(LETHE_EARLY_WARNING=everything(api))
+    apply_store(api, site, tmp_path, release="Manual")
+    (ada,) = site.sign_up("ada@canary.example")
+    web.is_opened()
+    database = site.url.rsplit("/", 1)[1]
+    dump = postgres.dump(database, tmp_path / "site.dump")
+    api.request_by_email("ada", "ada@canary.example")
+    api.wait("deletionrequests", "ada", "Erased")
+    postgres.restore(database, dump, "--clean", "--if-exists")
+    web.is_closed("AwaitingRelease")
+    (first,) = api.list("restoreevents")
+    uid = begin(others, api, "Restore", "second")
+    wait_state(api, uid, "Expected")
+    api.patch_spec("restoreevents", first["metadata"]["name"], {"release": {"because": "looked at"}})
+    web.is_closed()
+    end(others, api, "Restore", "second")
+    wait_state(api, uid, "Expired")
+    web.is_opened()
+    assert site.is_cleared(ada)
+
+
 def test_what_was_noticed_when_the_operator_was_killed_is_told_by_the_next(
     api: Api,
     others: Others,
@@ -270,6 +300,8 @@ def test_a_kind_that_comes_later_is_watched_and_one_that_goes_harms_nothing(
     apply_store(api, site, tmp_path)
     eventually(lambda: operator.metric("lethe_early_warning_up") == 5, "the kinds to be told")
     install(control_plane, "restores.velero.io")
+    control_plane.api_server.kill9()
+    control_plane.start()
     uid = begin(others, api, "Restore", "late")
     wait_state(api, uid, "Expected")
     web.is_closed()
@@ -308,10 +340,20 @@ def test_without_the_right_it_is_said_once_and_everything_else_goes_on(
         end(others, api, "Cluster", "shop")
         wait_state(api, uid, "Expired")
         web.is_opened()
+        eventually(lambda: refusals(control_plane, api) > 1, "it to be tried again")
         said = operator.log.read_text().count("no early warning by restores")
         assert said == 1
     finally:
         operator.stop()
+
+
+def refusals(control_plane: ControlPlane, api: Api) -> int:
+    """Return how often somebody was not let list Velero's Restores."""
+    return sum(
+        one.get("objectRef", {}).get("namespace") == velero_of(api) and one["responseStatus"]["code"] == 403
+        for one in control_plane.audit_events()
+        if one["stage"] == "ResponseComplete"
+    )
 
 
 def without_velero(control_plane: ControlPlane, api: Api, file: Path) -> Path:
