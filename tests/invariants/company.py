@@ -47,7 +47,7 @@ from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore.episode import explain
 from lethe.workflows.restore.replay import ReplayState, ReplayStep
-from lethe.workflows.store_session import StoreDescription, StoreSession, fingerprints_of
+from lethe.workflows.store_session import Rejoining, StoreDescription, StoreSession, fingerprints_of
 
 SCHEMA = """
 CREATE TABLE users (
@@ -343,6 +343,7 @@ class Company(Database):
         self.ledger_file = directory / "ledger-1.db"
         self.fuse = Fuse()
         self.orders: dict[str, ErasureOrder] = {}
+        self.rejoined: dict[str, Rejoining] = {}
         self.switch_on()
 
     # --- the operator's process ------------------------------------------------------------------------
@@ -374,7 +375,9 @@ class Company(Database):
             keyring=self.keyring,
             primary=True,
         )
-        description = StoreDescription(NAMESPACE, "site", StoreRole.PRIMARY, StoreOwner.SELF)
+        description = StoreDescription(
+            NAMESPACE, "site", StoreRole.PRIMARY, StoreOwner.SELF, rejoined=(*self.rejoined.values(),)
+        )
         wired: Any = Wired(port, self.fuse, ["prove", "erase", "tick", "advance_sequences"])
         return StoreSession(description, wired, fingerprints_of(self.keyring, STORE))
 
@@ -449,6 +452,12 @@ class Company(Database):
         stores = {NAMESPACE: [STORE, *(store.name for store in self.other_stores)]}
         taken = accept.accept([order], self.context, deadline=Period(1, 0), stores=stores)
         return taken[NAMESPACE, name]
+
+    def say_rejoined(self, key: int) -> None:
+        """Say in `spec.rejoined` that whoever was erased under a key consents anew, from now on."""
+        self.now += timedelta(seconds=1)
+        self.rejoined[str(key)] = Rejoining("users", str(key), self.now, "CRM-7")
+        self.store.description = replace(self.store.description, rejoined=(*self.rejoined.values(),))
 
     def record(self, name: str) -> RequestRecord:
         """Return what the ledger knows of a request."""

@@ -6,8 +6,9 @@ import copy
 import itertools
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from hypothesis import strategies as st
@@ -17,15 +18,23 @@ from devtools.servers import PostgresServer
 from lethe.domain.mapping import SubjectMapping
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trust import BlockReason
-from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company, Snapshot
+from tests.invariants.company import MAPPING, WITHOUT_CREATED_AT, Company, Snapshot, StorePass
 from tests.search.drawing import assume, note, run_machine
 
 WAYS = st.sampled_from(["volume", "volume", "truncated", "new-database", "tables"])
 WHICH = st.integers(min_value=0, max_value=10**6)
 
 
+class Copy(NamedTuple):
+    """A backup with what the application knew of its people when it was taken."""
+
+    snapshot: Snapshot
+    rows: dict[str, dict[str, Any]]
+    back: dict[str, frozenset[str]]
+
+
 class Interleaving(RuleBasedStateMachine):
-    """People sign up, change and ask; the store is restored; the power fails; the operator visits."""
+    """People sign up, change, ask, come back; the store is restored; the power fails; the operator visits."""
 
     server: ClassVar[PostgresServer]
     directory: ClassVar[Path]
@@ -36,9 +45,12 @@ class Interleaving(RuleBasedStateMachine):
     def begin(self) -> None:
         self.home = self.directory / f"run-{next(self.numbers)}"
         self.company = Company(self.server, self.home, mapping=self.mapping)
+        self.company.now = datetime.now(UTC)  # as the store's clock, which tells how far a restore went back
         # What stands in each person's row, as far as the application knows; it goes back with a restore.
         self.rows: dict[str, dict[str, Any]] = {}
-        self.snapshots: list[tuple[Snapshot, dict[str, dict[str, Any]]]] = []
+        # By person whose row is hers by a new consent, the requests that were made before it; goes back, too.
+        self.back: dict[str, frozenset[str]] = {}
+        self.snapshots: list[Copy] = []
         self.emails: dict[str, str] = {}  # by person, the last that was hers
         self.asked: dict[str, set[str]] = {}  # by person: her requests
         self.names = itertools.count(1)
@@ -81,7 +93,7 @@ class Interleaving(RuleBasedStateMachine):
     @rule(which=WHICH)
     def a_key_is_taken_that_was_somebody_elses(self, which: int) -> None:
         live = {int(row["id"]) for row in self.rows.values()}
-        free = sorted({int(rows[p]["id"]) for _, rows in self.snapshots for p in rows} - live)
+        free = sorted({int(row["id"]) for one in self.snapshots for row in one.rows.values()} - live)
         assume(free)
         self._sign_up(free[which % len(free)])
 
@@ -108,6 +120,30 @@ class Interleaving(RuleBasedStateMachine):
         assume(row is not None)
         assert row is not None
         self.company.write_back(person, row)
+
+    @precondition(lambda self: self.asked)
+    @rule(which=WHICH)
+    def somebody_who_was_erased_comes_back_and_a_person_says_so(self, which: int) -> None:
+        if not self._visit().safe:
+            return  # what is said during a restore counts once it has been dealt with
+        erased = [
+            person
+            for person in sorted(self._erased(), key=lambda person: self.emails[person])
+            if person in self.rows and not any(self.company.record(name).open for name in self.asked[person])
+        ]
+        if not erased:
+            return
+        person = erased[which % len(erased)]
+        key = self.company.key_of(person)
+        note(f"{person} comes back in her row {key}")
+        self.company.say_rejoined(key)
+        hers = {"password_hash": "hash", "locale": "fr-CH", "time_zone": "Asia/Tokyo"}
+        names = {"first_name": "Back", "last_name": "Again", "email": self.emails[person]}
+        self.company.write_back(person, {**hers, **names})
+        self.company.log_in(key)
+        self._note_row(person)
+        self.back[person] = frozenset(self.asked[person])
+        self._visit()
 
     @rule(which=WHICH, by=st.sampled_from(["id", "email"]))
     def somebody_asks_to_be_erased(self, which: int, by: str) -> None:
@@ -138,13 +174,14 @@ class Interleaving(RuleBasedStateMachine):
     def the_operator_serves_between_two_looks(self, look: bool) -> None:
         self.company.visit(look=look, sweep=False)
 
-    def _visit(self) -> None:
+    def _visit(self) -> StorePass:
         visit = self.company.visit()
         if visit.safe:
             # Invariant 1: nobody wrote since, so whoever was erased stands cleared.
             scan = self.company.full_scan()
             uncleared = [p for p in self._erased() if not scan.get(p, True)]
             assert not uncleared, f"safe to serve, and {uncleared} stand there"
+        return visit
 
     @rule(moment=st.integers(min_value=1, max_value=12), visits=st.integers(min_value=1, max_value=3))
     def the_power_fails_in_a_visit(self, moment: int, visits: int) -> None:
@@ -168,7 +205,7 @@ class Interleaving(RuleBasedStateMachine):
     def _take_snapshot(self) -> None:
         # A visit on either side: a restore shows because each interval moves the head.
         self.company.visit()
-        self.snapshots.append((self.company.snapshot(), copy.deepcopy(self.rows)))
+        self.snapshots.append(Copy(self.company.snapshot(), copy.deepcopy(self.rows), dict(self.back)))
         self.company.visit()
 
     @rule(which=WHICH, way=WAYS, times=st.integers(min_value=1, max_value=2))
@@ -177,9 +214,9 @@ class Interleaving(RuleBasedStateMachine):
             self._put_back(which, way)
 
     def _put_back(self, which: int, way: str) -> None:
-        snapshot, rows = self.snapshots[which % len(self.snapshots)]
-        self.company.restore(snapshot, way)
-        self.rows = copy.deepcopy(rows)
+        taken = self.snapshots[which % len(self.snapshots)]
+        self.company.restore(taken.snapshot, way)
+        self.rows, self.back = copy.deepcopy(taken.rows), dict(taken.back)
 
     @rule(which=WHICH, way=WAYS, by=st.sampled_from(["id", "email"]), visits=st.integers(0, 6))
     def somebody_comes_and_is_erased_and_the_store_goes_back_to_before_her(
@@ -197,10 +234,10 @@ class Interleaving(RuleBasedStateMachine):
     # --- what must hold ----------------------------------------------------------------------------------
 
     def _erased(self) -> set[str]:
-        """Return whoever has a request that ended as erased, in which she was found."""
+        """Return whoever was found and erased by a request that has ended, and has not come back since."""
         found = set()
         for person, names in self.asked.items():
-            for name in names:
+            for name in names - self.back.get(person, frozenset()):
                 record = self.company.record(name)
                 states = {str(progress.state) for progress in record.stores.values()}
                 if str(record.outcome) == "Erased" and "Verified" in states:
@@ -210,8 +247,8 @@ class Interleaving(RuleBasedStateMachine):
     @invariant()
     def nobody_who_never_asked_was_ever_changed(self) -> None:
         for person, row in self.rows.items():
-            if person not in self.asked:
-                assert self.company.row_of(person) == row, "she never asked"
+            if self.asked.get(person, frozenset()) <= self.back.get(person, frozenset()):
+                assert self.company.row_of(person) == row, "she never asked, or has consented anew since"
 
     @invariant()
     def a_request_ends_once_and_its_times_never_change(self) -> None:
@@ -250,7 +287,7 @@ class Interleaving(RuleBasedStateMachine):
         self.nobody_who_never_asked_was_ever_changed()
         scan = self.company.full_scan()
         for person, names in self.asked.items():
-            for name in names:
+            for name in names - self.back.get(person, frozenset()):
                 if str(self.company.record(name).outcome) == "Erased":
                     assert scan.get(person, True), f"{name} ended as erased, and she stands there"
         self.company.real_ledger.verify()
