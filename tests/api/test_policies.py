@@ -382,6 +382,24 @@ def test_who_breaks_the_glass_needs_the_verb_names_the_events_uid_and_signs(
     assert again.body["spec"]["release"]["by"] == "breaker"
 
 
+@pytest.mark.usefixtures("policies")
+def test_who_may_not_declare_can_neither_begin_nor_end_a_restore(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    on_events = {"apiGroups": ["lethe.dev"], "resources": ["restoreevents"]}
+    sam = allow(apiserver, namespace, "sam", EDIT, {**on_events, "verbs": ["declare"]})
+    dana = allow(apiserver, namespace, "dana", EDIT, {**on_events, "verbs": ["decide", "release"]})
+    begun = changed(UNDECLARED, {"spec.underway": "Begun"})
+    made = settled(lambda: sam.create(begun, namespace))
+    assert made.code == 201, made.text
+    ended = changed(made.body, {"spec.underway": "Ended"})
+    fresh = changed(begun, {"metadata.name": "another"})
+    for refused in (dana.create(fresh, namespace, dry_run=True), dana.replace(made.body, ended)):
+        assert refused.code == 403
+        assert "spec.restoredFrom or spec.underway" in refused.body["message"]
+    assert sam.replace(made.body, ended).code == 200
+
+
 def test_every_field_of_a_restoreevent_takes_a_verb() -> None:
     """But `store`, which says nothing by itself and can't be changed."""
     [version] = definition(RestoreEvent)["spec"]["versions"]

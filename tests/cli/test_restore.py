@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,18 @@ class Desk:
 def desk(api: Api, control_plane: ControlPlane) -> Desk:
     """Where the engineer sits."""
     return Desk(api, control_plane)
+
+
+def test_the_plugin_loads_none_of_what_makes_the_operator_start_slowly() -> None:
+    program = "import lethe.cli.kubectl, sys; print(*sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"pydantic", "kubernetes", "kopf", "sqlalchemy", "asyncio"} & set(told.stdout.split()) == set()
 
 
 def test_every_state_of_a_restore_is_over_asks_for_a_person_or_is_waited_for() -> None:

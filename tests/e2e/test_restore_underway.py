@@ -142,8 +142,8 @@ def test_what_was_found_before_it_was_told_of_is_answered_for_and_waits_for_its_
     api.create("restoreevents", "incident-42", BEGUN)
     api.wait_reason("restoreevents", "incident-42", "Underway")
     api.wait_reason("datastores", "site", "RestoreUnderway")
+    eventually(lambda: operator.metric("lethe_restore_underway_seconds") > 0, "it to be measured")
     eventually(lambda: operator.metric("lethe_restores_without_reason") == 0, "it to be answered for")
-    assert operator.metric("lethe_restore_underway_seconds") > 0
     postgres.restore(database, dump, "--clean", "--if-exists")  # once more, and nobody looks
     end(api, "incident-42")
     eventually(lambda: site.is_cleared(ada) and site.is_cleared(bob), "both to be erased again", 60)

@@ -42,6 +42,7 @@ from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.controllers.runtime.threads import BoundedThreads, in_daemon
+from lethe.domain.conditions.datastore import LET_GO
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
 from lethe.domain.trouble import Trouble, TroubleReason
@@ -71,6 +72,8 @@ LOOK_SECONDS, SET_SECONDS, RECORD_SECONDS = 300.0, 4200.0, 0.01
 """How long a store may take for all answers of one pass: for a look; where it is asked for sets, of which one
 statement may last an hour; and for each person who is asked for, or was erased."""
 LATER_SWEEP_INTERVALS = 3
+CLOSING_SECONDS = 5.0
+"""How long to let go of a store waits for its connections to be closed."""
 TIDY_SECONDS, TIDY_AGAIN_SECONDS = 15.0, 3600.0
 """How long after an erasure statistics are renewed, together with those of the next ones; and how often where
 some of them can't be."""
@@ -292,7 +295,7 @@ class StoreController(Controller[ObjectKey]):
             return self._journal_interval
         kept_off = self._kept_off(managed)
         if kept_off is not None:
-            self._keep_off(managed, kept_off, records)
+            await self._keep_off(managed, kept_off, records)
             await self._show_safety(managed)
             await self._status.write(managed)
             return self._journal_interval
@@ -318,10 +321,12 @@ class StoreController(Controller[ObjectKey]):
             return SUSPENDED if managed.suspended else None
         return Trouble(TroubleReason.RESTORE_UNDERWAY, ahead.message)
 
-    def _keep_off(self, managed: ManagedStore, why: Trouble, records: Sequence[RequestRecord]) -> None:
+    async def _keep_off(self, managed: ManagedStore, why: Trouble, records: Sequence[RequestRecord]) -> None:
         """Let go of a store. What was verified of it counts no more: another takes its place."""
-        _close(managed)
-        managed.session, managed.was_safe, managed.given_up = None, False, False
+        if managed.session is not None:  # who is told so may drop the database the next moment
+            closing = in_daemon(f"closing {managed.name}", managed.session.port.close)
+            await asyncio.wait([closing], timeout=CLOSING_SECONDS)
+        managed.session, managed.let_go, managed.given_up = None, True, False
         managed.retries, managed.retry_after = 0, 0.0
         self._last_look.pop(managed.name, None)
         _refuse_questions(managed, why.message)
@@ -338,8 +343,9 @@ class StoreController(Controller[ObjectKey]):
             self._restores.note(managed, episode, None, opened=False)
         # A mapping is recorded only when a look has shown that no restore goes on.
         proved = await asyncio.to_thread(self._ledger.mappings, managed.name)
-        # Whose RestoreEvent was deleted while the restore went on has been looked at by nobody since.
-        managed.was_safe = bool(proved) and not restores and not _was_let_go(managed.shown.status)
+        managed.was_safe = bool(proved) and not restores
+        # Whoever took it up again while no process was there: nobody has looked at it since.
+        managed.let_go = managed.let_go or _was_let_go(managed.shown.status)
         self._gates.queue.add(managed.key)
 
     async def _connected(self, managed: ManagedStore) -> bool:
@@ -426,6 +432,7 @@ class StoreController(Controller[ObjectKey]):
         if managed.given_up and time.monotonic() >= work.ends_at:
             session.note_trouble(_late(work))
         self._note_moments(managed, done, work.began)
+        managed.let_go = managed.let_go and not (done.looked and session.trouble is None)
         await self._after(managed, session, done, work.records)
         if done.looked and session.trouble is None and not done.episodes:
             self._restores.count_look(managed, work.began)
@@ -620,8 +627,8 @@ def _shown(manifest: Manifest) -> ShownStatus:
 
 
 def _was_let_go(status: Mapping[str, Any]) -> bool:
-    """Tell whether a DataStore's status says that somebody was restoring the store."""
-    return any(one.get("reason") == TroubleReason.RESTORE_UNDERWAY for one in status.get("conditions") or ())
+    """Tell whether a DataStore's status says that the store was left alone when it was written."""
+    return any(one.get("reason") in LET_GO for one in status.get("conditions") or ())
 
 
 def _is_other(manifest: Manifest, known: Manifest) -> bool:

@@ -145,7 +145,8 @@ class GateController(Controller[ObjectKey]):
     def _verdict_of(self, managed: ManagedStore) -> GateVerdict:
         if managed.description.owner is StoreOwner.THIRD_PARTY:
             return GateVerdict(GateState.OPEN, "ThirdParty", "nothing is ever sent to the store")
-        seen = managed.session is not None and managed.session.last_observed_at is not None
+        session = None if managed.let_go else managed.session
+        seen = session is not None and session.last_observed_at is not None
         counts = managed.gate is not None and managed.gate.when_away is WhenAway.LAST_VERIFIED
         suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
         return verdict_of(
@@ -154,7 +155,7 @@ class GateController(Controller[ObjectKey]):
             managed.trouble,
             in_place=released(managed.release) or VERIFIED,
             seen=seen,
-            was_safe=counts and (seen or bool(managed.was_safe)),
+            was_safe=counts and not managed.let_go and (seen or bool(managed.was_safe)),
         )
 
 

@@ -49,6 +49,27 @@ def test_a_restore_is_safe_only_when_it_has_ended(reason: str, shown: Shown | No
     assert (seen["Permitted"] == "True") is (reason != "Undeclared")
 
 
+@pytest.mark.parametrize("open_", [None, True, False])
+def test_a_restore_under_way_is_safe_to_serve_whatever_was_found_before_it_in_no_case(
+    open_: bool | None,
+) -> None:
+    found = RestoreEpisode("s", "e", NOW, DetectedBy.JOURNAL, safe_at=None if open_ else NOW)
+    conditions = restoreevent_conditions(
+        None if open_ is None else found, reason="Drill", replay=None, underway="has let go"
+    )
+    assert sound_statuses(conditions)["SafeToServe"] == "False"
+    assert (conditions.state, conditions.ready.message) == ("Underway", "has let go")
+
+
+@pytest.mark.parametrize(("by", "re_erased"), [(by, count) for by in DetectedBy for count in (0, 3)])
+def test_that_nothing_came_back_is_said_only_of_a_mere_word(by: DetectedBy, re_erased: int) -> None:
+    said = restoreevent_conditions(
+        RestoreEpisode("s", "e", NOW, by, safe_at=NOW, re_erased=re_erased), reason="Drill", replay=None
+    )
+    assert (said.state == "NothingCameBack") is (by is DetectedBy.DECLARATION and not re_erased)
+    assert sound_statuses(said)["SafeToServe"] == "True"
+
+
 @pytest.mark.parametrize("left", [None, 0, 1, 300])
 def test_what_a_person_released_is_never_called_verified(left: int | None) -> None:
     episode = RestoreEpisode(

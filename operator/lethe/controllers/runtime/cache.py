@@ -137,7 +137,8 @@ class ManagedStore:
 
     `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
-    it meanwhile, `given_up` that the work is cut off, `suspended` that the store is to be left alone.
+    it meanwhile, `given_up` that the work is cut off, `suspended` that the store is to be left alone,
+    `let_go` that it was, and nobody has looked at it since.
     `pass_ended_well` tells whether any pass has: no earlier operator can erase there since. `replay` is why
     the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
     because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
@@ -156,6 +157,7 @@ class ManagedStore:
     snapshots_remain: bool = False
     manual_release: bool = False
     suspended: bool = False
+    let_go: bool = False
     gate: Gate | None = None
     gate_trouble: Trouble | None = None
     was_safe: bool | None = None
