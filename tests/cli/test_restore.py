@@ -77,7 +77,7 @@ def test_the_plugin_loads_none_of_what_makes_the_operator_start_slowly() -> None
 
 
 def test_every_state_of_a_restore_is_over_asks_for_a_person_or_is_waited_for() -> None:
-    waits = {"Pending", "Declared", "Underway", "Replaying"}
+    waits = {"Pending", "Declared", "Expected", "Underway", "Replaying"}
     assert {*OVER, *ASKS, *waits} == {state.value for state in RestoreState}
 
 
