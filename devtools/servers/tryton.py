@@ -71,6 +71,24 @@ class TrytonServer(Server):
         """Return the file of a database, to copy it or to search its bytes; what is newest is in `-wal`."""
         return self.directory / f"{database}.sqlite"
 
+    def copy(self, database: str, to: Path) -> Path:
+        """Copy a database as it is at this moment, with what is newest."""
+        with (
+            contextlib.closing(sqlite3.connect(self.database_file(database))) as source,
+            contextlib.closing(sqlite3.connect(to)) as target,
+        ):
+            source.backup(target)
+        return to
+
+    def put_back(self, database: str, copy: Path) -> None:
+        """Put a copy in place of a database, as an engineer does: with the server stopped."""
+        self.stop()
+        file = self.database_file(database)
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(copy, file)
+        self.start()
+
     def rpc(self, database: str, method: str, *params: Any, context: dict[str, Any] | None = None) -> Any:
         """Call a method as the administrator, such as `model.party.party.search`, and return its result.
 

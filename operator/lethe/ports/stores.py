@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -217,6 +218,7 @@ class Residue:
     `left_alone` counts rows of somebody else under an erased key; `unclear` are `(table, key)` of rows
     of nobody knows whom; `absent` are tombstones whose row is not there. `standing` names, for the first of
     the uncleared, what stands there still, as `table.column`, or `table` for rows that were to be deleted.
+    `changed_at` is when a record of theirs was last changed, by the store's clock, where the store tells.
     """
 
     uncleared: tuple[int, ...] = ()
@@ -224,6 +226,7 @@ class Residue:
     unclear: tuple[tuple[str, str], ...] = ()
     absent: tuple[int, ...] = ()
     standing: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    changed_at: Mapping[int, datetime] = field(default_factory=dict)
 
 
 class Store(Protocol):

@@ -16,6 +16,7 @@ from lethe.domain.chunks import chunked
 from lethe.domain.facts import DetectedBy, Released
 from lethe.domain.journal import HeadFinding, compare
 from lethe.domain.legal import Holds, LegalRecord
+from lethe.domain.snapshots import CLOCK_SKEW
 from lethe.domain.tombstones import Identity, RestoredRows, Tombstone
 from lethe.ports.ledger import MoveLost
 from lethe.ports.stores import HeadMoved, Residue
@@ -68,7 +69,7 @@ def detect_restore(session: StoreSession, context: PassContext) -> Detection:
     """
     known, asked_at = context.ledger.known_head(session.name), context.clock()
     observed = session.port.observe(settle=known.pending is not None)
-    session.note_observed(asked_at)
+    session.note_observed(asked_at, observed)
     journaled_once = known.head is not None or known.pending is not None
     if session.proof is None or (session.journal is None and not journaled_once):
         return Detection.FINE
@@ -176,7 +177,8 @@ def classify_uncleared(
     release = standing_release(session, context)
     # What a person has let be served is no new restore, until the next one that journal or identity show.
     known = 0 if release is None else inf if release.left is None else release.left
-    if len(wanted) > WRITE_BACK_LIMIT + known or unclear > known:
+    came = release is None and _came_with_a_copy(session, context, residue, tombstones)
+    if came or len(wanted) > WRITE_BACK_LIMIT + known or unclear > known:
         open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear)
     if not wanted:
@@ -194,6 +196,17 @@ def classify_uncleared(
             session, context, by
         )  # else the gate would stay open for ever; the RestoreEvent says why
     return RecheckResult(again, residue.left_alone, unclear)
+
+
+def _came_with_a_copy(
+    session: StoreSession, context: PassContext, residue: Residue, tombstones: Sequence[Tombstone]
+) -> bool:
+    """Tell whether somebody's record was last changed before it was erased: nobody wrote that back."""
+    told = [one for one in tombstones if one.number in residue.changed_at]
+    records = context.ledger.requests_by_id({one.request for one in told})
+    dates = [(residue.changed_at[one.number], records.get(one.request)) for one in told]
+    erased = [(changed, record.progress(session.name).at) for changed, record in dates if record is not None]
+    return any(at is not None and changed + CLOCK_SKEW < at for changed, at in erased)
 
 
 def _matcher_between_restores(session: StoreSession, context: PassContext) -> RestoredRows:

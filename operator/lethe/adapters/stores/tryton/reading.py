@@ -242,7 +242,9 @@ class Reader:
         return rows | again
 
     def _parties(self, domain: list[Any], allowed: Mapping[str, Iterable[int]]) -> dict[int, Row]:
-        rows = self.rows(PARTY, domain, ("name", "active", "create_date", "replaced_by", "langs"))
+        rows = self.rows(
+            PARTY, domain, ("name", "active", "create_date", "write_date", "replaced_by", "langs")
+        )
         _require_asked(PARTY, rows, allowed)
         return {row["id"]: row for row in rows}
 
@@ -359,7 +361,8 @@ def _party(row: Row) -> Party:
         row["id"],
         bool(row["active"]),
         PersonalText(name) if name is not None else None,
-        _instant(row["create_date"]),
+        _instant(row, "create_date"),
+        _instant(row, "write_date") or _instant(row, "create_date"),
         _ids(row, "langs"),
     )
 
@@ -390,15 +393,16 @@ def _ids(row: Row, name: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _instant(value: Any) -> str | None:
+def _instant(row: Row, name: str) -> str | None:
     """Return Tryton's form of an instant (in UTC, which Tryton sets for its process) as canonical text."""
+    value = row[name]
     if value is None:
         return None
     try:
         year, month, day, hour, minute, second, microsecond = (value[name] for name in _INSTANT_PARTS)
         instant = datetime(year, month, day, hour, minute, second, microsecond, UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise AnswerUntrusted("the field create_date of a record is no instant") from None
+        raise AnswerUntrusted(f"the field {name} of a record is no instant") from None
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

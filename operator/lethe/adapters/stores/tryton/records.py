@@ -30,12 +30,16 @@ ADDRESS_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One row of `party.party`. `languages` are its rows of `party.party.lang`, one per company."""
+    """One row of `party.party`, last written at `changed_at`.
+
+    `languages` are its rows of `party.party.lang`, one per company.
+    """
 
     id: int
     active: bool
     name: PersonalText | None
     created_at: str | None
+    changed_at: str | None = None
     languages: tuple[int, ...] = ()
 
     @property

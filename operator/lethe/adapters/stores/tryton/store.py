@@ -1,7 +1,8 @@
 """The store adapter for Tryton: a person is a party (`party.party`), found by e-mail address.
 
 It keeps no journal: Tryton has no place for one that a restore would rewind with the data and that
-nobody but Lethe writes. A restore is found by the sweep, which reads back what was erased.
+nobody but Lethe writes. A restore is found by the probe of each look, and told from a write-back by the
+date of a party's last change.
 
 What RPC does not reach, and so stays: the history tables of modules that keep one; files of deleted
 attachments until Tryton's own retention ends (`attachment.retention_days`); texts that quote a person in
@@ -12,6 +13,7 @@ records which are not the party's (`ir.error`, a sale's description, a mail hung
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.tryton.contacting import contacts_of
@@ -213,6 +215,7 @@ class TrytonStore:
         left_alone = 0
         unclear: list[tuple[str, str]] = []
         absent: list[int] = []
+        changed_at: dict[int, datetime] = {}
         for chunk in chunks:
             families = self._families(chunk)
             identities = _judged(chunk, families, matcher)
@@ -222,11 +225,13 @@ class TrytonStore:
                     absent.append(tombstone.number)
                 elif identity is Identity.SAME:
                     uncleared.append(tombstone.number)
+                    if changed := families[tombstone.key].root.changed_at:
+                        changed_at[tombstone.number] = datetime.fromisoformat(changed)
                 elif identity is Identity.OTHER:
                     left_alone += 1
                 elif identity is Identity.UNCLEAR:
                     unclear.append((PARTY, tombstone.key))
-        return Residue(tuple(uncleared), left_alone, tuple(unclear), tuple(absent))
+        return Residue(tuple(uncleared), left_alone, tuple(unclear), tuple(absent), changed_at=changed_at)
 
     def observe(self, *, settle: bool = False) -> JournalObservation:  # noqa: ARG002 - nothing is ever in doubt longer than a call
         """Look whether Tryton answers the user. Raises `StoreUnreachable`, `AnswerUntrusted`."""
