@@ -91,3 +91,26 @@ def test_the_gate_never_opens_before_a_restore_has_ended(
     assert company.is_cleared(ada)
     assert company.is_cleared(early)
     assert company.last_episode().re_erased == 1
+
+
+def test_the_gate_closes_in_a_restore_though_a_look_saw_the_tables_gone_before_the_journal(
+    company: Company, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    ada = company.sign_up("ada@x.example")
+    company.visit_until_safe()
+    dump = postgres.dump(company.database, tmp_path / "site.dump")
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+
+    company.sql(f"DROP TABLE {', '.join(TABLES)}")
+    assert not company.visit().opened, "a migration does that, too"
+    company.sql(f"DROP TABLE {', '.join(JOURNAL)}")
+    for section in ("pre-data", "data"):
+        postgres.restore(company.database, dump, f"--section={section}")
+    assert not company.is_cleared(ada), "she can be read, and there is no key yet to erase her by"
+
+    assert company.visit().opened
+    assert company.store.trouble is None
+    postgres.restore(company.database, dump, "--section=post-data")
+    company.visit_until_safe()
+    assert company.is_cleared(ada)

@@ -142,6 +142,9 @@ class HeadFinding(StrEnum):
     """The store has moves that the ledger does not know: the ledger itself went back in time."""
 
 
+WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
+
+
 def compare(known: KnownHead, observed: JournalObservation) -> HeadFinding:
     """Compare what the ledger knows of a journal with what the store shows."""
     if known.head is None and known.pending is None:

@@ -255,6 +255,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def forgotten_until(self, namespace: str) -> datetime | None:
+        """Return when the last of those was erased of whom nothing is known any more; `None`: nobody is.
+
+        Their tombstones ended with the last backup that could hold them (`TombstonesExpired`).
+        """
+        ...
+
     def verify(self) -> LedgerPosition:
         """Walk the whole chain and every payload that still exists. Raises `ChainBroken`."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lethe.domain.facts import DetectedBy, MappingProved
-from lethe.domain.journal import HeadFinding, compare
+from lethe.domain.journal import WENT_BACK, HeadFinding, compare
 from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import Release, RestoreEpisode
@@ -19,7 +19,13 @@ from lethe.workflows.legal.holds import read_holds
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore import detect, replay
 from lethe.workflows.restore.catch_up import carry_on, count_catch_up
-from lethe.workflows.restore.episode import open_episode, open_episode_of, release_of, standing_release
+from lethe.workflows.restore.episode import (
+    detected_by,
+    open_episode,
+    open_episode_of,
+    release_of,
+    standing_release,
+)
 from lethe.workflows.restore.rejoined import remember_rejoined
 from lethe.workflows.store_session import StoreSession
 
@@ -126,11 +132,12 @@ def reconcile_store(
 ) -> StorePass:
     """Visit a store once. Errors of the store become the pass's `trouble`; those of the ledger are raised."""
     done = StorePass()
+    proved_before = session.proof is not None
+    look = plan.look or not proved_before  # what was proved is recorded only when a look has shown it in step
+    episode = open_episode_of(session, context) if look else None
     try:
-        look, proved_before = plan.look, session.proof is not None
         if not proved_before:
-            prove(session, context, watched=plan.watched)
-            look = True  # what was proved is recorded only when a look has shown a store in step
+            _prove_first(session, episode, context, plan)
         if look:
             holds = read_holds(session, context, primary=primary)
             _look(session, context, holds, plan, done, prove_anew=plan.sweep and proved_before)
@@ -153,8 +160,20 @@ def reconcile_store(
         done.trouble = Trouble(TroubleReason.IN_RECOVERY, str(standby))
     except StoreError as away:
         done.trouble = Trouble(TroubleReason.UNREACHABLE, str(away))
+    _note_episodes(session, episode, context, done, looked=look)
     session.note_trouble(done.trouble)
     return done
+
+
+def _prove_first(
+    session: StoreSession, episode: RestoreEpisode | None, context: PassContext, plan: PassPlan
+) -> None:
+    """Prove a store that is not proved; of one that is being restored the replay says what it lacks."""
+    try:
+        prove(session, context, watched=plan.watched)
+    except MappingInvalid:
+        if episode is None:
+            raise
 
 
 def prove(session: StoreSession, context: PassContext, *, watched: Collection[str] = ()) -> None:
@@ -170,9 +189,14 @@ def prove(session: StoreSession, context: PassContext, *, watched: Collection[st
         if known.head is None or open_episode_of(session, context) is not None:
             raise
         observed = session.port.observe()
-        if compare(known, observed) in _STANDS_STILL and observed.filling is None:
+        finding = compare(known, observed)
+        if finding in _STANDS_STILL and observed.filling is None:
             raise  # nobody put it back: a migration changed it
         # A mapping that was fine and is not: in the middle of a restore tables are missing.
+        if finding in WENT_BACK:
+            # The gate closes now: who comes back can be read long before there are keys to erase her by.
+            open_episode(session, context, detected_by(finding), observed=observed)
+            raise
         problem = f"its schema is not as it was ({invalid})"
         raise StoreUnreachable(problem, "is it being restored?") from None
     if context.ledger.server is not None and proof.server == context.ledger.server:
@@ -208,11 +232,26 @@ def _look(
     elif plan.restore_ended and not session.ledger_behind:
         # Whatever was restored need not show in head and identity: all that was erased is read back.
         open_episode(session, context, DetectedBy.DECLARATION, missing_since=before)
-    current = open_episode_of(session, context)
-    done.opened = current is not None and (episode is None or current.episode != episode.episode)
-    if current is None:
+    if open_episode_of(session, context) is None:
         done.standing_release = standing_release(session, context)
-    concerned = {e.episode for e in (episode, current) if e is not None}
+
+
+def _note_episodes(
+    session: StoreSession,
+    before: RestoreEpisode | None,
+    context: PassContext,
+    done: StorePass,
+    *,
+    looked: bool,
+) -> None:
+    """Note the restores that a look had to do with, also one that was cut off."""
+    if not looked:
+        return
+    current = open_episode_of(session, context)
+    done.opened = current is not None and (before is None or current.episode != before.episode)
+    if done.opened and done.trouble is not None and done.trouble.reason is TroubleReason.MAPPING_INVALID:
+        done.trouble = None  # what a restore has not made yet is no fault of the mapping
+    concerned = {e.episode for e in (before, current) if e is not None}
     if concerned:
         done.episodes = [e for e in context.ledger.episodes(store=session.name) if e.episode in concerned]
 

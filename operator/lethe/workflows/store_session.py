@@ -99,6 +99,7 @@ class StoreSession:
     trouble: Trouble | None = None
     ledger_behind: bool = False
     last_observed_at: datetime | None = None
+    observed: JournalObservation | None = None
     last_sweep_at: datetime | None = None
     sweep_wanted: bool = True
     stable_identity: StoreIdentity | None = None
@@ -152,16 +153,17 @@ class StoreSession:
         self.proof = None
 
     def note_trouble(self, trouble: Trouble | None) -> None:
-        """Note what keeps the store from being used; `None`: nothing does."""
-        self.trouble = trouble
+        """Note what keeps the store from being used, as a pass ends; `None`: nothing does."""
+        # What a pass has seen was before any restore that is declared after it.
+        self.trouble, self.observed = trouble, None
 
     def note_ledger_behind(self) -> None:
         """Note that the journal knows more than the ledger. Only a newer ledger ends that: a new process."""
         self.ledger_behind = True
 
-    def note_observed(self, asked_at: datetime) -> None:
-        """Note that the store was seen as it was at an instant: when it was asked, not when it answered."""
-        self.last_observed_at = asked_at
+    def note_observed(self, asked_at: datetime, observed: JournalObservation) -> None:
+        """Note how the store was seen at an instant: when it was asked, not when it answered."""
+        self.last_observed_at, self.observed = asked_at, observed
 
     def note_swept(self, began_at: datetime, absent: Iterable[int]) -> None:
         """Note that everything that was ever erased has been read; `absent` are tombstones without a row.
@@ -203,8 +205,10 @@ class StoreSession:
         self.catch_up = catch_up
 
     def note_restored(self) -> None:
-        """Note that the store went back: what it looked like before does not tell when it comes to rest."""
+        """Note that the store went back: only what it looks like from now on tells when it comes to rest."""
         self.stable_observations, self.stable_identity = 0, None
+        if self.observed is not None:
+            self.count_unchanged(self.observed)
 
     def note_still_changing(self) -> None:
         """Note that a restore goes on that was taken to have ended."""
@@ -212,8 +216,8 @@ class StoreSession:
 
     def count_unchanged(self, observed: JournalObservation) -> int:
         """Return how many observations in a row, this one included, have shown the same store at rest."""
-        same = self.stable_identity == observed.identity and observed.filling is None
-        self.stable_observations = self.stable_observations + 1 if same else 0
+        before = self.stable_observations if self.stable_identity == observed.identity else 0
+        self.stable_observations = before + 1 if observed.filling is None else 0
         self.stable_identity = observed.identity
         return self.stable_observations
 

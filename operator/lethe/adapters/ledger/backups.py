@@ -93,3 +93,8 @@ class BackupsInLedger(PartOfLedger):
         """Return the months that nothing needs any more, oldest first, with the requests that end with it."""
         with self._reading() as connection:
             return tombstone_expiry.expired_periods(connection, before, self._now())
+
+    def forgotten_until(self, namespace: str) -> datetime | None:
+        """Return when the last of those was erased whose tombstones have ended; `None`: nobody's have."""
+        with self._reading() as connection:
+            return tombstone_expiry.forgotten_until(connection, namespace)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from lethe.adapters.ledger.chain import period_of
 from lethe.adapters.ledger.database import execute_many
-from lethe.adapters.ledger.docs import chunked, number_of, table_of
+from lethe.adapters.ledger.docs import chunked, instant_of, number_of, table_of
 from lethe.adapters.ledger.legal_projection import oldest_open_period
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
@@ -83,6 +83,15 @@ def expired_periods(connection: Connection, before: datetime, now: datetime) -> 
         for period_of_last, request in connection.execute(last):
             ending[period_of_last].append(request)
     return ending
+
+
+def forgotten_until(connection: Connection, namespace: str) -> datetime | None:
+    """Return when the last erasure of a namespace was completed of which nothing is left but that it was."""
+    months = exists(select(literal(1)).where(_of_month))
+    query = select(func.max(requests.c.completed_at)).where(
+        requests.c.namespace == namespace, requests.c.purged_at.is_not(None), ~_never_erased, ~months
+    )
+    return instant_of(connection.execute(query).scalar())
 
 
 def end(connection: Connection, keyring: Keyring, fact: TombstonesExpired, *, now: str) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lethe.domain.facts import Released, Replayed, SafeToServe
+from lethe.domain.facts import DetectedBy, Released, Replayed, SafeToServe
 from lethe.domain.journal import (
+    WENT_BACK,
     Head,
     HeadFinding,
     JournalObservation,
@@ -20,7 +21,9 @@ from lethe.domain.journal import (
     remembered_identity,
 )
 from lethe.domain.legal import Holds, LegalRecord, may_be_said
+from lethe.domain.periods import instant
 from lethe.domain.restores import Release, RestoreEpisode, evolve_episode
+from lethe.domain.snapshots import CLOCK_SKEW
 from lethe.ports.ledger import MoveLost, MoveSettled
 from lethe.ports.stores import HeadMoved, JournalSupport, MappingInvalid, Proof, Residue
 from lethe.workflows.journal_head import advance_sequences, tick
@@ -29,8 +32,6 @@ from lethe.workflows.restore.episode import detected_by, judge_restored_rows, re
 from lethe.workflows.restore.re_erase import held_numbers, re_erase, settle_committed
 from lethe.workflows.restore.returned import remember_returned
 from lethe.workflows.store_session import StoreSession
-
-_WENT_BACK = frozenset({HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED})
 
 STABLE_OBSERVATIONS = 2
 """How many looks in a row must show the same store before a restore is taken to have ended."""
@@ -92,9 +93,9 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
     advance_sequences(session, known)
     if proof.journal is JournalSupport.KEPT:
         finding = compare(known, observed)
-        if episode.replayed_once and finding in _WENT_BACK:
+        if episode.replayed_once and finding in WENT_BACK:
             supersede(session, episode, context, detected_by(finding), observed=observed)
-            session.note_still_changing()
+            session.note_restored()
             return ReplayStep(ReplayState.WAITING, "the store went back once more")
         episode = recount(session, episode, context, observed=observed)
     try:
@@ -117,12 +118,10 @@ def replay(  # noqa: PLR0911 - each return is a state in which a replay can stan
             )
         if residue.uncleared:
             return _held_rows_returned(session, context, holds, residue)
-        if manual_release and released is None:
-            return ReplayStep(
-                ReplayState.AWAITING_RELEASE,
-                "verified; the DataStore's gate says Manual: set spec.release of the RestoreEvent",
-            )
-        word = released if manual_release else None
+        why = _waits_for_release(session, episode, context, manual=manual_release)
+        if why and released is None:
+            return ReplayStep(ReplayState.AWAITING_RELEASE, why)
+        word = released if why else None
         return _open_gate(session, episode, context, residue, stands_at, read_from, word)
     except HeadMoved:
         session.note_still_changing()
@@ -161,10 +160,33 @@ def _held_rows_returned(
     )
 
 
+def _waits_for_release(
+    session: StoreSession, episode: RestoreEpisode, context: PassContext, *, manual: bool
+) -> str:
+    """Say why a person decides although all who are known to be erased are so again; empty: nobody needs to.
+
+    Of a copy older than what is known nothing tells whom it brings back. A head that is gone, and not only
+    behind, is of a copy from before Lethe ever looked.
+    """
+    until, back_to = context.ledger.forgotten_until(session.description.namespace), episode.back_to
+    told = episode.detected_by is DetectedBy.JOURNAL
+    if told and until is not None and (back_to is None or back_to - CLOCK_SKEW < until):
+        copy = "from before Lethe's journal" if back_to is None else f"of {instant(back_to)}"
+        return (
+            f"who is known to have been erased is so again. But the copy is {copy}, and of those who were "
+            f"erased until {instant(until)} nothing is known any more, because no backup was left that could "
+            "hold them: they may stand in the store. Restore a newer copy, or clear them by hand, and set "
+            "spec.release of the RestoreEvent"
+        )
+    return (
+        "verified; the DataStore's gate says Manual: set spec.release of the RestoreEvent" if manual else ""
+    )
+
+
 def _settled_observation(session: StoreSession, context: PassContext) -> JournalObservation:
     known, asked_at = context.ledger.known_head(session.name), context.clock()
     observed = session.port.observe(settle=known.pending is not None)
-    session.note_observed(asked_at)
+    session.note_observed(asked_at, observed)
     if known.pending is not None:
         # A replay that died half-way: its move committed or it did not.
         if observed.head is not None and observed.head.digest == known.pending.digest:
