@@ -62,11 +62,11 @@ test-all: install ## the same with the second stage: servers whose builds take l
 	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
 	@$(MAKE) test
 
-test-rules: binaries ## of the second stage: alerts by Prometheus' promtool, health rules by Argo CD's Lua and Flux's kstatus
+test-rules: binaries ## of the second stage: alerts by promtool, health rules by Argo CD's Lua and Flux's kstatus, restores by pgBackRest
 	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
-	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 --durations=15 tests/alerts tests/chart tests/examples tests/gitops $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile -m stage2 --durations=15 tests/alerts tests/chart tests/examples tests/gitops tests/invariants $(PYTEST_ARGS)
 
 search: install ## look for faults at random; MINUTES=10, and prints what it found as tests to paste
 	$(PYTHON_IN_VENV) -m pytest -p tests.search.plugin --minutes $(MINUTES) -m "hypothesis or machine" \

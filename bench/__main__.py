@@ -1,4 +1,4 @@
-"""Run benches and print their figures: `python -m bench [replay] [ledger] [idle] [requests] [backups]`."""
+"""Run benches and print their figures: `python -m bench [replay] [ledger] [idle] [requests] …`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> int:
     for name in settings.benches or _BENCHES:
         sys.stderr.write(f"{name} (load {os.getloadavg()[0]:.1f})\n")
         figures += _BENCHES[name](settings)
-    given = {key: value for key, value in vars(settings).items() if key != "json"}
+    given = {key: value for key, value in vars(settings).items() if key not in ("json", "page")}
     sys.stdout.write(table(figures) + "\n")
     text = as_json(figures, given)
     if settings.json is None:
@@ -63,12 +63,22 @@ def _backups(settings: argparse.Namespace) -> list[Figure]:
     )
 
 
+def _restores(settings: argparse.Namespace) -> list[Figure]:
+    from bench.restores import bench_restores, figures, page
+
+    done = bench_restores()
+    if settings.page is not None:
+        settings.page.write_text(page(done))
+    return figures(done)
+
+
 _BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "replay": _replay,
     "ledger": _ledger,
     "idle": _idle,
     "requests": _requests,
     "backups": _backups,
+    "restores": _restores,
 }
 
 
@@ -85,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--burst", type=int, default=500, help="requests: at once")
     parser.add_argument("--snapshots", type=int, default=10_000, help="backups: snapshots of one source")
     parser.add_argument("--erased", type=int, default=100_000, help="backups: erased people to grade")
+    parser.add_argument(
+        "--page", type=Path, help="restores: write the table of docs/restores.md to this file"
+    )
     parser.add_argument("--json", type=Path, help="file for the JSON; default: after the table")
     return parser
 

@@ -13,6 +13,7 @@ import pytest
 from babel import Locale
 
 import lethe
+from devtools.restores import CRM_ALONE, KINDS
 from lethe.adapters.notices.letters import PACKAGED
 from lethe.adapters.stores.sql.url import PARAMETERS
 from lethe.cli import main as command
@@ -31,6 +32,18 @@ PAGES = (CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", CHECKOUT / "SECUR
 
 def read(page: str) -> str:
     return (DOCS / page).read_text()
+
+
+def test_the_table_of_restores_has_every_kind_and_nobody_was_missed_in_any() -> None:
+    lines = [
+        line.strip("| ").split(" | ") for line in read("restores.md").splitlines() if line.startswith("| ")
+    ]
+    columns, rows = lines[0], [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    assert "what the engineer types" in columns
+    assert [(row["kind"], row["what the engineer types"]) for row in rows] == [
+        (kind.name, kind.typed) for kind in (*KINDS, CRM_ALONE)
+    ]
+    assert {(row["wrong rows"], row["missed"]) for row in rows} == {("0", "0")}
 
 
 class Asked(Mapping[str, str]):

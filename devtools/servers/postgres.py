@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
@@ -23,7 +23,9 @@ class PostgresServer(Server):
     `auth="trust"` lets everybody in without a password. `fsync=False` is for speed where no test pulls the
     plug. `settings` go into postgresql.conf. `from_elsewhere` lets other machines in, with a password. The
     superuser is `postgres`, its password `password`; address and databases stay when the server is stopped
-    and started again. `log_path` is the server's log.
+    and started again. `log_path` is the server's log, `programs` the folder of its programs (`None`:
+    PyPI's), `run_as` the user it runs as (`None`: of this process). `initdb` are further arguments of the
+    program that makes the data directory.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class PostgresServer(Server):
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
         from_elsewhere: bool = False,
+        initdb: Sequence[str] = (),
+        programs: Path | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.data_directory = self.directory / "data"
@@ -43,8 +47,8 @@ class PostgresServer(Server):
         self.port = free_port()
         self._auth = auth
         self._fsync = fsync
-        self._from_elsewhere = from_elsewhere
-        self._programs = _package() / PROGRAMS[version] / "bin"
+        self._from_elsewhere, self._initdb = from_elsewhere, initdb
+        self.programs = programs or _package() / PROGRAMS[version] / "bin"
         self._settings = {
             "listen_addresses": "*" if from_elsewhere else "127.0.0.1",
             "port": str(self.port),
@@ -53,13 +57,13 @@ class PostgresServer(Server):
             "log_line_prefix": "%m %u@%d ",
             **(settings or {}),
         }
-        self._run_as = NOBODY if os.geteuid() == 0 else None
+        self.run_as = NOBODY if os.geteuid() == 0 else None
         self._server = Child(
-            [self._programs / "postgres", "-D", self.data_directory],
+            [self.programs / "postgres", "-D", self.data_directory],
             log=self.log_path,
             stop_signal=signal.SIGINT,  # PostgreSQL's "fast": clients are cut off, nothing is lost
             parent_death_signal=signal.SIGINT,
-            run_as=self._run_as,
+            run_as=self.run_as,
         )
 
     @property
@@ -113,12 +117,12 @@ class PostgresServer(Server):
         Raises `CommandFailed` at the first error.
         """
         options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
-        return run([self._programs / "psql", *options, "--dbname", self.url(database)], input=script).strip()
+        return run([self.programs / "psql", *options, "--dbname", self.url(database)], input=script).strip()
 
     def dump(self, database: str, file: Path, *args: str) -> Path:
         """Write a database into `file` with pg_dump, in its custom format unless `args` say otherwise."""
         command: list[StrPath] = [
-            self._programs / "pg_dump",
+            self.programs / "pg_dump",
             "--format=custom",
             f"--file={file}",
             "--dbname",
@@ -129,33 +133,43 @@ class PostgresServer(Server):
 
     def restore(self, database: str, file: Path, *args: str) -> None:
         """Restore into a database that exists; `--clean --if-exists` replaces the tables that it has."""
-        run([self._programs / "pg_restore", "--exit-on-error", "--dbname", self.url(database), *args, file])
+        run([self.programs / "pg_restore", "--exit-on-error", "--dbname", self.url(database), *args, file])
 
     def basebackup(self, directory: Path) -> Path:
         """Copy the whole running server, with the write-ahead log that makes the copy consistent."""
         command: list[StrPath] = [
-            self._programs / "pg_basebackup",
+            self.programs / "pg_basebackup",
             "--checkpoint=fast",
             "--wal-method=stream",
         ]
         run([*command, f"--pgdata={directory}", "--dbname", self.url()])
         return directory
 
-    def restore_basebackup(self, backup: Path, *, new_timeline: bool = True) -> None:
+    def restore_basebackup(
+        self, backup: Path, *, new_timeline: bool = True, recovery: Mapping[str, str] | None = None
+    ) -> None:
         """Put a copy that `basebackup` made in place of all that the server holds, and start from it.
 
         `new_timeline` is how a recovery from an archive ends; `False` how a plain copy of files starts.
+        `recovery` are its settings; without, the archive holds no more than the copy.
         """
         self.kill9()
-        shutil.rmtree(self.data_directory)
+        if self.data_directory.exists():
+            shutil.rmtree(self.data_directory)
         shutil.copytree(backup, self.data_directory)
         if new_timeline:
             (self.data_directory / "recovery.signal").touch()
-            with (self.data_directory / "postgresql.auto.conf").open("a") as settings:
-                settings.write("restore_command = 'false'\n")  # the archive holds no more than the copy
-        self._give_to_server(self.data_directory)
+            self.set_in_files(recovery or {"restore_command": "false"})
+        self.give_to_server(self.data_directory)
         self.start()
         wait_until(lambda: self.psql("SELECT pg_is_in_recovery()") == "f", what="the recovery to end")
+
+    def set_in_files(self, settings: Mapping[str, str]) -> None:
+        """Write settings into the data directory, which count from the next start on."""
+        with (self.data_directory / "postgresql.auto.conf").open("a") as file:
+            for name, value in settings.items():
+                escaped = value.replace("'", "''")
+                file.write(f"{name} = '{escaped}'\n")
 
     def _initialise(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -163,11 +177,11 @@ class PostgresServer(Server):
         password = self.directory / "password"
         password.touch(mode=0o600)
         password.write_text(self.password)
-        self._give_to_server(self.data_directory)
+        self.give_to_server(self.data_directory)
         # Never from a prepared copy: each server must have a system identifier of its own.
         run(
             [
-                self._programs / "initdb",
+                self.programs / "initdb",
                 f"--pgdata={self.data_directory}",
                 "--username=postgres",
                 f"--pwfile={password}",
@@ -175,8 +189,9 @@ class PostgresServer(Server):
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
                 *([] if self._fsync else ["--no-sync"]),
+                *self._initdb,
             ],
-            run_as=self._run_as,
+            run_as=self.run_as,
         )
         with (self.data_directory / "postgresql.conf").open("a") as settings:
             for name, value in self._settings.items():
@@ -186,15 +201,16 @@ class PostgresServer(Server):
             with (self.data_directory / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all all scram-sha-256\n")
 
-    def _give_to_server(self, directory: Path) -> None:
-        if self._run_as is None:
+    def give_to_server(self, directory: Path) -> None:
+        """Let the server's user own a directory and all that lies in it."""
+        if self.run_as is None:
             return
         for path in (directory, *directory.rglob("*")):
-            os.chown(path, self._run_as, self._run_as, follow_symlinks=False)
+            os.chown(path, self.run_as, self.run_as, follow_symlinks=False)
 
     def _accepts(self) -> bool:
         try:
-            run([self._programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={self.port}"])
+            run([self.programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={self.port}"])
         except CommandFailed:
             return False
         return True

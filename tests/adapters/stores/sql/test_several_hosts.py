@@ -33,7 +33,7 @@ def standby(primary: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]
     (server.data_directory / "standby.signal").touch()
     with (server.data_directory / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"port = {server.port}\nrestore_command = 'false'\n")
-    server._give_to_server(server.directory)
+    server.give_to_server(server.directory)
     server.password = primary.password
     with server:
         yield server
