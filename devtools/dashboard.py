@@ -332,6 +332,22 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "",
             {"{{source}}": f"max by (source) (lethe_source_last_scan_age_seconds{{{OURS}}})"},
         ),
+        states(
+            "Drills",
+            "Whether the last rehearsed restore of each RestoreDrill passed.",
+            {"{{drill}}": f"1 - max by (drill) (lethe_restore_drill_failed{{{OURS}}})"},
+            yes="passed",
+            no="failed",
+        ),
+        graph(
+            "Since a drill passed",
+            "none",
+            "In periods of its schedule; over two is an alert.",
+            {
+                "{{drill}}": f"max by (drill) (lethe_restore_drill_passed_age_seconds{{{OURS}}})"
+                f" / max by (drill) (lethe_restore_drill_period_seconds{{{OURS}}})"
+            },
+        ),
     ],
     "P9 · What a restore brings back is erased again": [
         states(

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args
 
-from lethe.domain import facts, legal_facts
+from lethe.domain import drill_facts, facts, legal_facts
 from lethe.domain.facts import (
     Accepted,
     FoundAgain,
@@ -81,6 +81,7 @@ STORIES: Mapping[str, UnionType] = {
     "restore-facts": facts.RestoreFact | facts.Reerased,
     "snapshot-facts": facts.SourceFact | facts.SnapshotFact | facts.CopiesGone,
     "legal-facts": legal_facts.LegalFact,
+    "drill-facts": drill_facts.DrillFact,
 }
 
 

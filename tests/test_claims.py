@@ -20,6 +20,7 @@ PROMISES = {
     "Erased",
     "Holding",
     "MappingComplete",
+    "Passed",
     "Permitted",
     "Purged",
     "Replayed",

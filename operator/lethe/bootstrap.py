@@ -20,12 +20,13 @@ from lethe.adapters.cluster.api import KubernetesCluster, connect
 from lethe.adapters.cluster.lease import Candidate
 from lethe.adapters.cluster.others import KubernetesOthers
 from lethe.adapters.cluster.schemas import shortfall
+from lethe.adapters.drills.command import Commands
 from lethe.adapters.hosts import Resolver
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.database import look_into
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.opening import message_id_domain, open_channel, open_renderer
-from lethe.connectors import BackendConnector, StoreConnector
+from lethe.connectors import BackendConnector, DrillConnector, StoreConnector
 from lethe.controllers.operator import Operator
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.probes import serve_probes
@@ -116,6 +117,8 @@ async def run_operator(
         vitals.opening_since = time.monotonic()
         ledger = wrap_ledger(await asyncio.to_thread(open_ledger, settings.ledger_url, keyring))
         vitals.opening_since = None
+        resolver = Resolver(settings.store_hosts)
+        connect_store = StoreConnector(ledger, keyring, wrap_store, resolver)
         try:
             operator = Operator(
                 ledger=ledger,
@@ -123,7 +126,7 @@ async def run_operator(
                 cluster=wrap_cluster(kubernetes),
                 others=KubernetesOthers(watching),
                 early_warning=settings.early_warning,
-                connect=StoreConnector(ledger, keyring, wrap_store, Resolver(settings.store_hosts)),
+                connect=connect_store,
                 metrics=metrics,
                 namespaces=settings.namespaces,
                 deadline=settings.erasure_deadline,
@@ -132,6 +135,7 @@ async def run_operator(
                 connect_backend=BackendConnector(
                     settings.backup_directories, wrap_backend, Resolver(settings.store_hosts)
                 ),
+                connect_drill=DrillConnector(connect_store, Commands(settings.drill_commands_dir), resolver),
                 retention=settings.retention,
                 scan_interval=settings.scan_interval.total_seconds(),
                 clock_skew=settings.clock_skew,

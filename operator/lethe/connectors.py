@@ -14,15 +14,21 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from lethe.adapters.drills.command import Commands
 from lethe.adapters.hosts import ANYWHERE, Resolver
+from lethe.adapters.stores.sql.scratch import SqlScratchServer
 from lethe.adapters.stores.sql.store import SqlStore
+from lethe.adapters.stores.sql.url import DatabaseUrl
 from lethe.api.translation import store_description, subject_mapping
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.references import SecretRef
+from lethe.api.v1alpha1.restoredrill import RestoreDrill
+from lethe.domain.drills import DATABASE_PREFIX
 from lethe.domain.snapshot_names import InvalidName, NamePattern
 from lethe.ports.backups import Backend, BackendMisconfigured
 from lethe.ports.cluster import SecretContent
+from lethe.ports.drills import Restorer, ScratchServer
 from lethe.ports.keys import Keyring
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import Store
@@ -62,25 +68,15 @@ class StoreConnector:
 
     def _port(self, store: DataStore, name: str, secret: SecretContent | None) -> Store:
         spec = store.spec
-        primary = spec.role.value == "Primary"
         if spec.sql is not None:
             if spec.sql.subjects is None:
                 raise ValueError("spec.sql.subjects is missing; map the table that holds the persons")
             secret_name, key = spec.sql.url_secret_ref.name, spec.sql.url_secret_ref.key
-            url, mapping = _text(secret, secret_name, key), subject_mapping(spec.sql.subjects)
             try:
-                return SqlStore(
-                    url,
-                    mapping,
-                    ledger_id=self._ledger.ledger_id,
-                    store=name,
-                    keyring=self._keyring,
-                    max_records=spec.sql.max_records,
-                    primary=primary,
-                    resolver=self._resolver,
-                    allow_plaintext=bool(spec.sql.allow_plaintext),
-                    journal_schema=spec.sql.journal_schema,
-                )
+                url = _text(secret, secret_name, key)
+                if DatabaseUrl.parse(url).settings.get("dbname", "").startswith(DATABASE_PREFIX):
+                    raise ValueError(f"databases whose names begin with {DATABASE_PREFIX} are scratch ones")
+                return self._sql(store, name, url, allow_plaintext=bool(spec.sql.allow_plaintext))
             except ValueError as unusable:
                 raise ValueError(
                     f"the URL in key {key} of Secret {secret_name} can't be used: {unusable}"
@@ -104,6 +100,59 @@ class StoreConnector:
         raise ValueError(
             "this version of Lethe speaks sql and tryton only; remove this DataStore, or upgrade"
         )
+
+    def session_of_copy(self, store: DataStore, url: str, *, allow_plaintext: bool) -> StoreSession:
+        """Return the session of an SQL store, with the port to a copy of it. Raises `ValueError`."""
+        description = store_description(store)
+        port = self._wrap(self._sql(store, description.name, url, allow_plaintext=allow_plaintext))
+        return StoreSession(description, port, fingerprints_of(self._keyring, description.name))
+
+    def _sql(self, store: DataStore, name: str, url: str, *, allow_plaintext: bool) -> SqlStore:
+        sql = store.spec.sql
+        if sql is None or sql.subjects is None:
+            raise ValueError(
+                "only a store in SQL whose persons are mapped can be restored into a scratch database"
+            )
+        return SqlStore(
+            url,
+            subject_mapping(sql.subjects),
+            ledger_id=self._ledger.ledger_id,
+            store=name,
+            keyring=self._keyring,
+            max_records=sql.max_records,
+            primary=store.spec.role.value == "Primary",
+            resolver=self._resolver,
+            allow_plaintext=allow_plaintext,
+            journal_schema=sql.journal_schema,
+        )
+
+
+class DrillConnector:
+    """Makes what a drill needs from its manifest and the Secret that it names."""
+
+    def __init__(self, stores: StoreConnector, commands: Commands, resolver: Resolver = ANYWHERE) -> None:
+        self._stores, self._commands, self._resolver = stores, commands, resolver
+
+    def scratch(self, drill: RestoreDrill, secret: SecretContent | None) -> ScratchServer:
+        """Return the scratch server. Raises `ValueError` with what is wrong and what to do."""
+        named = drill.spec.scratch.url_secret_ref
+        plaintext = bool(drill.spec.scratch.allow_plaintext)
+        try:
+            url = _text(secret, named.name, named.key)
+            return SqlScratchServer(url, self._resolver, allow_plaintext=plaintext)
+        except ValueError as unusable:
+            raise ValueError(
+                f"the URL in key {named.key} of Secret {named.name} can't be used: {unusable}"
+            ) from None
+
+    def command(self, name: str) -> Restorer:
+        """Return what restores by a command."""
+        return partial(self._commands.restore, name)
+
+    def session(self, store: DataStore, drill: RestoreDrill, url: str) -> StoreSession:
+        """Return the session of a store with the port to its copy in the scratch database of a URL."""
+        plaintext = bool(drill.spec.scratch.allow_plaintext)
+        return self._stores.session_of_copy(store, url, allow_plaintext=plaintext)
 
 
 class BackendConnector:

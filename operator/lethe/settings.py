@@ -49,6 +49,7 @@ class Settings:
     metrics_port: int = 8080
     log_level: str = "INFO"
     log_format: str = "json"
+    drill_commands_dir: Path | None = None
     lease: str | None = None
     kubeconfig: str | None = None
 
@@ -101,6 +102,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         metrics_port=port,
         log_level=_one_of(environment, "LETHE_LOG_LEVEL", _LEVELS, known.log_level),
         log_format=_one_of(environment, "LETHE_LOG_FORMAT", ("json", "text"), known.log_format),
+        drill_commands_dir=_folder(environment, "LETHE_DRILL_COMMANDS_DIR"),
         lease=_lease(environment),
         kubeconfig=environment.get("LETHE_KUBECONFIG") or None,
     )
@@ -189,6 +191,13 @@ def _text(environment: Mapping[str, str], name: str) -> str | None:
 def _path(environment: Mapping[str, str], name: str) -> Path | None:
     text = _text(environment, name)
     return None if text is None else Path(text)
+
+
+def _folder(environment: Mapping[str, str], name: str) -> Path | None:
+    path = _path(environment, name)
+    if path is not None and not path.is_absolute():
+        raise InvalidSetting(f"{name} must be an absolute path, as in /etc/lethe/drills")
+    return path
 
 
 def _count(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -37,6 +37,9 @@ def troubled(api: Api, control_plane: ControlPlane) -> Api:
     api.create("deletionrequests", "site", {"subject": SUBJECT})
     api.create("restoreevents", "site", {"store": "site", "reason": "Undeclared", "underway": "Begun"})
     api.create("backupsources", "site", {"stores": ["site"], **ARCHIVE})
+    scratch = {"urlSecretRef": {"name": "site-db", "key": "url"}}
+    how = {"scratch": scratch, "restore": {"command": "restore"}, "schedule": "0 4 * * SUN"}
+    api.create("restoredrills", "site", {"source": "site", **how})
     legal = {"type": "Disclosure", "authority": AUTHORITY, "receivedAt": "2026-11-22T10:00:00Z"}
     forbids = {"nonDisclosure": {"legalBasis": "18 U.S.C. 2705(b)"}}
     api.create("legalrequests", "site", {**legal, "subject": SUBJECT, **forbids})

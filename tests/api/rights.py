@@ -20,10 +20,18 @@ FOLDERS = {
 
 EDIT = {
     "apiGroups": ["lethe.dev"],
-    "resources": ["deletionrequests", "datastores", "backupsources", "legalrequests", "restoreevents"],
+    "resources": [
+        "deletionrequests",
+        "datastores",
+        "backupsources",
+        "legalrequests",
+        "restoredrills",
+        "restoreevents",
+    ],
     "verbs": ["get", "create", "update", "patch"],
 }
 CONNECT = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["connect"]}
+DRILL = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["drill"]}
 ERASE = {"apiGroups": ["lethe.dev"], "resources": ["datastores"], "verbs": ["erase"]}
 PRUNE = {"apiGroups": ["lethe.dev"], "resources": ["backupsources"], "verbs": ["prune"]}
 NOTIFY = {"apiGroups": ["lethe.dev"], "resources": ["legalrequests"], "verbs": ["notify"]}

@@ -100,7 +100,7 @@ def test_kinds_that_cannot_be_changed_have_no_defaults() -> None:
     defaults = [
         path
         for path, field in SPEC_FIELDS.items()
-        if "default" in field and not path.startswith(("DataStore.", "BackupSource."))
+        if "default" in field and not path.startswith(("DataStore.", "BackupSource.", "RestoreDrill."))
     ]
     assert defaults == ["DeletionRequest.dryRun"]
 
@@ -149,7 +149,7 @@ def test_kubectl_get_lethe_lists_every_kind(apiserver: ApiServer) -> None:
     assert set(named) == set(PLURALS.values())
     assert all(each["categories"] == ["lethe"] and each["namespaced"] for each in named.values())
     assert sorted(short for each in named.values() for short in each["shortNames"]) == [
-        "bsnap", "bsrc", "dreq", "dstore", "lreq", "revent",
+        "bsnap", "bsrc", "dreq", "dstore", "lreq", "rdrill", "revent",
     ]  # fmt: skip
 
 

@@ -14,6 +14,22 @@ OF_LETHE = [
     if manifest["kind"] in MODELS
 ]
 FULL_STATUS: dict[str, dict[str, Any]] = {
+    "RestoreDrill": {
+        "lastStartedAt": "2026-11-22T04:00:00Z",
+        "lastEndedAt": "2026-11-22T04:12:00Z",
+        "lastPassedAt": "2026-11-22T04:12:00Z",
+        "nextAt": "2026-11-29T04:00:00Z",
+        "lastSnapshot": {"ref": "site-20260522T030000Z.dump", "takenAt": "2026-05-22T03:00:00Z"},
+        "result": "Passed",
+        "measures": {
+            "databaseBytes": 5_000_000_000,
+            "restoredIn": "11m2s",
+            "erasedAgainIn": "28.3s",
+            "verifiedIn": "3.2s",
+        },
+        "findings": {"erasedAgain": 812, "leftAlone": 1, "missed": 0},
+        "history": [{"startedAt": "2026-11-22T04:00:00Z", "result": "Passed", "snapshot": "a.dump"}],
+    },
     "DataStore": {
         "lastSeenAt": "2026-11-20T09:30:00Z",
         "lastSweptAt": "2026-11-20T09:00:00Z",

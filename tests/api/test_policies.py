@@ -12,6 +12,7 @@ from tests.api.apiserver import ApiServer
 from tests.api.rights import (
     CONNECT,
     DELETE_SECRETS,
+    DRILL,
     EDIT,
     ERASE,
     POLICIES,
@@ -38,6 +39,7 @@ IN_A_FOLDER_OF_RESTIC = changed(
 )
 BY_THE_POD = changed(NIGHTLY, {"spec.s3.credentialsSecretRef": REMOVED})
 BY_SECRET = manifest("DeletionRequest", "support-48214")
+SUNDAY, BY_JOB = manifest("RestoreDrill", "sunday"), manifest("RestoreDrill", "sunday-by-job")
 RECORDS = manifest("DeletionRequest", "customer-42-orders")
 SITE = manifest("DataStore", "site")
 ANALYTICS = changed(SITE, {"spec.role": "Other", "spec.owner": "ThirdParty", "spec.gate": REMOVED})
@@ -55,6 +57,7 @@ def test_the_policies_do_not_stand_where_crds_are_applied_from() -> None:
     """`kubectl apply -f crds` takes the CRDs alone."""
     assert sorted(path.name for path in POLICIES.glob("*")) == [
         "connect.yaml",
+        "drill.yaml",
         "erase.yaml",
         "notify.yaml",
         "prune.yaml",
@@ -180,14 +183,16 @@ def test_the_legal_clock_cannot_start_in_the_future_for_anybody(apiserver: ApiSe
         ("DataStore", "hrm", "hrm-api"),
         ("DataStore", "tryton", "hrm-tryton"),
         ("BackupSource", "site-nightly", "backup-s3"),
+        ("RestoreDrill", "sunday", "scratch-db"),
     ],
 )
 def test_a_secret_is_read_for_those_only_who_may_read_it(
     kind: str, name: str, secret: str, apiserver: ApiServer, namespace: str
 ) -> None:
     read = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [secret]}
-    sam = allow(apiserver, namespace, "sam", EDIT, PRUNE, CONNECT, read)
-    dana = allow(apiserver, namespace, "dana", EDIT, PRUNE, CONNECT)
+    verbs = PRUNE, CONNECT, DRILL
+    sam = allow(apiserver, namespace, "sam", EDIT, *verbs, read)
+    dana = allow(apiserver, namespace, "dana", EDIT, *verbs)
     assert settled(lambda: sam.create(manifest(kind, name), namespace, dry_run=True)).code == 201
     refused = settled(lambda: dana.create(manifest(kind, name), namespace, dry_run=True))
     assert refused.code == 403
@@ -195,6 +200,27 @@ def test_a_secret_is_read_for_those_only_who_may_read_it(
         f"dana may not read every Secret that this names ({secret}), and Lethe would use it on your behalf"
         in (refused.body["message"])
     )
+
+
+@pytest.mark.usefixtures("policies")
+def test_a_drill_takes_its_verb_on_the_store_and_by_a_job_the_right_to_make_jobs(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    on_site = {**DRILL, "resourceNames": ["site"]}
+    jobs = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}
+    sam = allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, on_site, jobs)
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, on_site)
+    eve = allow(apiserver, namespace, "eve", EDIT, READ_SECRETS, jobs)
+    assert settled(lambda: sam.create(BY_JOB, namespace, dry_run=True)).code == 201
+    assert settled(lambda: dana.create(SUNDAY, namespace, dry_run=True)).code == 201
+    refused = dana.create(BY_JOB, namespace, dry_run=True)
+    assert (refused.code, "dana may not create Jobs" in refused.body["message"]) == (403, True)
+    refused = settled(lambda: eve.create(SUNDAY, namespace, dry_run=True))
+    assert (refused.code, 'eve lacks the verb "drill"' in refused.body["message"]) == (403, True)
+    whichever = changed(SUNDAY, {"spec.store": REMOVED})
+    assert sam.create(whichever, namespace, dry_run=True).code == 403
+    elsewhere = changed(SUNDAY, {"spec.store": "crm"})
+    assert sam.create(elsewhere, namespace, dry_run=True).code == 403
 
 
 @pytest.mark.usefixtures("policies")

@@ -23,6 +23,7 @@ RECORDS = ("DeletionRequest", "customer-42-orders")
 DATABASE = ("DeletionRequest", "customer-42-all")
 RESTORE = ("RestoreEvent", "site-2026-11-22")
 NIGHTLY = ("BackupSource", "site-nightly")
+SUNDAY = ("RestoreDrill", "sunday")
 SNAPSHOT = ("BackupSnapshot", "site-nightly-20260522t030000z")
 LEGAL = ("LegalRequest", "le-2026-0107")
 
@@ -407,6 +408,18 @@ AT_CREATION = {
         {"spec.s3": REMOVED, "spec.directory": {"path": "backups", "name": "{takenAt}"}},
         "spec.directory.path",
         "absolute path",
+    ),
+    "a drill once in five words": Refusal(
+        SUNDAY, {"spec.schedule": "on Sundays at four"}, "spec.schedule", "five fields"
+    ),
+    "a drill by a path": Refusal(
+        SUNDAY, {"spec.restore.command": "../../bin/sh"}, "spec.restore.command", "never a path"
+    ),
+    "a drill by a command and by a Job": Refusal(
+        SUNDAY, {"spec.restore.jobTemplate": {"spec": {"a": "b"}}}, "spec.restore", "exactly one of"
+    ),
+    "a drill because of somebody": Refusal(
+        SUNDAY, {"spec.runNow": ADDRESS}, "spec.runNow", "personal data such as an e-mail"
     ),
     "a snapshot of an unknown day": Refusal(SNAPSHOT, {"spec.takenAt": REMOVED}, "spec.takenAt", "equired"),
     # authorities

@@ -28,6 +28,7 @@ KINDS = (
     "datastores",
     "deletionrequests",
     "legalrequests",
+    "restoredrills",
     "restoreevents",
 )
 
@@ -51,6 +52,14 @@ def test_the_operators_rights_are_these_and_no_others(helm: Helm, values: Sequen
         ("create", "events.k8s.io", "events"),
         *((verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")),
     }
+
+
+def test_the_operator_may_make_jobs_only_where_drills_are_enabled(helm: Helm) -> None:
+    jobs = {(verb, "batch", "jobs") for verb in ("get", "create", "delete")}
+    without, with_them = (
+        granted(roles_of(helm.rendered("--set", f"drills.enabled={said}"))) for said in ("false", "true")
+    )
+    assert with_them - without == jobs
 
 
 @pytest.mark.parametrize("values", [(), ("--values", SECOND)])
@@ -196,6 +205,7 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
     assert site.is_cleared(ada)
     assert site.is_intact(bob)
     _keep_backups(api, tmp_path)
+    _plan_a_drill(api)
     _answer_authorities(api, bob, mail)
     assert operator.metric("lethe_legal_requests_total") == 2
 
@@ -213,6 +223,18 @@ def test_the_operator_needs_all_the_rights_that_it_has_and_no_more(
 def _is_renewed(cluster: ControlPlane, name: str) -> bool:
     spec = json.loads(cluster.kubectl("get", "lease", name, "-n", NAMESPACE, "-o", "json"))["spec"]
     return bool(spec["renewTime"] > spec["acquireTime"])
+
+
+def _plan_a_drill(api: Api) -> None:
+    """Apply a RestoreDrill that is not due."""
+    spec = {
+        "source": "nightly",
+        "schedule": "0 4 29 2 *",
+        "scratch": {"urlSecretRef": {"name": "site-db", "key": "url"}},
+        "restore": {"command": "restore"},
+    }
+    api.create("restoredrills", "leap-day", spec)
+    api.wait("restoredrills", "leap-day", "Ready", patience=60)
 
 
 def _keep_backups(api: Api, directory: Path) -> None:

@@ -23,6 +23,7 @@ from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.chain import chained
 from lethe.adapters.ledger.ledger import SqlLedger, open_ledger
 from lethe.adapters.ledger.schema import entries, period_keys
+from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
 from lethe.domain.facts import (
     FACT_KINDS,
     Accepted,
@@ -148,6 +149,8 @@ ONE_OF_EACH: list[Fact] = [
     CopiesGone(NOW, ("nobody",)),
     FoundAgain("a", "crm", NOW, (tombstone(8, "a"),)),
     Rejoined("site", "public.users", "users-key-5", NOW, NOW, "CRM-7", (5,)),
+    DrillStarted("shop/sunday", NOW, "site", "shop/nightly", "one", NOW, "lethe_drill_ab", "now"),
+    DrillEnded("shop/sunday", NOW, DrillResult.PASSED, "", 12, 1.5, 0.5, 0.25, 2, 1, 0, NOW),
     *ONE_OF_EACH_LEGAL,
 ]
 """All but `TombstonesExpired`, which takes others with it."""

@@ -134,7 +134,15 @@ class ClusterInMemory:
         """Delete a Secret."""
         return self.secrets.pop((namespace, name), None) is not None
 
-    async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
+    async def create_secret(
+        self,
+        namespace: str,
+        name: str,
+        type_: str,
+        texts: Mapping[str, str],
+        *,
+        owner: Manifest | None = None,
+    ) -> bool:
         """Create a Secret."""
         raise NotImplementedError
 

@@ -31,6 +31,7 @@ from lethe.controllers.last_copies import LastCopies, TombstoneExpiry
 from lethe.controllers.legalrequest import LegalRequestController
 from lethe.controllers.notices import NoticeSender
 from lethe.controllers.operator import Operator
+from lethe.controllers.restoredrill import RestoreDrillController
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime import queue
 from lethe.controllers.runtime.controller import Controller, RepeatedWork
@@ -67,6 +68,7 @@ class Company:
             journal_interval=60,
             sweep_interval=3600,
             connect_backend=_Connector(home, Faults()),
+            connect_drill=never,
             retention=Period(6, 0),
             scan_interval=300,
             clock_skew=timedelta(milliseconds=1),
@@ -128,6 +130,16 @@ class Company:
         spec = {"store": "site", "reason": "Drill", "justification": "the yearly drill"}
         self.cluster.apply("restoreevents", NAMESPACE, name, spec)
 
+    def drill(self, name: str) -> None:
+        """Apply a drill that is not due."""
+        spec = {
+            "source": "nightly",
+            "schedule": "0 4 29 2 *",
+            "scratch": {"urlSecretRef": {"name": "scratch", "key": "url"}},
+            "restore": {"command": "restore"},
+        }
+        self.cluster.apply("restoredrills", NAMESPACE, name, spec)
+
     def source(self, name: str) -> None:
         """Apply a source of one dump."""
         (self.home / name).mkdir()
@@ -180,6 +192,7 @@ CASES: Mapping[type[Controller[Any]], Case] = {
     LastCopies: Case(Company.erased, "deletionrequests", ("Purged", "Unknown")),
     LegalRequestController: Case(Company.legal, "legalrequests"),
     NoticeSender: Case(Company.legal, "legalrequests"),
+    RestoreDrillController: Case(Company.drill, "restoredrills"),
 }
 WITHOUT_OBJECTS = {RepeatedWork, TombstoneExpiry}
 OF_OTHERS = {EarlyWarning}

@@ -17,6 +17,7 @@ from lethe.api.status.base import troubled_status
 from lethe.api.status.datastore import datastore_status
 from lethe.api.status.deletionrequest import deletionrequest_status
 from lethe.api.status.legalrequest import legalrequest_status
+from lethe.api.status.restoredrill import restoredrill_status
 from lethe.api.status.restoreevent import restoreevent_status
 from lethe.domain.conditions.backupsnapshot import (
     Difficulty,
@@ -27,7 +28,9 @@ from lethe.domain.conditions.backupsource import BackupSourceObservation, backup
 from lethe.domain.conditions.datastore import DataStoreObservation, datastore_conditions
 from lethe.domain.conditions.deletionrequest import BackupsObservation, deletionrequest_conditions
 from lethe.domain.conditions.legalrequest import LegalRequestObservation, legalrequest_conditions
+from lethe.domain.conditions.restoredrill import DrillObservation, restoredrill_conditions
 from lethe.domain.conditions.restoreevent import restoreevent_conditions
+from lethe.domain.drill_facts import DrillEnded, DrillResult
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
 from lethe.domain.legal import evolve_legal, notice_of
 from lethe.domain.legal_facts import (
@@ -102,6 +105,12 @@ SPECS: Mapping[str, Mapping[str, Any]] = {
     },
     "backupsnapshots": {"source": "nightly", "ref": "one.dump", "takenAt": "2026-11-01T03:00:00Z"},
     "restoreevents": {"store": "site", "reason": "Drill", "justification": "a drill"},
+    "restoredrills": {
+        "source": "nightly",
+        "schedule": "0 4 * * SUN",
+        "scratch": {"urlSecretRef": {"name": "scratch-db", "key": "url"}},
+        "restore": {"command": "pg-restore"},
+    },
     "legalrequests": {
         "type": "Disclosure",
         "authority": {"name": "County Sheriff's Office", "level": "Local", "country": "US"},
@@ -120,6 +129,7 @@ def every_state() -> Iterator[State]:
     yield from _snapshots()
     yield from _restores()
     yield from _legal()
+    yield from _drills()
 
 
 RELEASED = RestoreEpisode(
@@ -408,6 +418,27 @@ def _restores() -> Iterator[State]:
     yield state("not expected any more", "Expired", DONE, "why", **announced, expected=("why", True))
     superseded = replace(under_way, superseded_by="site-2")
     yield state("superseded", "Superseded", DONE, "went back once more", episode=superseded)
+
+
+def _drills() -> Iterator[State]:
+    def state(label: str, reason: str, verdict: Verdict, told: str, **more: Any) -> State:
+        condition_set = restoredrill_conditions(DrillObservation(**more))
+        status = restoredrill_status(
+            *(None, condition_set, {}), generation=GENERATION, now=NOW, next_at=NOW, history=5
+        )
+        return State("restoredrills", label, reason, status, verdict, told=told)
+
+    yield state("scheduled", "Scheduled", DONE, "the next one is due", next_at=NOW)
+    yield state("running", "Running", WORKS, "why", running="why")
+    yield state("suspended", "Suspended", ASKS, "no drill begins", suspended=True)
+    for reason, verdict in (("Misconfigured", STUCK), ("SecretMissing", WORKS), ("Unreachable", WORKS)):
+        yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))
+    for result in DrillResult:
+        failed = result.counts_as_failure
+        told, verdict = ("why", STUCK) if failed else ("is due", DONE)
+        ended = DrillEnded("d", NOW, result, "why")
+        reason = result.value if failed else "Scheduled"
+        yield state(f"ended: {result}", reason, verdict, told, ended=ended, next_at=NOW)
 
 
 def _legal() -> Iterator[State]:

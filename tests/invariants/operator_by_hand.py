@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from lethe.adapters.drills.command import Commands
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
-from lethe.connectors import BackendConnector, StoreConnector
+from lethe.connectors import BackendConnector, DrillConnector, StoreConnector
 from lethe.controllers import backupsource, datastore, deletionrequest, deletionrequest_status, operator
 from lethe.controllers.operator import Operator
 from lethe.controllers.runtime import status_writer
@@ -165,17 +166,19 @@ class OperatorByHand:
         return self._runner.run(work)
 
     async def _start(self) -> None:
+        stores = StoreConnector(self.ledger, self._keyring, lambda port: port)
         self._operator = Operator(
             ledger=self.ledger,
             keyring=self._keyring,
             cluster=self.cluster,
-            connect=StoreConnector(self.ledger, self._keyring, lambda port: port),
+            connect=stores,
             metrics=Metrics(),
             namespaces=[NAMESPACE],
             deadline=Period(0, 30),
             journal_interval=JOURNAL_INTERVAL,
             sweep_interval=JOURNAL_INTERVAL,
             connect_backend=BackendConnector([self.home], lambda backend: backend),
+            connect_drill=DrillConnector(stores, Commands(None)),
             retention=Period(6, 0),
             scan_interval=SCAN_INTERVAL,
             clock_skew=SKEW,

@@ -180,7 +180,7 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
 {{/* What the operator calls, and nothing else: operator/lethe/adapters/cluster/api.py and Kopf's watches. */}}
 {{- define "lethe.rules" -}}
 - apiGroups: [lethe.dev]
-  resources: [backupsnapshots, backupsources, datastores, deletionrequests, legalrequests, restoreevents]
+  resources: [backupsnapshots, backupsources, datastores, deletionrequests, legalrequests, restoredrills, restoreevents]
   verbs: [list, watch]
 # Objects that it had stopped watching, or that somebody else had made under the name that it wanted to give.
 - apiGroups: [lethe.dev]
@@ -193,6 +193,7 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
   - datastores/status
   - deletionrequests/status
   - legalrequests/status
+  - restoredrills/status
   - restoreevents/status
   verbs: [patch]
 # A restore that nobody declared is declared by Lethe, and so is each snapshot that it finds.
@@ -208,6 +209,12 @@ brings Secrets later, as GitOps does, finds the pod waiting for them.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, delete]
+{{- if .Values.drills.enabled }}
+# The Job that restores a snapshot in a drill.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create, delete]
+{{- end }}
 # The readiness gate lethe.dev/safe-to-serve.
 - apiGroups: [""]
   resources: [pods]

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, AwareDatetime, Field
 from pydantic_core import PydanticCustomError
@@ -33,6 +34,29 @@ GivenInstant = Annotated[
 
 Day = Annotated[date, Keywords({"maxLength": 10})]
 """A calendar day, without a time zone."""
+
+
+def _is_time_zone(name: str) -> bool:
+    if name != "UTC" and "/" not in name:
+        return False
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+TimeZone = Annotated[
+    str,
+    Field(min_length=1, max_length=64),
+    Rule(
+        rule="(self == 'UTC' || self.contains('/')) && timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",
+        reason=FORBIDDEN,
+        message="must be an IANA time zone such as America/New_York",
+        holds=_is_time_zone,
+    ),
+]
+"""The IANA name of a time zone."""
 
 Count32 = Annotated[int, Field(ge=0), INT32]
 Count = Annotated[int, Field(ge=0), INT64]

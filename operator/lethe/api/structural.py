@@ -187,7 +187,7 @@ def _refuse_unbounded(schema: Mapping[str, Any], kind: str, path: str) -> None:
             raise NotStructural(path, "is an object with fields and a map at once")
         if "maxProperties" not in schema:
             raise NotStructural(path, "has no maxProperties")
-    elif not schema.get("properties"):
+    elif not schema.get("properties") and not schema.get("x-kubernetes-preserve-unknown-fields"):
         raise NotStructural(
             path, "has neither fields nor values: the API server would drop all that is in it"
         )

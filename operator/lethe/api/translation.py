@@ -97,6 +97,15 @@ def plaintext_field(spec: DataStoreSpec | BackupSourceSpec) -> str | None:
     return None
 
 
+def place_for_commands(spec: BackupSourceSpec) -> str:
+    """Return where a source's snapshots lie, as what restores one needs it."""
+    if spec.directory is not None:
+        return spec.directory.path
+    if spec.s3 is not None:
+        return f"{spec.s3.endpoint or 's3:/'}/{spec.s3.bucket}"
+    return spec.restic.repository if spec.restic is not None else _place(spec)
+
+
 def source_description(source: BackupSource, longest: Period, skew: timedelta) -> SourceDescription:
     """Return what a BackupSource says; `longest` is `LETHE_RETENTION`, `skew` `LETHE_CLOCK_SKEW`.
 

@@ -116,6 +116,7 @@ class RequestStatusController(Controller[ObjectKey]):
             generation=view.generation,
             now=now,
             last_copy_gone_at=last_copy_gone_at(record, observed) if record is not None else None,
+            rehearsed_at=self._copies.rehearsed_at(record) if record is not None and erased else None,
         )
         written = await self._writer.write(DELETION_REQUEST, key, view.shown, status)
         if written is Written.WAITS:

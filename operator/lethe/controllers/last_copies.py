@@ -149,6 +149,26 @@ class LastCopies(Controller[str]):
                 dates.append(step.gone_at)
         return CopiesLeft(max(dates, default=None), tuple(unproven))
 
+    def rehearsed_at(self, record: RequestRecord) -> datetime | None:
+        """Return when a drill passed in which a request's erasure was in; `None`: none has.
+
+        One that passed after the last copy had gone shows nothing of it.
+        """
+        passed = [
+            rehearsal.passed_at
+            for name, progress in record.stores.items()
+            if progress.state is StoreState.VERIFIED and progress.at is not None
+            if (rehearsal := self._cache.rehearsals.get(name)) is not None
+            if progress.at < rehearsal.replayed_from
+            if record.purged_at is None or rehearsal.passed_at < record.purged_at
+        ]
+        return max(passed, default=None)
+
+    async def tell_rehearsed(self, store: str, since: datetime, until: datetime) -> None:
+        """Tell who was erased in a store meanwhile that it was rehearsed; the others were told before."""
+        for request in await asyncio.to_thread(self._ledger.cleared_between, store, since, until):
+            self.queue.add(request)
+
     async def reconcile(self, key: str) -> float | None:
         """Tell one request what backups hold; return after how many seconds to try again."""
         return (await self.reconcile_set([key]))[key]
@@ -236,6 +256,7 @@ class LastCopies(Controller[str]):
             generation=generation,
             now=now,
             last_copy_gone_at=last_copy_gone_at(record, observed),
+            rehearsed_at=self.rehearsed_at(record),
         )
         if record.shredded and "stores" in before:
             status["stores"] = before["stores"]

@@ -23,6 +23,7 @@ from lethe.controllers.legalrequest import LegalRequestController
 from lethe.controllers.legalrequest_records import LegalRecords
 from lethe.controllers.legalrequest_status import LegalRequestStatus
 from lethe.controllers.notices import NoticeSender
+from lethe.controllers.restoredrill import ConnectDrill, RestoreDrillController
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime.cache import ObjectCache, ObjectKey
 from lethe.controllers.runtime.clock import SteadyClock, TwoClocks
@@ -74,6 +75,7 @@ class Operator:
         journal_interval: float,
         sweep_interval: float,
         connect_backend: ConnectBackend,
+        connect_drill: ConnectDrill,
         retention: Period,
         scan_interval: float,
         clock_skew: timedelta,
@@ -160,6 +162,17 @@ class Operator:
             regrade=self._copies.regrade,
             ring_open_legal=self._ring_open_legal,
         )
+        self._drills = RestoreDrillController(
+            cache,
+            ledger,
+            context,
+            cluster,
+            connect_drill,
+            metrics,
+            statuses,
+            clock,
+            tell_rehearsed=self._copies.tell_rehearsed,
+        )
         self._requests = RequestQueue(
             cache,
             context,
@@ -207,6 +220,7 @@ class Operator:
             "backupsources": self._sources,
             "backupsnapshots": self._snapshots,
             "legalrequests": self._legal,
+            "restoredrills": self._drills,
         }
         resync = RepeatedWork("resync", self._resync, every=RESYNC_SECONDS)
         resync.ring(after=RESYNC_SECONDS)
@@ -226,6 +240,7 @@ class Operator:
             TombstoneExpiry(cache, ledger, clocks, every=EXPIRY_SCANS * scan_interval),
             self._legal,
             self._notices,
+            self._drills,
             resync,
             measure,
         ]
@@ -287,6 +302,7 @@ class Operator:
         await self._legal.take_stock(self._namespaces)  # before stores: what is held must not be erased
         await self._stores.take_stock(self._namespaces)
         await self._restores.take_stock(self._namespaces)
+        await self._drills.take_stock(self._namespaces)
 
     async def _resync(self) -> None:
         """List everything again, since events are hints."""
@@ -305,6 +321,7 @@ class Operator:
         self._store_status.measure()
         self._sources.measure()
         self._legal.measure()
+        self._drills.measure()
 
     async def _wind_down(self) -> None:
         """Let end what has begun and can't be interrupted: passes, deletions of snapshots, letters."""
@@ -314,6 +331,8 @@ class Operator:
         await self._sources.close()
         # One that lists only lists.
         begun += [work for work, (source, _) in self._cache.scans.items() if not source.listing]
+        await self._drills.close()
+        begun += self._drills.under_way
         if self._notices.under_way is not None:
             begun.append(self._notices.under_way)
         if begun:

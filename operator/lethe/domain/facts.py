@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import get_args
 
+from lethe.domain.drill_facts import DrillFact
 from lethe.domain.legal_facts import LegalFact
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.tombstones import Tombstone
@@ -469,6 +470,7 @@ Fact = (
     | SnapshotFact
     | SourceFact
     | LegalFact
+    | DrillFact
 )
 
 FACT_KINDS: Mapping[str, type[Fact]] = {kind.__name__: kind for kind in get_args(Fact)}

@@ -25,6 +25,7 @@ TABLE = (
     Row("backupsources"),
     Row("backupsnapshots"),
     Row("legalrequests"),
+    Row("restoredrills"),
 )
 
 

@@ -101,8 +101,16 @@ class Cluster(Protocol):
         """
         ...
 
-    async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
-        """Create a Secret of texts; `False` if one of that name exists."""
+    async def create_secret(
+        self,
+        namespace: str,
+        name: str,
+        type_: str,
+        texts: Mapping[str, str],
+        *,
+        owner: Manifest | None = None,
+    ) -> bool:
+        """Create a Secret of texts; `False` if one of that name exists. It goes with its `owner`."""
         ...
 
     async def write_status(

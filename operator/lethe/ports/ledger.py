@@ -6,12 +6,13 @@ All methods block; the adapter serialises writers. A call of `append` is one dur
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from lethe.domain.drills import DrillRecord
 from lethe.domain.facts import Fact
-from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity
+from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import RequestRecord
@@ -67,6 +68,22 @@ class MoveLost:
 
 
 MoveNote = MoveIntended | MoveSettled | MoveLost
+
+
+def moved(known: KnownHead, note: MoveNote, now: datetime) -> KnownHead:
+    """Return what is known of a journal after a note; what is settled is settled `now`."""
+    if isinstance(note, MoveIntended):
+        return replace(known, pending=note.move, last_number=known.last_number + note.reserve)
+    if isinstance(note, MoveSettled):
+        return replace(
+            known,
+            head=note.head,
+            pending=None,
+            positions=merged_positions(known.positions, note.head.positions),
+            identity=note.identity or known.identity,
+            settled_at=now,
+        )
+    return replace(known, pending=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +229,10 @@ class Ledger(Protocol):
         """Return the snapshots of a source (`None`: of all) that are known, purged ones included."""
         ...
 
+    def drills(self) -> Mapping[str, DrillRecord]:
+        """Return what every RestoreDrill that ever began has come to, by `namespace/name`."""
+        ...
+
     def forget_purged(self, before: datetime) -> int:
         """Drop from memory what was purged before an instant (its facts stay); return how many."""
         ...
@@ -232,6 +253,12 @@ class Ledger(Protocol):
         """Return the erased requests of which, as graded last, a copy was to be gone by an instant.
 
         Reads every clearing: to be asked where a snapshot is overdue only.
+        """
+        ...
+
+    def cleared_between(self, store: str, since: datetime, until: datetime) -> frozenset[str]:
+        """Return the requests that erased somebody in a store from one instant on and before another, and
+        whose copies in backups are not proven gone.
         """
         ...
 

@@ -31,6 +31,10 @@ class StoreUnreachable(StoreError):
     """The store can't be used now: away, refusing the password, read-only, a standby. It is tried again."""
 
 
+class DiskFull(StoreUnreachable):
+    """The server has no room left."""
+
+
 class InRecovery(StoreUnreachable):
     """The server answers, and whoever reads from it is served, but as a standby: it can't be looked at."""
 

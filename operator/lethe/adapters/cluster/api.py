@@ -99,12 +99,24 @@ class KubernetesCluster:
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         return await self._delete(_secret_path(namespace, name), preconditions)
 
-    async def create_secret(self, namespace: str, name: str, type_: str, texts: Mapping[str, str]) -> bool:
+    async def create_secret(
+        self,
+        namespace: str,
+        name: str,
+        type_: str,
+        texts: Mapping[str, str],
+        *,
+        owner: Manifest | None = None,
+    ) -> bool:
         """Create a Secret; `False` if one of that name exists."""
         body = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "labels": OURS},
+            "metadata": {
+                "name": name,
+                "labels": OURS,
+                **({"ownerReferences": [owner]} if owner is not None else {}),
+            },
             "type": type_,
             "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
         }
@@ -132,8 +144,10 @@ class KubernetesCluster:
         return found
 
     async def _delete(self, path: str, preconditions: Mapping[str, str]) -> bool:
+        # A Job's Pods would stay where nothing is said.
+        options = {"preconditions": preconditions, "propagationPolicy": "Background"}
         try:
-            return await self._unless_conflict("DELETE", path, {"preconditions": preconditions})
+            return await self._unless_conflict("DELETE", path, options)
         except ClusterRefused as refused:
             if refused.code == 404:
                 return True
@@ -418,6 +432,8 @@ def _error(verb: str, path: str, code: int) -> ClusterRefused | ClusterUnavailab
 
 
 def _path(plural: str, namespace: str) -> str:
+    if plural == "jobs":
+        return f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
     return f"{GROUP}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{GROUP}/{plural}"
 
 

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Select, delete, select
 from lethe.adapters.ledger import clearings, tombstone_expiry
 from lethe.adapters.ledger.docs import chunked, number_of
 from lethe.adapters.ledger.part import PartOfLedger
+from lethe.adapters.ledger.projections import drill_record
+from lethe.adapters.ledger.schema import drills, snapshots, sources
 from lethe.adapters.ledger.schema import requests as request_rows
-from lethe.adapters.ledger.schema import snapshots, sources
 from lethe.adapters.ledger.snapshots import snapshot_record, source_record
+from lethe.domain.drills import DrillRecord
 from lethe.domain.requests import RequestRecord
 from lethe.domain.snapshots import CopiesLeft, CopyStep, SnapshotRecord, SourceRecord
 
@@ -41,6 +43,12 @@ class BackupsInLedger(PartOfLedger):
         with self._reading() as connection:
             rows = connection.execute(query.order_by(snapshots.c.source, snapshots.c.ref))
             return [snapshot_record(self._keyring, *row) for row in rows]
+
+    def drills(self) -> Mapping[str, DrillRecord]:
+        """Return what every RestoreDrill that ever began has come to, by `namespace/name`."""
+        with self._reading() as connection:
+            rows = connection.execute(select(drills.c.drill, drills.c.doc).order_by(drills.c.drill))
+            return {drill: drill_record(self._keyring, drill, doc) for drill, doc in rows}
 
     def forget_purged(self, before: datetime) -> int:
         """Drop from memory what was purged before an instant (its facts stay); return how many."""
@@ -78,6 +86,11 @@ class BackupsInLedger(PartOfLedger):
             return frozenset()
         with self._noting() as connection:
             return clearings.regrade(connection, rows)
+
+    def cleared_between(self, store: str, since: datetime, until: datetime) -> frozenset[str]:
+        """Return the requests that erased somebody in a store meanwhile; see the port."""
+        with self._reading() as connection:
+            return clearings.cleared_between(connection, store, since, until)
 
     def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
         """Return what backups hold of erased requests, as graded last; absent for one that is purged."""

@@ -207,6 +207,16 @@ def outlived(connection: Connection, at: datetime) -> frozenset[str]:
     return frozenset(connection.execute(query).scalars())
 
 
+def cleared_between(connection: Connection, store: str, since: datetime, until: datetime) -> frozenset[str]:
+    """Return who was cleared in a store from `since` on and before `until`, as far as backups may hold it."""
+    query = select(clearings.c.request).where(
+        clearings.c.store == store,
+        clearings.c.cleared_at >= number_of(since),
+        clearings.c.cleared_at < number_of(until),
+    )
+    return frozenset(connection.execute(query).scalars())
+
+
 def _gone_at(step: CopyStep) -> int | None:
     return None if step.gone_at is None else number_of(step.gone_at)
 

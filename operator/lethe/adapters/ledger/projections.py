@@ -30,6 +30,7 @@ from lethe.adapters.ledger.legal_projection import LegalProjection
 from lethe.adapters.ledger.request_docs import RequestDoc, request_doc, sealed_request
 from lethe.adapters.ledger.schema import (
     absent_addresses,
+    drills,
     episodes,
     erased_identifiers,
     mappings,
@@ -41,6 +42,8 @@ from lethe.adapters.ledger.schema import (
 )
 from lethe.adapters.ledger.snapshots import SnapshotProjection
 from lethe.adapters.ledger.tombstone_expiry import end
+from lethe.domain.drill_facts import DrillFact
+from lethe.domain.drills import DrillRecord, evolve_drill
 from lethe.domain.facts import (
     Completed,
     CopiesGone,
@@ -60,14 +63,14 @@ from lethe.domain.facts import (
     TookOver,
     Verified,
 )
-from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity, merged_positions
+from lethe.domain.journal import Head, HeadMove, KnownHead, StoreIdentity
 from lethe.domain.legal_facts import LegalFact
 from lethe.domain.mapping import ProvedMapping
 from lethe.domain.requests import IllegalTransition, StoreState, erased_again, evolve
 from lethe.domain.restores import RestoreEpisode, evolve_episode
 from lethe.domain.tombstones import Tombstone
 from lethe.ports.keys import Keyring, record_digest
-from lethe.ports.ledger import MoveIntended, MoveNote, MoveSettled
+from lethe.ports.ledger import MoveNote, moved
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class _Changing:
     touched: bool = False
 
 
+_decode_drill = msgspec.json.Decoder(DrillRecord).decode
 _decode_episode = msgspec.json.Decoder(RestoreEpisode).decode
 _decode_mapping = msgspec.json.Decoder(ProvedMapping).decode
 _decode_positions = msgspec.json.Decoder(dict[str, int]).decode
@@ -91,6 +95,11 @@ _decode_identity = msgspec.json.Decoder(StoreIdentity).decode
 def restore_episode(keyring: Keyring, store: str, episode: str, doc: bytes) -> RestoreEpisode:
     """Return what a row of `episodes` holds. Raises `ChainBroken`, as the next does."""
     return _decode_episode(unsealed(keyring, doc, context("episode", store, episode)))
+
+
+def drill_record(keyring: Keyring, drill: str, doc: bytes) -> DrillRecord:
+    """Return what a row of `drills` holds."""
+    return _decode_drill(unsealed(keyring, doc, context("drill", drill)))
 
 
 def proved_mapping(keyring: Keyring, store: str, version: str, doc: bytes) -> ProvedMapping:
@@ -160,25 +169,10 @@ def note_moves(connection: Connection, notes: Sequence[MoveNote], now: datetime)
     heads: dict[str, KnownHead] = {}
     for note in notes:
         before = heads.get(note.store) or known_head(connection, note.store)
-        heads[note.store] = _moved(before, note, now)
+        heads[note.store] = moved(before, note, now)
     if heads:
         connection.execute(delete(store_heads).where(store_heads.c.store.in_(heads)))
         connection.execute(insert(store_heads), [_row_of(store, known) for store, known in heads.items()])
-
-
-def _moved(known: KnownHead, note: MoveNote, now: datetime) -> KnownHead:
-    if isinstance(note, MoveIntended):
-        return replace(known, pending=note.move, last_number=known.last_number + note.reserve)
-    if isinstance(note, MoveSettled):
-        return replace(
-            known,
-            head=note.head,
-            pending=None,
-            positions=merged_positions(known.positions, note.head.positions),
-            identity=note.identity or known.identity,
-            settled_at=now,
-        )
-    return replace(known, pending=None)
 
 
 class Projections:
@@ -192,6 +186,7 @@ class Projections:
         self._requests: dict[str, _Changing] = {}
         self._episodes: dict[tuple[str, str], tuple[int, RestoreEpisode]] = {}
         self._mappings: dict[tuple[str, str], ProvedMapping] = {}
+        self._drills: dict[str, DrillRecord] = {}
         self._tombstones: list[tuple[str, int, int, int]] = []
         self._erased: list[tuple[bytes, str]] = []
         self._absent: list[tuple[str, bytes, str]] = []
@@ -238,6 +233,8 @@ class Projections:
                 doubt_purged(self._connection, fact.stores, began)
         elif isinstance(fact, SourceFact):
             self._snapshots.take_source(fact)
+        elif isinstance(fact, DrillFact):
+            self._take_drill_fact(fact)
         elif isinstance(fact, Rejoined):
             since, at = _text(fact.since), _text(fact.at)
             self._rejoined.update({(fact.store, number): (since, at) for number in fact.numbers})
@@ -304,6 +301,16 @@ class Projections:
             digest = record_digest(self._keyring, store, tombstone.table, tombstone.key)
             self._erased.append((digest, request))
 
+    def _take_drill_fact(self, fact: DrillFact) -> None:
+        before = self._drills.get(fact.drill)
+        if before is None:
+            query = select(drills.c.doc).where(drills.c.drill == fact.drill)
+            doc = self._connection.execute(query).scalar_one_or_none()
+            before = None if doc is None else drill_record(self._keyring, fact.drill, doc)
+        record = evolve_drill(before, fact)
+        if record is not None:
+            self._drills[fact.drill] = record
+
     def _take_restore_fact(self, entry: Entry, fact: RestoreFact) -> None:
         at = (fact.store, fact.episode)
         sequence, before = self._episodes.get(at) or self._stored_episode(at) or (entry.sequence, None)
@@ -336,6 +343,10 @@ class Projections:
             where = (mappings.c.store == store) & (mappings.c.version == version)
             self._connection.execute(delete(mappings).where(where))
             self._connection.execute(insert(mappings), {"store": store, "version": version, "doc": doc})
+        for drill, record in self._drills.items():
+            doc = self._keyring.seal(encode(record), context("drill", drill))
+            self._connection.execute(delete(drills).where(drills.c.drill == drill))
+            self._connection.execute(insert(drills), {"drill": drill, "doc": doc})
         for (store, episode), (sequence, restore) in self._episodes.items():
             doc = self._keyring.seal(encode(restore), context("episode", store, episode))
             where = (episodes.c.store == store) & (episodes.c.episode == episode)

@@ -226,6 +226,14 @@ episodes = Table(
 )
 """What each restore has become: a projection of the chain."""
 
+drills = Table(
+    "drills",
+    metadata,
+    Column("drill", Text, primary_key=True),
+    Column("doc", Blob(), nullable=False),
+)
+"""What each RestoreDrill has come to: a projection of the chain."""
+
 sources = Table(
     "sources",
     metadata,

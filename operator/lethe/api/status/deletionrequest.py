@@ -23,6 +23,7 @@ def deletionrequest_status(
     generation: int,
     now: datetime,
     last_copy_gone_at: datetime | None = None,
+    rehearsed_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Return the status of a DeletionRequest. `blockers` and `attempts` are by store."""
     status: dict[str, Any] = {
@@ -40,8 +41,13 @@ def deletionrequest_status(
     status["stores"] = [
         _store_entry(record, name, blockers.get(name), attempts.get(name, 0)) for name in names
     ]
-    if last_copy_gone_at is not None:
-        status["backups"] = {"lastCopyGoneAt": instant(last_copy_gone_at)}
+    told = {"lastCopyGoneAt": last_copy_gone_at, "rehearsedAt": rehearsed_at}
+    backups = {name: instant(at) for name, at in told.items() if at is not None}
+    before = (previous.get("backups") or {}).get("rehearsedAt")
+    if record.purged_at is not None and before is not None:  # later drills show nothing of it any more
+        backups["rehearsedAt"] = before
+    if backups:
+        status["backups"] = backups
     status["ledger"] = {"sequence": record.sequence, "digest": record.digest}
     return status
 

@@ -6,6 +6,7 @@ from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.api.v1alpha1.legalrequest import LegalRequest
+from lethe.api.v1alpha1.restoredrill import RestoreDrill
 from lethe.api.v1alpha1.restoreevent import RestoreEvent
 
 KINDS: tuple[type[Resource], ...] = (
@@ -15,6 +16,7 @@ KINDS: tuple[type[Resource], ...] = (
     BackupSource,
     BackupSnapshot,
     LegalRequest,
+    RestoreDrill,
 )
 """Every kind, in the order in which a person meets them."""
 
@@ -25,5 +27,6 @@ __all__ = [
     "DataStore",
     "DeletionRequest",
     "LegalRequest",
+    "RestoreDrill",
     "RestoreEvent",
 ]

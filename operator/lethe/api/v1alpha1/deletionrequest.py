@@ -198,6 +198,11 @@ class BackupsHolding(ApiModel):
     last_copy_gone_at: Instant | None = Field(
         default=None, description="When the last snapshot that holds it dies."
     )
+    rehearsed_at: Instant | None = Field(
+        default=None,
+        description="When a RestoreDrill passed in which it was erased again, and read back, in a restored "
+        "snapshot.",
+    )
 
 
 class LedgerEntry(ApiModel):

@@ -3,13 +3,12 @@
 import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field
 
 from lethe.api.model import AGE, ApiModel, Column, Definition, Resource, condition_column
 from lethe.api.rules import FORBIDDEN, SET, Rule
-from lethe.api.scalars import Day, GivenInstant, Instant
+from lethe.api.scalars import Day, GivenInstant, Instant, TimeZone
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.deletionrequest import LedgerEntry
 from lethe.api.v1alpha1.identifiers import Reference, Subject
@@ -78,16 +77,6 @@ _LIFTED_STAYS = Rule(
 )
 
 
-def _is_time_zone(name: str) -> bool:
-    if name != "UTC" and "/" not in name:
-        return False
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
-
-
 class NonDisclosure(ApiModel):
     """An order that forbids to tell the user."""
 
@@ -119,20 +108,7 @@ class NonDisclosure(ApiModel):
     until: Day | None = Field(
         default=None, description="Through the end of this day. Absent: until a person sets lifted."
     )
-    time_zone: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=64),
-            Rule(
-                rule="(self == 'UTC' || self.contains('/')) && "
-                "timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0",
-                reason=FORBIDDEN,
-                message="must be an IANA time zone such as America/New_York",
-                holds=_is_time_zone,
-            ),
-        ]
-        | None
-    ) = Field(default=None, description="Where that day ends: America/New_York")
+    time_zone: TimeZone | None = Field(default=None, description="Where that day ends: America/New_York")
     lifted: Lifted | None = Field(default=None, description="Ends the order now. Takes the verb review.")
 
 

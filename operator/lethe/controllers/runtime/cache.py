@@ -12,6 +12,7 @@ from typing import Any
 
 from lethe.api.v1alpha1.backupsource import BackupSource
 from lethe.api.v1alpha1.datastore import Gate
+from lethe.api.v1alpha1.restoredrill import RestoreDrill
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.announced import (
     EXPECTED,
@@ -21,6 +22,8 @@ from lethe.domain.announced import (
     closed_ahead,
     is_answered,
 )
+from lethe.domain.drill_facts import DrillEnded
+from lethe.domain.drills import DrillRecord, Rehearsal
 from lethe.domain.legal import LegalRecord
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.requests import RequestRecord
@@ -30,6 +33,7 @@ from lethe.domain.trust import Blocker
 from lethe.ports.backups import Backend
 from lethe.ports.cluster import Manifest
 from lethe.workflows.backup.scan import KnownSource, Scan, SourceDescription
+from lethe.workflows.drill.conduct import Halt
 from lethe.workflows.store_session import StoreDescription, StoreSession
 
 ObjectKey = tuple[str, str]
@@ -260,6 +264,50 @@ class ManagedSource:
 
 
 @dataclass(slots=True)
+class DrillRun:
+    """A drill that goes on in a thread, `halt` ends it. `store` is whose restore it rehearses; `clears` tells
+    that it only ends what an earlier process had begun.
+    """
+
+    future: asyncio.Future[DrillEnded]
+    halt: Halt
+    store: str = ""
+    clears: bool = False
+
+
+@dataclass(slots=True)
+class ManagedDrill:
+    """A RestoreDrill, and what is known of it. `trouble` is why none can begin; `gone`: its object is.
+
+    `met_at` is when this process met it, should its object not say when it was made.
+    """
+
+    manifest: Manifest
+    drill: RestoreDrill
+    shown: ShownStatus
+    met_at: datetime
+    record: DrillRecord | None = None
+    run: DrillRun | None = None
+    trouble: Trouble | None = None
+    gone: bool = False
+
+    @property
+    def key(self) -> ObjectKey:
+        """Return where its object is."""
+        return key_of(self.manifest)
+
+    @property
+    def name(self) -> str:
+        """Return the drill's name in ledger and metrics."""
+        return "/".join(self.key)
+
+    @property
+    def created_at(self) -> datetime:
+        """Return when its object was made."""
+        return self.drill.metadata.creation_timestamp or self.met_at
+
+
+@dataclass(slots=True)
 class LegalView:
     """A LegalRequest as the API server last showed it, and what only this process knows of it.
 
@@ -286,6 +334,7 @@ class ObjectCache:
     """Everything that the controllers know at the moment.
 
     `datastores` are the newest manifests, `stores` what is made of them; `requests` wait to be taken in.
+    `rehearsals` are the last drills that passed, by store.
     `scans` are those under way and when each began (monotonic), also of sources that were changed meanwhile
     or are gone: a thread that deletes can't be interrupted. `announced` are the restores that RestoreEvents
     tell of ahead, by store and event.
@@ -301,6 +350,8 @@ class ObjectCache:
     sources: dict[ObjectKey, ManagedSource] = field(default_factory=dict)
     legal: dict[ObjectKey, LegalView] = field(default_factory=dict)
     legal_records: dict[ObjectKey, LegalRecord] = field(default_factory=dict)
+    drills: dict[ObjectKey, ManagedDrill] = field(default_factory=dict)
+    rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
     scans: dict[asyncio.Future[Scan], tuple[KnownSource, float]] = field(default_factory=dict)
 
     def sources_of(self, store: str) -> list[ManagedSource]:

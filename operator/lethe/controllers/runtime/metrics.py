@@ -115,6 +115,24 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.drill_failed = Gauge(
+            "lethe_restore_drill_failed",
+            "Whether the last drill of a RestoreDrill failed",
+            ["drill"],
+            registry=r,
+        )
+        self.drill_age = Gauge(
+            "lethe_restore_drill_passed_age_seconds",
+            "Time since a drill passed, or since the RestoreDrill was made",
+            ["drill"],
+            registry=r,
+        )
+        self.drill_period = Gauge(
+            "lethe_restore_drill_period_seconds",
+            "Time between the next two drills of a RestoreDrill",
+            ["drill"],
+            registry=r,
+        )
         self.legal_requests = Counter(
             "lethe_legal_requests", "Decisions on legal requests", ["level", "outcome"], registry=r
         )
@@ -164,6 +182,11 @@ class Metrics:
                 gauge.remove(source)
         with suppress(KeyError):
             self.snapshots.remove_by_labels({"source": source})
+
+    def forget_drills(self) -> None:
+        """Drop the gauges of all drills, to show those that there are."""
+        for gauge in (self.drill_failed, self.drill_age, self.drill_period):
+            gauge.clear()
 
     def forget_store(self, store: str) -> None:
         """Drop the gauges of a store that is gone, so that no alert fires for it for ever."""

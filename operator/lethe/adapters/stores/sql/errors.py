@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import psycopg
 
 from lethe.adapters.hosts import HostRefused, NameNotAnswered, NameUnknown
-from lethe.ports.stores import MappingInvalid, MappingProblem, Refusal, StoreError, StoreUnreachable
+from lethe.ports.stores import DiskFull, MappingInvalid, MappingProblem, Refusal, StoreError, StoreUnreachable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +165,7 @@ def store_error(error: psycopg.Error) -> StoreError:
     if code is None:
         return StoreUnreachable(*_without_code(error))
     if code in _BY_STATE:
-        return StoreUnreachable(*_BY_STATE[code])
+        return (DiskFull if code == "53100" else StoreUnreachable)(*_BY_STATE[code])
     if code == "42501":
         what = _named(error)
         return MappingInvalid(

@@ -129,6 +129,8 @@ _SYSTEM = raw("(SELECT system_identifier::text FROM pg_catalog.pg_control_system
 _ADDRESS = raw(
     "pg_catalog.md5(pg_catalog.concat_ws(':', pg_catalog.inet_server_addr(), pg_catalog.inet_server_port()))"
 )
+SERVER_IS = (_SYSTEM, _ADDRESS)
+"""By what a look may know a server: as it tells, or does not."""
 _TIMELINE = raw(
     "CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE"
     " pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END"

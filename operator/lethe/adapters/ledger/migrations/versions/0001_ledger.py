@@ -160,6 +160,11 @@ def upgrade() -> None:
     )
     op.create_index("episodes_open", "episodes", ["open"])
     op.create_table(
+        "drills",
+        sa.Column("drill", sa.Text, primary_key=True),
+        sa.Column("doc", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
         "sources",
         sa.Column("source", sa.Text, primary_key=True),
         sa.Column("doc", sa.LargeBinary, nullable=False),

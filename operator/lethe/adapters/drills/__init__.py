@@ -1,0 +1,1 @@
+"""What restores a snapshot in a drill, apart from Jobs, which are the cluster's."""

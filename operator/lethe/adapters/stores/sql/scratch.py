@@ -1,0 +1,149 @@
+"""Databases that Lethe makes to restore into, and drops: `ScratchServer` of `lethe.ports.drills`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from psycopg import errors, sql
+
+from lethe.adapters.hosts import ANYWHERE, Resolver
+from lethe.adapters.stores.sql.catalog import quoted_table
+from lethe.adapters.stores.sql.errors import reduced
+from lethe.adapters.stores.sql.looking import SERVER_IS
+from lethe.adapters.stores.sql.postgres import compose, listed, name
+from lethe.adapters.stores.sql.sessions import BULK_SECONDS, Session, Sessions
+from lethe.domain.drills import DATABASE_PREFIX
+from lethe.ports.drills import ScratchPlace
+from lethe.ports.stores import StoreUnreachable
+
+_URL = re.compile(r"[^:]+://(?P<authority>[^/?]*)(/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
+
+
+class SqlScratchServer:
+    """A PostgreSQL server to which `url` leads; the constructor raises `ValueError` as `SqlStore`'s does."""
+
+    def __init__(self, url: str, resolver: Resolver = ANYWHERE, *, allow_plaintext: bool = False) -> None:
+        self._url, self._resolver, self._allow_plaintext = url, resolver, allow_plaintext
+        self._sessions = Sessions(url, resolver, allow_plaintext=allow_plaintext)
+
+    @reduced
+    def place(self) -> ScratchPlace:
+        """See `ScratchServer.place`."""
+        with self._sessions.alive() as session:
+            known = [session.address, *(_told(session, expression) for expression in SERVER_IS)]
+            oid = session.ask(
+                compose("SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database()")
+            )
+        return ScratchPlace(frozenset(one for one in known if one is not None), str(oid[0][0]))
+
+    @reduced
+    def create(self, database: str, mark: str) -> None:
+        """See `ScratchServer.create`."""
+        own = name(_own(database))
+        with self._sessions.alive() as session, session.within(BULK_SECONDS):
+            try:
+                session.execute(compose("CREATE DATABASE {own} TEMPLATE template0", own=own))
+            except errors.InsufficientPrivilege:
+                refused = True
+            else:
+                refused = False
+                session.execute(compose("COMMENT ON DATABASE {own} IS {mark}", own=own, mark=mark))
+                # What comes back in it was erased elsewhere: nobody but its owner reads it.
+                session.execute(compose("REVOKE ALL ON DATABASE {own} FROM PUBLIC", own=own))
+        if refused:
+            raise StoreUnreachable(
+                "the role of the scratch server may make no database",
+                "ALTER ROLE … CREATEDB, or name another role in the Secret of spec.scratch.urlSecretRef",
+            )
+
+    @reduced
+    def marked(self, mark: str) -> Collection[str]:
+        """See `ScratchServer.marked`."""
+        with self._sessions.alive() as session:
+            rows = session.ask(
+                compose(
+                    "SELECT datname FROM pg_catalog.pg_database"
+                    " WHERE pg_catalog.starts_with(datname, {prefix})"
+                    " AND pg_catalog.shobj_description(oid, 'pg_database') = {mark}",
+                    prefix=DATABASE_PREFIX,
+                    mark=mark,
+                )
+            )
+        return [str(row[0]) for row in rows]
+
+    @reduced
+    def drop(self, database: str) -> bool:
+        """See `ScratchServer.drop`."""
+        with self._sessions.alive() as session, session.within(BULK_SECONDS):
+            try:
+                session.execute(compose("DROP DATABASE {own} WITH (FORCE)", own=name(_own(database))))
+            except errors.InvalidCatalogName:
+                return False
+        return True
+
+    @reduced
+    def size(self, database: str) -> int:
+        """See `ScratchServer.size`."""
+        with self._sessions.alive() as session, session.within(BULK_SECONDS):
+            return int(session.ask(compose("SELECT pg_catalog.pg_database_size({own})", own=database))[0][0])
+
+    @reduced
+    def missing(self, database: str, tables: Collection[str]) -> Collection[str]:
+        """See `ScratchServer.missing`."""
+        asked = list(tables)
+        rows = self._ask(
+            database,
+            lambda session: compose(
+                "SELECT n FROM pg_catalog.unnest(ARRAY[{tables}]) WITH ORDINALITY AS w (quoted, n)"
+                " WHERE pg_catalog.to_regclass(w.quoted) IS NULL",
+                tables=listed(sql.Literal(quoted_table(one).as_string(session)) for one in asked),
+            ),
+        )
+        return [asked[row[0] - 1] for row in rows]
+
+    @reduced
+    def is_empty(self, database: str, table: str) -> bool:
+        """See `ScratchServer.is_empty`."""
+        rows = self._ask(
+            database, lambda _: compose("SELECT NOT EXISTS (SELECT FROM {table})", table=quoted_table(table))
+        )
+        return bool(rows[0][0])
+
+    def _ask(self, database: str, query: Any) -> list[tuple[Any, ...]]:
+        sessions = Sessions(self.url_of(database), self._resolver, allow_plaintext=self._allow_plaintext)
+        try:
+            with sessions.alive() as session:
+                return list(session.ask(query(session)))
+        finally:
+            sessions.close()
+
+    def url_of(self, database: str) -> str:
+        """See `ScratchServer.url_of`."""
+        parts = _URL.fullmatch(self._url.strip())
+        if parts is None:  # which no URL that was parsed is
+            raise ValueError("it is not the URL of a PostgreSQL server")
+        return f"postgresql://{parts['authority']}/{_own(database)}{parts['query'] or ''}"
+
+    def anew(self) -> SqlScratchServer:
+        """See `ScratchServer.anew`."""
+        return SqlScratchServer(self._url, self._resolver, allow_plaintext=self._allow_plaintext)
+
+    def close(self) -> None:
+        """See `ScratchServer.close`."""
+        self._sessions.close()
+
+
+def _told(session: Session, expression: sql.Composable) -> str | None:
+    try:
+        return str(session.ask(compose("SELECT {expression}", expression=expression))[0][0])
+    except errors.InsufficientPrivilege:
+        return None
+
+
+def _own(database: str) -> str:
+    """Return a name if it is one that Lethe gives: no other database is ever made, dropped or filled."""
+    if not re.fullmatch(rf"{DATABASE_PREFIX}[0-9a-f]+", database):
+        raise ValueError("that is no scratch database of Lethe's")
+    return database

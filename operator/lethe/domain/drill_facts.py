@@ -1,0 +1,79 @@
+"""The facts that the ledger records of drills: restores that are rehearsed in a scratch database.
+
+Fields may be added with a default, never renamed: see `facts.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class DrillResult(StrEnum):
+    """What came of a drill."""
+
+    PASSED = "Passed"
+    REFUSED = "Refused"
+    """It was not begun: the scratch server is one of production, or nothing could be taken."""
+    SCRATCH_UNREACHABLE = "ScratchUnreachable"
+    RESTORE_FAILED = "RestoreFailed"
+    NOTHING_RESTORED = "NothingRestored"
+    """The restore says that it went well, and what it brought back is not the store."""
+    MAPPING_DOES_NOT_FIT = "MappingDoesNotFit"
+    UNCLEARED = "Uncleared"
+    """Somebody who was erased stands in the restored copy after the replay."""
+    SCRATCH_FULL = "ScratchFull"
+    TIMED_OUT = "TimedOut"
+    GAVE_WAY = "GaveWay"
+    """The store itself was restored meanwhile, which has precedence."""
+    INTERRUPTED = "Interrupted"
+    """The operator's process ended meanwhile."""
+
+    @property
+    def counts_as_failure(self) -> bool:
+        """Tell whether whoever keeps the backups has to look at it."""
+        return self not in (DrillResult.PASSED, DrillResult.GAVE_WAY, DrillResult.INTERRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class DrillStarted:
+    """A drill begins: `snapshot` of `source` is restored as `database`, a scratch one.
+
+    `drill`, `source` and `store` are `namespace/name`. `token` is the `spec.runNow` that asked for it.
+    """
+
+    drill: str
+    at: datetime
+    store: str
+    source: str
+    snapshot: str
+    taken_at: datetime
+    database: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrillEnded:
+    """A drill has ended, and its scratch database is gone; `message` is for a person.
+
+    `size` is in bytes, durations in seconds; `None`: it did not come so far. Every erasure of the store until
+    `replayed_from` was in it. `missed` counts who stood uncleared in the end.
+    """
+
+    drill: str
+    at: datetime
+    result: DrillResult
+    message: str = ""
+    size: int | None = None
+    restore_seconds: float | None = None
+    replay_seconds: float | None = None
+    verification_seconds: float | None = None
+    erased_again: int | None = None
+    left_alone: int | None = None
+    missed: int | None = None
+    replayed_from: datetime | None = None
+    rewritten: str | None = None
+
+
+DrillFact = DrillStarted | DrillEnded

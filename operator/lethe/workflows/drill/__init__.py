@@ -1,0 +1,1 @@
+"""A restore that is rehearsed in a scratch database."""

@@ -1,0 +1,286 @@
+"""One drill: restore a snapshot where nobody reads, erase again, verify, drop it, and say what came of it.
+
+Steps, with the numbers that recur in the code:
+
+1. record that it begins, with the name of its database: so a later process finds what this one leaves;
+2. see that the scratch server is none of production;
+3. drop what an earlier one has left, and make the database;
+4. restore, by the user's own command or Job;
+5. see that something came back;
+6. replay, and read back;
+7. drop the database, and record what came of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
+from lethe.domain.drills import DrillRecord
+from lethe.ports.drills import RestoreFailed, RestoreOrder, Restorer, ScratchPlace, ScratchServer
+from lethe.ports.ledger import Ledger
+from lethe.ports.stores import DiskFull, MappingInvalid, StoreError
+from lethe.workflows.drill.rehearsal import Rehearsed, rehearse
+from lethe.workflows.pass_context import PassContext
+from lethe.workflows.restore.replay import ReplayState
+from lethe.workflows.store_session import StoreSession
+
+LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPlan:
+    """What a drill does. `drill`, `store` and `source` are `namespace/name`.
+
+    `production` is what is known of every store that Lethe knows, of all namespaces, by name. `table` is that
+    of the store's persons, `tables` are all that it maps; `expects_rows` tells that some must come back.
+    """
+
+    drill: str
+    store: str
+    source: str
+    snapshot: str
+    taken_at: datetime
+    place: str
+    database: str
+    production: Mapping[str, ScratchPlace]
+    table: str
+    tables: Collection[str]
+    expects_rows: bool
+    same_server: bool = False
+    token: str | None = None
+
+    @property
+    def mark(self) -> str:
+        """Return what stands in the comment of each database of this drill."""
+        return mark_of(self.drill)
+
+    def over(self, ledger: Ledger, servers: Mapping[str, str | None]) -> DrillPlan:
+        """Return the plan with what the ledger knows; `servers` are those that stores have shown, by name."""
+        known = {name: ledger.known_head(name) for name in {*servers, *ledger.erased_stores()}}
+        production = {}
+        for name, head in known.items():
+            told = head.identity.server if head.identity is not None else {}
+            shown = {told.get("system"), servers.get(name)} - {None}
+            production[name] = ScratchPlace(frozenset(map(str, shown)), told.get("database"))
+        own = known.get(self.store)
+        expects = ledger.tombstone_count(self.store) > 0 or (own is not None and any(own.positions.values()))
+        return replace(self, production=production, expects_rows=expects)
+
+    def started(self, at: datetime) -> DrillStarted:
+        """Return the fact that it begins."""
+        taken = self.snapshot, self.taken_at
+        return DrillStarted(self.drill, at, self.store, self.source, *taken, self.database, self.token)
+
+
+def mark_of(drill: str) -> str:
+    """Return what stands in the comment of each database of a drill."""
+    return f"scratch of the Lethe drill {drill}"
+
+
+@dataclass(slots=True)
+class Halt:
+    """Ends a drill early: `because` is what comes of it, `None` while it goes on. `until` is monotonic."""
+
+    until: float
+    because: DrillResult | None = None
+    _asked: threading.Event = field(default_factory=threading.Event)
+    _closing: list[Callable[[], None]] = field(default_factory=list)
+
+    def __call__(self) -> bool:
+        """Tell whether the drill is to end; the end of its time is noticed here."""
+        if self.because is None and time.monotonic() >= self.until:
+            self.now(DrillResult.TIMED_OUT)
+        return self._asked.is_set()
+
+    def now(self, because: DrillResult) -> None:
+        """Let it end now; whoever waits for the scratch server stops."""
+        self.because = self.because or because
+        self._asked.set()
+        for close in tuple(self._closing):
+            close()
+
+    def closes(self, close: Callable[[], None]) -> None:
+        """Let something be closed when the drill is to end."""
+        self._closing.append(close)
+        if self._asked.is_set():
+            close()
+
+
+class _Ends(Exception):
+    """What came of a drill, before its last step."""
+
+    def __init__(self, result: DrillResult, message: str) -> None:
+        self.result, self.message = result, message
+        super().__init__(message)
+
+
+def conduct(
+    plan: DrillPlan,
+    context: PassContext,
+    scratch: ScratchServer,
+    restorer: Restorer,
+    connect: Callable[[str], StoreSession],
+    halt: Halt,
+) -> DrillEnded:
+    """Conduct a drill and return what came of it, as it was recorded. Raises the ledger's errors only.
+
+    `connect` returns the store's session with the port to the database of a URL.
+    """
+    context.ledger.append([plan.started(context.clock())])  # 1
+    measures: dict[str, Any] = {}
+    halt.closes(scratch.close)
+    try:
+        result, message = DrillResult.PASSED, ""
+        _require_elsewhere(plan, scratch.place())  # 2
+        measures["replayed_from"] = None
+        _carry_out(plan, context, scratch, restorer, connect, halt, measures)
+    except _Ends as ends:
+        result, message = ends.result, ends.message
+    except DiskFull:
+        result, message = DrillResult.SCRATCH_FULL, "the disk of the scratch server is full; make room there"
+    except MappingInvalid as invalid:
+        result, message = DrillResult.MAPPING_DOES_NOT_FIT, str(invalid)
+    except StoreError as away:
+        result, message = DrillResult.SCRATCH_UNREACHABLE, _of_scratch(away)
+    if halt.because is not None:
+        result, message = halt.because, _HALTED.get(halt.because, "")
+    scratch.close()
+    if "replayed_from" in measures:
+        message += clear_away(scratch.anew(), plan.mark, plan.database)  # 7
+    ended = DrillEnded(plan.drill, context.clock(), result, message[:LONGEST_MESSAGE], **measures)
+    context.ledger.append([ended])
+    return ended
+
+
+_HALTED = {
+    DrillResult.TIMED_OUT: "it took longer than spec.timeLimit, and was ended",
+    DrillResult.GAVE_WAY: "the store itself was restored meanwhile, which has precedence; it is begun again",
+    DrillResult.INTERRUPTED: "the operator ended meanwhile",
+}
+
+
+def _of_scratch(away: StoreError) -> str:
+    """Say of the scratch server what is said of stores, with its own fields."""
+    return str(away).replace("spec.sql.", "spec.scratch.")
+
+
+def _require_elsewhere(plan: DrillPlan, found: ScratchPlace) -> None:
+    """See that no store lies there: by what servers say of themselves, not by how a URL is written."""
+    for store, known in sorted(plan.production.items()):
+        if not known.servers & found.servers:
+            continue
+        if known.database == found.database:
+            raise _Ends(
+                DrillResult.REFUSED,
+                f"the Secret of spec.scratch.urlSecretRef leads to the database of DataStore {store}; "
+                "name another server",
+            )
+        if not plan.same_server:
+            raise _Ends(
+                DrillResult.REFUSED,
+                f"the scratch server is that of DataStore {store}, which would have the load of a restore; "
+                "name another one, or set spec.scratch.sameServer: Allowed",
+            )
+
+
+def _carry_out(
+    plan: DrillPlan,
+    context: PassContext,
+    scratch: ScratchServer,
+    restorer: Restorer,
+    connect: Callable[[str], StoreSession],
+    halt: Halt,
+    measures: dict[str, Any],
+) -> None:
+    for left in scratch.marked(plan.mark):  # 3
+        scratch.drop(left)
+    if halt():
+        return
+    scratch.create(plan.database, plan.mark)
+    url, began = scratch.url_of(plan.database), time.monotonic()
+    try:
+        restorer(RestoreOrder(plan.snapshot, plan.place, url, plan.database), halt)  # 4
+    except RestoreFailed as failed:
+        full = DrillResult.SCRATCH_FULL if failed.full else DrillResult.RESTORE_FAILED
+        raise _Ends(full, failed.problem) from None
+    if halt():
+        return
+    measures["restore_seconds"] = time.monotonic() - began
+    measures["size"] = scratch.size(plan.database)
+    _require_something(plan, scratch)  # 5
+    measures["replayed_from"] = context.clock()
+    session = connect(url)
+    halt.closes(session.port.close)
+    try:
+        found = rehearse(session, context, halt)  # 6
+    finally:
+        session.port.close()
+    measures |= {
+        "replay_seconds": found.seconds,
+        "verification_seconds": found.verification_seconds,
+        "erased_again": found.erased_again,
+        "left_alone": found.left_alone,
+        "missed": found.missed,
+    }
+    _require_cleared(found)
+
+
+def _require_something(plan: DrillPlan, scratch: ScratchServer) -> None:
+    missing = sorted(scratch.missing(plan.database, plan.tables))
+    if missing:
+        named = ", ".join(missing[:5])
+        raise _Ends(
+            DrillResult.NOTHING_RESTORED,
+            f"the restore says that it went well, and the copy has no {named}; see what it restores",
+        )
+    if plan.expects_rows and scratch.is_empty(plan.database, plan.table):
+        raise _Ends(
+            DrillResult.NOTHING_RESTORED,
+            f"the restore says that it went well, and {plan.table} is empty in the copy; see what the backup "
+            "holds",
+        )
+
+
+def _require_cleared(found: Rehearsed) -> None:
+    step = found.step
+    if step.state is ReplayState.MAPPING_DOES_NOT_FIT:
+        raise _Ends(DrillResult.MAPPING_DOES_NOT_FIT, step.message)
+    if step.state is ReplayState.WAITING:
+        raise _Ends(DrillResult.RESTORE_FAILED, f"the copy is not whole: {step.message}")
+    if found.missed or step.state is not ReplayState.SAFE:
+        raise _Ends(DrillResult.UNCLEARED, f"{found.missed} erased persons stand in the copy: {step.message}")
+
+
+def clear_away(scratch: ScratchServer, mark: str, database: str | None = None) -> str:
+    """Drop what a drill has left; return what is to be told of it where that can't be done, else nothing."""
+    try:
+        for left in {*scratch.marked(mark), *([database] if database is not None else [])}:
+            scratch.drop(left)
+    except StoreError as away:
+        return (
+            f"; its scratch database could not be dropped ({_of_scratch(away)}): the next drill tries again"
+        )
+    finally:
+        scratch.close()
+    return ""
+
+
+def end_interrupted(record: DrillRecord, context: PassContext, scratch: ScratchServer | None) -> DrillEnded:
+    """Record that a drill was cut off by the end of a process, and drop what it has left.
+
+    `scratch` is `None` where its server can't be reached any more.
+    """
+    begun = record.started
+    left = "; nothing tells whether its scratch database is there still"
+    if scratch is not None:
+        left = clear_away(scratch, mark_of(begun.drill), begun.database) or " was dropped"
+    message = f"the operator ended during it, or failed over it; {begun.database}{left}"
+    ended = DrillEnded(begun.drill, context.clock(), DrillResult.INTERRUPTED, message[:LONGEST_MESSAGE])
+    context.ledger.append([ended])
+    return ended

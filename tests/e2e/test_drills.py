@@ -1,0 +1,205 @@
+"""RestoreDrills on the real API server: on demand, by a command and by a Job, and what outlives a kill."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.company import Api, Site, eventually
+from devtools.dumps import apply_source, days_ago, dump_name
+from devtools.operator_process import OperatorProcess
+from devtools.servers import ControlPlane, PostgresServer
+from tests.e2e.conftest import StartOperator
+from tests.e2e.test_restore import database_of
+
+SUNDAYS = "0 4 * * SUN"
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server of which no DataStore knows."""
+    with PostgresServer(tmp_path_factory.mktemp("scratch"), fsync=False) as running:
+        yield running
+
+
+class Rehearsing:
+    """A site of which there is a dump, with somebody who was erased since."""
+
+    def __init__(
+        self, api: Api, site: Site, postgres: PostgresServer, scratch: PostgresServer, home: Path
+    ) -> None:
+        self.api, self.site, self.scratch = api, site, scratch
+        self.dumps, self.commands = home / "dumps", home / "commands"
+        self.dumps.mkdir()
+        self.commands.mkdir()
+        self.command(
+            "pg-restore",
+            f'exec {scratch._programs}/pg_restore --no-owner --exit-on-error --dbname="$LETHE_SCRATCH_URL"'
+            ' "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"',
+        )
+        self._postgres = postgres
+
+    def command(self, name: str, line: str) -> None:
+        file = self.commands / name
+        file.write_text(f"#!/bin/sh\n{line}\n")
+        file.chmod(0o755)
+
+    def begin(self, start_operator: StartOperator, **environment: str) -> OperatorProcess:
+        operator = start_operator(
+            LETHE_DRILL_COMMANDS_DIR=str(self.commands),
+            LETHE_BACKUP_DIRECTORIES=str(self.dumps),
+            LETHE_SCAN_INTERVAL="1s",
+            **environment,
+        )
+        (self.ada, self.bob) = self.site.sign_up("ada@canary.example", "bob@canary.example")
+        self.api.sql_store("site", self.site.url)
+        self.api.wait("datastores", "site", "SafeToServe")
+        self._postgres.dump(database_of(self.site), self.dumps / dump_name(days_ago(0)))
+        apply_source(self.api, self.dumps)
+        self.api.wait("backupsources", "nightly", "Ready")
+        self.api.request_by_id("ada", self.ada)
+        self.api.wait("deletionrequests", "ada", "Erased")
+        self.api.secret("scratch", {"url": self.scratch.url()})
+        return operator
+
+    def apply(self, name: str = "sunday", **spec: Any) -> None:
+        given = {
+            "source": "nightly",
+            "schedule": SUNDAYS,
+            "runNow": "at-once",
+            "scratch": {"urlSecretRef": {"name": "scratch", "key": "url"}},
+            "restore": {"command": "pg-restore"},
+            **spec,
+        }
+        self.api.create("restoredrills", name, given)
+
+    def ended(self, name: str = "sunday", *, patience: float = 60) -> dict[str, Any]:
+        """Return the status of a drill that has ended."""
+
+        def status() -> dict[str, Any]:
+            return dict((self.api.get("restoredrills", name) or {}).get("status") or {})
+
+        eventually(lambda: "result" in status(), lambda: f"the end of {name}: {status()}", patience)
+        return status()
+
+    def left(self) -> set[str]:
+        rows = self.scratch.psql("SELECT datname FROM pg_database WHERE datname LIKE 'lethe\\_drill\\_%'")
+        return set(rows.split())
+
+
+@pytest.fixture
+def rehearsing(
+    api: Api, site: Site, postgres: PostgresServer, scratch: PostgresServer, tmp_path: Path
+) -> Rehearsing:
+    """A site with a dump and a scratch server."""
+    return Rehearsing(api, site, postgres, scratch, tmp_path)
+
+
+def test_a_drill_erases_again_in_the_copy_and_is_evidence_for_who_was_erased(
+    rehearsing: Rehearsing, start_operator: StartOperator, control_plane: ControlPlane
+) -> None:
+    operator, api = rehearsing.begin(start_operator), rehearsing.api
+    rehearsing.apply()
+    status = rehearsing.ended()
+    assert status["result"] == "Passed", status
+    assert status["findings"] == {"erasedAgain": 1, "leftAlone": 0, "missed": 0}
+    assert status["measures"]["databaseBytes"] > 0
+    assert status["nextAt"] > status["lastEndedAt"]
+    eventually(
+        lambda: "rehearsedAt" in (api.get("deletionrequests", "ada") or {})["status"].get("backups", {}),
+        "the request to say when it was rehearsed",
+    )
+    backups = (api.get("deletionrequests", "ada") or {})["status"]["backups"]
+    assert backups["rehearsedAt"] == status["lastPassedAt"] == status["lastEndedAt"]
+    assert rehearsing.left() == set()
+    assert api.list("restoreevents") == []
+    assert api.condition("datastores", "site", "SafeToServe")["status"] == "True"
+    assert rehearsing.site.is_intact(rehearsing.bob)
+    shown = control_plane.kubectl("--namespace", api.namespace, "get", "rdrill").splitlines()
+    assert shown[0].split("  ")[0] == "NAME"
+    assert all(
+        one in shown[0] for one in ("LAST", "RESTORED IN", "ERASED AGAIN IN", "MISSED", "RESULT", "NEXT")
+    )
+    assert "Passed" in shown[1]
+    assert operator.metric("lethe_restore_drill_failed") == 0
+    assert operator.metric("lethe_restore_drill_period_seconds") == 7 * 86400
+    assert "canary" not in json.dumps(api.list("restoredrills") + api.list("events"))
+    # the same word again begins none; another one does
+    api.patch_spec("restoredrills", "sunday", {"history": 3})
+    time.sleep(1.0)
+    assert rehearsing.ended()["lastStartedAt"] == status["lastStartedAt"]
+    api.patch_spec("restoredrills", "sunday", {"runNow": "again"})
+    eventually(lambda: len(rehearsing.ended().get("history", ())) == 2, "the second drill")
+
+
+def test_a_drill_that_fails_says_so_and_is_an_alert(
+    rehearsing: Rehearsing, start_operator: StartOperator
+) -> None:
+    operator = rehearsing.begin(start_operator)
+    rehearsing.command("nothing", "exit 0")
+    rehearsing.apply("empty", restore={"command": "nothing"})
+    rehearsing.apply("near", scratch={"urlSecretRef": {"name": "site-db", "key": "url"}})
+    assert rehearsing.ended("empty")["result"] == "NothingRestored"
+    assert rehearsing.ended("near")["result"] == "Refused"
+    api = rehearsing.api
+    assert api.condition("restoredrills", "near", "Ready")["status"] == "False"
+    assert "Stalled" in {
+        one["type"] for one in (api.get("restoredrills", "near") or {})["status"]["conditions"]
+    }
+    eventually(lambda: operator.metric("lethe_restore_drill_failed") == 2, "two drills that failed")
+    assert "backups" not in {*(api.get("deletionrequests", "ada") or {})["status"].get("backups", {})}
+    assert "rehearsedAt" not in (api.get("deletionrequests", "ada") or {})["status"].get("backups", {})
+
+
+def test_what_a_killed_operator_leaves_is_dropped_told_and_the_drill_begun_again(
+    rehearsing: Rehearsing, start_operator: StartOperator
+) -> None:
+    operator, api = rehearsing.begin(start_operator), rehearsing.api
+    once = rehearsing.commands / "once"
+    rehearsing.command(
+        "slow", f"mkdir {once} 2>/dev/null && sleep 1000; exec {rehearsing.commands}/pg-restore"
+    )
+    rehearsing.apply(restore={"command": "slow"})
+    eventually(once.exists, "the restore to have begun")
+    (left,) = rehearsing.left()
+    operator.kill9()
+    operator.start()
+    status = rehearsing.ended()
+    eventually(lambda: rehearsing.ended()["result"] == "Passed", lambda: str(rehearsing.ended()), 60)
+    status = rehearsing.ended()
+    assert [one["result"] for one in status["history"]] == ["Passed", "Interrupted"]
+    assert rehearsing.left() == set()
+    told = [one["note"] for one in api.list("events") if one["reason"] == "Interrupted"]
+    assert any(left in note for note in told), told
+
+
+def test_two_drills_on_one_scratch_server_take_turns(
+    rehearsing: Rehearsing, start_operator: StartOperator, tmp_path: Path
+) -> None:
+    rehearsing.begin(start_operator)
+    busy = tmp_path / "busy"
+    line = f"mkdir {busy} || exit 9; sleep 0.5; rmdir {busy}; exec {rehearsing.commands}/pg-restore"
+    rehearsing.command("alone", line)
+    for name in ("one", "two"):
+        rehearsing.apply(name, restore={"command": "alone"})
+    assert [rehearsing.ended(name)["result"] for name in ("one", "two")] == ["Passed", "Passed"]
+
+
+def test_a_drill_gives_way_to_a_restore_of_the_store_itself(
+    rehearsing: Rehearsing, start_operator: StartOperator, postgres: PostgresServer
+) -> None:
+    rehearsing.begin(start_operator)
+    once = rehearsing.commands / "once"
+    rehearsing.command(
+        "slow", f"mkdir {once} 2>/dev/null && sleep 1000; exec {rehearsing.commands}/pg-restore"
+    )
+    rehearsing.apply(restore={"command": "slow"})
+    eventually(once.exists, "the restore to have begun")
+    (dump,) = rehearsing.dumps.glob("*.dump")
+    postgres.restore(database_of(rehearsing.site), dump, "--clean", "--if-exists")
+    eventually(lambda: rehearsing.ended()["result"] == "Passed", lambda: str(rehearsing.ended()), 90)
+    assert [one["result"] for one in rehearsing.ended()["history"]] == ["Passed", "GaveWay"]
+    assert rehearsing.site.is_cleared(rehearsing.ada)

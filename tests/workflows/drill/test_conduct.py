@@ -1,0 +1,277 @@
+"""A drill on real PostgreSQL: a copy is erased again, and production hears nothing of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.servers import PostgresServer
+from lethe.adapters.ledger.ledger import SqlLedger
+from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
+from lethe.ports.stores import DiskFull
+from lethe.workflows.drill.conduct import Halt, end_interrupted
+from tests.invariants.company import STORE, Wired
+from tests.workflows.drill.drilling import DRILL, Drills
+
+
+def people_of(drills: Drills, *names: str) -> list[str]:
+    """Let people sign up, and the store be met."""
+    persons = [drills.company.sign_up(f"{name}@canary.example") for name in names]
+    drills.company.visit_until_safe()
+    return persons
+
+
+def erase(drills: Drills, *persons: str) -> None:
+    """Erase people."""
+    for person in persons:
+        drills.company.request(f"r-{person}", key=drills.company.key_of(person))
+    drills.company.visit_until_safe()
+
+
+def facts_since(ledger: SqlLedger, sequence: int) -> list[Any]:
+    return [fact for position, _, fact in ledger.facts() if position.sequence > sequence]
+
+
+def test_what_a_copy_brings_back_is_erased_in_it_again_and_nothing_else_is_touched(drills: Drills) -> None:
+    company = drills.company
+    early, ada, bob, cleo = people_of(drills, "early", "ada", "bob", "cleo")
+    erase(drills, early)
+    snapshot = drills.dump()
+    erase(drills, ada, bob)
+    before, at = company.everything(), company.real_ledger.position().sequence
+    seen: dict[str, bool] = {}
+
+    def look(copy: Any) -> Any:
+        class Looking:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(copy, name)
+
+            def close(self) -> None:  # what stands in the copy right before it is dropped
+                (database,) = drills.left()
+                rows = drills.server.psql(
+                    "SELECT person, email LIKE 'erased-%' AND first_name IS NULL FROM users",
+                    database=database,
+                )
+                seen.update({line.split("|")[0]: line.endswith("t") for line in rows.splitlines()})
+                copy.close()
+
+        return Looking()
+
+    ended = drills.run(snapshot, wrap=look)
+
+    assert ended.result is DrillResult.PASSED, ended.message
+    assert (ended.erased_again, ended.left_alone, ended.missed) == (2, 0, 0)
+    assert seen == {early: True, ada: True, bob: True, cleo: False}
+    assert ended.size is not None and ended.size > 0  # noqa: PT018
+    assert 0 < (ended.verification_seconds or 0) <= (ended.replay_seconds or 0)
+    assert (ended.restore_seconds or 0) > 0
+    assert drills.left() == set()
+    assert company.everything() == before, "production's own database was touched"
+    written = facts_since(company.real_ledger, at)
+    assert [type(fact) for fact in written] == [DrillStarted, DrillEnded]
+    assert company.real_ledger.episodes(store=STORE) == []
+    visit = company.visit()
+    assert visit.safe, "the next look finds the store as it was"
+    rehearsed = drills.record.rehearsed[STORE]
+    assert (rehearsed.passed_at, rehearsed.source) == (ended.at, "shop/nightly")
+
+
+def test_who_registered_anew_under_an_erased_key_is_left_alone_in_the_copy(drills: Drills) -> None:
+    company = drills.company
+    (ada,) = people_of(drills, "ada")
+    key = company.key_of(ada)
+    erase(drills, ada)
+    company.sql("DELETE FROM comments; DELETE FROM users WHERE id = %s" % key)  # noqa: UP031
+    company.sign_up("newcomer@canary.example", key=key)
+    company.visit()
+    ended = drills.run(drills.dump())
+    assert (ended.result, ended.erased_again, ended.left_alone) == (DrillResult.PASSED, 0, 1)
+
+
+@pytest.mark.parametrize("same_server", [False, True])
+def test_a_scratch_on_the_server_of_a_store_is_refused_and_nothing_is_made_there(
+    drills: Drills, *, same_server: bool
+) -> None:
+    people_of(drills, "ada")
+    snapshot = drills.dump()
+    company, before = drills.company, drills.company.everything()
+    # The very database of the store is refused in any case; another one of that server unless it is allowed.
+    drills.url = company.server.url(company.database if same_server else "postgres")
+    drills.same_server = same_server
+    ended = drills.run(snapshot)
+    assert ended.result is DrillResult.REFUSED
+    assert STORE in ended.message
+    assert ended.restore_seconds is None
+    assert company.everything() == before
+    assert company.server.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'") == "0"
+
+
+def test_a_scratch_on_the_server_of_a_store_is_used_where_that_is_allowed(drills: Drills) -> None:
+    (ada,) = people_of(drills, "ada")
+    snapshot = drills.dump()
+    erase(drills, ada)
+    drills.url, drills.same_server = drills.company.server.url("postgres"), True
+    assert drills.run(snapshot).result is DrillResult.PASSED
+    assert drills.company.visit().safe
+    assert drills.company.server.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'") == "0"
+
+
+INTO = '--dbname="$LETHE_SCRATCH_URL" "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'
+NOTHING = {
+    "says that it went well": "exit 0",
+    "tables without rows": "exec {programs}/pg_restore --schema-only --no-owner " + INTO,
+    "one table of three": "exec {programs}/pg_restore --no-owner -t users " + INTO,
+}
+
+
+@pytest.mark.parametrize("line", NOTHING.values(), ids=NOTHING)
+def test_a_restore_that_says_it_went_well_and_brought_nothing_back_is_caught(
+    drills: Drills, line: str
+) -> None:
+    people_of(drills, "ada")
+    drills.command("restore", line.format(programs=drills.server._programs))
+    ended = drills.run(drills.dump())
+    assert ended.result is DrillResult.NOTHING_RESTORED, ended
+    assert ended.replay_seconds is None
+    assert drills.left() == set()
+    assert drills.record.passed_at is None
+
+
+def test_a_restore_that_fails_says_how_it_ended_and_repeats_nothing_of_what_it_wrote(drills: Drills) -> None:
+    people_of(drills, "ada")
+    drills.command("restore", "echo 'ERROR: ada@canary.example' >&2; exit 7")
+    ended = drills.run(drills.dump())
+    assert ended.result is DrillResult.RESTORE_FAILED
+    assert "ended with 7" in ended.message
+    assert "canary" not in ended.message
+    assert drills.left() == set()
+
+
+@pytest.mark.parametrize("command", ["absent", "../escape", "folder", "not-executable"])
+def test_a_command_that_is_none_of_the_folder_is_refused(drills: Drills, command: str) -> None:
+    people_of(drills, "ada")
+    (drills.folder / "folder").mkdir()
+    (drills.folder / "not-executable").write_text("exit 0")
+    (drills.folder.parent / "escape").write_text("#!/bin/sh\ntouch escaped\n")
+    (drills.folder.parent / "escape").chmod(0o755)
+    ended = drills.run(drills.dump(), command)
+    assert ended.result is DrillResult.RESTORE_FAILED
+    assert "LETHE_DRILL_COMMANDS_DIR" in ended.message
+
+
+def test_a_restore_that_never_ends_is_killed_with_all_that_it_began(drills: Drills, tmp_path: Path) -> None:
+    people_of(drills, "ada")
+    drills.command("restore", f"(while :; do date > {tmp_path}/alive; sleep 0.05; done) & sleep 1000")
+    ended = drills.run(drills.dump(), seconds=1.0)
+    assert ended.result is DrillResult.TIMED_OUT
+    assert drills.left() == set()
+    (tmp_path / "alive").unlink()
+    time.sleep(0.3)
+    assert not (tmp_path / "alive").exists(), "a child of the command lives on"
+
+
+def test_a_drill_whose_store_is_restored_meanwhile_gives_way(drills: Drills) -> None:
+    people_of(drills, "ada")
+    drills.command("restore", "sleep 1000")
+    halt = Halt(time.monotonic() + 60)
+    threading.Timer(0.5, halt.now, [DrillResult.GAVE_WAY]).start()
+    ended = drills.run(drills.dump(), halt=halt)
+    assert ended.result is DrillResult.GAVE_WAY
+    assert drills.left() == set()
+
+
+def test_somebody_who_can_t_be_cleared_in_the_copy_is_missed_and_told(drills: Drills) -> None:
+    (ada,) = people_of(drills, "ada")
+    snapshot = drills.dump()
+    erase(drills, ada)
+    undo = (
+        "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.first_name = OLD.first_name;"
+        " RETURN NEW; END $$; CREATE TRIGGER undo BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()"
+    )
+    restore = NOTHING["tables without rows"].replace("exec ", "").replace("--schema-only ", "")
+    line = restore.format(programs=drills.server._programs)
+    sql = drills.folder / "undo.sql"
+    sql.write_text(undo)
+    drills.command("restore", f'{line} && {drills.server._programs}/psql -f {sql} "$LETHE_SCRATCH_URL"')
+    ended = drills.run(snapshot)
+    assert (ended.result, ended.missed) == (DrillResult.UNCLEARED, 1)
+    assert "canary" not in ended.message
+    assert drills.left() == set()
+
+
+def test_a_full_disk_of_the_scratch_is_told_whoever_runs_into_it(drills: Drills) -> None:
+    people_of(drills, "ada")
+    snapshot = drills.dump()
+    drills.command("restore", "echo 'could not extend file: No space left on device' >&2; exit 1")
+    assert drills.run(snapshot).result is DrillResult.SCRATCH_FULL
+
+    class Full:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def create(self, database: str, mark: str) -> None:
+            raise DiskFull("the server's disk is full", "make room on the server")
+
+    ended = drills.run(snapshot, wrap=Full)
+    assert ended.result is DrillResult.SCRATCH_FULL
+    assert drills.left() == set()
+
+
+def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_clear_away(
+    drills: Drills,
+) -> None:
+    (ada,) = people_of(drills, "ada")
+    snapshot = drills.dump()
+    erase(drills, ada)
+    company, effects = drills.company, ["place", "create", "size", "missing", "drop"]
+
+    def run() -> None:
+        drills.run(snapshot, wrap=lambda copy: Wired(copy, company.fuse, effects))
+
+    cut, moment = 0, 0
+    while True:
+        moment += 1
+        if not company.cut_at(moment, run):
+            break
+        cut += 1
+        company.prove()
+        known = company.real_ledger.drills().get(DRILL)
+        if known is not None and known.ended is None:
+            ended = end_interrupted(known, company.context, drills.scratch())
+            assert ended.result is DrillResult.INTERRUPTED
+            assert known.started.database in ended.message
+        assert drills.left() == set(), f"moment {moment}: {company.fuse.names}"
+        company.visit_until_safe()
+    assert cut > 10
+    assert drills.record.past[0].result is DrillResult.PASSED
+
+
+def test_another_drill_s_database_is_left_alone(drills: Drills) -> None:
+    people_of(drills, "ada")
+    drills.server.psql("CREATE DATABASE lethe_drill_ffffffffff")
+    drills.server.psql(
+        "COMMENT ON DATABASE lethe_drill_ffffffffff IS 'scratch of the Lethe drill shop/other'"
+    )
+    assert drills.run(drills.dump()).result is DrillResult.PASSED
+    assert drills.left() == {"lethe_drill_ffffffffff"}
+
+
+def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresServer) -> None:
+    people_of(drills, "ada")
+    scratch_server.psql("DROP ROLE IF EXISTS passer_by; CREATE ROLE passer_by LOGIN PASSWORD 'secret'")
+    said = drills.folder / "said"
+    url = scratch_server.url("DATABASE", user="passer_by", password="secret")
+    drills.command(
+        "restore",
+        f"name=${{LETHE_SCRATCH_URL##*/}}; {drills.server._programs}/psql -c 'SELECT 1'"
+        f' "$(echo {url} | sed s/DATABASE/$name/)" 2> {said}; exit 1',
+    )
+    drills.run(drills.dump())
+    assert "permission denied for database" in said.read_text()
