@@ -141,6 +141,7 @@ class Api:
             "pods": "/api/v1",
             "events": "/apis/events.k8s.io/v1",
             "leases": "/apis/coordination.k8s.io/v1",
+            "jobs": "/apis/batch/v1",
         }
         root = roots.get(plural, "/apis/lethe.dev/v1alpha1")
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")

@@ -1,6 +1,10 @@
 """RestoreDrills on the real API server: on demand, by a command and by a Job, and what outlives a kill."""
 
+import base64
 import json
+import os
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,3 +207,96 @@ def test_a_drill_gives_way_to_a_restore_of_the_store_itself(
     eventually(lambda: rehearsing.ended()["result"] == "Passed", lambda: str(rehearsing.ended()), 90)
     assert [one["result"] for one in rehearsing.ended()["history"]] == ["Passed", "GaveWay"]
     assert rehearsing.site.is_cleared(rehearsing.ada)
+
+
+class Kubelet:
+    """Runs the Jobs of a namespace on this machine, as a node would, and says in their status how they end."""
+
+    def __init__(self, api: Api, path: str) -> None:
+        self._api, self._path, self._done = api, path, threading.Event()
+        self.seen: dict[str, dict[str, Any]] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> "Kubelet":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def _work(self) -> None:
+        while not self._done.wait(0.1):
+            jobs = {one["metadata"]["name"]: one for one in self._api.list("jobs")}
+            for name, job in jobs.items():
+                if name not in self.seen:
+                    self.seen[name] = job
+                    self._processes[name] = self._begin(job)
+                elif not (job.get("status") or {}).get("conditions"):
+                    self._end(name, self._processes[name].poll())
+            for name in self.seen.keys() - jobs.keys():
+                self._processes[name].kill()  # as a node ends the pods of a Job that is deleted
+
+    def _begin(self, job: dict[str, Any]) -> subprocess.Popen[bytes]:
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        environment = {"PATH": self._path}
+        for one in container["env"]:
+            environment[one["name"]] = one.get("value") or self._of_secret(one["valueFrom"]["secretKeyRef"])
+        return subprocess.Popen(container["command"], env=environment)
+
+    def _of_secret(self, reference: dict[str, str]) -> str:
+        secret = self._api.get("secrets", reference["name"])
+        assert secret is not None
+        return base64.b64decode(secret["data"][reference["key"]]).decode()
+
+    def _end(self, name: str, code: int | None) -> None:
+        if code is None:
+            return
+        at = {"startTime": "2026-11-29T04:00:00Z"}
+        said = {"status": "True", "lastTransitionTime": "2026-11-29T04:00:01Z"}
+        kinds = ("SuccessCriteriaMet", "Complete") if code == 0 else ("FailureTarget", "Failed")
+        conditions = [{"type": kind, "reason": "BackoffLimitExceeded", **said} for kind in kinds]
+        counted = {"succeeded": 1, "completionTime": "2026-11-29T04:00:01Z"} if code == 0 else {"failed": 1}
+        body = {"status": {**at, **counted, "conditions": conditions}}
+        path = f"{self._api.path('jobs', name)}/status"
+        status, answer = self._api.call("PATCH", path, body, "application/merge-patch+json")
+        assert status in (200, 404), answer
+
+
+def a_job(line: str) -> dict[str, Any]:
+    """Return a restore by a Job that runs a line of shell."""
+    own = [{"name": "LETHE_SCRATCH_URL", "value": "postgresql://elsewhere"}, {"name": "OWN", "value": "kept"}]
+    container = {"name": "restore", "image": "postgres:18", "command": ["sh", "-c", line], "env": own}
+    return {"jobTemplate": {"spec": {"template": {"spec": {"containers": [container]}}}}}
+
+
+def test_a_job_restores_and_goes_with_its_secret(
+    rehearsing: Rehearsing, start_operator: StartOperator, scratch: PostgresServer
+) -> None:
+    rehearsing.begin(start_operator)
+    api, programs = rehearsing.api, f"{scratch._programs}:{os.environ['PATH']}"
+    restore = '[ "$OWN" = kept ] && pg_restore --no-owner --dbname="$LETHE_SCRATCH_URL"'
+    with Kubelet(api, programs) as kubelet:
+        rehearsing.apply(restore=a_job(f'{restore} "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'))
+        assert rehearsing.ended()["result"] == "Passed", rehearsing.ended()
+        rehearsing.apply("failing", restore=a_job("exit 3"))
+        failed = rehearsing.ended("failing")
+        rehearsing.apply("endless", restore=a_job("exec sleep 1000"), timeLimit="3s")
+        endless = rehearsing.ended("endless")
+    assert failed["result"] == "RestoreFailed"
+    assert "failed (BackoffLimitExceeded)" in api.condition("restoredrills", "failing", "Passed")["message"]
+    assert endless["result"] == "TimedOut"
+    made = list(kubelet.seen.values())
+    owners = [job["metadata"]["ownerReferences"] for job in made]
+    assert [[one["kind"] for one in each] for each in owners] == [["RestoreDrill"]] * 3
+    assert made[2]["spec"]["activeDeadlineSeconds"] == 3
+    assert scratch.password not in json.dumps(made), "the password stands in a Job"
+    eventually(lambda: api.list("jobs") == [], lambda: str(api.list("jobs")))
+    assert [
+        one["metadata"]["name"] for one in api.list("secrets") if "sunday" in one["metadata"]["name"]
+    ] == []
+    assert rehearsing.left() == set()
