@@ -102,6 +102,10 @@ class PostgresServer(Server):
             f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self.port}/{quote(database, safe='')}"
         )
 
+    def program(self, name: str) -> Path:
+        """Return the path of a program that fits the server: `pg_restore`, `psql`."""
+        return self._programs / name
+
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database as a copy of `template`, to which nobody may be connected; return its address."""
         self.psql(f"CREATE DATABASE {_quoted(name)} TEMPLATE {_quoted(template)}")

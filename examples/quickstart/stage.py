@@ -34,6 +34,7 @@ class Stage:
     shell: telling.Shell
     cluster: ControlPlane | None
     postgres: PostgresServer
+    scratch: PostgresServer
     tryton: TrytonServer
     bucket: Bucket
     mail: MailServer
@@ -76,12 +77,15 @@ def set_stage(checkout: Path) -> Iterator[Stage]:
         with telling.step("Starting PostgreSQL"):
             postgres = curtain.enter_context(PostgresServer(directory / "postgres", fsync=False))
             postgres.create_database("site")
+        with telling.step("Starting a second PostgreSQL, for drills"):
+            scratch = curtain.enter_context(PostgresServer(directory / "scratch", fsync=False))
         with telling.step("Starting Tryton, with a database as CRM and one as HRM"):
             tryton = curtain.enter_context(TrytonServer(directory / "tryton"))
         with telling.step("Starting an S3 server"):
             s3 = curtain.enter_context(VersityServer(directory / "s3"))
         shell.environment |= {
             "SITE_URL": postgres.url("site"),
+            "SCRATCH_URL": scratch.url(),
             "TRYTON_URL": tryton.url,
             "S3_URL": s3.endpoint,
             "AWS_ACCESS_KEY_ID": s3.access_key,
@@ -94,10 +98,40 @@ def set_stage(checkout: Path) -> Iterator[Stage]:
         operator = Child([Path(sys.executable).parent / "lethe", "run"], log=log, env=environment)
         ledger = directory / "operator" / "ledger.db"
         stage = Stage(
-            directory, shell, cluster, postgres, tryton, Bucket(s3), mail, operator, log, environment, ledger
+            directory,
+            shell,
+            cluster,
+            postgres,
+            scratch,
+            tryton,
+            Bucket(s3),
+            mail,
+            operator,
+            log,
+            environment,
+            ledger,
         )
+        _lay_command_down(directory / "drills" / "pg-restore", s3, scratch)
         curtain.callback(_stop_operator, stage)
         yield stage
+
+
+def _lay_command_down(file: Path, s3: VersityServer, scratch: PostgresServer) -> None:
+    """Lay down what restores a dump in a drill: it fetches it from the bucket, and hands it to pg_restore."""
+    file.parent.mkdir()
+    lines = (
+        f"#!{sys.executable}",
+        "import os, subprocess, sys",
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})",
+        "from devtools.servers.versitygw import s3_client",
+        f"client = s3_client({s3.endpoint!r}, {s3.access_key!r}, {s3.secret_key!r})",
+        "bucket = os.environ['LETHE_SNAPSHOT_PLACE'].rpartition('/')[2]",
+        "dump = client.get_object(Bucket=bucket, Key=os.environ['LETHE_SNAPSHOT'])['Body'].read()",
+        f"command = [{str(scratch.program('pg_restore'))!r}, '--no-owner', '--exit-on-error']",
+        "subprocess.run([*command, '--dbname', os.environ['LETHE_SCRATCH_URL']], input=dump, check=True)",
+    )
+    file.write_text("\n".join(lines) + "\n")
+    file.chmod(0o700)
 
 
 def start_operator(stage: Stage) -> None:
@@ -137,6 +171,7 @@ def _operators_settings(directory: Path) -> Mapping[str, str]:
         "LETHE_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
         "LETHE_KEYS_DIR": str(home / "keys"),
         "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
+        "LETHE_DRILL_COMMANDS_DIR": str(directory / "drills"),
         "LETHE_JOURNAL_INTERVAL": "2s",
         "LETHE_SCAN_INTERVAL": "2s",
         "LETHE_CLOCK_SKEW": "1ms",  # all on one host

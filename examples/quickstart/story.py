@@ -90,6 +90,7 @@ def _acts(stage: Stage, schema: str) -> Account:
         backup = _back_up(stage, company)
         _erase(stage, company, account, backup)
         _restore(stage, company, account, backup)
+        _drill(stage, account)
         _next_night(stage, account)
         authorities_ask(stage, account, company.site(REJECTED), company.site(GAGGED))
         _look_around(stage, company, account)
@@ -408,6 +409,29 @@ def _restore(stage: Stage, company: Company, account: Account, backup: Backup) -
         "The sequence goes on where it was before the restore: no key is given out twice any more",
         next_key > SIGNED_UP_SINCE,
         f"the next one was {next_key}",
+    )
+
+
+def _drill(stage: Stage, account: Account) -> None:
+    """Rehearse on purpose what has just happened by accident."""
+    say()
+    say("Nobody wants to find out at three in the morning: from now on it is rehearsed on Sundays, and now.")
+    run = stage.shell.run
+    run(f'{K} create secret generic scratch-db --from-literal=url="$SCRATCH_URL"')
+    run(f"kubectl apply --server-side -f {HERE}/50-drill.yaml")
+    run(f"{K} wait --for=condition=Passed rdrill/sunday --timeout=60s")
+    run(f"{K} get rdrill")
+    (drill,) = _statuses(stage, "rdrill").values()
+    found, took = drill["findings"], drill["measures"]
+    left = stage.scratch.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'")
+    account.claim(
+        "A drill restored that dump elsewhere, erased again whom it brought back, and left nothing there",
+        (found["erasedAgain"], found["missed"], left) == (2, 0, "0"),
+        f"restored in {took['restoredIn']}, erased again in {took['erasedAgainIn']}",
+    )
+    _until(
+        lambda: bool((_statuses(stage, "dreq")["support-48213"].get("backups") or {}).get("rehearsedAt")),
+        "the request to say when it was rehearsed",
     )
 
 

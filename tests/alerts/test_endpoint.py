@@ -50,9 +50,13 @@ def busy(api: Api, site: Site, start_operator: StartOperator, tmp_path: Path) ->
     api.wait("deletionrequests", "ada", "Erased", patience=60)
     api.request_by_id("nobody", 999_999)
     api.wait_reason("deletionrequests", "nobody", "NothingFound", patience=60)
+    scratch = {"urlSecretRef": {"name": "site-db", "key": "url"}}
+    how = {"scratch": scratch, "restore": {"command": "restore"}, "schedule": "0 4 * * SUN"}
+    api.create("restoredrills", "sunday", {"source": "nightly", **how})
     eventually(
         lambda: 'lethe_snapshots{source="' in operator.page("metrics"), "the snapshots to be counted", 60
     )
+    eventually(lambda: "lethe_restore_drill_period_seconds{" in operator.page("metrics"), "the drill", 60)
     return operator
 
 

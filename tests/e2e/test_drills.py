@@ -210,7 +210,7 @@ def test_a_drill_gives_way_to_a_restore_of_the_store_itself(
 
 
 class Kubelet:
-    """Runs the Jobs of a namespace on this machine, as a node would, and says in their status how they end."""
+    """Runs the Jobs of a namespace here, as a node would, and says in their status how they end."""
 
     def __init__(self, api: Api, path: str) -> None:
         self._api, self._path, self._done = api, path, threading.Event()

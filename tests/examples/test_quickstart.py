@@ -63,7 +63,7 @@ def test_the_demo_keeps_what_it_promises_and_leaves_nothing_behind(tmp_path: Pat
     )
     assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
     account = told.stdout.partition("What was promised, and what was seen")[2]
-    assert account.count("✓") == 24
+    assert account.count("✓") == 25
     assert "✗" not in account
     assert "Everything was as promised." in account
     assert list(tmp_path.iterdir()) == []

@@ -97,13 +97,13 @@ def plaintext_field(spec: DataStoreSpec | BackupSourceSpec) -> str | None:
     return None
 
 
-def place_for_commands(spec: BackupSourceSpec) -> str:
-    """Return where a source's snapshots lie, as what restores one needs it."""
+def place_and_name(spec: BackupSourceSpec, ref: str) -> tuple[str, str]:
+    """Return where a source's snapshots lie, and what one is called there, as what restores it needs both."""
     if spec.directory is not None:
-        return spec.directory.path
+        return spec.directory.path, ref
     if spec.s3 is not None:
-        return f"{spec.s3.endpoint or 's3:/'}/{spec.s3.bucket}"
-    return spec.restic.repository if spec.restic is not None else _place(spec)
+        return f"{spec.s3.endpoint or 's3:/'}/{spec.s3.bucket}", f"{spec.s3.prefix or ''}{ref}"
+    return spec.restic.repository if spec.restic is not None else _place(spec), ref
 
 
 def source_description(source: BackupSource, longest: Period, skew: timedelta) -> SourceDescription:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.base import troubled_status
 from lethe.api.status.restoredrill import restoredrill_status
-from lethe.api.translation import place_for_commands
+from lethe.api.translation import place_and_name
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.api.v1alpha1.restoredrill import RestoreDrill
 from lethe.controllers.restoredrill_job import RestoreJob
@@ -349,13 +349,15 @@ class RestoreDrillController(Controller[ObjectKey]):
         if proof is None:
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
         mapping, spec = proof.proved.mapping, managed.drill.spec
+        place, called = place_and_name(source.source.spec, snapshot.ref)
         plan = DrillPlan(
             drill=managed.name,
             store=store.name,
             source=source.name,
             snapshot=snapshot.ref,
             taken_at=snapshot.taken_at,
-            place=place_for_commands(source.source.spec),
+            place=place,
+            called=called,
             database=f"{DATABASE_PREFIX}{secrets.token_hex(5)}",
             production={},
             table=mapping.table,

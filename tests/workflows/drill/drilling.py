@@ -73,6 +73,7 @@ class Drills:
             snapshot,
             self.company.now,
             str(self.dumps),
+            snapshot,
             f"lethe_drill_{self.count:010x}",
             {},
             "users",

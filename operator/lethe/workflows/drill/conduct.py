@@ -37,8 +37,9 @@ LONGEST_MESSAGE = 500
 class DrillPlan:
     """What a drill does. `drill`, `store` and `source` are `namespace/name`.
 
-    `production` is what is known of every store that Lethe knows, of all namespaces, by name. `table` is that
-    of the store's persons, `tables` are all that it maps; `expects_rows` tells that some must come back.
+    `place` is where the snapshot lies, `called` what it is called there. `production` is where every store
+    that Lethe knows lies, of all namespaces, by name. `table` is that of the store's persons, `tables` are
+    all that it maps; `expects_rows` tells that some must come back.
     """
 
     drill: str
@@ -47,6 +48,7 @@ class DrillPlan:
     snapshot: str
     taken_at: datetime
     place: str
+    called: str
     database: str
     production: Mapping[str, ScratchPlace]
     table: str
@@ -205,7 +207,7 @@ def _carry_out(
     scratch.create(plan.database, plan.mark)
     url, began = scratch.url_of(plan.database), time.monotonic()
     try:
-        restorer(RestoreOrder(plan.snapshot, plan.place, url, plan.database), halt)  # 4
+        restorer(RestoreOrder(plan.called, plan.place, url, plan.database), halt)  # 4
     except RestoreFailed as failed:
         full = DrillResult.SCRATCH_FULL if failed.full else DrillResult.RESTORE_FAILED
         raise _Ends(full, failed.problem) from None
