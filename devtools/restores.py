@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from devtools.pgbackrest import PgBackRest, install
 from devtools.servers.children import run, wait_until
@@ -540,9 +540,8 @@ KINDS: Sequence[RestoreKind] = (
 )
 
 
-def _not_here(site: Site) -> Iterator[None]:
+def _not_here(site: Site) -> NoReturn:
     raise NotImplementedError(f"{site.name} is no PostgreSQL")
-    yield
 
 
 CRM_ALONE = RestoreKind(

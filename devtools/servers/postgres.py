@@ -66,11 +66,6 @@ class PostgresServer(Server):
             run_as=self.run_as,
         )
 
-    @property
-    def programs(self) -> Path:
-        """Return the folder of its programs, such as pg_restore."""
-        return self._programs
-
     def start(self) -> Self:
         """Start the server, making it first where there is none, and wait until it accepts connections."""
         if not self.data_directory.exists():
@@ -104,7 +99,7 @@ class PostgresServer(Server):
 
     def program(self, name: str) -> Path:
         """Return the path of a program that fits the server: `pg_restore`, `psql`."""
-        return self._programs / name
+        return self.programs / name
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database as a copy of `template`, to which nobody may be connected; return its address."""

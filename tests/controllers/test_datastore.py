@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -67,6 +67,7 @@ async def test_answers_that_drip_end_a_pass_in_time_and_are_told(
         journal_interval=0.2,
         sweep_interval=0.2 if sets else 3600,
         connect_backend=_Connector(tmp_path, Faults()),
+        connect_drill=cast("Any", None),
         retention=Period(6, 0),
         scan_interval=300,
         clock_skew=timedelta(0),

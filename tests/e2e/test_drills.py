@@ -41,7 +41,7 @@ class Rehearsing:
         self.commands.mkdir()
         self.command(
             "pg-restore",
-            f'exec {scratch._programs}/pg_restore --no-owner --exit-on-error --dbname="$LETHE_SCRATCH_URL"'
+            f'exec {scratch.programs}/pg_restore --no-owner --exit-on-error --dbname="$LETHE_SCRATCH_URL"'
             ' "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"',
         )
         self._postgres = postgres
@@ -278,7 +278,7 @@ def test_a_job_restores_and_goes_with_its_secret(
     rehearsing: Rehearsing, start_operator: StartOperator, scratch: PostgresServer
 ) -> None:
     rehearsing.begin(start_operator)
-    api, programs = rehearsing.api, f"{scratch._programs}:{os.environ['PATH']}"
+    api, programs = rehearsing.api, f"{scratch.programs}:{os.environ['PATH']}"
     restore = '[ "$OWN" = kept ] && pg_restore --no-owner --dbname="$LETHE_SCRATCH_URL"'
     with Kubelet(api, programs) as kubelet:
         rehearsing.apply(restore=a_job(f'{restore} "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'))

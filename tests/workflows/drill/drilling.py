@@ -34,7 +34,7 @@ class Drills:
         self.dumps, self.folder = home / "dumps", home / "commands"
         for folder in (self.dumps, self.folder):
             folder.mkdir()
-        self.command("restore", PG_RESTORE.format(programs=scratch._programs, file=FILE))
+        self.command("restore", PG_RESTORE.format(programs=scratch.programs, file=FILE))
         self.url, self.count = scratch.url(), 0
         self.same_server = False
 

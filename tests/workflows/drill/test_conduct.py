@@ -133,7 +133,7 @@ def test_a_restore_that_says_it_went_well_and_brought_nothing_back_is_caught(
     drills: Drills, line: str
 ) -> None:
     people_of(drills, "ada")
-    drills.command("restore", line.format(programs=drills.server._programs))
+    drills.command("restore", line.format(programs=drills.server.programs))
     ended = drills.run(drills.dump())
     assert ended.result is DrillResult.NOTHING_RESTORED, ended
     assert ended.replay_seconds is None
@@ -193,10 +193,10 @@ def test_somebody_who_can_t_be_cleared_in_the_copy_is_missed_and_told(drills: Dr
         " RETURN NEW; END $$; CREATE TRIGGER undo BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()"
     )
     restore = NOTHING["tables without rows"].replace("exec ", "").replace("--schema-only ", "")
-    line = restore.format(programs=drills.server._programs)
+    line = restore.format(programs=drills.server.programs)
     sql = drills.folder / "undo.sql"
     sql.write_text(undo)
-    drills.command("restore", f'{line} && {drills.server._programs}/psql -f {sql} "$LETHE_SCRATCH_URL"')
+    drills.command("restore", f'{line} && {drills.server.programs}/psql -f {sql} "$LETHE_SCRATCH_URL"')
     ended = drills.run(snapshot)
     assert (ended.result, ended.missed) == (DrillResult.UNCLEARED, 1)
     assert "canary" not in ended.message
@@ -270,7 +270,7 @@ def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresS
     url = scratch_server.url("DATABASE", user="passer_by", password="secret")
     drills.command(
         "restore",
-        f"name=${{LETHE_SCRATCH_URL##*/}}; {drills.server._programs}/psql -c 'SELECT 1'"
+        f"name=${{LETHE_SCRATCH_URL##*/}}; {drills.server.programs}/psql -c 'SELECT 1'"
         f' "$(echo {url} | sed s/DATABASE/$name/)" 2> {said}; exit 1',
     )
     drills.run(drills.dump())
