@@ -215,9 +215,7 @@ def test_a_missing_journal_is_a_restore_to_a_new_process_also_without_rights_to_
         company.sql(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name}")
         company.user = name
     company.power_cut()
-    for _ in range(3):
-        company.visit()
-    assert company.episode() is not None
+    assert any(company.visit().opened for _ in range(3))
     assert row is not None
     if lost != "journal":
         for _ in range(4):

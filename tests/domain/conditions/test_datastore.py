@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +43,14 @@ def test_a_store_is_never_shown_as_safe_in_trouble_or_during_a_replay(observed: 
         assert observed.samples_left == ()
     if seen["Ready"] == "True":
         assert observed.third_party or (observed.proved and observed.trouble is None)
+
+
+@given(OBSERVATIONS)
+def test_a_store_that_its_restore_has_not_made_whole_yet_says_so(observed: DataStoreObservation) -> None:
+    restored = replace(
+        observed, third_party=False, proved=False, trouble=None, replay=("Replaying", "it is filled")
+    )
+    assert datastore_conditions(restored).ready.message == "it is filled"
 
 
 @given(OBSERVATIONS)

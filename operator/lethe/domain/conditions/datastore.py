@@ -69,7 +69,8 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
     if observed.trouble is not None:
         ready = Condition("Ready", FALSE, observed.trouble.reason.value, observed.trouble.message)
     elif not observed.proved:
-        ready = Condition("Ready", UNKNOWN, "Pending", "not reached yet")
+        message = observed.replay[1] if observed.replay is not None else "not reached yet"
+        ready = Condition("Ready", UNKNOWN, "Pending", message)
     else:
         message = "; ".join(("connected, and its mapping fits the schema", *observed.notes))
         ready = Condition("Ready", TRUE, "Available", message)
