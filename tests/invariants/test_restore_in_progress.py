@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from devtools.servers import PostgresServer
@@ -112,5 +113,24 @@ def test_the_gate_closes_in_a_restore_though_a_look_saw_the_tables_gone_before_t
     assert company.visit().opened
     assert company.store.trouble is None
     postgres.restore(company.database, dump, "--section=post-data")
+    company.visit_until_safe()
+    assert company.is_cleared(ada)
+
+
+def test_the_gate_closes_in_a_restore_that_has_no_journal_yet_also_for_a_new_process(
+    company: Company, postgres: PostgresServer
+) -> None:
+    ada = company.sign_up("ada@x.example")
+    before = company.snapshot()
+    company.request("ada", key=company.key_of(ada))
+    company.visit_until_safe()
+    company.sql(f"DROP TABLE {', '.join(JOURNAL)}")
+    company.restore(before, "truncated")
+    company.power_cut()
+
+    with psycopg.connect(postgres.url(company.database), application_name="pg_restore"):
+        assert company.visit().opened, "it goes on with other tables, and she can be read"
+        assert not company.visit().safe
+
     company.visit_until_safe()
     assert company.is_cleared(ada)

@@ -39,6 +39,10 @@ class InRecovery(StoreUnreachable):
     """The server answers, and whoever reads from it is served, but as a standby: it can't be looked at."""
 
 
+class BeingFilled(StoreUnreachable):
+    """The store answers, but a restore or COPY fills it; what Lethe needs there can't be made meanwhile."""
+
+
 class AnswerUntrusted(StoreError):
     """The store answered, but not what was asked (another identity, everybody, HTML). Nothing is erased."""
 

@@ -11,7 +11,14 @@ from lethe.domain.legal import Holds
 from lethe.domain.requests import RequestRecord
 from lethe.domain.restores import Release, RestoreEpisode
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.ports.stores import HeadMoved, InRecovery, MappingInvalid, StoreError, StoreUnreachable
+from lethe.ports.stores import (
+    BeingFilled,
+    HeadMoved,
+    InRecovery,
+    MappingInvalid,
+    StoreError,
+    StoreUnreachable,
+)
 from lethe.workflows.erasure import erase
 from lethe.workflows.erasure.find import PassResult
 from lethe.workflows.legal.contact import resolve
@@ -184,20 +191,20 @@ def prove(session: StoreSession, context: PassContext, *, watched: Collection[st
     """
     try:
         proof = session.port.prove(context.ledger.mappings(session.name).values())
-    except MappingInvalid as invalid:
+    except (MappingInvalid, BeingFilled) as unproved:
         known = context.ledger.known_head(session.name)
         if known.head is None or open_episode_of(session, context) is not None:
             raise
         observed = session.port.observe()
         finding = compare(known, observed)
-        if finding in _STANDS_STILL and observed.filling is None:
-            raise  # nobody put it back: a migration changed it
-        # A mapping that was fine and is not: in the middle of a restore tables are missing.
         if finding in WENT_BACK:
             # The gate closes now: who comes back can be read long before there are keys to erase her by.
             open_episode(session, context, detected_by(finding), observed=observed)
             raise
-        problem = f"its schema is not as it was ({invalid})"
+        if isinstance(unproved, BeingFilled) or (finding in _STANDS_STILL and observed.filling is None):
+            raise  # nobody put it back: a migration changed it
+        # A mapping that was fine and is not: in the middle of a restore tables are missing.
+        problem = f"its schema is not as it was ({unproved})"
         raise StoreUnreachable(problem, "is it being restored?") from None
     if context.ledger.server is not None and proof.server == context.ledger.server:
         raise LedgerOnSameServer

@@ -18,12 +18,12 @@ from lethe.domain.journal import Filling, Head, HeadMove, merged_positions
 from lethe.ports.keys import Keyring
 from lethe.ports.stores import (
     AnswerUntrusted,
+    BeingFilled,
     HeadMoved,
     JournalEntry,
     JournalNotPermitted,
     JournalSupport,
     StoreError,
-    StoreUnreachable,
 )
 
 HEAD, ENTRIES = "lethe_journal_head", "lethe_journal_entries"
@@ -125,7 +125,7 @@ class Journal:
     def ensure(self, cursor: Cursor, *, filled_by: Filling | None = None) -> JournalSupport:
         """Make the journal's tables where they are missing, never a head: a lost one must be seen.
 
-        Raises `StoreError` where tables of these names have other columns, and `StoreUnreachable` where
+        Raises `StoreError` where tables of these names have other columns, and `BeingFilled` where
         they are missing while the database is being filled: the restore may bring them itself.
         """
         missing = self._missing(cursor)
@@ -140,7 +140,7 @@ class Journal:
             if not may:
                 return JournalSupport.NOT_PERMITTED
             if filled_by is not None:
-                raise StoreUnreachable(
+                raise BeingFilled(
                     f"{filled_by.what}, so that the journal can't be made now",
                     "it is tried again when the restore or COPY has ended",
                 )
