@@ -12,7 +12,7 @@ from devtools.chart.helm import Helm, Manifest
 from devtools.company import Api, Site
 from devtools.operator_process import OperatorProcess
 from devtools.servers import ControlPlane
-from tests.chart.test_rights import granted, roles_of
+from tests.chart.test_rights import Right, granted, roles_of
 from tests.e2e.others_kinds import Others, install
 from tests.e2e.test_early_warning import BY, apply_store, begin, everything, velero_of, wait_state
 
@@ -20,12 +20,18 @@ SWITCHES = ("velero", "cloudNativePG", "volumeSnapshots", "jobs")
 READING = ("get", "list", "watch")
 
 
+@pytest.fixture(scope="module")
+def without(helm: Helm) -> set[Right]:
+    """The rights where nothing is switched on."""
+    return granted(roles_of(helm.rendered()))
+
+
 @pytest.mark.parametrize("on", [(), *((switch,) for switch in SWITCHES), SWITCHES])
 def test_the_rights_for_others_objects_are_those_of_what_is_switched_on(
-    helm: Helm, on: tuple[str, ...]
+    helm: Helm, without: set[Right], on: tuple[str, ...]
 ) -> None:
-    found = granted(roles_of(helm.rendered("--set", _switched(on, "backups"))))
-    more = found - granted(roles_of(helm.rendered()))
+    roles = roles_of(helm.rendered("--set", _switched(on, "backups")))
+    more = granted(roles) - without
     velero = {("list", "velero.io", "restores"), ("watch", "velero.io", "restores")}
     expected = {
         "velero": {*velero, ("get", "velero.io", "backups")},
@@ -48,7 +54,6 @@ def test_the_rights_for_others_objects_are_those_of_what_is_switched_on(
     }
     wanted = {right for switch in on for right in expected[switch]}
     assert more == (wanted | {("warn", "lethe.dev", "restoreevents")} if on else set())
-    roles = roles_of(helm.rendered("--set", _switched(on, "backups")))
     places = {
         role["metadata"].get("namespace")
         for role in roles
