@@ -369,6 +369,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "By the reason that was given, since the operator's start.",
             {"{{store}} {{reason}}": total("lethe_restores_total", "store, reason")},
         ),
+        graph(
+            "Restores under way",
+            "s",
+            "Since when somebody has said that a store is being restored; 0: nobody does.",
+            {"{{store}}": f"max by (store) (lethe_restore_underway_seconds{{{OURS}}})"},
+        ),
+        graph(
+            "Glass that was broken",
+            "none",
+            "1 while a store is served because a person broke the glass; and how often that was done.",
+            {
+                "{{store}} broken": f"max by (store) (lethe_store_glass_broken{{{OURS}}})",
+                "{{store}} breaks": total("lethe_glass_breaks_total", "store"),
+            },
+        ),
         states(
             "Early warning",
             "Whether others' objects can be watched for restores, where that is switched on.",
