@@ -222,10 +222,15 @@ class RestoreDrillController(Controller[ObjectKey]):
         because = None
         if managed.gone:
             because = DrillResult.INTERRUPTED
-        elif any(one.name == run.store and one.replay is not None for one in self._cache.stores.values()):
+        elif any(self._is_restored(one) for one in self._cache.stores.values() if one.name == run.store):
             because = DrillResult.GAVE_WAY
         if because is not None and run.halt.because is None and not run.clears:
             in_daemon(f"ending {managed.name}", partial(run.halt.now, because))
+
+    def _is_restored(self, store: ManagedStore) -> bool:
+        """Tell whether a store is being restored in earnest, as its looks or its RestoreEvents say."""
+        ahead = self._cache.ahead_of(store)
+        return store.replay is not None or (ahead is not None and ahead.begun_at is not None)
 
     async def _take_in(self, managed: ManagedDrill, run: DrillRun) -> None:
         """Tell what a drill came to. Raises what it failed over, once it is not under way any more."""
@@ -302,11 +307,8 @@ class RestoreDrillController(Controller[ObjectKey]):
             return Trouble(
                 TroubleReason.MISCONFIGURED, "only stores in SQL can be restored into a scratch database"
             )
-        if store.replay is not None:
-            return Trouble(
-                TroubleReason.SUSPENDED,
-                f"it waits: DataStore {store.key[1]} was restored ({store.replay[0]})",
-            )
+        if self._is_restored(store):
+            return Trouble(TroubleReason.SUSPENDED, f"it waits: DataStore {store.key[1]} is being restored")
         if store.session is None or store.session.proof is None:
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
         known = list(source.known.snapshots.values()) if source.known is not None else []

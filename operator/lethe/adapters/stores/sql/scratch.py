@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -18,6 +19,13 @@ from lethe.domain.drills import DATABASE_PREFIX
 from lethe.ports.drills import ScratchPlace
 from lethe.ports.stores import StoreUnreachable
 
+MAKING_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+_END_MAKERS = (
+    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+    " WHERE pid <> pg_catalog.pg_backend_pid() AND state <> 'idle'"
+    " AND pg_catalog.starts_with(query, 'CREATE DATABASE') AND pg_catalog.strpos(query, {own}) > 0"
+)
 _URL = re.compile(r"[^:]+://(?P<authority>[^/?]*)(/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
 
 
@@ -77,6 +85,10 @@ class SqlScratchServer:
     def drop(self, database: str) -> bool:
         """See `ScratchServer.drop`."""
         with self._sessions.alive() as session, session.within(BULK_SECONDS):
+            # Who has died, or was cut off, while it was being made has left a session that goes on making it.
+            until = time.monotonic() + MAKING_SECONDS
+            while session.ask(compose(_END_MAKERS, own=_own(database))) and time.monotonic() < until:
+                time.sleep(LOOK_SECONDS)
             try:
                 session.execute(compose("DROP DATABASE {own} WITH (FORCE)", own=name(_own(database))))
             except errors.InvalidCatalogName:
