@@ -15,7 +15,7 @@ class DrillResult(StrEnum):
 
     PASSED = "Passed"
     REFUSED = "Refused"
-    """It was not begun: the scratch server is one of production, or nothing could be taken."""
+    """Nothing was restored: the scratch server is one of production, or the command is none that there is."""
     SCRATCH_UNREACHABLE = "ScratchUnreachable"
     RESTORE_FAILED = "RestoreFailed"
     NOTHING_RESTORED = "NothingRestored"
@@ -73,7 +73,6 @@ class DrillEnded:
     left_alone: int | None = None
     missed: int | None = None
     replayed_from: datetime | None = None
-    rewritten: str | None = None
 
 
 DrillFact = DrillStarted | DrillEnded

@@ -8,10 +8,12 @@ from typing import Protocol
 
 
 class RestoreFailed(Exception):
-    """What restores has failed; `problem` is fit to print. `full`: the disk was, as its own words tell."""
+    """What restores has failed; `problem` is fit to print. `full`: the disk was, as its own words tell.
+    `refused`: it was not begun, for whoever runs Lethe has not provided for it.
+    """
 
-    def __init__(self, problem: str, *, full: bool = False) -> None:
-        self.problem, self.full = problem, full
+    def __init__(self, problem: str, *, full: bool = False, refused: bool = False) -> None:
+        self.problem, self.full, self.refused = problem, full, refused
         super().__init__(problem)
 
 

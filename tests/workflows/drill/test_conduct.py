@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from devtools.servers import PostgresServer
+from devtools.servers.postgres import NOBODY
 from lethe.adapters.ledger.ledger import SqlLedger
 from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
 from lethe.ports.stores import DiskFull
@@ -159,7 +161,7 @@ def test_a_command_that_is_none_of_the_folder_is_refused(drills: Drills, command
     (drills.folder.parent / "escape").write_text("#!/bin/sh\ntouch escaped\n")
     (drills.folder.parent / "escape").chmod(0o755)
     ended = drills.run(drills.dump(), command)
-    assert ended.result is DrillResult.RESTORE_FAILED
+    assert ended.result is DrillResult.REFUSED
     assert "LETHE_DRILL_COMMANDS_DIR" in ended.message
 
 
@@ -222,6 +224,37 @@ def test_a_full_disk_of_the_scratch_is_told_whoever_runs_into_it(drills: Drills)
     ended = drills.run(snapshot, wrap=Full)
     assert ended.result is DrillResult.SCRATCH_FULL
     assert drills.left() == set()
+
+
+def test_a_disk_that_gets_full_in_the_midst_of_the_replay_is_told(drills: Drills, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    options = f"size=3m,mode=0700,uid={NOBODY}"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", room], check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        tmp_path.chmod(0o711)
+        drills.server.psql(f"CREATE TABLESPACE small LOCATION '{room}'")
+        many = people_of(drills, *(f"one-{n}" for n in range(120)))
+        snapshot = drills.dump()
+        erase(drills, *many)
+        line = (
+            NOTHING["tables without rows"].replace("exec ", "").replace("--schema-only", "--no-tablespaces")
+        )
+        fill = "INSERT INTO filler SELECT repeat('x', 900) FROM generate_series(1, 500)"
+        psql = f'{drills.server._programs}/psql -qv ON_ERROR_STOP=1 "$LETHE_SCRATCH_URL" -c'
+        drills.command(
+            "restore",
+            "export PGOPTIONS='-c default_tablespace=small'\n"
+            f"{line.format(programs=drills.server._programs)}\n{psql} 'CREATE TABLE filler (t text)'\n"
+            f'while {psql} "{fill}"; do :; done; exit 0',
+        )
+        ended = drills.run(snapshot)
+        assert ended.result is DrillResult.SCRATCH_FULL, ended
+        assert drills.left() == set()
+        drills.server.psql("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "--lazy", room], check=False)
 
 
 def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_clear_away(

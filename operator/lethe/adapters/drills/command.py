@@ -63,12 +63,14 @@ class Commands:
         if self._folder is None:
             raise RestoreFailed(
                 "no folder with commands was given to Lethe; whoever runs it sets LETHE_DRILL_COMMANDS_DIR "
-                "(the chart's drills.commands), or name a spec.restore.jobTemplate"
+                "(the chart's drills.commands), or name a spec.restore.jobTemplate",
+                refused=True,
             )
         file = self._folder / command
         if not _NAME.fullmatch(command) or not file.is_file() or not os.access(file, os.X_OK):
             raise RestoreFailed(
-                f"LETHE_DRILL_COMMANDS_DIR holds no executable called {command}; see spec.restore.command"
+                f"LETHE_DRILL_COMMANDS_DIR holds no executable called {command}; see spec.restore.command",
+                refused=True,
             )
         return file
 

@@ -209,8 +209,8 @@ def _carry_out(
     try:
         restorer(RestoreOrder(plan.called, plan.place, url, plan.database), halt)  # 4
     except RestoreFailed as failed:
-        full = DrillResult.SCRATCH_FULL if failed.full else DrillResult.RESTORE_FAILED
-        raise _Ends(full, failed.problem) from None
+        result = DrillResult.REFUSED if failed.refused else DrillResult.RESTORE_FAILED
+        raise _Ends(DrillResult.SCRATCH_FULL if failed.full else result, failed.problem) from None
     if halt():
         return
     measures["restore_seconds"] = time.monotonic() - began
