@@ -242,11 +242,11 @@ def test_a_disk_that_gets_full_in_the_midst_of_the_replay_is_told(drills: Drills
             NOTHING["tables without rows"].replace("exec ", "").replace("--schema-only", "--no-tablespaces")
         )
         fill = "INSERT INTO filler SELECT repeat('x', 900) FROM generate_series(1, 500)"
-        psql = f'{drills.server._programs}/psql -qv ON_ERROR_STOP=1 "$LETHE_SCRATCH_URL" -c'
+        psql = f'{drills.server.programs}/psql -qv ON_ERROR_STOP=1 "$LETHE_SCRATCH_URL" -c'
         drills.command(
             "restore",
             "export PGOPTIONS='-c default_tablespace=small'\n"
-            f"{line.format(programs=drills.server._programs)}\n{psql} 'CREATE TABLE filler (t text)'\n"
+            f"{line.format(programs=drills.server.programs)}\n{psql} 'CREATE TABLE filler (t text)'\n"
             f'while {psql} "{fill}"; do :; done; exit 0',
         )
         ended = drills.run(snapshot)
