@@ -120,7 +120,7 @@ class OperatorByHand:
         self.hand, self.home = hand, home
         (home / "keys").mkdir(parents=True)
         self._keyring = FileKeyring(home / "keys")
-        self.ledger = open_ledger(f"sqlite:///{home / 'ledger.db'}", self._keyring)
+        self.ledger = open_ledger(f"sqlite:///{home / 'ledger.db'}", self._keyring, now=hand.now)
         self.cluster = ClusterByHand(hand.now, pods)
         self._runner = asyncio.Runner()
         self.start()

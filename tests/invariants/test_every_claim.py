@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from devtools.company import SUBJECTS
 from devtools.dumps import PATTERN, leave_dump
 from devtools.servers import PostgresServer
+from lethe.adapters.stores.sql import sessions
 from lethe.domain.gates import GateState
 from lethe.domain.requests import StoreState
 from lethe.ports.cluster import SecretContent
@@ -42,6 +44,17 @@ PODS = {
 SELECTORS = {"site": {"app": "site"}, "crm": {"crm": "used"}}
 WAYS = st.sampled_from(["volume", "volume", "truncated", "new-database", "tables"])
 WHICH = st.integers(min_value=0, max_value=10**6)
+ENDED_WELL = {("Verified", "AllReErased"), ("Released", "Released")}
+FAST_CLOCKS = {
+    "ATTEMPT_SECONDS": 0.5,
+    "CONNECT_SECONDS": 0.7,
+    "QUICK_SECONDS": 0.3,
+    "ASK_AFTER_SECONDS": 0.2,
+    "ASK_AGAIN_SECONDS": 0.1,
+    "ASK_SECONDS": 0.5,
+    "GIVE_UP_SECONDS": 0.6,
+}
+"""How long a server is waited for that answers nobody anyway."""
 PROMISES = ("SafeToServe", "MappingComplete")
 STORES = st.sampled_from(["site", "site", "crm"])
 
@@ -57,11 +70,14 @@ class Store(Database):
         columns = "".join(f"ALTER TABLE users ADD {column} text;" for column in OPTIONAL)
         super().__init__(server, schema=SCHEMA + columns)
         self.operator, self.ledger_name, self.name, self.role = operator, name, name, role
+        self.names = {name}
         self.mapped: tuple[str, ...] = ()
         self.catch_up: str | None = None
         self.formerly: str | None = None
         self.written_at = operator.hand.now()
         self.snapshots: list[Snapshot] = []
+        self.profiles: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.without_backups = role != "Primary"
         content = {"url": server.url(self.database).encode()}
         secret = SecretContent("Opaque", content, f"uid-{name}-db", "1")
         operator.cluster.secrets[NAMESPACE, f"{name}-db"] = secret
@@ -79,10 +95,11 @@ class Store(Database):
             "sql": {"urlSecretRef": {"name": f"{self.ledger_name}-db", "key": "url"}, "subjects": subjects},
             "gate": {"podSelector": {"matchLabels": SELECTORS[self.ledger_name]}},
         }
-        if self.role != "Primary":
+        if self.without_backups:
             spec["backups"] = "None"
         said = {"catchUp": self.catch_up, "formerly": self.formerly}
         spec |= {field: value for field, value in said.items() if value is not None}
+        self.names.add(self.name)
         self.operator.cluster.apply("datastores", NAMESPACE, self.name, spec)
 
     def _journal_ddl(self) -> str:
@@ -99,6 +116,13 @@ class Store(Database):
         row = self.sign_up(f"{person}@people.example")
         values = [f"{person} {column}" for column in OPTIONAL]
         self.sql("UPDATE users SET phone = %s, fax = %s WHERE person = %s", *values, row)
+        self.profiles[person] = row, self.row_of(row) or {}
+        self.written()
+
+    def save_old_profile(self, person: str) -> None:
+        """Let a session of the application, begun before she was erased, save what it knows."""
+        row, profile = self.profiles[person]
+        self.write_back(row, profile)
         self.written()
 
     def standing(self) -> dict[str, set[str]]:
@@ -152,6 +176,8 @@ class EveryClaim(RuleBasedStateMachine):
         for place in self.places:
             place.mkdir()
         self.place = self.places[0]
+        self.unlisted: set[str] = set()  # dumps that no source has had a chance to show
+        self.proven: set[str] = set()  # RestoreEvents that have said so
         self._apply_source()
         self.operator.advance(LOOK)
         for in_crm in (True, False):
@@ -201,6 +227,13 @@ class EveryClaim(RuleBasedStateMachine):
         subject = {"id": str(self.site.key(person))}
         self.operator.cluster.apply("deletionrequests", NAMESPACE, person, {"subject": subject})
 
+    @rule(name=STORES, which=WHICH)
+    def a_stale_session_saves_the_profile_of_somebody_erased(self, name: str, which: int) -> None:
+        store = self.stores[name]
+        known = sorted(self._erased_in(store) & store.profiles.keys())
+        if known:
+            store.save_old_profile(known[which % len(known)])
+
     # --- the stores --------------------------------------------------------------------------------------
 
     @rule(name=STORES)
@@ -232,6 +265,39 @@ class EveryClaim(RuleBasedStateMachine):
         if self.stores[name].seen or way != "new-database":
             self.a_snapshot_is_put_back(name, len(self.stores[name].snapshots) - 1, way)
 
+    @rule(looks=st.integers(1, 2), way=st.none() | WAYS)
+    def the_server_of_both_stores_freezes(self, looks: int, way: str | None) -> None:
+        """Nothing is said of a store that answers nobody; and who puts a dump back is faster than Lethe."""
+        serving = self._serving()
+        with self.frozen():
+            for _ in range(looks):
+                self.operator.advance(LOOK)
+                self.nothing_is_said_of_who_answers_nobody()
+                self.operator.advance(2)
+                self.nothing_is_said_of_who_answers_nobody()
+        assert self._serving() <= serving, "a pod that waited serves, and nobody has looked"
+        if way is not None:
+            self.a_snapshot_is_put_back("site", 0, "volume" if way == "new-database" else way)
+        self.operator.advance(2 * LOOK)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze the server; who waits for it gives it up soon."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, seconds in FAST_CLOCKS.items():
+                patch.setattr(sessions, name, seconds)
+            self.server.freeze()
+            try:
+                yield
+            finally:
+                self.server.thaw()
+
+    def nothing_is_said_of_who_answers_nobody(self) -> None:
+        for store in self.stores.values():
+            ready, safe = store.condition("Ready"), store.condition("SafeToServe")
+            assert ready.get("status") == "False", f"frozen, and {ready}"
+            assert safe.get("status") != "True", f"frozen, and {safe}"
+
     # --- dumps of the site -------------------------------------------------------------------------------
 
     def _apply_source(self) -> None:
@@ -241,12 +307,36 @@ class EveryClaim(RuleBasedStateMachine):
 
     def _dump(self) -> None:
         addresses = [row[0] for row in self.site.sql("SELECT email FROM users")]
-        leave_dump(self.place, self.hand.now() + self.skew, "\n".join(addresses).encode())
+        dump = leave_dump(self.place, self.hand.now() + self.skew, "\n".join(addresses).encode())
+        if not self.listed:
+            self.unlisted.add(dump.name)
+
+    @property
+    def listed(self) -> bool:
+        """Tell whether there is a source."""
+        return bool(self.operator.cluster.objects["backupsources"])
 
     @rule()
     def a_dump_is_taken(self) -> None:
         self.operator.advance(1)  # no two of one name
         self._dump()
+
+    @rule()
+    def the_site_is_said_to_have_no_backups_any_more(self) -> None:
+        self.operator.advance(SCAN_INTERVAL)  # what it has never shown nobody can count
+        if self.listed:
+            self.operator.cluster.remove("backupsources", NAMESPACE, "nightly")
+        self.site.without_backups = True
+        self.site.apply()
+
+    @rule()
+    def the_source_is_applied_again(self) -> None:
+        if not self.listed:
+            self.site.without_backups = False
+            self.site.apply()
+            self._apply_source()
+            self.operator.advance(SCAN_INTERVAL)
+            self.unlisted -= {dump.name for dump in self.place.iterdir()}
 
     @rule(which=st.sampled_from([0, 1]), scanned=st.booleans())
     def the_source_is_told_to_look_elsewhere(self, which: int, scanned: bool) -> None:
@@ -255,7 +345,8 @@ class EveryClaim(RuleBasedStateMachine):
         elif any(self.place.iterdir()):
             return
         self.place = self.places[which]
-        self._apply_source()
+        if self.listed:
+            self._apply_source()
 
     @rule(days=st.sampled_from([1, 20, 40]), dumped=st.booleans())
     def days_pass(self, days: int, dumped: bool) -> None:
@@ -355,15 +446,44 @@ class EveryClaim(RuleBasedStateMachine):
         for store in self.stores.values():
             self._check_store(store)
         self._check_pods()
+        self._check_restores()
         self._check_purged()
 
     def _check_purged(self) -> None:
-        dumps = [dump for place in self.places for dump in place.iterdir()]
+        dumps = [dump for place in self.places for dump in place.iterdir() if dump.name not in self.unlisted]
         held = {dump.name: dump.read_text() for dump in dumps}
         for person, said in self.operator.conditions("deletionrequests").items():
             if said.get("Purged", {}).get("status") == "True":
                 holding = [name for name, content in held.items() if f"{person}@" in content]
                 assert not holding, f"{person} is said to be purged: {said['Purged']}, {holding}"
+        covered = self.site.condition("BackupsCovered")
+        if (covered.get("status"), covered.get("reason")) == ("True", "NoBackupsDeclared"):
+            assert not held, f"{covered}, and there are {[*held]}"
+
+    def _check_restores(self) -> None:
+        """Check what RestoreEvents say, each when it says so first: later restores have others."""
+        specs = self.operator.cluster.objects.get("restoreevents", {})
+        for name, said in self.operator.conditions("restoreevents").items():
+            if not said:
+                continue  # it was applied just now
+            store = next(
+                s for s in self.stores.values() if specs[NAMESPACE, name]["spec"]["store"] in s.names
+            )
+            reason, safe, replayed = (
+                specs[NAMESPACE, name]["spec"]["reason"],
+                said["SafeToServe"],
+                said["Replayed"],
+            )
+            assert (said["Permitted"]["status"] == "True") is (reason != "Undeclared"), said
+            assert safe["status"] == replayed["status"], said
+            if safe["status"] == "True":
+                assert (safe["reason"], replayed["reason"]) in ENDED_WELL, said
+                if name not in self.proven and store.seen:
+                    assert not self._uncleared(store), f"RestoreEvent {name} says {safe}"
+                self.proven.add(name)
+            elif said["Ready"]["status"] == "False" and safe["reason"] != "Declared":
+                there = store.condition("SafeToServe")
+                assert there.get("status") != "True", f"RestoreEvent {name} says {safe}, its store {there}"
 
     def _uncleared(self, store: Store) -> dict[str, set[str]]:
         """Return who was erased and stands in a store, in columns of which she has to be clear."""
@@ -407,9 +527,12 @@ class EveryClaim(RuleBasedStateMachine):
         elif safe and said.get("reason") == "ErasedBefore" and "to clear them" in said["message"]:
             assert int(said["message"].split()[0]) == len(left), (said, left)
 
+    def _serving(self) -> set[str]:
+        """Return the pods that serve."""
+        return {name for name, said in self.operator.cluster.pods.items() if said.state is GateState.OPEN}
+
     def _check_pods(self) -> None:
-        pods = self.operator.cluster.pods
-        serving = {name for name, verdict in pods.items() if verdict.state is GateState.OPEN}
+        pods, serving = self.operator.cluster.pods, self._serving()
         if "both" in serving:
             assert {"site", "crm"} <= serving, f"it serves, and one of its stores alone does not: {pods}"
         for pod in serving:
@@ -489,3 +612,15 @@ def test_who_was_cleared_by_a_wider_mapping_is_said_to_be_counted_anew(two_store
     assert "counted anew" in two_stores.site.condition("MappingComplete")["message"]
     two_stores.operator.advance(2 * LOOK)
     assert two_stores.site.condition("MappingComplete")["status"] == "True"
+
+
+def test_a_server_that_answers_nobody_is_unreachable_until_a_look_was_answered(
+    two_stores: EveryClaim,
+) -> None:
+    with two_stores.frozen():
+        two_stores.operator.advance(LOOK)
+        for _ in range(8):  # between two looks as well
+            two_stores.nothing_is_said_of_who_answers_nobody()
+            two_stores.operator.advance(1)
+    two_stores.operator.advance(LOOK)
+    assert {store.condition("Ready")["status"] for store in two_stores.stores.values()} == {"True"}

@@ -140,7 +140,9 @@ def reconcile_store(
     """Visit a store once. Errors of the store become the pass's `trouble`; those of the ledger are raised."""
     done = StorePass()
     proved_before = session.proof is not None
-    look = plan.look or not proved_before  # what was proved is recorded only when a look has shown it in step
+    # What was wrong is so until a look has shown otherwise; and what was proved is recorded only when one has
+    # shown it in step.
+    look = plan.look or session.trouble is not None or not proved_before
     episode = open_episode_of(session, context) if look else None
     try:
         if not proved_before:
