@@ -624,3 +624,15 @@ def test_a_server_that_answers_nobody_is_unreachable_until_a_look_was_answered(
             two_stores.operator.advance(1)
     two_stores.operator.advance(LOOK)
     assert {store.condition("Ready")["status"] for store in two_stores.stores.values()} == {"True"}
+
+
+def test_a_store_of_which_snapshots_are_known_is_not_said_to_have_none_by_a_new_process(
+    two_stores: EveryClaim,
+) -> None:
+    two_stores.the_site_is_said_to_have_no_backups_any_more()
+    two_stores.what_is_said_is_so()
+    two_stores.the_operator_restarts()
+    for _ in range(3):
+        two_stores.what_is_said_is_so()
+        two_stores.operator.advance(LOOK)
+    assert two_stores.site.condition("BackupsCovered")["reason"] == "SnapshotsRemain"

@@ -156,6 +156,7 @@ class StoreController(Controller[ObjectKey]):
             self.observe(manifest)
         for key in before - listed:
             self.forget(key)
+        self._regrade()
 
     # what is asked
 
@@ -264,7 +265,7 @@ class StoreController(Controller[ObjectKey]):
             return None
         if known is not None:
             _close(known)
-            managed.questions = known.questions
+            managed.questions, managed.snapshots_remain = known.questions, known.snapshots_remain
         uid = manifest["metadata"].get("uid", "")
         managed.shown.uid = uid
         self._cache.stores[managed.key] = managed

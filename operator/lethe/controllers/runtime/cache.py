@@ -148,8 +148,8 @@ class ManagedStore:
     because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
     (`None`: not asked yet), `bound` the RestoreEvents that it has tied to restores of the store (as
     `bound_events` says; `None`: not asked yet). `gate` says which pods it keeps out, `gate_trouble` why they
-    can't be. `snapshots_remain` tells whether a snapshot is known that is not proven gone. `plaintext` is the
-    field that lets it do without TLS. `retry_after` is monotonic.
+    can't be. `snapshots_remain` tells whether a snapshot is known that is not proven gone
+    (`None`: not asked yet). `plaintext` is the field that lets it do without TLS. `retry_after` is monotonic.
     """
 
     manifest: Manifest
@@ -158,7 +158,7 @@ class ManagedStore:
     session: StoreSession | None = None
     unusable: Trouble | None = None
     without_backups: bool = False
-    snapshots_remain: bool = False
+    snapshots_remain: bool | None = None
     manual_release: bool = False
     suspended: bool = False
     let_go: bool = False

@@ -27,9 +27,9 @@ class DataStoreObservation:
     `proved` tells whether the mapping was proved since the process began; `replay` is `(reason, message)`
     of an open restore, `release` the restore since which it is served because a person says so. `sources`
     names the BackupSources that cover it, `snapshots_seen` tells whether any of them has ever shown a
-    snapshot, `snapshots_remain` whether any is not proven gone. `samples_left` says which statistics of the
-    server may hold values that were erased (`None`: not known yet). `plaintext` is the field that lets it do
-    without TLS.
+    snapshot, `snapshots_remain` whether any is not proven gone (`None`: not known yet). `samples_left` says
+    which statistics of the server may hold values that were erased (`None`: not known yet). `plaintext` is
+    the field that lets it do without TLS.
     `catch_up` says how many that were erased before stand uncleared by the mapping, of how many rows nothing
     tells whose they are, the mapping's version, and whether a person has confirmed it; `uncounted` that
     people were erased by a narrower mapping, and that nobody has looked yet how they stand.
@@ -53,7 +53,7 @@ class DataStoreObservation:
     notes: Sequence[str] = ()
     sources: Sequence[str] = ()
     snapshots_seen: bool = False
-    snapshots_remain: bool = False
+    snapshots_remain: bool | None = False
     samples_left: Sequence[str] | None = None
     plaintext: str | None = None
 
@@ -107,6 +107,10 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
             "their BackupSource until they are",
         )
         if observed.without_backups and observed.snapshots_remain and not observed.sources
+        else Condition(
+            "BackupsCovered", UNKNOWN, "NotCounted", "it is not known yet which snapshots there are"
+        )
+        if observed.without_backups and observed.snapshots_remain is None and not observed.sources
         else Condition("BackupsCovered", TRUE, "NoBackupsDeclared", "the store has no backups")
         if observed.without_backups and not observed.sources
         else Condition("BackupsCovered", TRUE, "Covered", f"by {', '.join(sorted(observed.sources))}")
