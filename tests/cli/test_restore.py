@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from devtools.company import Api
+from devtools.servers import CommandFailed
 from devtools.servers.controlplane import ControlPlane
 from lethe.api.v1alpha1.restoreevent import RestoreState
 from lethe.cli.restore import ASKS, OVER, Exit
@@ -139,7 +140,11 @@ TABLES = [{"table": "sessions", "rows": 7}, {"table": "users", "rows": 2}]
 @pytest.mark.parametrize(
     ("state", "more", "says"),
     [
-        ("IdentityUnclear", {"unclear": [{"table": "users", "key": "it's 7"}]}, '"decision":"Erase"'),
+        (
+            "IdentityUnclear",
+            {"unclear": [{"table": "users", "key": "it's 7"}]},
+            '"decision":"Erase|LeaveAlone"',
+        ),
         ("AwaitingRelease", {}, '"release":'),
         ("HeldRowsReturned", {}, '"release":'),
     ],
@@ -160,7 +165,10 @@ def test_what_needs_a_person_is_said_with_the_command_that_decides_it(
     [command] = [line for line in run.stdout.splitlines() if says in line]
     words = shlex.split(command)
     assert words[0] == "kubectl"
-    control_plane.kubectl(*words[1:])
+    if more:
+        with pytest.raises(CommandFailed):  # nobody has chosen yet
+            control_plane.kubectl(*words[1:])
+    control_plane.kubectl(*(word.replace("|LeaveAlone", "") for word in words[1:]))
     spec = (desk.api.get("restoreevents", "r") or {})["spec"]
     assert spec.get("identities", [{}])[0].get("key") == ("it's 7" if more else None)
 

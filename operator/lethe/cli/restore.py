@@ -11,6 +11,7 @@ import json
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -319,7 +320,8 @@ def _told(event: Object) -> Iterator[str]:
         ready = _condition(event, "Ready")
         since = f" since {_moment(ready['lastTransitionTime'])}" if ready else ""
         yield f"  waits{since}:"
-        yield f"    {ready.get('message', 'Lethe has not seen it yet; does it run?')}"
+        message = str(ready.get("message", "Lethe has not seen it yet; does it run?"))
+        yield from textwrap.wrap(message, 96, initial_indent=4 * " ", subsequent_indent=4 * " ")
 
 
 def _counts(status: Object) -> Iterator[str]:
@@ -387,8 +389,11 @@ def _decide(kubectl: _Kubectl, store: Object, event: Object) -> Iterator[str]:
     release = f"{patch} {_spec({'release': {'because': 'WHY'}})}"
     if state == "IdentityUnclear":
         said = list(event["spec"].get("identities", ()))
-        asked = [{**row, "decision": "Erase"} for row in status.get("unclear", ())[: 64 - len(said)]]
-        yield "NEXT  decide whose these rows are. Erase: the erased person's; LeaveAlone: somebody else's:"
+        # The API server refuses it until a person has chosen: whoever pastes it as it is erases nobody.
+        asked = [
+            {**row, "decision": "Erase|LeaveAlone"} for row in status.get("unclear", ())[: 64 - len(said)]
+        ]
+        yield "NEXT  look whose these rows are, and choose for each: Erase (the erased person) or LeaveAlone:"
         yield f"  {patch} {_spec({'identities': [*said, *asked]})}"
     elif state == "HeldRowsReturned":
         yield "NEXT  ask counsel: lift what preserves these persons' data, or let the store be served:"
