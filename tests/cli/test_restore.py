@@ -38,16 +38,18 @@ class Desk:
         """Type a command."""
         return plugin(self.control_plane, self.api.namespace, "restore", *words)
 
-    def event(self, name: str, state: str, *, status: Mapping[str, Any] | None = None, **spec: Any) -> None:
-        """Let there be a RestoreEvent that stands somewhere."""
+    def event(
+        self, name: str, state: str, *, says: str = "", status: Mapping[str, Any] | None = None, **spec: Any
+    ) -> None:
+        """Let there be a RestoreEvent that stands somewhere, whose Ready `says` a message."""
         given = {"store": "site", "reason": "Drill", "justification": "INC-42", **spec}
         self.api.create("restoreevents", name, given)
-        self.say("restoreevents", name, state=state, Ready=("False", state), **(status or {}))
+        self.say("restoreevents", name, state=state, Ready=("False", state, says), **(status or {}))
 
     def say(self, plural: str, name: str, *, state: str | None = None, **said: Any) -> None:
-        """Write a status as Lethe would; conditions are given as (status, reason)."""
+        """Write a status as Lethe would; conditions are given as (status, reason, message)."""
         conditions = [
-            {"type": kind, "status": one[0], "reason": one[1], "message": "why it waits"}
+            {"type": kind, "status": one[0], "reason": one[1], "message": "".join(one[2:])}
             | {"lastTransitionTime": NOW, "observedGeneration": 1}
             for kind, one in said.items()
             if isinstance(one, tuple)
@@ -138,7 +140,7 @@ TABLES = [{"table": "sessions", "rows": 7}, {"table": "users", "rows": 2}]
 
 
 @pytest.mark.parametrize(
-    ("state", "more", "says"),
+    ("state", "more", "printed"),
     [
         (
             "IdentityUnclear",
@@ -146,14 +148,16 @@ TABLES = [{"table": "sessions", "rows": 7}, {"table": "users", "rows": 2}]
             '"decision":"Erase|LeaveAlone"',
         ),
         ("AwaitingRelease", {}, '"release":'),
-        ("HeldRowsReturned", {}, '"release":'),
+        ("HeldRowsReturned", {}, '"release":{"uid":'),
     ],
 )
 def test_what_needs_a_person_is_said_with_the_command_that_decides_it(
-    desk: Desk, control_plane: ControlPlane, state: str, more: Mapping[str, Any], says: str
+    desk: Desk, control_plane: ControlPlane, state: str, more: Mapping[str, Any], printed: str
 ) -> None:
     desk.say("datastores", "site", SafeToServe=("False", state))
-    desk.event("r", state, status={"replay": {**COUNTED, "tables": TABLES}, **more}, underway="Begun")
+    said = "set spec.release of the RestoreEvent" + " with its uid" * ("uid" in printed)
+    status = {"replay": {**COUNTED, "tables": TABLES}, **more}
+    desk.event("r", state, says=said, status=status, underway="Begun")
     desk.api.patch_spec("restoreevents", "r", {"underway": "Ended"})
     started = time.monotonic()
     run = desk.type("status", "--store", "site", "--wait")
@@ -162,7 +166,7 @@ def test_what_needs_a_person_is_said_with_the_command_that_decides_it(
     assert "site: CLOSED since 2026-11-29 02:58:04Z" in run.stdout
     assert "erasures: 4 were missing, 2 made again, 1 left alone, 1 unclear" in run.stdout
     assert "sessions         7 rows cleared or deleted again" in run.stdout
-    [command] = [line for line in run.stdout.splitlines() if says in line]
+    [command] = [line for line in run.stdout.splitlines() if printed in line]
     words = shlex.split(command)
     assert words[0] == "kubectl"
     if more:
@@ -171,6 +175,8 @@ def test_what_needs_a_person_is_said_with_the_command_that_decides_it(
     control_plane.kubectl(*(word.replace("|LeaveAlone", "") for word in words[1:]))
     spec = (desk.api.get("restoreevents", "r") or {})["spec"]
     assert spec.get("identities", [{}])[0].get("key") == ("it's 7" if more else None)
+    uid = (desk.api.get("restoreevents", "r") or {})["metadata"]["uid"] if "uid" in printed else None
+    assert spec.get("release", {}).get("uid") == uid
 
 
 def test_once_it_is_over_it_says_what_came_back_and_asks_for_a_reason_that_lacks(desk: Desk) -> None:
@@ -178,8 +184,7 @@ def test_once_it_is_over_it_says_what_came_back_and_asks_for_a_reason_that_lacks
     assert desk.type("status").returncode == Exit.FINE
     replay = {**COUNTED, "unclear": 0}
     status = {"replay": replay, "safeToServeAt": NOW, "restoredFrom": {"takenAt": NOW, "snapshot": "nightly"}}
-    spec = {"reason": "Undeclared", "justification": None}
-    desk.event("found", "SafeToServe", status=status, **spec)
+    desk.event("found", "SafeToServe", status=status, reason="Undeclared", justification=None)
     run = desk.type("status", "--store", "site", "--wait")
     assert run.returncode == Exit.FINE, run.stdout
     assert "site: OPEN since" in run.stdout
