@@ -52,6 +52,11 @@ def test_what_a_restore_brings_back_is_erased_again_and_nobody_else(
     replay = dict(event["status"]["replay"])
     erased_at = (api.get("deletionrequests", "ada") or {})["status"]["erasedAt"]
     assert erased_at <= replay.pop("missingSince") <= event["status"]["safeToServeAt"]
+    assert {one["table"]: one["rows"] for one in replay.pop("tables")} == {
+        "users": 2,
+        "sessions": 2,
+        "comments": 2,
+    }
     assert replay == {"missing": 2, "reErased": 2, "leftAlone": 0, "unclear": 0}
     api.wait("datastores", "site", "SafeToServe")
     assert api.condition("restoreevents", name, "Permitted")["status"] == "False"
