@@ -213,6 +213,22 @@ def test_a_role_and_a_networkpolicy_keep_out_who_needs_no_pod_until_it_is_safe(
     api.patch_spec("datastores", "site", {"suspend": None})
     eventually(lambda: is_in(server), "the role to be let in again", 60)
 
+    # A restore that is told of: the role is out before, and whatever comes back.
+    told = {"store": "site", "reason": "Drill", "justification": "a drill", "underway": "Begun"}
+    api.create("restoreevents", "told", told)
+    api.wait_reason("restoreevents", "told", "Underway", patience=60)
+    eventually(lambda: not is_in(server), "the role to be out", 60)
+    eventually(lambda: server.psql(ours) == "0", "Lethe to let go", 60)
+    server.psql("DROP DATABASE site")  # without FORCE
+    server.restore(server.create_database("site").rpartition("/")[2], dump)
+    assert not is_in(server)
+    api.patch_spec("restoreevents", "told", {"underway": "Ended"})
+    api.wait_reason("restoreevents", "told", "AwaitingRelease", patience=60)
+    assert not is_in(server)
+    api.patch_spec("restoreevents", "told", {"release": {"because": "verified"}})
+    eventually(lambda: is_in(server), "the role to be let in after the drill", 60)
+    assert site.is_cleared(ada)
+
     # What can't be closed is said while all is well.
     api.patch_spec("datastores", "site", {"gate": {"role": {"names": ["app", "gone"]}}})
     said = api.wait_reason("datastores", "site", "Misconfigured", patience=60)

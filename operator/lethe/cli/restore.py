@@ -399,7 +399,7 @@ def _decide(kubectl: _Kubectl, store: Object, event: Object) -> Iterator[str]:
         yield "NEXT  look whose these rows are, and choose for each: Erase (the erased person) or LeaveAlone:"
         yield f"  {patch} {_spec({'identities': [*said, *asked]})}"
     elif state == "HeldRowsReturned":
-        yield "NEXT  ask counsel: lift what preserves these persons' data, or let the store be served:"
+        yield "NEXT  ask counsel: lift what preserves these persons' data, or break the glass:"
         yield f"  {release}"
     elif state == "AwaitingRelease":
         yield "NEXT  let it be served:"

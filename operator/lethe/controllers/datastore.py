@@ -296,6 +296,8 @@ class StoreController(Controller[ObjectKey]):
             return self._journal_interval
         kept_off = self._kept_off(managed)
         if kept_off is not None:
+            if managed.session is not None:  # what the gate closes there takes a connection
+                await self._gates.heed(managed)
             await self._keep_off(managed, kept_off, records)
             await self._show_safety(managed)
             await self._status.write(managed)

@@ -76,7 +76,7 @@ class OtherWays:
         if gate is None or gate.role is None:
             return
         session, names = managed.session, gate.role.names
-        if session is not None:
+        if session is not None and not managed.given_up:
             self.forget(managed.key)
             port = cast("KeepsRolesOut", session.port)
             await in_daemon(f"roles of {managed.name}", lambda: port.set_roles(names, closed=closed))
