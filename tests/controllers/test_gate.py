@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.gates import GateState
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import ClusterRefused
+from lethe.workflows.store_pass import StorePass
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
 
@@ -70,5 +73,29 @@ async def test_a_store_in_recovery_stays_closed_while_its_server_restarts(tmp_pa
         managed.unusable = None
         await stores._show_safety(managed)
         assert managed.replay is None
+    finally:
+        company.ledger.close()
+
+
+async def test_a_look_that_has_not_ended_opens_nothing(tmp_path: Path) -> None:
+    """What was read is compared only afterwards: a store that went back while Lethe was away shows then."""
+    company = Company(tmp_path)
+    stores: Any = company.controller(StoreController)
+    gate = {"podSelector": {"matchLabels": {"app": "site"}}}
+    spec = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}, "gate": gate}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, ShownStatus("u"))
+    session: Any = SimpleNamespace(last_observed_at=datetime.now(UTC), trouble=None)
+    managed.session = session
+    try:
+        for done, state in (
+            (None, GateState.AS_IT_IS),
+            (StorePass(looked=True, head_moved=True), GateState.AS_IT_IS),
+            (StorePass(looked=True), GateState.OPEN),
+        ):
+            if done is not None:
+                await stores._follow_restores(managed, done)
+            await company.controller(GateController).reconcile((NAMESPACE, "site"))
+            assert company.cluster.gates[-1].state is state
     finally:
         company.ledger.close()

@@ -576,6 +576,8 @@ class StoreController(Controller[ObjectKey]):
         """Set the gate by what a pass has found, and only then tell: pods must not serve meanwhile."""
         for episode in done.episodes:
             self._restores.note(managed, episode, done.step, opened=done.opened)
+        if done.knows_releases:
+            managed.looked_in = managed.session
         await self._gates.heed(managed)
         for episode in done.episodes:
             await self._restores.tell(managed, episode)

@@ -146,7 +146,7 @@ class GateController(Controller[ObjectKey]):
         if managed.description.owner is StoreOwner.THIRD_PARTY:
             return GateVerdict(GateState.OPEN, "ThirdParty", "nothing is ever sent to the store")
         session = None if managed.let_go else managed.session
-        seen = session is not None and session.last_observed_at is not None
+        seen = session is not None and session is managed.looked_in
         counts = managed.gate is not None and managed.gate.when_away is WhenAway.LAST_VERIFIED
         suspended = (SUSPENDED.reason.value, SUSPENDED.message) if managed.suspended else None
         return verdict_of(

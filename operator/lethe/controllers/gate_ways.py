@@ -41,10 +41,16 @@ class OtherWays:
         Nothing is opened before `confirm`. What can't be looked at stays as it is, as who serves does.
         Returns what is in the way, and whether all has been closed that is to be.
         """
-        problems, done = list[str](), True
-        for way in (self._set_policy, self._set_poolers, self._set_roles):
-            if verdict().state is GateState.OPEN:
+        problems, done, confirmed = list[str](), True, False
+        ways = {
+            "networkPolicy": self._set_policy,
+            "cnpgPooler": self._set_poolers,
+            "role": self._set_roles,
+        }
+        for way in (way for name, way in ways.items() if name in _gate_of(managed)):
+            if verdict().state is GateState.OPEN and not confirmed:
                 await confirm()
+                confirmed = True
             state = verdict().state
             if state is GateState.AS_IT_IS:
                 continue

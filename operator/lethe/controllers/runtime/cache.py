@@ -142,7 +142,8 @@ class ManagedStore:
     `session` is `None` for a third party's and for one that can't be connected at all; `unusable` says why.
     `work` is under way in its thread, `questions` wait for their turn; `rung` says that something rang for
     it meanwhile, `given_up` that the work is cut off, `suspended` that the store is to be left alone,
-    `let_go` that it was, and nobody has looked at it since.
+    `let_go` that it was, and nobody has looked at it since. `looked_in` is the session in which a look has
+    ended: what it has found is known.
     `pass_ended_well` tells whether any pass has: no earlier operator can erase there since. `replay` is why
     the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
     because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
@@ -162,6 +163,7 @@ class ManagedStore:
     manual_release: bool = False
     suspended: bool = False
     let_go: bool = False
+    looked_in: StoreSession | None = None
     gate: Gate | None = None
     gate_trouble: Trouble | None = None
     was_safe: bool | None = None
