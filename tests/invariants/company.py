@@ -489,7 +489,13 @@ class Company(Database):
         store_pass.prove(store or self.store, self.context)
 
     def visit(
-        self, *, look: bool = True, sweep: bool = True, manual: bool = False, release: str | None = None
+        self,
+        *,
+        look: bool = True,
+        sweep: bool = True,
+        manual: bool = False,
+        release: str | None = None,
+        uid: str = "its-uid",
     ) -> StorePass:
         """Visit the store once: prove, look or replay, probe and sweep, serve, complete."""
         self.now += timedelta(seconds=1)
@@ -497,7 +503,7 @@ class Company(Database):
         errand = store_pass.PassPlan(look=look, sweep=sweep, manual_release=manual)
         if release is not None:
             explain(self.last_episode(), self.context, event="by-hand", reason="Drill")
-            errand = replace(errand, releases={"by-hand": Release(release, "its-uid")})
+            errand = replace(errand, releases={"by-hand": Release(release, uid)})
         done = store_pass.reconcile_store(
             store,
             self.real_ledger.open_requests(),
