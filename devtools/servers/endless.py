@@ -54,7 +54,15 @@ def greeting_without_end(send: Callable[[bytes], object]) -> None:
         send(block)
 
 
-ENDLESS = (rows_without_end, one_row_without_end, columns_without_end, greeting_without_end)
+def notice_without_end(send: Callable[[bytes], object]) -> None:
+    """Begin a notice of a gigabyte before anything is asked."""
+    send(b"N" + struct.pack(">I", 1_000_000_004))
+    while True:
+        send(_MEGABYTE)
+
+
+_GREETINGS = (greeting_without_end, notice_without_end)
+ENDLESS = (rows_without_end, one_row_without_end, columns_without_end, *_GREETINGS)
 
 
 class EndlessPostgres(Server):
@@ -90,7 +98,7 @@ class EndlessPostgres(Server):
             while struct.unpack(">II", visitor.recv(8))[1] != 0x30000:  # asks for TLS first
                 visitor.sendall(b"N")
             visitor.recv(65536)
-            if self._answer is greeting_without_end:
+            if self._answer in _GREETINGS:
                 visitor.sendall(_WELCOME)
             else:
                 visitor.sendall(_WELCOME + _READY)

@@ -129,6 +129,19 @@ def test_of_many_that_answer_at_length_the_one_that_takes_longest_is_left(
     again.close()
 
 
+def test_an_answer_is_too_long_by_itself_whatever_others_leave_it(
+    pairs: Callable[[], tuple[socket.socket, socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST_BYTES", 2 * 1024 * 1024)
+    near, far = pairs()
+    answer = Answer(near.fileno())
+    pour(far, near, 2 * 1024 * 1024)
+    assert not answer.is_too_long()
+    pour(far, near, 1024 * 1024)
+    assert answer.is_too_long()
+    answer.close()
+
+
 def test_a_system_that_counts_no_bytes_bounds_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_TCP_INFO", None)
     assert not Answer(0).is_too_long()
