@@ -256,7 +256,8 @@ def _require_cleared(found: Rehearsed) -> None:
     if step.state is ReplayState.WAITING:
         raise _Ends(DrillResult.RESTORE_FAILED, f"the copy is not whole: {step.message}")
     if found.missed or step.state is not ReplayState.SAFE:
-        raise _Ends(DrillResult.UNCLEARED, f"{found.missed} erased persons stand in the copy: {step.message}")
+        counted = f"{found.missed} erased persons stand in the copy: " if found.missed else ""
+        raise _Ends(DrillResult.UNCLEARED, f"{counted}{step.message}")
 
 
 def clear_away(scratch: ScratchServer, mark: str, database: str | None = None) -> str:

@@ -24,7 +24,14 @@ MOST_LOOKS = 8
 """How many looks a copy gets to be at rest, whole and cleared: nobody else writes there."""
 LOOK_SECONDS = 0.05
 
-_ENDS = frozenset({ReplayState.SAFE, ReplayState.IDENTITY_UNCLEAR, ReplayState.MAPPING_DOES_NOT_FIT})
+_ENDS = frozenset(
+    {
+        ReplayState.SAFE,
+        ReplayState.IDENTITY_UNCLEAR,
+        ReplayState.MAPPING_DOES_NOT_FIT,
+        ReplayState.AWAITING_RELEASE,
+    }
+)
 
 
 class RehearsalLedger:
@@ -35,7 +42,17 @@ class RehearsalLedger:
     the copy's, and ends with it.
     """
 
-    _READ = frozenset({"mappings", "rejoined", "absent_addresses", "requests_by_id", "ledger_id", "confirm"})
+    _READ = frozenset(
+        {
+            "absent_addresses",
+            "confirm",
+            "forgotten_until",
+            "ledger_id",
+            "mappings",
+            "rejoined",
+            "requests_by_id",
+        }
+    )
 
     def __init__(self, context: PassContext, store: str) -> None:
         self._ledger, self._keyring, self._clock, self._store = (
