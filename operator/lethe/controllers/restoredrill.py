@@ -206,7 +206,7 @@ class RestoreDrillController(Controller[ObjectKey]):
             return None
         if managed.run is not None:
             if not managed.run.future.done():
-                self._halt_if_need_be(managed, managed.run)
+                await self._halt_if_need_be(managed, managed.run)
                 await self._report(managed)
                 return LOOK_SECONDS
             await self._take_in(managed, managed.run)
@@ -218,14 +218,21 @@ class RestoreDrillController(Controller[ObjectKey]):
         await self._report(managed)
         return pause
 
-    def _halt_if_need_be(self, managed: ManagedDrill, run: DrillRun) -> None:
+    async def _halt_if_need_be(self, managed: ManagedDrill, run: DrillRun) -> None:
         because = None
         if managed.gone:
             because = DrillResult.INTERRUPTED
-        elif any(self._is_restored(one) for one in self._cache.stores.values() if one.name == run.store):
+        elif await self._was_restored(run):
             because = DrillResult.GAVE_WAY
         if because is not None and run.halt.because is None and not run.clears:
             in_daemon(f"ending {managed.name}", partial(run.halt.now, because))
+
+    async def _was_restored(self, run: DrillRun) -> bool:
+        """Tell whether the store is being restored, or was since the drill began: that may be soon over."""
+        if any(self._is_restored(one) for one in self._cache.stores.values() if one.name == run.store):
+            return True
+        episodes = await asyncio.to_thread(self._ledger.episodes, store=run.store)
+        return any(one.detected_at >= run.began_at for one in episodes)
 
     def _is_restored(self, store: ManagedStore) -> bool:
         """Tell whether a store is being restored in earnest, as its looks or its RestoreEvents say."""
@@ -414,7 +421,7 @@ class RestoreDrillController(Controller[ObjectKey]):
         clears: bool = False,
     ) -> None:
         future = in_daemon(f"drill {managed.name}", work)
-        managed.run, managed.trouble = DrillRun(future, halt, store, clears), None
+        managed.run, managed.trouble = DrillRun(future, halt, self._clock(), store, clears), None
         future.add_done_callback(lambda _: self.queue.add(managed.key))
 
     async def _report(self, managed: ManagedDrill) -> None:

@@ -273,6 +273,7 @@ class DrillRun:
 
     future: asyncio.Future[DrillEnded]
     halt: Halt
+    began_at: datetime
     store: str = ""
     clears: bool = False
 
