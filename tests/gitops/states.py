@@ -192,7 +192,9 @@ def _stores() -> Iterator[State]:
     further: dict[str, Mapping[str, Any]] = {
         "SafeToServe=False (RestoreDetected): why": {"replay": ("RestoreDetected", "why")},
         "SafeToServe=False (AwaitingRelease): why": {"replay": ("AwaitingRelease", "why")},
-        "SafeToServe=False (Released): RestoreEvent e let the store be served": {"release": RELEASED},
+        "SafeToServe=False (Released): the glass was broken: RestoreEvent e let the store be served": {
+            "release": RELEASED
+        },
         "MappingComplete=False (KindsUnmapped)": {"kinds_unmapped": ("Locale",)},
         "MappingComplete=False (LookalikesUnmapped)": {"lookalikes": ("users.phone",)},
         "MappingComplete=False (TablesUnmapped)": {"pointing": ("addresses.user_id",)},
@@ -410,7 +412,7 @@ def _restores() -> Iterator[State]:
     trouble = Trouble(TroubleReason.INTERNAL_ERROR, "why")
     failed = troubled_status(trouble, declared, generation=GENERATION, now=NOW)
     yield State("restoreevents", "InternalError", "InternalError", failed, WORKS, flux="Current", told="why")
-    left = "SafeToServe=False (Released): RestoreEvent e let the store be served"
+    left = "SafeToServe=False (Released): the glass was broken: RestoreEvent e let the store be served"
     yield state("released", "Released", DONE, left, episode=RELEASED)
     yield state("expired", "Expired", DONE, "counts for none any more", episode=None, expired=True)
     announced: Mapping[str, Any] = {"episode": None, "given": "Undeclared"}
