@@ -112,6 +112,7 @@ def test_no_key_is_taken_that_nobody_reads() -> None:
     assert opened == {
         "global",
         *(f"backups/directories/*/volume/{kind}" for kind in ("persistentVolumeClaim", "csi", "ephemeral")),
+        *(f"drills/commands/{kind}" for kind in ("configMap", "persistentVolumeClaim", "csi", "image")),
         *(f"networkPolicy/metricsFrom/*/{kind}" for kind in ("podSelector", "namespaceSelector", "ipBlock")),
         "affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution",
         "affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution/*",

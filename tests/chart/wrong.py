@@ -60,6 +60,15 @@ WRONG = [
     ("earlyWarning.veleroNamespace=Velero", "at '/earlyWarning/veleroNamespace': 'Velero' does not match"),
     ("earlyWarning.cloudNativePG=1", "at '/earlyWarning/cloudNativePG': got number, want boolean"),
     ("earlyWarning.volumeSnapshots=1", "at '/earlyWarning/volumeSnapshots': got number, want boolean"),
+    ("drills.enabled=maybe", "at '/drills/enabled': got string, want boolean"),
+    *(
+        (f"drills.commands.{kind}=tools", f"at '/drills/commands/{kind}': got string, want object")
+        for kind in ("configMap", "persistentVolumeClaim", "csi", "image")
+    ),
+    (
+        "drills.commands.hostPath.path=/",
+        "at '/drills/commands': additional properties 'hostPath' not allowed",
+    ),
     ("notices.perHour=0", "at '/notices/perHour': minimum: got 0, want 1"),
     ("notices.perhour=30", "at '/notices': additional properties 'perhour' not allowed"),
     ("namespaces={Shop}", "at '/namespaces/0': 'Shop' does not match pattern"),
@@ -198,6 +207,7 @@ WRONG = [
     # Rights
     ("policies.enabled=no", "at '/policies/enabled': got string, want boolean"),
     ("gate.networkPolicies=yes", "at '/gate/networkPolicies': got string, want boolean"),
+    ("gate.cnpgPoolers=yes", "at '/gate/cnpgPoolers': got string, want boolean"),
     ("gate.poolers=true", "at '/gate': additional properties 'poolers' not allowed"),
     ("podStatusPolicy.enabled=no", "at '/podStatusPolicy/enabled': got string, want boolean"),
     ("rbac.create=no", "at '/rbac/create': got string, want boolean"),
