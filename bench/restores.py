@@ -487,7 +487,8 @@ _COLUMNS = (
 _HEAD = """# Every kind of restore
 
 Printed by `python -m bench restores --page docs/restores.md`, on real servers. Why it is detected so:
-[concepts](concepts.md); what looks like a restore and is none: [operations](operations.md).
+[concepts](concepts.md); what to type: [restoring](restoring.md); what looks like a restore and is
+none: [operations](operations.md).
 
 Looks are counted from the restore's last write (0: before it, while it was going on); one is made each
 `LETHE_JOURNAL_INTERVAL`, 10 s by default. *Replayed in* is from the look that begins to erase again to the

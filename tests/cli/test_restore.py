@@ -191,3 +191,31 @@ def test_once_it_is_over_it_says_what_came_back_and_asks_for_a_reason_that_lacks
     assert "the moment to which it went back (nightly)" in run.stdout
     assert "NEXT  say why there was a restore (found):" in run.stdout
     assert '"reason":"NaturalDisaster|SecurityBreach|Drill"' in run.stdout
+
+
+def test_a_broken_glass_is_an_open_gate_and_nothing_to_wait_for(desk: Desk) -> None:
+    desk.say("datastores", "site", SafeToServe=("False", "Released", "the glass was broken"))
+    desk.event("r", "Released", says="the glass was broken", status={"replay": COUNTED})
+    run = desk.type("status", "--store", "site", "--wait")
+    assert run.returncode == Exit.FINE, run.stdout
+    assert "site: OPEN since" in run.stdout
+    assert "NEXT  the glass was broken, and erased people may be served" in run.stdout
+
+
+def test_a_warning_that_came_to_nothing_asks_nobody_for_a_reason(desk: Desk) -> None:
+    desk.say("datastores", "site", SafeToServe=("True", "Verified"))
+    desk.event("warned", "Expired", reason="Undeclared", justification=None)
+    run = desk.type("status", "--store", "site")
+    assert run.returncode == Exit.FINE
+    assert "NEXT  nothing: every erasure is in place" in run.stdout
+
+
+def test_whom_the_gate_keeps_out_is_said_of_each_way_and_of_pods_by_any_selector(desk: Desk) -> None:
+    asked = desk.type("status", "--store", "site")
+    assert "nobody is kept out: the DataStore has no spec.gate" in asked.stdout
+    wanted = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["site", "worker"]}]}
+    gate = {"podSelector": wanted, "role": {"names": ["shop"]}}
+    desk.api.patch_spec("datastores", "site", {"gate": gate})
+    asked = desk.type("status", "--store", "site")
+    assert "0 of 0 pods with app in (site,worker) are out of service" in asked.stdout
+    assert "who connects as a role of spec.gate (once its server answers) is kept out besides" in asked.stdout

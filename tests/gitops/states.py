@@ -180,6 +180,7 @@ def _stores() -> Iterator[State]:
         ("InRecovery", WORKS),
         ("SecretMissing", WORKS),
         ("MappingInvalid", STUCK),
+        ("Misconfigured", STUCK),
         ("DuplicatePrimary", STUCK),
         ("LedgerOnSameServer", STUCK),
         ("OtherName", STUCK),
@@ -433,7 +434,8 @@ def _drills() -> Iterator[State]:
     yield state("scheduled", "Scheduled", DONE, "the next one is due", next_at=NOW)
     yield state("running", "Running", WORKS, "why", running="why")
     yield state("suspended", "Suspended", ASKS, "no drill begins", suspended=True)
-    for reason, verdict in (("Misconfigured", STUCK), ("SecretMissing", WORKS), ("Unreachable", WORKS)):
+    passing = ("SecretMissing", "Unreachable", "RestoreUnderway")
+    for reason, verdict in (("Misconfigured", STUCK), *((one, WORKS) for one in passing)):
         yield state(reason, reason, verdict, "why", trouble=Trouble(TroubleReason(reason), "why"))
     for result in DrillResult:
         failed = result.counts_as_failure

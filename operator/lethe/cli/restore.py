@@ -22,6 +22,11 @@ Object = Mapping[str, Any]
 
 POLL_SECONDS = 1.0
 REASONS = ("NaturalDisaster", "SecurityBreach", "Drill")
+OTHER_WAYS = {
+    "role": "who connects as a role of spec.gate (once its server answers)",
+    "networkPolicy": "whom the NetworkPolicy of spec.gate leaves out",
+    "cnpgPooler": "who comes through a Pooler of spec.gate",
+}
 OVER = ("SafeToServe", "NothingCameBack", "Released", "Superseded", "Expired")
 ASKS = ("IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "Stalled")
 
@@ -138,21 +143,25 @@ class _Kubectl:
 
     def served(self, store: Object) -> list[bool] | None:
         """Tell of each pod behind the gate of a store whether it is let in; `None`: nobody can tell."""
-        labels = _labels(store)
-        if not labels:
+        if "podSelector" not in (store["spec"].get("gate") or {}):
             return None
         try:
-            pods = json.loads(self.run("get", "pods", "--selector", labels, "-o", "json"))["items"]
+            pods = json.loads(self.run("get", "pods", "--selector", _labels(store), "-o", "json"))["items"]
         except Refused:
             return None
         return [_condition(pod, "lethe.dev/safe-to-serve").get("status") == "True" for pod in pods]
 
     def gate_of(self, store: Object) -> str:
-        """Say how many pods the gate of a store keeps out, as far as that can be told."""
-        served = self.served(store)
-        if served is None:
-            return ""
-        return f"{served.count(False)} of {len(served)} pods with {_labels(store)} are out of service"
+        """Say whom the gate of a store keeps out, as far as that can be told."""
+        gate, said = store["spec"].get("gate") or {}, list[str]()
+        if "podSelector" in gate:
+            served, pods = self.served(store), f"pods with {_labels(store)}"
+            if served is None:
+                said.append(f"whether {pods} are out of service can't be told: you may not list pods")
+            else:
+                said.append(f"{served.count(False)} of {len(served)} {pods} are out of service")
+        said += [f"{word} is kept out besides" for field, word in OTHER_WAYS.items() if field in gate]
+        return "; ".join(said) or "nobody is kept out: the DataStore has no spec.gate"
 
 
 # begin
@@ -198,9 +207,9 @@ site out of service by hand, before you restore anything.""")
             return Exit.NO_ANSWER
         time.sleep(POLL_SECONDS)
     _say("Done: the gate is closed, and Lethe has no session in the database and opens none.")
-    _say(f"  {kubectl.gate_of(store) or 'no pod is kept out: spec.gate of the DataStore selects none'}")
+    _say(f"  {kubectl.gate_of(store)}")
     for one in events:
-        if _is_about(one, parsed.store) and one["spec"]["reason"] == "Undeclared" and _state(one) in OVER:
+        if _is_about(one, parsed.store) and _lacks_reason(one) and _state(one) in OVER:
             _say(f"  Lethe had found an earlier restore by itself, {_since(one)}. If you know why, say so:")
             _say(f"    {_declare(kubectl, one)}")
     _say(f"\nNow restore the database. Then type\n  {_end_command(kubectl, parsed.store)}")
@@ -284,11 +293,11 @@ def _show(kubectl: _Kubectl, store: Object, events: Sequence[Object]) -> Exit:
     mine = [event for event in events if _is_about(event, name)]
     opened, safe = _open(events, name), _condition(store, "SafeToServe")
     code = _code(store, opened)
-    gate = "OPEN" if safe.get("status") == "True" else "CLOSED" if safe else "not known yet"
+    gate = "OPEN" if _is_served(store) else "CLOSED" if safe else "not known yet"
     since = f" since {_moment(safe['lastTransitionTime'])}" if safe else ""
     _say(f"{name}: {gate}{since}  ({safe.get('reason', 'Pending')})")
-    if code is not Exit.FINE and (pods := kubectl.gate_of(store)):
-        _say(f"  {pods}")
+    if code is not Exit.FINE:
+        _say(f"  {kubectl.gate_of(store)}")
     for event in opened or mine[:1]:
         _say("")
         for line in _told(event):
@@ -368,17 +377,20 @@ def _next(
     if asking:
         yield from _decide(kubectl, store, asking[0])
         return
-    if opened or _condition(store, "SafeToServe").get("status") == "False":
+    safe = _condition(store, "SafeToServe")
+    if opened or (safe and not _is_served(store)):
         yield "NEXT  nothing to do but wait; to follow it:"
         yield f"  {follow}"
         return
-    undeclared = [event for event in mine if event["spec"]["reason"] == "Undeclared"]
+    undeclared = [event for event in mine if _lacks_reason(event)]
     for event in undeclared:
         yield f"NEXT  say why there was a restore ({event['metadata']['name']}):"
         yield f"  {_declare(kubectl, event)}"
     if mine and _state(mine[0]) == "NothingCameBack":
         yield "NEXT  was it this database? If not, its Secret may lead to another one than you restored:"
         yield f"  {kubectl.prefix} describe dstore {name}"
+    elif safe.get("reason") == "Released" and safe.get("status") != "True":
+        yield "NEXT  the glass was broken, and erased people may be served: see the runbook LetheGlassBroken"
     elif not undeclared:
         yield "NEXT  nothing: every erasure is in place" if mine else "NEXT  nothing: no restore is known"
 
@@ -424,6 +436,17 @@ def _is_about(event: Object, store: str) -> bool:
     return bool(event["spec"]["store"] == store)
 
 
+def _lacks_reason(event: Object) -> bool:
+    """Tell whether nobody has said why there was a restore; where nothing came, there was none."""
+    return bool(event["spec"]["reason"] == "Undeclared" and _state(event) != "Expired")
+
+
+def _is_served(store: Object) -> bool:
+    """Tell whether a store's gate is open: all is verified, or a person broke the glass."""
+    safe = _condition(store, "SafeToServe")
+    return safe.get("status") == "True" or safe.get("reason") == "Released"
+
+
 def _begun(events: Sequence[Object], store: str) -> list[Object]:
     return [e for e in events if _is_about(e, store) and e["spec"].get("underway") == "Begun"]
 
@@ -438,7 +461,7 @@ def _code(store: Object, opened: Sequence[Object]) -> Exit:
     begun = any(event["spec"].get("underway") == "Begun" for event in opened)
     if any(_state(event) in ASKS for event in opened) and not begun:
         return Exit.ASKS
-    safe = _condition(store, "SafeToServe").get("status") == "True" and not opened
+    safe = _is_served(store) and not opened
     third = store["spec"].get("owner") == "ThirdParty"
     return Exit.FINE if safe or third else Exit.CLOSED
 
@@ -460,8 +483,19 @@ def _state(event: Object) -> str:
 
 
 def _labels(store: Object) -> str:
-    selector = store["spec"].get("gate", {}).get("podSelector", {}).get("matchLabels", {})
-    return ",".join(f"{key}={value}" for key, value in selector.items())
+    """Return which pods a store's gate keeps out, as kubectl's --selector takes it."""
+    selector = store["spec"].get("gate", {}).get("podSelector", {})
+    wanted = [f"{key}={value}" for key, value in selector.get("matchLabels", {}).items()]
+    for one in selector.get("matchExpressions", ()):
+        key, values = one["key"], ",".join(one.get("values", ()))
+        written = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        wanted.append(written[one["operator"]])
+    return ",".join(wanted)
 
 
 def _since(event: Object) -> str:

@@ -41,13 +41,10 @@ from lethe.domain.pruning import RetentionHold
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trouble import Trouble
 from lethe.ports.backups import Deletion, DeletionResult
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.ports.cluster import OURS, Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.workflows.backup.scan import Declared, KnownSource
 
 log = logging.getLogger("lethe.snapshots")
-
-OWN = {"app.kubernetes.io/managed-by": "lethe"}
-"""The label of what Lethe made, and may delete again. Deleting an object never deletes a snapshot."""
 
 PURGED_SHOWN = timedelta(days=30)
 """How long the object of a purged snapshot stays to be seen; the ledger's facts stay for good."""
@@ -273,7 +270,7 @@ class SnapshotObjects:
                 "metadata": {
                     "name": name,
                     "namespace": namespace,
-                    "labels": OWN,
+                    "labels": OURS,
                     "ownerReferences": [
                         {
                             "apiVersion": "lethe.dev/v1alpha1",
@@ -414,4 +411,4 @@ def _is_about(manifest: Manifest, source: str, ref: str) -> bool:
 
 def _is_own(manifest: Manifest) -> bool:
     labels = manifest["metadata"].get("labels") or {}
-    return all(labels.get(key) == value for key, value in OWN.items())
+    return all(labels.get(key) == value for key, value in OURS.items())

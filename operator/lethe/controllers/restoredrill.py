@@ -20,7 +20,7 @@ from lethe.api.status.base import troubled_status
 from lethe.api.status.restoredrill import restoredrill_status
 from lethe.api.translation import place_and_name
 from lethe.api.v1alpha1.datastore import DataStore
-from lethe.api.v1alpha1.restoredrill import RestoreDrill
+from lethe.api.v1alpha1.restoredrill import RestoreDrill, SameServer
 from lethe.controllers.restoredrill_job import RestoreJob
 from lethe.controllers.runtime.cache import (
     DrillRun,
@@ -40,7 +40,6 @@ from lethe.domain.drill_facts import DrillEnded, DrillResult
 from lethe.domain.drills import (
     DATABASE_PREFIX,
     InvalidSchedule,
-    SnapshotChoice,
     chosen_snapshot,
     due_at,
     period_of,
@@ -245,9 +244,9 @@ class RestoreDrillController(Controller[ObjectKey]):
         ended, before = run.future.result(), self._cache.rehearsals.get(run.store)
         await self._read_records()
         failed = ended.result.counts_as_failure
-        told = ended.message or f"{ended.erased_again} persons were erased in the copy again"
+        message = ended.message or f"{ended.erased_again} persons were erased in the copy again"
         log.log(logging.WARNING if failed else logging.INFO, "drill %s: %s", managed.name, ended.result.value)
-        await self._cluster.record_event(Event(managed.manifest, ended.result.value, told, failed))
+        await self._cluster.record_event(Event(managed.manifest, ended.result.value, message, failed))
         if ended.result is DrillResult.PASSED and ended.replayed_from is not None:
             since = before.replayed_from if before is not None else FIRST
             await self._tell_rehearsed(run.store, since, ended.replayed_from)
@@ -262,10 +261,10 @@ class RestoreDrillController(Controller[ObjectKey]):
         asked = spec.run_now is not None and spec.run_now != token
         due = self._next_at(managed)
         if not asked and (due is None or due > self._clock()):
-            managed.trouble = self._hindrance(managed)
+            managed.trouble = self._blocker(managed)
             seconds = inf if due is None else (due - self._clock()).total_seconds()
             return max(0.05, min(LONGEST_WAIT_SECONDS, seconds))
-        managed.trouble = self._hindrance(managed) or await self._begin(managed)
+        managed.trouble = self._blocker(managed) or await self._begin(managed)
         return RETRY_SECONDS if managed.trouble is not None else LOOK_SECONDS
 
     def _next_at(self, managed: ManagedDrill) -> datetime | None:
@@ -277,7 +276,7 @@ class RestoreDrillController(Controller[ObjectKey]):
         except InvalidSchedule:
             return None
 
-    def _hindrance(self, managed: ManagedDrill) -> Trouble | None:
+    def _blocker(self, managed: ManagedDrill) -> Trouble | None:
         """Return why no drill can begin, as far as that is known without asking anybody."""
         spec = managed.drill.spec
         try:
@@ -289,7 +288,7 @@ class RestoreDrillController(Controller[ObjectKey]):
         found = self._what_is_restored(managed)
         return found if isinstance(found, Trouble) else None
 
-    def _what_is_restored(  # noqa: PLR0911 - one return for each hindrance
+    def _what_is_restored(  # noqa: PLR0911 - one return for each blocker
         self, managed: ManagedDrill
     ) -> tuple[ManagedSource, ManagedStore, SnapshotRecord] | Trouble:
         spec, (namespace, _) = managed.drill.spec, managed.key
@@ -315,11 +314,12 @@ class RestoreDrillController(Controller[ObjectKey]):
                 TroubleReason.MISCONFIGURED, "only stores in SQL can be restored into a scratch database"
             )
         if self._is_restored(store):
-            return Trouble(TroubleReason.SUSPENDED, f"it waits: DataStore {store.key[1]} is being restored")
+            message = f"it waits: DataStore {store.key[1]} is being restored"
+            return Trouble(TroubleReason.RESTORE_UNDERWAY, message)
         if store.session is None or store.session.proof is None:
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
         known = list(source.known.snapshots.values()) if source.known is not None else []
-        snapshot = chosen_snapshot(known, name, SnapshotChoice(spec.snapshot.value), self._draw)
+        snapshot = chosen_snapshot(known, name, spec.snapshot, self._draw)
         if snapshot is None:
             return Trouble(TroubleReason.UNREACHABLE, f"BackupSource {spec.source} shows no snapshot of it")
         return source, store, snapshot
@@ -372,7 +372,7 @@ class RestoreDrillController(Controller[ObjectKey]):
             table=mapping.table,
             tables=(mapping.table, *(one.table for one in mapping.dependents)),
             expects_rows=False,
-            same_server=spec.scratch.same_server.value == "Allowed",
+            same_server=spec.scratch.same_server is SameServer.ALLOWED,
             token=spec.run_now,
         )
         sessions = {one.name: one.session for one in self._cache.stores.values()}

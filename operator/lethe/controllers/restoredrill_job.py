@@ -7,11 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lethe.domain.drills import DATABASE_PREFIX
-from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
-from lethe.ports.drills import RestoreFailed, RestoreOrder
+from lethe.ports.cluster import OURS, Cluster, ClusterRefused, ClusterUnavailable, Manifest
+from lethe.ports.drills import URL_VARIABLE, RestoreFailed, RestoreOrder
 
 LOOK_SECONDS = 1.0
 URL_KEY = "url"
+LOGS_SECONDS = 24 * 3600
+"""How long a Job that failed stays, so that somebody can read why."""
+
+
+class _JobFailed(RestoreFailed):
+    """The Job itself has ended so."""
 
 
 class RestoreJob:
@@ -41,9 +47,14 @@ class RestoreJob:
 
         It ends by itself after `seconds`, also where nobody looks after it any more.
         """
+        bounds = {"activeDeadlineSeconds": max(1, int(seconds)), "ttlSecondsAfterFinished": LOGS_SECONDS}
+        failed = False
         try:
-            await self._make({"activeDeadlineSeconds": max(1, int(seconds)), **spec}, order)
+            await self._make({**bounds, **spec}, order)
             await self._wait(halted)
+        except _JobFailed:
+            failed = True
+            raise
         except ClusterRefused as refused:
             raise RestoreFailed(
                 f"Job {self._name}: {refused}; Lethe makes Jobs where the chart's drills.enabled is true"
@@ -51,7 +62,7 @@ class RestoreJob:
         except ClusterUnavailable as away:
             raise RestoreFailed(f"Job {self._name} could not be made: {away}") from None
         finally:
-            await self.take_away()
+            await self.take_away(but_logs=failed)
 
     async def _make(self, spec: Mapping[str, Any], order: RestoreOrder) -> None:
         texts = {URL_KEY: order.url}
@@ -59,7 +70,7 @@ class RestoreJob:
             self._namespace, self._name, "Opaque", texts, owner=self._owner
         ):
             raise RestoreFailed(f"a Secret called {self._name} is there already; delete it")
-        labels = {"app.kubernetes.io/managed-by": "lethe", "lethe.dev/drill": self._drill["metadata"]["name"]}
+        labels = {**OURS, "lethe.dev/drill": self._drill["metadata"]["name"]}
         manifest = {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -84,13 +95,13 @@ class RestoreJob:
                 return
             if "Failed" in ended:
                 reason = str(ended["Failed"].get("reason") or "Failed")[:64]
-                raise RestoreFailed(f"Job {self._name} failed ({reason}); look at the logs of its pods")
+                raise _JobFailed(f"Job {self._name} failed ({reason}); look at the logs of its pods")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def take_away(self) -> None:
-        """Delete Job and Secret; what can't be deleted now goes with the RestoreDrill."""
+    async def take_away(self, *, but_logs: bool = False) -> None:
+        """Delete Secret and Job; what can't be deleted now goes with the RestoreDrill."""
         try:
-            job = await self._cluster.get("jobs", self._namespace, self._name)
+            job = await self._cluster.get("jobs", self._namespace, self._name) if not but_logs else None
             if job is not None:
                 uid = job["metadata"]["uid"]
                 await self._cluster.delete("jobs", self._namespace, self._name, uid=uid)
@@ -105,19 +116,18 @@ class RestoreJob:
 def with_environment(spec: Mapping[str, Any], secret: str, order: RestoreOrder) -> dict[str, Any]:
     """Return a Job's spec whose containers all know what to restore; what they say themselves is kept."""
     from_secret = {"valueFrom": {"secretKeyRef": {"name": secret, "key": URL_KEY}}}
-    told: list[dict[str, Any]] = [
-        {"name": "LETHE_SNAPSHOT", "value": order.snapshot},
-        {"name": "LETHE_SNAPSHOT_PLACE", "value": order.place},
-        {"name": "LETHE_SCRATCH_URL", **from_secret},
+    own = order.environment
+    added: list[dict[str, Any]] = [
+        {"name": name, **(from_secret if name == URL_VARIABLE else {"value": value})}
+        for name, value in own.items()
     ]
-    own = {one["name"] for one in told}
     template = dict(spec.get("template") or {})
     pod = dict(template.get("spec") or {})
     pod.setdefault("restartPolicy", "Never")
     for kind in ("containers", "initContainers"):
         if pod.get(kind):
             pod[kind] = [
-                {**one, "env": [*told, *(e for e in one.get("env") or () if e.get("name") not in own)]}
+                {**one, "env": [*added, *(e for e in one.get("env") or () if e.get("name") not in own)]}
                 for one in pod[kind]
             ]
     return {**spec, "template": {**template, "spec": pod}}

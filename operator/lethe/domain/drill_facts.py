@@ -55,7 +55,7 @@ class DrillStarted:
 
 @dataclass(frozen=True, slots=True)
 class DrillEnded:
-    """A drill has ended, and its scratch database is gone; `message` is for a person.
+    """A drill has ended; `message` is for a person, and says where its scratch database could not be dropped.
 
     `size` is in bytes, durations in seconds; `None`: it did not come so far. Every erasure of the store until
     `replayed_from` was in it. `missed` counts who stood uncleared in the end.

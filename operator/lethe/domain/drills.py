@@ -34,7 +34,6 @@ class InvalidSchedule(ValueError):
 class Rehearsal:
     """The last drill of a store that passed: every erasure until `replayed_from` was in it."""
 
-    source: str
     replayed_from: datetime
     passed_at: datetime
 
@@ -83,7 +82,7 @@ def evolve_drill(before: DrillRecord | None, fact: DrillFact) -> DrillRecord | N
     interrupted = before.interrupted + 1 if fact.result is DrillResult.INTERRUPTED else 0
     rehearsed = before.rehearsed
     if fact.result is DrillResult.PASSED and fact.replayed_from is not None:
-        rehearsal = Rehearsal(before.started.source, fact.replayed_from, fact.at)
+        rehearsal = Rehearsal(fact.replayed_from, fact.at)
         rehearsed = {**rehearsed, before.started.store: rehearsal}
     last = PastDrill(before.started.at, fact.result, before.started.snapshot)
     past = (last, *before.past)[:MOST_PAST]

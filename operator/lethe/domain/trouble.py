@@ -24,7 +24,7 @@ class TroubleReason(StrEnum):
     SUSPENDED = "Suspended"
     """A person wants it left alone for a while."""
     RESTORE_UNDERWAY = "RestoreUnderway"
-    """A person is restoring it, and says when that has ended."""
+    """It is being restored: a person says when that has ended. A drill waits for its end."""
     INTERNAL_ERROR = "InternalError"
     """A defect of Lethe; what it was about is tried again."""
 

@@ -25,6 +25,10 @@ class ClusterRefused(Exception):
         super().__init__(message)
 
 
+OURS: Mapping[str, str] = {"app.kubernetes.io/managed-by": "lethe"}
+"""The label of what Lethe made, and may change and delete again."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class SecretContent:
     """A Secret as it was read; its content never shows in a repr."""

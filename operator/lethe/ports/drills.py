@@ -70,6 +70,10 @@ class ScratchServer(Protocol):
         ...
 
 
+URL_VARIABLE = "LETHE_SCRATCH_URL"
+"""The variable that is secret: the password is in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreOrder:
     """What is to be restored: a snapshot as its source calls it, where that looks, into which database."""
@@ -81,11 +85,11 @@ class RestoreOrder:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables that tell it; the last of them is secret."""
+        """Return the variables that tell it; `URL_VARIABLE` is secret."""
         return {
             "LETHE_SNAPSHOT": self.snapshot,
             "LETHE_SNAPSHOT_PLACE": self.place,
-            "LETHE_SCRATCH_URL": self.url,
+            URL_VARIABLE: self.url,
         }
 
 

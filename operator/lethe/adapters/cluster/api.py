@@ -19,7 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from lethe.domain.gates import GateState, GateVerdict
-from lethe.ports.cluster import ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
+from lethe.ports.cluster import OURS, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 
 GROUP = "/apis/lethe.dev/v1alpha1"
 PAGE = 500
@@ -28,7 +28,6 @@ GATE = "lethe.dev/safe-to-serve"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
-OURS = {"app.kubernetes.io/managed-by": "lethe"}
 POOLERS = "/apis/postgresql.cnpg.io/v1"
 
 

@@ -22,7 +22,7 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
 from lethe.adapters.cluster.api import KubernetesCluster
-from lethe.ports.cluster import ClusterRefused, ClusterUnavailable
+from lethe.ports.cluster import OURS, ClusterRefused, ClusterUnavailable
 
 log = logging.getLogger("lethe.lease")
 # The library says each failed try as an error; who is asked twice a second says what matters itself.
@@ -184,7 +184,7 @@ class _LeaseLock(BaseLock):
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "lethe"}},
+            "metadata": {"name": name, "labels": OURS},
             "spec": {**_spec(election_record), "leaseTransitions": 0},
         }
         return await self._written(self._cluster.create_lease(namespace, body))

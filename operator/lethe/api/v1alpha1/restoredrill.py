@@ -13,6 +13,8 @@ from lethe.api.v1alpha1.backupsource import LongestDuration
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.identifiers import no_address
 from lethe.api.v1alpha1.references import AllowPlaintext, ObjectName, SecretKeyRef
+from lethe.domain.drill_facts import DrillResult
+from lethe.domain.drills import SnapshotChoice
 
 _FIVE_FIELDS = r"^ *[^ @]+( +[^ @]+){4} *$"
 _COMMAND = "^[A-Za-z0-9][-A-Za-z0-9_.]*$"
@@ -28,14 +30,6 @@ CommandName = Annotated[
         holds=lambda name: re.fullmatch(_COMMAND, name) is not None,
     ),
 ]
-
-
-class SnapshotChoice(StrEnum):
-    """Which snapshot is restored."""
-
-    NEWEST = "Newest"
-    OLDEST = "Oldest"
-    RANDOM = "Random"
 
 
 class SameServer(StrEnum):
@@ -126,22 +120,6 @@ class RestoreDrillSpec(ApiModel):
     history: Annotated[int, Field(ge=0, le=20), INT32] = Field(
         default=5, description="How many drills status.history tells of."
     )
-
-
-class DrillResult(StrEnum):
-    """What came of a drill."""
-
-    PASSED = "Passed"
-    REFUSED = "Refused"
-    SCRATCH_UNREACHABLE = "ScratchUnreachable"
-    RESTORE_FAILED = "RestoreFailed"
-    NOTHING_RESTORED = "NothingRestored"
-    MAPPING_DOES_NOT_FIT = "MappingDoesNotFit"
-    UNCLEARED = "Uncleared"
-    SCRATCH_FULL = "ScratchFull"
-    TIMED_OUT = "TimedOut"
-    GAVE_WAY = "GaveWay"
-    INTERRUPTED = "Interrupted"
 
 
 _Text = Annotated[str, Field(max_length=1024)]

@@ -12,6 +12,7 @@ from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.datastore_sql import TableName
 from lethe.api.v1alpha1.identifiers import OpaqueKey, no_address
 from lethe.api.v1alpha1.references import ObjectName
+from lethe.domain.announced import Underway
 
 _Sentence = Annotated[
     str,
@@ -104,13 +105,6 @@ class Release(ApiModel):
         description="Who says so, as the API server knows them. Filled in by policy; nobody signs for "
         "somebody else.",
     )
-
-
-class Underway(StrEnum):
-    """Where a restore stands that a person tells of while it goes on."""
-
-    BEGUN = "Begun"
-    ENDED = "Ended"
 
 
 class RestoreEventSpec(ApiModel):
