@@ -14,7 +14,9 @@ import pytest
 
 import lethe
 from lethe.api.v1alpha1 import restoreevent
+from lethe.controllers.others import WATCHED
 from lethe.domain import facts
+from lethe.settings import EARLY_WARNINGS
 from lethe.workflows.store_session import StoreSession
 
 PACKAGE = Path(lethe.__file__).parent
@@ -146,6 +148,11 @@ def test_the_contract_of_stores_names_every_package_of_a_store() -> None:
 
 def test_the_api_can_say_by_what_any_restore_was_detected() -> None:
     assert {by.value for by in facts.DetectedBy} <= {by.value for by in restoreevent.DetectedBy}
+
+
+def test_whatever_is_watched_for_restores_can_be_asked_for_and_said() -> None:
+    assert {one.by for one in WATCHED.values()} == set(EARLY_WARNINGS)
+    assert {one.kind for one in WATCHED.values()} == {kind.value for kind in restoreevent.ExpectedKind}
 
 
 def test_the_makefile_runs_modules_that_exist() -> None:

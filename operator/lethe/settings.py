@@ -59,7 +59,7 @@ NO_LEASE = "none"
 
 _LEASE = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_EARLY_WARNING = ("velero", "cloudNativePG", "volumeSnapshots", "jobs")
+EARLY_WARNINGS = ("velero", "cloudNativePG", "volumeSnapshots", "jobs")
 _LOOKS_LIKE = {
     "LETHE_SMTP_URL": "smtp+starttls://user:password@host:587",
     "LETHE_MAIL_FROM": "privacy@example.com or Example Privacy <privacy@example.com>",
@@ -121,7 +121,7 @@ def _early_warning(environment: Mapping[str, str]) -> Mapping[str, str]:
         None, (part.strip() for part in environment.get("LETHE_EARLY_WARNING", "").split(","))
     ):
         kind, given, where = entry.partition("=")
-        if kind not in _EARLY_WARNING or (given and (kind != "velero" or not _NAMESPACE.fullmatch(where))):
+        if kind not in EARLY_WARNINGS or (given and (kind != "velero" or not _NAMESPACE.fullmatch(where))):
             raise InvalidSetting(
                 "LETHE_EARLY_WARNING must be some of velero (or velero=namespace), cloudNativePG, "
                 "volumeSnapshots and jobs, with commas between"

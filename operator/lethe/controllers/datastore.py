@@ -414,14 +414,14 @@ class StoreController(Controller[ObjectKey]):
         """Do work in the store's thread, which does one thing at a time; its end rings."""
         steady = managed.pass_ended_well and managed.trouble is None
         threads = self._steady if steady else self._doubtful
-        begun: list[float] = []
+        turn: list[float] = []
 
         def begin() -> T:
-            begun.append(time.monotonic())
+            turn.append(time.monotonic())
             return work()
 
         future = threads.run(managed.description.namespace, f"store {managed.name}", begin)
-        managed.work = StoreWork(future, time.monotonic(), is_pass, records, begun, seconds)
+        managed.work = StoreWork(future, time.monotonic(), is_pass, records, turn, seconds)
         future.add_done_callback(lambda _: self.queue.add(managed.key))
         return future
 

@@ -24,7 +24,7 @@ WatchKey = tuple[str, str]
 """Plural of a kind, and the namespace in which it is watched (empty: the whole cluster)."""
 
 AT_ONCE = 4
-"""How many expected restores of one store are told at a time: its gate is closed by the first."""
+"""How many expected restores of one store are announced at a time: its gate is closed by the first."""
 LOOK_AGAIN_SECONDS = 5.0
 """How often it is seen whether a kind is there that was not, or may be read that might not."""
 UNUSED_SECONDS = 2.0
@@ -54,7 +54,7 @@ class EarlyWarning(Controller[WatchKey]):
         self._found: dict[str, tuple[WatchKey, Restoring]] = {}
         self._harmless: dict[str, WatchKey] = {}
         self._listed: dict[WatchKey, bool] = {}
-        self._told: set[tuple[str, ObjectKey]] = set()
+        self._warned: set[tuple[str, ObjectKey]] = set()
         self._keys = [
             (plural, namespace)
             for plural, kind in WATCHED.items()
@@ -100,15 +100,15 @@ class EarlyWarning(Controller[WatchKey]):
             place, home = managed.manifest["spec"].get("runsIn"), managed.description.namespace
             for one in recent:
                 if one.concerns(place, home, mounts):
-                    await self._tell(managed, one)
+                    await self._announce(managed, one)
 
-    async def _tell(self, managed: ManagedStore, one: Restoring) -> None:
-        told, store = (one.uid, managed.key), managed.description.short_name
+    async def _announce(self, managed: ManagedStore, one: Restoring) -> None:
+        pair, store = (one.uid, managed.key), managed.description.short_name
         name = f"{store[:200]}-expected-{one.uid}"
         known = (managed.description.namespace, name) in self._cache.restore_events
-        if told in self._told or known or len(self._cache.expected_of(managed)) >= AT_ONCE:
+        if pair in self._warned or known or len(self._cache.expected_of(managed)) >= AT_ONCE:
             return
-        self._told.add(told)
+        self._warned.add(pair)
         expected = {"kind": one.kind, "namespace": one.namespace, "name": one.name, "uid": one.uid}
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
@@ -120,7 +120,7 @@ class EarlyWarning(Controller[WatchKey]):
             self._metrics.api_writes.labels("create").inc()
             made = await self._cluster.create("restoreevents", managed.description.namespace, manifest)
         except (ClusterUnavailable, ClusterRefused) as away:
-            self._told.discard(told)
+            self._warned.discard(pair)
             log.warning("store %s can't be warned of a restore: %s", managed.name, away)
             return
         if made is not None:
@@ -160,7 +160,7 @@ class EarlyWarning(Controller[WatchKey]):
     def _forget(self, uid: str) -> None:
         self._harmless.pop(uid, None)
         if self._found.pop(uid, None) is not None:
-            self._told = {told for told in self._told if told[0] != uid}
+            self._warned = {pair for pair in self._warned if pair[0] != uid}
 
     def _seen_by(self, key: WatchKey) -> Iterator[str]:
         yield from (uid for uid, (by, _) in self._found.items() if by == key)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
 
 from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.base import troubled_status
@@ -32,7 +31,7 @@ from lethe.controllers.runtime.status_writer import (
     without_counters,
 )
 from lethe.domain.announced import EXPECTED_FOR, Underway, bound_events, is_answered
-from lethe.domain.conditions.restoreevent import UNDER_REPLAY, restoreevent_conditions
+from lethe.domain.conditions.restoreevent import UNDER_REPLAY, Shown, restoreevent_conditions
 from lethe.domain.facts import DetectedBy
 from lethe.domain.periods import instant
 from lethe.domain.restores import RestoreEpisode
@@ -62,9 +61,6 @@ STILL_SECONDS = 5.0
 LOOKS_AFTER = 2
 """How many looks have to find nothing after others' object has ended, until no restore is expected by it."""
 
-Shown = Literal[
-    "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
-]
 _SHOWN: Mapping[ReplayState, Shown] = {
     ReplayState.WAITING: "Waiting",
     ReplayState.AGAIN: "Replaying",
@@ -299,12 +295,11 @@ class RestoreEventController(Controller[ObjectKey]):
         bound = {name for earlier in episodes for name in earlier.events}
         # What a person has declared rather than what Lethe expects: it has a reason.
         views = self._cache.restore_events.items()
-        for (ns, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
-            spec = view.manifest.get("spec", {})
-            about_this = ns == namespace and spec.get("store") == store and name not in bound
+        for (_, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
+            about_this = view.store == managed.key and name not in bound
             in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD and view.expected is None
             if about_this and (in_time or view.announcement is not None):
-                reason = spec.get("reason", "Undeclared")
+                reason = view.manifest["spec"].get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
                 return
         manifest = {
@@ -425,7 +420,7 @@ class RestoreEventController(Controller[ObjectKey]):
         """Return what is said of a restore that others announce, and whether it is expected no more."""
         if view.expected is None:
             return None
-        announced, release = view.announcement, view.manifest["spec"].get("release")
+        announced, release = view.announcement, view.release
         if announced is None:  # as it was said when it ended
             said = (one for one in view.shown.status["conditions"] if one["type"] == "Ready")
             return next(said)["message"], True

@@ -1,4 +1,4 @@
-"""Which pods may serve: what each store says of those that it selects, and what follows where several do."""
+"""Whom a gate lets in: what each store says of its own, and what follows for a pod that several select."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_CHARACTERS = 1024
 
 
 class GateState(IntEnum):
-    """What is to become of a pod's gate; of several the least is right."""
+    """What is to become of a gate; of several that select one pod the least is right."""
 
     CLOSED = 0
     AS_IT_IS = 1
@@ -24,7 +24,7 @@ class GateState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """What a store says of the pods that it selects, and why; `message` names the store."""
+    """What a store says of its gate, and why; `message` names the store."""
 
     state: GateState
     reason: str
@@ -40,7 +40,7 @@ def verdict_of(
     seen: bool,
     was_safe: bool,
 ) -> GateVerdict:
-    """Return what a DataStore of a name says of its pods.
+    """Return what a DataStore of a name says of its gate.
 
     `replay` is why it is not safe to serve, `in_place` what is said where it is; `seen` tells whether it has
     been looked at since the process began, `was_safe` that it was safe when last looked at, which is to

@@ -111,20 +111,20 @@ class RestoreEventView:
 class StoreWork:
     """What is done in a store's thread right now, and since when (monotonic): a pass, or a question.
 
-    `begun` holds when its thread had its turn, `seconds` is how long it may take from then on.
+    `turn` holds when its thread had its turn, `seconds` is how long it may take from then on.
     """
 
     future: asyncio.Future[Any]
     began: float
     is_pass: bool
     records: Sequence[RequestRecord] = ()
-    begun: Sequence[float] = ()
+    turn: Sequence[float] = ()
     seconds: float = inf
 
     @property
     def ends_at(self) -> float:
         """Return when it is to have ended (monotonic)."""
-        return self.begun[0] + self.seconds if self.begun else inf
+        return self.turn[0] + self.seconds if self.turn else inf
 
 
 @dataclass(slots=True)
@@ -148,8 +148,8 @@ class ManagedStore:
     the store is not safe to serve: `(reason, message)`, `release` the restore since which it is served
     because a person says so; `was_safe` is whether it was, when it was last looked at as the ledger knows it
     (`None`: not asked yet), `bound` the RestoreEvents that it has tied to restores of the store (as
-    `bound_events` says; `None`: not asked yet). `gate` says which pods it keeps out, `gate_trouble` why they
-    can't be. `snapshots_remain` tells whether a snapshot is known that is not proven gone
+    `bound_events` says; `None`: not asked yet). `gate` says whom it keeps out, `gate_trouble` why that
+    can't be set. `snapshots_remain` tells whether a snapshot is known that is not proven gone
     (`None`: not asked yet). `plaintext` is the field that lets it do without TLS. `retry_after` is monotonic.
     """
 
@@ -394,11 +394,8 @@ class ObjectCache:
         """
         return {
             name: Release(said.get("because", ""), said.get("uid", ""), said.get("by", ""))
-            for (namespace, name), view in self.restore_events.items()
-            if namespace == managed.description.namespace
-            and view.manifest.get("spec", {}).get("store") == managed.description.short_name
-            and (said := view.release)
-            and not view.names_another_uid
+            for (_, name), view in self.restore_events.items()
+            if view.store == managed.key and (said := view.release) and not view.names_another_uid
         }
 
     def primary_of(self, namespace: str) -> ManagedStore | None:

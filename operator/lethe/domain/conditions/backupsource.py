@@ -26,7 +26,6 @@ _NAMES = {
     "NameAfterContent": "tell a moment after their content was written ({}), so nothing tells when it began; "
     "name backups in UTC, or with the zone and %z in the pattern. These count as begun up to 14 hours before",
 }
-_STALLS = frozenset({"RetentionTooLong", *_NAMES})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,12 @@ UNDER_REPLAY = (
 """What is said of a replay at first: of a restore that was found, and of one that is taken at a word."""
 
 
+Shown = Literal[
+    "Waiting", "Replaying", "IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "MappingDoesNotFit"
+]
+"""Where a replay stands, as its conditions say it."""
+
+
 def released(episode: RestoreEpisode | None) -> tuple[str, str] | None:
     """Return reason and message of `SafeToServe` after a restore whose glass a person broke; else `None`."""
     if episode is None or episode.released_because is None:
@@ -49,18 +55,7 @@ def restoreevent_conditions(  # noqa: PLR0911 - one return for each state
     expired: bool = False,
     underway: str | None = None,
     expected: tuple[str, bool] | None = None,
-    replay: tuple[
-        Literal[
-            "Waiting",
-            "Replaying",
-            "IdentityUnclear",
-            "HeldRowsReturned",
-            "AwaitingRelease",
-            "MappingDoesNotFit",
-        ],
-        str,
-    ]
-    | None,
+    replay: tuple[Shown, str] | None,
 ) -> ConditionSet:
     """Say where a RestoreEvent stands; `episode` is `None` while no restore has been seen yet.
 

@@ -67,9 +67,9 @@ class DrillPlan:
         known = {name: ledger.known_head(name) for name in {*servers, *ledger.erased_stores()}}
         production = {}
         for name, head in known.items():
-            told = head.identity.server if head.identity is not None else {}
-            shown = {told.get("system"), servers.get(name)} - {None}
-            production[name] = ScratchPlace(frozenset(map(str, shown)), told.get("database"))
+            identity = head.identity.server if head.identity is not None else {}
+            shown = {identity.get("system"), servers.get(name)} - {None}
+            production[name] = ScratchPlace(frozenset(map(str, shown)), identity.get("database"))
         own = known.get(self.store)
         expects = ledger.tombstone_count(self.store) > 0 or (own is not None and any(own.positions.values()))
         return replace(self, production=production, expects_rows=expects)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lethe.domain.facts import DetectedBy, Fact, FoundAgain, RestoreFact
-from lethe.domain.journal import HeadFinding, compare
+from lethe.domain.journal import WENT_BACK, compare
 from lethe.domain.legal import Holds
 from lethe.domain.restores import RestoreEpisode, evolve_episode
 from lethe.domain.tombstones import IdentityMatcher, Tombstone
@@ -172,8 +172,7 @@ def rehearse(session: StoreSession, context: PassContext, halted: Callable[[], b
     session.note_proof(session.port.prove(ledger.mappings(session.name).values()))
     observed = session.port.observe()
     finding = compare(ledger.known_head(session.name), observed)
-    told = finding in (HeadFinding.REWOUND, HeadFinding.IDENTITY_CHANGED)
-    by = detected_by(finding) if told else DetectedBy.DECLARATION
+    by = detected_by(finding) if finding in WENT_BACK else DetectedBy.DECLARATION
     open_episode(session, context, by, observed=observed)
     step = ReplayStep(ReplayState.WAITING)
     for _ in range(MOST_LOOKS):

@@ -177,7 +177,7 @@ def classify_uncleared(
     release = standing_release(session, context)
     # What a person has let be served is no new restore, until the next one that journal or identity show.
     known = 0 if release is None else inf if release.left is None else release.left
-    came = release is None and _came_with_a_copy(session, context, residue, tombstones)
+    came = release is None and _predates_its_erasure(session, context, residue, tombstones)
     if came or len(wanted) > WRITE_BACK_LIMIT + known or unclear > known:
         open_episode(session, context, by)
         return RecheckResult(0, residue.left_alone, unclear)
@@ -198,7 +198,7 @@ def classify_uncleared(
     return RecheckResult(again, residue.left_alone, unclear)
 
 
-def _came_with_a_copy(
+def _predates_its_erasure(
     session: StoreSession, context: PassContext, residue: Residue, tombstones: Sequence[Tombstone]
 ) -> bool:
     """Tell whether somebody's record was last changed before it was erased: nobody wrote that back."""

@@ -40,7 +40,7 @@ class SqlScratchServer:
     def place(self) -> ScratchPlace:
         """See `ScratchServer.place`."""
         with self._sessions.alive() as session:
-            known = [session.address, *(_told(session, expression) for expression in SERVER_IS)]
+            known = [session.address, *(_if_permitted(session, expression) for expression in SERVER_IS)]
             oid = session.ask(
                 compose("SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database()")
             )
@@ -147,7 +147,7 @@ class SqlScratchServer:
         self._sessions.close()
 
 
-def _told(session: Session, expression: sql.Composable) -> str | None:
+def _if_permitted(session: Session, expression: sql.Composable) -> str | None:
     try:
         return str(session.ask(compose("SELECT {expression}", expression=expression))[0][0])
     except errors.InsufficientPrivilege:
