@@ -75,3 +75,39 @@ def test_a_copy_from_after_the_last_forgotten_erasure_needs_nobody(year: Company
 
     assert year.is_cleared(ada)
     assert year.is_cleared(bob)
+
+
+def test_it_waits_as_well_if_a_table_was_seen_to_be_another_before_the_head_went_back(year: Company) -> None:
+    ada = year.sign_up("ada@x.example")
+    year.visit_until_safe()
+    before = year.snapshot()
+    _erase_and_forget(year, ada)
+    year.restore(before, "tables")  # what comes first
+    assert year.visit().opened
+
+    year.restore(before, "volume")  # and the rest of it, with the journal's head
+    waiting = year.visit_until(ReplayState.AWAITING_RELEASE)
+
+    assert waiting.step is not None
+    assert "nothing is known any more" in waiting.step.message
+    assert not year.is_cleared(ada)
+
+
+@pytest.mark.parametrize("moment", range(1, 13))
+def test_a_pass_that_ends_after_the_head_was_moved_on_makes_no_young_copy_of_an_old_one(
+    year: Company, moment: int
+) -> None:
+    year.now -= timedelta(days=300)  # so that the store's own clock, by which it tells, is of today
+    ada = year.sign_up("ada@x.example")
+    year.visit_until_safe()
+    year.sql("UPDATE lethe_journal_head SET ticked_at = %s", year.now)
+    before = year.snapshot()
+    _erase_and_forget(year, ada)
+    year.sign_up("bob@x.example")
+    year.visit_until_safe()
+
+    year.restore(before, "volume")
+    year.cut_at(moment, lambda: year.visit_until(ReplayState.AWAITING_RELEASE))
+    year.visit_until(ReplayState.AWAITING_RELEASE)
+
+    assert not year.is_cleared(ada)

@@ -172,8 +172,11 @@ def evolve_episode(  # noqa: PLR0911 - one return for each kind of fact
         if episode is not None and not episode.open:
             raise IllegalTransition(f"restore {fact.episode} has ended already")
         earlier = episode or RestoreEpisode(fact.store, fact.episode, fact.at, fact.detected_by)
+        told = fact.detected_by is DetectedBy.JOURNAL
         return replace(
             earlier,
+            # The head may go back only after something else has: then it tells what nothing else does.
+            detected_by=fact.detected_by if told else earlier.detected_by,
             positions=_lowest(earlier.positions, fact.positions),
             missing=fact.missing,
             missing_since=earlier.missing_since or fact.missing_since,

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import count
 
 from lethe.domain.facts import DetectedBy, IdentitiesDecided, RestoreDetected, RestoreExplained, Superseded
-from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables
+from lethe.domain.journal import HeadFinding, JournalObservation, changed_tables, compare
 from lethe.domain.restores import Release, RestoreEpisode, given_out_again, rejoined
 from lethe.domain.tombstones import Identity, RestoredRows, match_restored_rows
 from lethe.ports.stores import StoreError
@@ -120,10 +120,16 @@ def recount(
     little. Once erasures have been applied again, only a further restore can make more of them missing.
     """
     missing = len(missing_numbers(session, context))
-    head = observed.head if episode.detected_by is DetectedBy.JOURNAL else None
+    by, head = episode.detected_by, None
+    if compare(context.ledger.known_head(session.name), observed) is HeadFinding.REWOUND:
+        # Also where something else told of it first; and not where the replay has moved the head on already:
+        # that is of now, and tells nothing of the copy.
+        by, head = DetectedBy.JOURNAL, observed.head
     positions = dict(head.positions if head else episode.positions)
+    back_to = head.at if head else episode.back_to
     whole = episode.whole and _is_whole(session, context, observed)
-    as_noted = (missing, positions, whole) == (episode.missing, dict(episode.positions), episode.whole)
+    noted = episode.missing, dict(episode.positions), episode.whole, episode.detected_by, episode.back_to
+    as_noted = (missing, positions, whole, by, back_to) == noted
     if as_noted or (episode.replayed_once and missing <= episode.missing):
         return episode
     context.ledger.append(
@@ -132,10 +138,10 @@ def recount(
                 session.name,
                 episode.episode,
                 context.clock(),
-                episode.detected_by,
+                by,
                 positions,
                 missing,
-                back_to=head.at if head else None,
+                back_to=back_to,
                 whole=whole,
             )
         ]
