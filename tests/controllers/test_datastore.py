@@ -20,12 +20,17 @@ from lethe.adapters.ledger.ledger import open_ledger
 from lethe.adapters.notices.letters import TemplateWriter
 from lethe.connectors import StoreConnector
 from lethe.controllers import datastore
+from lethe.controllers.datastore import StoreController
+from lethe.controllers.datastore_connect import managed_store
 from lethe.controllers.operator import Operator
 from lethe.controllers.runtime.metrics import Metrics
+from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.periods import Period
+from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import SecretContent
 from tests.controllers.backups_running import NAMESPACE, Faults, _Connector, eventually
 from tests.controllers.cluster_in_memory import ClusterInMemory
+from tests.controllers.test_isolation import Company
 from tests.invariants.company import SCHEMA
 
 
@@ -101,3 +106,26 @@ async def test_answers_that_drip_end_a_pass_in_time_and_are_told(
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         ledger.close()
+
+
+async def test_that_lethe_had_let_go_is_remembered_until_it_has_looked(tmp_path: Path) -> None:
+    company = Company(tmp_path)
+    stores: Any = company.controller(StoreController)
+    gate = {"podSelector": {"matchLabels": {"app": "site"}}, "whenAway": "LastVerified"}
+    spec = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}, "gate": gate}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    suspended = {"type": "SafeToServe", "status": "False", "reason": "Suspended", "message": "let go"}
+    conditions = [suspended | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    shown = ShownStatus(manifest["metadata"]["uid"], {"conditions": conditions})
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, shown)
+    try:
+        await stores._recall(managed)
+        assert managed.let_go
+        # As after spec.suspend was taken out, while the database does not answer yet.
+        managed.unusable = Trouble(TroubleReason.UNREACHABLE, "it is away")
+        await stores._status.write(managed)
+        again = managed_store(manifest, managed.shown)
+        await stores._recall(again)  # the next process
+        assert again.let_go
+    finally:
+        company.ledger.close()

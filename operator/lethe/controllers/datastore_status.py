@@ -15,6 +15,7 @@ from lethe.domain.conditions.base import ConditionSet, ConditionStatus
 from lethe.domain.conditions.datastore import LET_GO, DataStoreObservation, datastore_conditions
 from lethe.domain.mapping import StoreOwner
 from lethe.domain.periods import instant
+from lethe.domain.trouble import TroubleReason
 from lethe.workflows.store_session import StoreSession
 
 DATA_STORE = StatusKind(
@@ -48,6 +49,9 @@ class StoreStatus:
         if trouble is not None and trouble.reason in LET_GO:  # on purpose: then its gate is what matters
             unsafe = trouble.reason.value, trouble.message
             trouble = managed.gate_trouble or trouble
+        elif managed.let_go and (unsafe is None or unsafe[0] not in LET_GO):
+            # The next process knows it by this alone: what was verified before counts no more.
+            unsafe = TroubleReason.SUSPENDED.value, "Lethe had let go of it, and has not looked at it since"
         observed = DataStoreObservation(
             third_party=managed.description.owner == "ThirdParty",
             proved=proof is not None,
