@@ -16,7 +16,7 @@ from lethe.controllers.gate import GateController
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.gates import GateState
 from lethe.domain.trouble import Trouble, TroubleReason
-from lethe.ports.cluster import ClusterRefused
+from lethe.ports.cluster import ClusterRefused, ClusterUnavailable
 from lethe.workflows.store_pass import StorePass
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -97,5 +97,58 @@ async def test_a_look_that_has_not_ended_opens_nothing(tmp_path: Path) -> None:
                 await stores._follow_restores(managed, done)
             await company.controller(GateController).reconcile((NAMESPACE, "site"))
             assert company.cluster.gates[-1].state is state
+    finally:
+        company.ledger.close()
+
+
+async def test_roles_are_closed_though_the_api_server_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = Company(tmp_path)
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise ClusterUnavailable("the API server does not answer")
+
+    monkeypatch.setattr(company.cluster, "set_gate", away)
+    gate = {"podSelector": {"matchLabels": {"app": "site"}}, "role": {"names": ["shop"]}}
+    sql = {"urlSecretRef": {"name": "site-db", "key": "url"}}
+    spec = {"role": "Other", "owner": "Self", "gate": gate, "sql": sql}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, ShownStatus("u"))
+    said: list[bool] = []
+    port = SimpleNamespace(set_roles=lambda _, *, closed: said.append(closed))
+    session: Any = SimpleNamespace(port=port, trouble=None, last_observed_at=None)
+    managed.session, managed.replay = session, ("RestoreDetected", "it went back")
+    try:
+        with pytest.raises(ClusterUnavailable):
+            await company.controller(GateController).reconcile((NAMESPACE, "site"))
+        assert said == [True]
+    finally:
+        company.ledger.close()
+
+
+async def test_one_pooler_that_is_not_there_keeps_no_other_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = Company(tmp_path)
+    waiting: list[str] = []
+
+    async def pause(_: str, pooler: str, *__: Any, paused: bool) -> None:
+        if pooler == "gone":
+            raise ClusterRefused("there is no Pooler gone", 404)
+        assert paused
+        waiting.append(pooler)
+
+    monkeypatch.setattr(company.cluster, "pause_pooler", pause)
+    spec = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}}
+    spec |= {"gate": {"cnpgPooler": {"names": ["gone", "site-rw"]}}}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, ShownStatus("u"))
+    managed.replay = ("RestoreDetected", "it went back")
+    try:
+        await company.controller(GateController).reconcile((NAMESPACE, "site"))
+        assert waiting == ["site-rw"]
+        assert managed.gate_trouble is not None
+        assert "there is no Pooler gone" in managed.gate_trouble.message
     finally:
         company.ledger.close()

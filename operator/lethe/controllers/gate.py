@@ -101,14 +101,19 @@ class GateController(Controller[ObjectKey]):
         async with self._one_at_a_time.setdefault(managed.key, asyncio.Lock()):
             verdict, problems = self._verdict_of(managed), list[str]()
             self._set.pop(managed.key, None)
+            away: ClusterUnavailable | None = None
             try:
                 await self._set_pods(managed)
             except ClusterRefused as refused:
                 problems.append(f"the gate of its pods can't be set: {refused}")
+            except ClusterUnavailable as gone:
+                away = gone  # to close roles no API server is needed
             others, done = await self._ways.set(
                 managed, lambda: self._verdict_of(managed), confirm=self._confirm
             )
             problems += [f"its gate can't be set: {other}" for other in others]
+            if away is not None:
+                raise away
             if done and not problems:
                 self._set[managed.key] = verdict
             return "; ".join(problems) or None

@@ -14,7 +14,7 @@ from lethe.controllers.datastore_connect import ConnectStore, open_session
 from lethe.controllers.runtime.cache import ManagedStore, ObjectKey
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.gates import GateState, GateVerdict
-from lethe.ports.cluster import Cluster, ClusterRefused, Manifest
+from lethe.ports.cluster import Cluster, ClusterRefused, ClusterUnavailable, Manifest
 from lethe.ports.stores import KeepsRolesOut, MappingInvalid, RoleRefused, StoreError
 
 
@@ -42,6 +42,7 @@ class OtherWays:
         Returns what is in the way, and whether all has been closed that is to be.
         """
         problems, done, confirmed = list[str](), True, False
+        away: ClusterUnavailable | None = None
         ways = {
             "networkPolicy": self._set_policy,
             "cnpgPooler": self._set_poolers,
@@ -58,8 +59,12 @@ class OtherWays:
                 await way(managed, closed=state is GateState.CLOSED)
             except (ClusterRefused, RoleRefused, MappingInvalid) as refused:
                 problems.append(str(refused))
+            except ClusterUnavailable as gone:
+                away = gone  # and the ways after it need not know of the API server
             except StoreError:  # it is away, or was let go meanwhile; its own trouble says so
                 done = done and state is not GateState.CLOSED
+        if away is not None:
+            raise away
         return problems, done
 
     async def _set_policy(self, managed: ManagedStore, *, closed: bool) -> None:
@@ -74,8 +79,14 @@ class OtherWays:
 
     async def _set_poolers(self, managed: ManagedStore, *, closed: bool) -> None:
         namespace, store = managed.key
+        refused: ClusterRefused | None = None
         for pooler in (_gate_of(managed).get("cnpgPooler") or {}).get("names", ()):
-            await self._cluster.pause_pooler(namespace, pooler, f"lethe-gate-{store}", paused=closed)
+            try:
+                await self._cluster.pause_pooler(namespace, pooler, f"lethe-gate-{store}", paused=closed)
+            except ClusterRefused as one:
+                refused = one  # the others are paused all the same
+        if refused is not None:
+            raise refused
 
     async def _set_roles(self, managed: ManagedStore, *, closed: bool) -> None:
         gate = managed.gate

@@ -322,8 +322,8 @@ class KeepsRolesOut(Protocol):
         """Take from roles the right to connect, and end their sessions; or give back what was taken for this
         store, and nothing else. Any thread may call it.
 
-        Returns how many sessions were ended. Raises `RoleRefused`, before anything is changed, and
-        `StoreUnreachable`.
+        Returns how many sessions were ended. Raises `StoreUnreachable`, and `RoleRefused`: before any is
+        opened, and once all others are closed.
         """
         ...
 

@@ -26,7 +26,9 @@ def mark_of(store: str, ledger_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Role:
+class RoleState:
+    """Whether a role can log in, and the lines of its comment."""
+
     can_login: bool
     lines: tuple[str, ...]
 
@@ -36,7 +38,7 @@ class _Role:
         return tuple(line for line in self.lines if line.startswith(_MARK))
 
 
-def check(cursor: Cursor, role: str) -> _Role:
+def check(cursor: Cursor, role: str) -> RoleState:
     """Return how a role stands. Raises `RoleRefused` if it is not one that Lethe can, or ever does, close."""
     row = cursor.execute(compose(_SEEN, role=role)).fetchone()
     if row is None:
@@ -52,7 +54,7 @@ def check(cursor: Cursor, role: str) -> _Role:
         grant = f"ALTER ROLE {me} CREATEROLE; GRANT {quoted} TO {me} {options}"
         problem = f"Lethe's user may not take and give back the right of role {role} to connect"
         raise RoleRefused(problem, f"let a DBA run: {grant}")
-    return _Role(can_login, tuple(comment.splitlines()))
+    return RoleState(can_login, tuple(comment.splitlines()))
 
 
 def keep_out(cursor: Cursor, role: str, mark: str) -> None:
@@ -76,7 +78,7 @@ def let_in(cursor: Cursor, role: str, mark: str) -> None:
         cursor.execute(compose("ALTER ROLE {role} LOGIN", role=name(role)))
 
 
-def needs_change(seen: _Role, mark: str, *, closed: bool) -> bool:
+def needs_change(seen: RoleState, mark: str, *, closed: bool) -> bool:
     """Tell whether a role stands otherwise than it is to."""
     if closed:
         return seen.can_login or bool(seen.kept_by and mark not in seen.lines)
@@ -89,7 +91,7 @@ def end_sessions(cursor: Cursor, roles: Sequence[str]) -> int:
     return len(cursor.execute(compose(_END, roles=quoted)).fetchall())
 
 
-def _locked(cursor: Cursor, role: str) -> _Role:
+def _locked(cursor: Cursor, role: str) -> RoleState:
     """Return how a role stands, from when on nobody else can alter it until the transaction has ended."""
     cursor.execute(compose("ALTER ROLE {role}", role=name(role)))
     return check(cursor, role)

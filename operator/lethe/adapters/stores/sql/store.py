@@ -43,6 +43,7 @@ from lethe.ports.stores import (
     MappingProblem,
     Proof,
     Residue,
+    RoleRefused,
     StoreUnreachable,
     Wanted,
 )
@@ -308,7 +309,9 @@ class SqlStore:
         mark = role_gate.mark_of(self._store, self._ledger_id)
         change = role_gate.keep_out if closed else role_gate.let_in
         with self._sessions.transaction(quick=True) as cursor:
-            seen = {role: role_gate.check(cursor, role) for role in roles}
+            seen, refused = _closable(cursor, roles)
+        if refused is not None and not closed:
+            raise refused
         for role in sorted(one for one in seen if role_gate.needs_change(seen[one], mark, closed=closed)):
             for left in reversed(range(_MOST_TRIES)):
                 try:
@@ -323,11 +326,13 @@ class SqlStore:
         ended = 0
         for _ in range(_MOST_ENDINGS):  # who was let in right before is seen a moment later
             with self._sessions.transaction(quick=True) as cursor:
-                found = role_gate.end_sessions(cursor, roles)
+                found = role_gate.end_sessions(cursor, list(seen)) if seen else 0
             ended += found
             if not found:
                 break
             time.sleep(_ENDING_SECONDS)
+        if refused is not None:
+            raise refused
         return ended
 
     @reduced
@@ -479,3 +484,16 @@ def _used_columns(mapping: SubjectMapping, table: Table) -> list[str]:
 
 def _encoding(cursor: Cursor) -> str:
     return str(cursor.connection.info.parameter_status("server_encoding") or "UTF8")
+
+
+def _closable(
+    cursor: Cursor, roles: Sequence[str]
+) -> tuple[dict[str, role_gate.RoleState], RoleRefused | None]:
+    """Return how those stand that can be closed, and why one can't be: it must not keep the others open."""
+    seen, refused = dict[str, role_gate.RoleState](), None
+    for role in roles:
+        try:
+            seen[role] = role_gate.check(cursor, role)
+        except RoleRefused as one:
+            refused = refused or one
+    return seen, refused
