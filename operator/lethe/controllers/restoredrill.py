@@ -8,7 +8,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from lethe.domain.conditions.restoredrill import DrillObservation, restoredrill_
 from lethe.domain.drill_facts import DrillEnded, DrillResult
 from lethe.domain.drills import (
     DATABASE_PREFIX,
+    DrillRecord,
     InvalidSchedule,
     chosen_snapshot,
     due_at,
@@ -108,6 +109,7 @@ class RestoreDrillController(Controller[ObjectKey]):
         self._tell_rehearsed = tell_rehearsed
         self._turns = _Turns()
         self._draw = random.SystemRandom()
+        self._warned_of: set[str] = set()
 
     # what rings
 
@@ -145,9 +147,24 @@ class RestoreDrillController(Controller[ObjectKey]):
             self.observe(manifest)
         for key in before - seen:
             self.forget(key)
-        await self._read_records()
+        self._warn_of_what_is_left(await self._read_records(), namespaces)
 
-    async def _read_records(self) -> None:
+    def _warn_of_what_is_left(self, records: Mapping[str, DrillRecord], namespaces: Collection[str]) -> None:
+        """Say which copy nobody drops: its drill was deleted while no process ran that knew it to go on."""
+        for name, record in sorted(records.items()):
+            namespace, _, short_name = name.partition("/")
+            served = not namespaces or namespace in namespaces
+            gone = served and (namespace, short_name) not in self._cache.drills
+            left = record.ended is None or record.ended.left
+            if gone and left and name not in self._warned_of:
+                self._warned_of.add(name)
+                log.warning(
+                    "drill %s is gone and had not ended: drop database %s on its scratch server",
+                    name,
+                    record.started.database,
+                )
+
+    async def _read_records(self) -> Mapping[str, DrillRecord]:
         records = await asyncio.to_thread(self._ledger.drills)
         for managed in self._cache.drills.values():
             managed.record = records.get(managed.name)
@@ -156,6 +173,7 @@ class RestoreDrillController(Controller[ObjectKey]):
                 known = self._cache.rehearsals.get(store)
                 if known is None or known.passed_at < rehearsal.passed_at:
                     self._cache.rehearsals[store] = rehearsal
+        return records
 
     def measure(self) -> None:
         """Refresh when each drill passed last, and how often it is to."""
@@ -241,8 +259,11 @@ class RestoreDrillController(Controller[ObjectKey]):
     async def _take_in(self, managed: ManagedDrill, run: DrillRun) -> None:
         """Tell what a drill came to. Raises what it failed over, once it is not under way any more."""
         managed.run = None
-        ended, before = run.future.result(), self._cache.rehearsals.get(run.store)
-        await self._read_records()
+        before = self._cache.rehearsals.get(run.store)
+        await self._read_records()  # of one that failed, too: it has begun, and what it made is to go
+        ended = run.future.result()
+        if run.clears and ended.result is not DrillResult.INTERRUPTED:
+            return  # it was told when it ended
         failed = ended.result.counts_as_failure
         message = ended.message or f"{ended.erased_again} persons were erased in the copy again"
         log.log(logging.WARNING if failed else logging.INFO, "drill %s: %s", managed.name, ended.result.value)
@@ -254,7 +275,7 @@ class RestoreDrillController(Controller[ObjectKey]):
     async def _begin_if_due(self, managed: ManagedDrill) -> float:
         """Begin a drill if it is due; return after how many seconds to look again."""
         record, spec = managed.record, managed.drill.spec
-        if record is not None and record.ended is None:
+        if record is not None and (record.ended is None or self._is_left(managed, record.ended)):
             await self._clear_away(managed)
             return LOOK_SECONDS
         token = record.started.token if record is not None else None
@@ -266,6 +287,11 @@ class RestoreDrillController(Controller[ObjectKey]):
             return max(0.05, min(LONGEST_WAIT_SECONDS, seconds))
         managed.trouble = self._blocker(managed) or await self._begin(managed)
         return RETRY_SECONDS if managed.trouble is not None else LOOK_SECONDS
+
+    def _is_left(self, managed: ManagedDrill, ended: DrillEnded) -> bool:
+        """Tell whether it is time to try once more to drop what a drill has left."""
+        since = self._clock() - managed.tried_at
+        return ended.left and since.total_seconds() >= LONGEST_WAIT_SECONDS
 
     def _next_at(self, managed: ManagedDrill) -> datetime | None:
         spec = managed.drill.spec
@@ -338,13 +364,14 @@ class RestoreDrillController(Controller[ObjectKey]):
 
     async def _clear_away(self, managed: ManagedDrill) -> None:
         """End what an earlier process had begun."""
+        managed.tried_at = self._clock()
         scratch = await self._scratch(managed)
         record, context = managed.record, self._context()
         if record is None:
             return
         await RestoreJob(self._cluster, managed.manifest, record.started.database).take_away()
-        server = None if isinstance(scratch, Trouble) else scratch
-        self._start(managed, lambda: end_interrupted(record, context, server), Halt(inf), clears=True)
+        server, uid = None if isinstance(scratch, Trouble) else scratch, managed.shown.uid
+        self._start(managed, lambda: end_interrupted(record, context, server, uid), Halt(inf), clears=True)
 
     async def _begin(self, managed: ManagedDrill) -> Trouble | None:
         """Begin a drill; return what hinders it."""
@@ -374,6 +401,7 @@ class RestoreDrillController(Controller[ObjectKey]):
             expects_rows=False,
             same_server=spec.scratch.same_server is SameServer.ALLOWED,
             token=spec.run_now,
+            uid=managed.shown.uid,
         )
         sessions = {one.name: one.session for one in self._cache.stores.values()}
         proofs = {name: one.proof if one is not None else None for name, one in sessions.items()}

@@ -55,6 +55,10 @@ class RestoreJob:
         except _JobFailed:
             failed = True
             raise
+        except (TypeError, ValueError, AttributeError, KeyError):  # the API server takes any JSON there
+            raise RestoreFailed(
+                "spec.restore.jobTemplate.spec is not that of a batch/v1 Job; correct it", refused=True
+            ) from None
         except ClusterRefused as refused:
             raise RestoreFailed(
                 f"Job {self._name}: {refused}; Lethe makes Jobs where the chart's drills.enabled is true"

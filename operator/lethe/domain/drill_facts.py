@@ -55,7 +55,7 @@ class DrillStarted:
 
 @dataclass(frozen=True, slots=True)
 class DrillEnded:
-    """A drill has ended; `message` is for a person, and says where its scratch database could not be dropped.
+    """A drill has ended; `left`: its scratch database may be there still. `message` is for a person.
 
     `size` is in bytes, durations in seconds; `None`: it did not come so far. Every erasure of the store until
     `replayed_from` was in it. `missed` counts who stood uncleared in the end.
@@ -73,6 +73,7 @@ class DrillEnded:
     left_alone: int | None = None
     missed: int | None = None
     replayed_from: datetime | None = None
+    left: bool = False
 
 
 DrillFact = DrillStarted | DrillEnded

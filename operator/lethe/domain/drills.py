@@ -79,6 +79,8 @@ def evolve_drill(before: DrillRecord | None, fact: DrillFact) -> DrillRecord | N
         return replace(before, started=fact, ended=None)
     if before is None:
         return None
+    if before.ended is not None:  # only its database is gone since
+        return replace(before, ended=fact)
     interrupted = before.interrupted + 1 if fact.result is DrillResult.INTERRUPTED else 0
     rehearsed = before.rehearsed
     if fact.result is DrillResult.PASSED and fact.replayed_from is not None:

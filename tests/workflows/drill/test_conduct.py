@@ -14,8 +14,8 @@ from devtools.servers import PostgresServer
 from devtools.servers.postgres import NOBODY
 from lethe.adapters.ledger.ledger import SqlLedger
 from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
-from lethe.ports.stores import DiskFull
-from lethe.workflows.drill.conduct import Halt, end_interrupted
+from lethe.ports.stores import DiskFull, StoreUnreachable
+from lethe.workflows.drill.conduct import Halt, end_interrupted, mark_of
 from tests.invariants.company import STORE, Wired
 from tests.workflows.drill.drilling import DRILL, Drills
 
@@ -276,7 +276,7 @@ def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_c
         company.prove()
         known = company.real_ledger.drills().get(DRILL)
         if known is not None and known.ended is None:
-            ended = end_interrupted(known, company.context, drills.scratch())
+            ended = end_interrupted(known, company.context, drills.scratch(), "")
             assert ended.result is DrillResult.INTERRUPTED
             assert known.started.database in ended.message
         assert drills.left() == set(), f"moment {moment}: {company.fuse.names}"
@@ -307,3 +307,40 @@ def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresS
     )
     drills.run(drills.dump())
     assert "permission denied for database" in said.read_text()
+
+
+def test_a_database_of_a_drill_of_that_name_in_another_cluster_is_left_alone(drills: Drills) -> None:
+    people_of(drills, "ada")
+    drills.server.psql("CREATE DATABASE lethe_drill_ffffffffff")
+    drills.server.psql(
+        f"COMMENT ON DATABASE lethe_drill_ffffffffff IS '{mark_of(DRILL, 'the-uid-of-another')}'"
+    )
+    assert drills.run(drills.dump()).result is DrillResult.PASSED
+    assert drills.left() == {"lethe_drill_ffffffffff"}
+
+
+def test_a_database_that_could_not_be_dropped_is_tried_again_and_the_result_stays(drills: Drills) -> None:
+    people_of(drills, "ada")
+
+    class Undroppable:
+        def __init__(self, inner: object) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._inner, name)
+
+        def anew(self) -> object:
+            return Undroppable(self._inner.anew())  # type: ignore[attr-defined]
+
+        def drop(self, database: str) -> bool:
+            raise StoreUnreachable("the server is away", "start it")
+
+    assert drills.run(drills.dump(), wrap=Undroppable).result is DrillResult.PASSED
+    context = drills.company.context
+    assert drills.record.ended is not None
+    assert drills.record.ended.left
+    end_interrupted(drills.record, context, drills.scratch(), "")
+    assert drills.left() == set()
+    assert drills.record.ended is not None
+    assert (drills.record.ended.result, drills.record.ended.left) == (DrillResult.PASSED, False)
+    assert len(drills.record.past) == 1

@@ -293,6 +293,7 @@ class ManagedDrill:
     run: DrillRun | None = None
     trouble: Trouble | None = None
     gone: bool = False
+    tried_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     @property
     def key(self) -> ObjectKey:

@@ -56,11 +56,12 @@ class DrillPlan:
     expects_rows: bool
     same_server: bool = False
     token: str | None = None
+    uid: str = ""
 
     @property
     def mark(self) -> str:
         """Return what stands in the comment of each database of this drill."""
-        return mark_of(self.drill)
+        return mark_of(self.drill, self.uid)
 
     def over(self, ledger: Ledger, servers: Mapping[str, str | None]) -> DrillPlan:
         """Return the plan with what the ledger knows; `servers` are those that stores have shown, by name."""
@@ -80,9 +81,9 @@ class DrillPlan:
         return DrillStarted(self.drill, at, self.store, self.source, *taken, self.database, self.token)
 
 
-def mark_of(drill: str) -> str:
-    """Return what stands in the comment of each database of a drill."""
-    return f"scratch of the Lethe drill {drill}"
+def mark_of(drill: str, uid: str) -> str:
+    """Return what stands in the comment of each database of a drill: other clusters have some so called."""
+    return f"scratch of the Lethe drill {drill} ({uid})"
 
 
 @dataclass(slots=True)
@@ -154,7 +155,8 @@ def conduct(
         result, message = halt.because, _HALTED.get(halt.because, "")
     scratch.close()
     if "replayed_from" in measures:
-        message += clear_away(scratch.anew(), plan.mark, plan.database)  # 7
+        left = clear_away(scratch.anew(), plan.mark, plan.database)  # 7
+        message, measures["left"] = message + left, bool(left)
     ended = DrillEnded(plan.drill, context.clock(), result, message[:LONGEST_MESSAGE], **measures)
     context.ledger.append([ended])
     return ended
@@ -266,24 +268,31 @@ def clear_away(scratch: ScratchServer, mark: str, database: str | None = None) -
         for left in {*scratch.marked(mark), *([database] if database is not None else [])}:
             scratch.drop(left)
     except StoreError as away:
-        return (
-            f"; its scratch database could not be dropped ({_of_scratch(away)}): the next drill tries again"
-        )
+        return f"; its scratch database could not be dropped ({_of_scratch(away)}): it is tried again"
     finally:
         scratch.close()
     return ""
 
 
-def end_interrupted(record: DrillRecord, context: PassContext, scratch: ScratchServer | None) -> DrillEnded:
+def end_interrupted(
+    record: DrillRecord, context: PassContext, scratch: ScratchServer | None, uid: str
+) -> DrillEnded:
     """Record that a drill was cut off by the end of a process, and drop what it has left.
 
-    `scratch` is `None` where its server can't be reached any more.
+    `scratch` is `None` where its server can't be reached any more. Of one that had ended, and whose database
+    could not be dropped then, that alone is recorded once it is gone.
     """
-    begun = record.started
+    begun, before = record.started, record.ended
     left = "; nothing tells whether its scratch database is there still"
     if scratch is not None:
-        left = clear_away(scratch, mark_of(begun.drill), begun.database) or " was dropped"
-    message = f"the operator ended during it, or failed over it; {begun.database}{left}"
-    ended = DrillEnded(begun.drill, context.clock(), DrillResult.INTERRUPTED, message[:LONGEST_MESSAGE])
+        left = clear_away(scratch, mark_of(begun.drill, uid), begun.database)
+    if before is not None and left:
+        return before
+    if before is not None:
+        ended = replace(before, left=False)
+    else:
+        message = f"the operator ended during it, or failed over it; {begun.database}{left or ' was dropped'}"
+        result, cut = DrillResult.INTERRUPTED, message[:LONGEST_MESSAGE]
+        ended = DrillEnded(begun.drill, context.clock(), result, cut, left=bool(left))
     context.ledger.append([ended])
     return ended
