@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lethe.controllers.gate import GateController
 from lethe.controllers.restoreevent import RestoreEventController
+from lethe.controllers.runtime.cache import RestoreEventView
+from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.facts import DetectedBy, RestoreDetected, SafeToServe
 from lethe.domain.gates import GateState
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -85,5 +90,33 @@ async def test_an_event_that_is_deleted_closes_no_longer_though_nobody_saw_it_go
         if missed:
             await restores.take_stock([NAMESPACE])
         assert not company.operator._cache.announced[KEY]
+    finally:
+        company.ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("noticed", "is_its"), [("10:00:00.300000", True), ("10:00:00.900000", False)], ids=["before", "after"]
+)
+async def test_what_is_expected_is_no_restore_that_was_found_before_in_the_same_second(
+    tmp_path: Path, noticed: str, *, is_its: bool
+) -> None:
+    company = Company(tmp_path)
+    restores: Any = company.controller(RestoreEventController)
+    store = f"{NAMESPACE}/site"
+    found = datetime(2026, 11, 29, 10, 0, 0, 400_000, UTC)
+    over = SafeToServe(store, "site-1", found + timedelta(milliseconds=300))
+    by = {"kind": "Cluster", "namespace": NAMESPACE, "name": "back", "uid": "1"}
+    by["noticedAt"] = f"2026-11-29T{noticed}+00:00"
+    spec = {"store": "site", "reason": "Undeclared", "expected": by}
+    try:
+        company.operator._token = company.ledger.take_over()
+        company.ledger.append([RestoreDetected(store, "site-1", found, DetectedBy.JOURNAL), over])
+        company.cluster.apply("datastores", *KEY, SITE)
+        made = company.cluster.apply("restoreevents", NAMESPACE, "site-expected-1", spec)
+        made["metadata"]["creationTimestamp"] = "2026-11-29T10:00:00Z"
+        view = RestoreEventView(made, ShownStatus("u"))
+        managed: Any = SimpleNamespace(name=store)
+        episode = await restores._episode_for(managed, view, "Undeclared")
+        assert (episode is not None) == is_its
     finally:
         company.ledger.close()

@@ -110,6 +110,7 @@ class EarlyWarning(Controller[WatchKey]):
             return
         self._warned.add(pair)
         expected = {"kind": one.kind, "namespace": one.namespace, "name": one.name, "uid": one.uid}
+        expected["noticedAt"] = self._clock().isoformat()
         manifest = {
             "apiVersion": "lethe.dev/v1alpha1",
             "kind": "RestoreEvent",

@@ -52,6 +52,9 @@ RESTORE_EVENT = StatusKind("restoreevents", "RestoreEvent", essence=without_coun
 EXPLAINABLE_AFTERWARDS = timedelta(hours=24)
 """How long after a restore has been dealt with a RestoreEvent may still give its reason."""
 
+ONE_SECOND = timedelta(seconds=1)
+"""How exact a `creationTimestamp` is."""
+
 DECLARED_AHEAD = timedelta(hours=24)
 """How long before a restore is detected a RestoreEvent may declare it: an older one was meant for another."""
 
@@ -200,7 +203,9 @@ class RestoreEventController(Controller[ObjectKey]):
             own = (e for e in newest if is_answered(announced, bound_events([e])))
             # What was found before others' object was there is another one, which is going on or has been.
             later = (e for e in newest if e.detected_at >= declared_at or not announced.expected)
-            others = (e for e in later if e.open or (e.undeclared and e.detected_at >= declared_at))
+            # What a person has made is up to a second younger than its moment says.
+            surely_after = declared_at if announced.expected else declared_at + ONE_SECOND
+            others = (e for e in later if e.open or (e.undeclared and e.detected_at >= surely_after))
             return next(own, None) or next(others, None)
         bound = next((episode for episode in episodes if event in episode.events), None)
         if bound is not None or view.expected is not None:
@@ -298,7 +303,10 @@ class RestoreEventController(Controller[ObjectKey]):
         for (_, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
             about_this = view.store == managed.key and name not in bound
             in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD and view.expected is None
-            if about_this and (in_time or view.announcement is not None):
+            announced = view.announcement is not None and (
+                view.expected is None or episode.detected_at >= view.declared_at
+            )
+            if about_this and (in_time or announced):
                 reason = view.manifest["spec"].get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
                 return

@@ -70,6 +70,9 @@ class ExpectedBy(ApiModel):
     uid: Annotated[str, Field(min_length=1, max_length=64)] = Field(
         description="Its uid: another object of its name is another restore."
     )
+    noticed_at: GivenInstant | None = Field(
+        default=None, description="When Lethe noticed it: what was found before is another restore."
+    )
 
 
 class IdentityDecision(StrEnum):

@@ -70,8 +70,9 @@ class RestoreEventView:
 
     @property
     def declared_at(self) -> datetime:
-        """Return when it was made, to the second."""
-        return datetime.fromisoformat(self.manifest["metadata"]["creationTimestamp"])
+        """Return when it was made: to the second, and not later than it was; by Lethe, exactly."""
+        noticed_at = (self.expected or {}).get("noticedAt")
+        return datetime.fromisoformat(noticed_at or self.manifest["metadata"]["creationTimestamp"])
 
     @property
     def store(self) -> ObjectKey:
