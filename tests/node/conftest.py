@@ -19,13 +19,18 @@ SETTINGS = {"settings.journalInterval": "1s", "settings.sweepInterval": "10s"}
 WHERE = ("node", "kind")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the story unless `-m node` or `-m kind` asks for it: it changes the machine."""
+    """Leave out the story unless `-m node` or `-m kind` asks for it: it changes the machine.
+
+    The node that is killed comes first: a machine has room for one, and the story's lives to the end.
+    """
     asked = set(WHERE) & set(str(config.option.markexpr).split())
     unasked = [item for item in items if any(item.get_closest_marker(one) for one in set(WHERE) - asked)]
     if unasked:
         config.hook.pytest_deselected(items=unasked)
         items[:] = [item for item in items if item not in unasked]
+    items.sort(key=lambda item: item.path.name != "test_killed.py")
 
 
 @pytest.fixture(scope="session", params=[pytest.param(one, marks=getattr(pytest.mark, one)) for one in WHERE])
