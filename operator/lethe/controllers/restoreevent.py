@@ -298,10 +298,13 @@ class RestoreEventController(Controller[ObjectKey]):
         namespace, store = managed.description.namespace, managed.description.short_name
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
         bound = {name for earlier in episodes for name in earlier.events}
+        # Whoever said Begun and Ended meant all that went on until then, and not only the first of it.
+        dealt_with = {n for earlier in episodes if earlier.superseded_by is None for n in earlier.events}
         # What a person has declared rather than what Lethe expects: it has a reason.
         views = self._cache.restore_events.items()
         for (_, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
-            about_this = view.store == managed.key and name not in bound
+            underway = view.announcement is not None and view.expected is None
+            about_this = view.store == managed.key and name not in (dealt_with if underway else bound)
             in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD and view.expected is None
             announced = view.announcement is not None and (
                 view.expected is None or episode.detected_at >= view.declared_at
