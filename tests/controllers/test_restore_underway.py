@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from lethe.controllers.datastore_connect import managed_store
 from lethe.controllers.gate import GateController
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime.cache import RestoreEventView
 from lethe.controllers.runtime.status_writer import ShownStatus
-from lethe.domain.facts import DetectedBy, RestoreDetected, SafeToServe
+from lethe.domain.facts import DetectedBy, RestoreDetected, RestoreExplained, SafeToServe
 from lethe.domain.gates import GateState
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -118,5 +119,25 @@ async def test_what_is_expected_is_no_restore_that_was_found_before_in_the_same_
         managed: Any = SimpleNamespace(name=store)
         episode = await restores._episode_for(managed, view, "Undeclared")
         assert (episode is not None) == is_its
+    finally:
+        company.ledger.close()
+
+
+async def test_a_restore_that_a_person_answers_for_meanwhile_is_told_of_once(tmp_path: Path) -> None:
+    company = Company(tmp_path)
+    restores: Any = company.controller(RestoreEventController)
+    found_at = datetime(2026, 11, 29, 10, tzinfo=UTC)
+    found = RestoreDetected(f"{NAMESPACE}/site", "site-1", found_at, DetectedBy.JOURNAL)
+    try:
+        company.operator._token = company.ledger.take_over()
+        company.ledger.append([found])
+        company.cluster.apply("datastores", *KEY, SITE)
+        [as_seen] = company.ledger.episodes(store=found.store)
+        company.ledger.append([RestoreExplained(found.store, "site-1", "incident-42", "Drill")])
+        managed = company.operator._cache.stores.get(KEY) or managed_store(
+            company.operator._cache.datastores[KEY], ShownStatus("u")
+        )
+        await restores.tell(managed, as_seen)
+        assert not [one async for one in company.cluster.list("restoreevents", [NAMESPACE])]
     finally:
         company.ledger.close()

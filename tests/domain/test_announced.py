@@ -59,6 +59,8 @@ def test_an_event_of_a_name_that_was_used_before_is_about_another_restore() -> N
     assert closed_ahead([ENDED], bound_events([before])) is not None
     superseded = restore(detected_at=NOW - HOUR, superseded_by="e-2")
     assert closed_ahead([ENDED], bound_events([superseded])) is not None
+    in_that_second = replace(superseded, detected_at=NOW + HOUR / 3600 / 2)
+    assert closed_ahead([ENDED], bound_events([in_that_second])) is not None
     assert closed_ahead([ENDED], bound_events([before, restore(detected_at=NOW)])) is None
 
 

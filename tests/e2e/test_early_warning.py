@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,8 @@ def test_what_announces_a_restore_closes_the_gate_until_it_has_ended_and_nothing
         web.is_closed()
         event = wait_state(api, uid, "Expected")
         where = velero_of(api) if kind == "Restore" else api.namespace
+        noticed_at = event["spec"]["expected"].pop("noticedAt")
+        assert timedelta() <= datetime.now(UTC) - datetime.fromisoformat(noticed_at) < timedelta(minutes=2)
         assert event["spec"] == {
             "store": "site",
             "reason": "Undeclared",

@@ -201,11 +201,13 @@ class RestoreEventController(Controller[ObjectKey]):
         if announced is not None:
             newest = episodes[::-1]
             own = (e for e in newest if is_answered(announced, bound_events([e])))
-            # What was found before others' object was there is another one, which is going on or has been.
-            later = (e for e in newest if e.detected_at >= declared_at or not announced.expected)
             # What a person has made is up to a second younger than its moment says.
             surely_after = declared_at if announced.expected else declared_at + ONE_SECOND
-            others = (e for e in later if e.open or (e.undeclared and e.detected_at >= surely_after))
+            others = (
+                e
+                for e in newest
+                if _may_tell_of(view, e) and (e.open or (e.undeclared and e.detected_at >= surely_after))
+            )
             return next(own, None) or next(others, None)
         bound = next((episode for episode in episodes if event in episode.events), None)
         if bound is not None or view.expected is not None:
@@ -213,7 +215,7 @@ class RestoreEventController(Controller[ObjectKey]):
         for episode in reversed(episodes):
             recent = episode.safe_at is not None and now - episode.safe_at < EXPLAINABLE_AFTERWARDS
             explainable = episode.open or (episode.undeclared and recent)
-            if explainable and episode.detected_at - declared_at < DECLARED_AHEAD:
+            if explainable and _may_tell_of(view, episode):
                 return episode
         session = managed.session
         if session is None or session.proof is None or reason == "Undeclared" or self._expired(view):
@@ -297,19 +299,13 @@ class RestoreEventController(Controller[ObjectKey]):
     async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         namespace, store = managed.description.namespace, managed.description.short_name
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
+        if any(one.events for one in episodes if one.episode == episode.episode):
+            return  # whoever applied one was heard meanwhile
         bound = {name for earlier in episodes for name in earlier.events}
-        # Whoever said Begun and Ended meant all that went on until then, and not only the first of it.
-        dealt_with = {n for earlier in episodes if earlier.superseded_by is None for n in earlier.events}
         # What a person has declared rather than what Lethe expects: it has a reason.
         views = self._cache.restore_events.items()
         for (_, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
-            underway = view.announcement is not None and view.expected is None
-            about_this = view.store == managed.key and name not in (dealt_with if underway else bound)
-            in_time = episode.detected_at - view.declared_at < DECLARED_AHEAD and view.expected is None
-            announced = view.announcement is not None and (
-                view.expected is None or episode.detected_at >= view.declared_at
-            )
-            if about_this and (in_time or announced):
+            if view.store == managed.key and name not in bound and _may_tell_of(view, episode):
                 reason = view.manifest["spec"].get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
                 return
@@ -498,3 +494,13 @@ class RestoreEventController(Controller[ObjectKey]):
             ready = condition_set.ready
             warning = status.get("state") not in ("SafeToServe", "Declared", "Underway", "Expired")
             await self._cluster.record_event(Event(view.manifest, ready.reason, ready.message, warning))
+
+
+def _may_tell_of(view: RestoreEventView, episode: RestoreEpisode) -> bool:
+    """Tell whether a RestoreEvent that is tied to no restore yet may be about this one.
+
+    What was found before others' object was noticed is another one, which is going on or has been.
+    """
+    if view.expected is not None:
+        return view.announcement is not None and episode.detected_at >= view.declared_at
+    return view.announcement is not None or episode.detected_at - view.declared_at < DECLARED_AHEAD

@@ -107,9 +107,11 @@ def is_answered(one: Announcement, bound: Mapping[str, datetime | None]) -> bool
 
 
 def bound_events(episodes: Iterable[RestoreEpisode]) -> Mapping[str, datetime | None]:
-    """Return the RestoreEvents of a store's restores, with when the last of each was over (`None`: not)."""
+    """Return the RestoreEvents of a store's restores, with when the last of each was over (`None`: not).
+
+    One that was superseded is not over: what goes on from there is told of by the same words.
+    """
     bound: dict[str, datetime | None] = {}
-    for episode in episodes:
-        over_at = None if episode.open else episode.safe_at or episode.detected_at
-        bound |= dict.fromkeys(episode.events, over_at)
+    for episode in (one for one in episodes if one.superseded_by is None):
+        bound |= dict.fromkeys(episode.events, episode.safe_at)
     return bound
