@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
+from lethe.domain.labels import label_selector
+
 Object = Mapping[str, Any]
 
 POLL_SECONDS = 1.0
@@ -484,18 +486,7 @@ def _state(event: Object) -> str:
 
 def _labels(store: Object) -> str:
     """Return which pods a store's gate keeps out, as kubectl's --selector takes it."""
-    selector = store["spec"].get("gate", {}).get("podSelector", {})
-    wanted = [f"{key}={value}" for key, value in selector.get("matchLabels", {}).items()]
-    for one in selector.get("matchExpressions", ()):
-        key, values = one["key"], ",".join(one.get("values", ()))
-        written = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        wanted.append(written[one["operator"]])
-    return ",".join(wanted)
+    return label_selector(store["spec"].get("gate", {}).get("podSelector", {}))
 
 
 def _since(event: Object) -> str:

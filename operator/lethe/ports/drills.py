@@ -81,7 +81,6 @@ class RestoreOrder:
     snapshot: str
     place: str
     url: str = field(repr=False)  # the password is in it
-    database: str = ""
 
     @property
     def environment(self) -> dict[str, str]:

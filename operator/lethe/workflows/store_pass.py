@@ -149,7 +149,7 @@ def reconcile_store(
             _prove_first(session, episode, context, plan)
         if look:
             holds = read_holds(session, context, primary=primary)
-            _look(session, context, holds, plan, done, prove_anew=plan.sweep and proved_before)
+            _look(session, episode, context, holds, plan, done, prove_anew=plan.sweep and proved_before)
         if session.ledger_behind:
             done.trouble = LEDGER_BEHIND
         elif open_episode_of(session, context) is None:
@@ -221,6 +221,7 @@ def prove(session: StoreSession, context: PassContext, *, watched: Collection[st
 
 def _look(
     session: StoreSession,
+    episode: RestoreEpisode | None,
     context: PassContext,
     holds: Holds,
     plan: PassPlan,
@@ -229,7 +230,6 @@ def _look(
     prove_anew: bool,
 ) -> None:
     done.looked = True
-    episode = open_episode_of(session, context)
     before = context.ledger.known_head(session.name).settled_at if plan.restore_ended else None
     if episode is not None:
         _deal_with(session, episode, context, holds, plan, done)

@@ -19,6 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from lethe.domain.gates import GateState, GateVerdict
+from lethe.domain.labels import label_selector
 from lethe.ports.cluster import OURS, ClusterRefused, ClusterUnavailable, Event, Manifest, SecretContent
 
 GROUP = "/apis/lethe.dev/v1alpha1"
@@ -29,6 +30,8 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 POOLERS = "/apis/postgresql.cnpg.io/v1"
+ROOTS = {"jobs": "/apis/batch/v1"}
+"""Of kinds that are not Lethe's own."""
 
 
 async def connect(kubeconfig: str | None = None, *, connections: int = 100) -> KubernetesCluster:
@@ -82,7 +85,7 @@ class KubernetesCluster:
 
     async def secret(self, namespace: str, name: str) -> SecretContent | None:
         """Return a Secret, or `None` where there is none."""
-        found = await self._read(_secret_path(namespace, name))
+        found = await self.read(_secret_path(namespace, name))
         if found is None:
             return None
         return SecretContent(
@@ -123,7 +126,7 @@ class KubernetesCluster:
 
     async def lease(self, namespace: str, name: str) -> Manifest | None:
         """Return a Lease, or `None` where there is none."""
-        return await self._read(_lease_path(namespace, name))
+        return await self.read(_lease_path(namespace, name))
 
     async def create_lease(self, namespace: str, lease: Manifest) -> bool:
         """Create a Lease; `False` if one of that name exists."""
@@ -133,7 +136,8 @@ class KubernetesCluster:
         """Write a Lease that was read; `False` if it has changed since."""
         return await self._unless_conflict("PUT", _lease_path(namespace, name), lease)
 
-    async def _read(self, path: str) -> Manifest | None:
+    async def read(self, path: str) -> Manifest | None:
+        """Return the object at a path, or `None` where there is none."""
         try:
             found: Manifest = await self._call("GET", path)
         except ClusterRefused as refused:
@@ -187,7 +191,7 @@ class KubernetesCluster:
 
     async def get(self, plural: str, namespace: str, name: str) -> Manifest | None:
         """Return an object, or `None` where there is none."""
-        return await self._read(f"{_path(plural, namespace)}/{quote(name)}")
+        return await self.read(f"{_path(plural, namespace)}/{quote(name)}")
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
         """Delete exactly this object, if it is still the same."""
@@ -207,7 +211,7 @@ class KubernetesCluster:
 
         Everybody who is logged in may read it (`system:discovery`), unlike the CRDs themselves.
         """
-        return await self._read(f"/openapi/v3{GROUP}")
+        return await self.read(f"/openapi/v3{GROUP}")
 
     async def record_event(self, event: Event) -> None:
         """Write an event of `events.k8s.io/v1`."""
@@ -283,9 +287,9 @@ class KubernetesCluster:
 
     async def set_network_policy(self, namespace: str, name: str, spec: Manifest | None) -> None:
         """Let there be a NetworkPolicy of Lethe's as `spec` says, or none."""
-        folder = f"/apis/networking.k8s.io/v1/namespaces/{quote(namespace)}/networkpolicies"
+        folder = folder_of("/apis/networking.k8s.io/v1", "networkpolicies", namespace)
         path = f"{folder}/{quote(name)}"
-        found = await self._read(path)
+        found = await self.read(path)
         metadata = found["metadata"] if found is not None else {}
         ours = OURS.items() <= (metadata.get("labels") or {}).items()
         if spec is None:
@@ -311,8 +315,8 @@ class KubernetesCluster:
 
     async def pause_pooler(self, namespace: str, name: str, claimant: str, *, paused: bool) -> None:
         """Pause a Pooler by owning its field, and withdraw that: the API server knows who else owns it."""
-        path = f"{POOLERS}/namespaces/{quote(namespace)}/poolers/{quote(name)}"
-        found = await self._read(path)
+        path = f"{folder_of(POOLERS, 'poolers', namespace)}/{quote(name)}"
+        found = await self.read(path)
         if found is None:
             message = f"there is no Pooler {name} of {POOLERS[6:]}: correct spec.gate.cnpgPooler.names"
             raise ClusterRefused(message, 404)
@@ -430,10 +434,13 @@ def _error(verb: str, path: str, code: int) -> ClusterRefused | ClusterUnavailab
     return ClusterRefused(f"the API server refused {verb} {path} (HTTP {code}){remedy}", code)
 
 
+def folder_of(root: str, plural: str, namespace: str) -> str:
+    """Return the path of a kind's objects below a `root`; empty `namespace`: of the whole cluster."""
+    return f"{root}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{root}/{plural}"
+
+
 def _path(plural: str, namespace: str) -> str:
-    if plural == "jobs":
-        return f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
-    return f"{GROUP}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{GROUP}/{plural}"
+    return folder_of(ROOTS.get(plural, GROUP), plural, namespace)
 
 
 def _secret_path(namespace: str, name: str) -> str:
@@ -443,20 +450,3 @@ def _secret_path(namespace: str, name: str) -> str:
 def _lease_path(namespace: str, name: str = "") -> str:
     path = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
     return f"{path}/{quote(name)}" if name else path
-
-
-def label_selector(selector: Manifest) -> str:
-    """Return a label selector of a manifest as the API takes it in a query."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for requirement in selector.get("matchExpressions") or ():
-        key, values = requirement["key"], ",".join(requirement.get("values") or ())
-        match requirement["operator"]:
-            case "In":
-                parts.append(f"{key} in ({values})")
-            case "NotIn":
-                parts.append(f"{key} notin ({values})")
-            case "Exists":
-                parts.append(key)
-            case "DoesNotExist":
-                parts.append(f"!{key}")
-    return ",".join(parts)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from lethe.adapters.cluster.api import PAGE, KubernetesCluster, heard
-from lethe.ports.cluster import ClusterRefused, Manifest, OthersKind, Seen
+from lethe.adapters.cluster.api import PAGE, KubernetesCluster, folder_of, heard
+from lethe.ports.cluster import Manifest, OthersKind, Seen
 
 BARE = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
@@ -23,15 +23,7 @@ class KubernetesOthers:
 
     async def read(self, kind: OthersKind, namespace: str, name: str) -> Manifest | None:
         """Return an object in full, or `None` where there is none."""
-        try:
-            response = await self._cluster.answer("GET", f"{_path(kind, namespace)}/{quote(name)}")
-        except ClusterRefused as refused:
-            if refused.code == 404:
-                return None
-            raise
-        with heard():
-            found: Manifest = msgspec.json.decode(await response.read())
-        return found
+        return await self._cluster.read(f"{folder_of(kind.root, kind.plural, namespace)}/{quote(name)}")
 
     async def follow(self, kind: OthersKind, namespace: str) -> AsyncIterator[Seen | None]:
         """Yield all objects, `None`, and then what changes."""
@@ -62,7 +54,7 @@ class KubernetesOthers:
             query = {"limit": str(PAGE), "continue": token, "fieldSelector": kind.selector}
             response = await self._cluster.answer(
                 "GET",
-                _path(kind, namespace),
+                folder_of(kind.root, kind.plural, namespace),
                 query={key: value for key, value in query.items() if value},
                 accept=BARE.format("List") if kind.bare else "application/json",
             )
@@ -79,7 +71,7 @@ class KubernetesOthers:
         selected = {"fieldSelector": kind.selector} if kind.selector else {}
         response = await self._cluster.answer(
             "GET",
-            _path(kind, namespace),
+            folder_of(kind.root, kind.plural, namespace),
             query={**query, **selected},
             accept=BARE.format("") if kind.bare else "application/json",
             seconds=WATCH_SECONDS + 30,
@@ -90,11 +82,3 @@ class KubernetesOthers:
                     yield msgspec.json.decode(line)
         finally:
             response.close()
-
-
-def _path(kind: OthersKind, namespace: str) -> str:
-    return (
-        f"{kind.root}/namespaces/{quote(namespace)}/{kind.plural}"
-        if namespace
-        else f"{kind.root}/{kind.plural}"
-    )

@@ -137,11 +137,12 @@ def conduct(
     """
     context.ledger.append([plan.started(context.clock())])  # 1
     measures: dict[str, Any] = {}
+    elsewhere = False
     halt.closes(scratch.close)
     try:
         result, message = DrillResult.PASSED, ""
         _require_elsewhere(plan, scratch.place())  # 2
-        measures["replayed_from"] = None
+        elsewhere = True
         _carry_out(plan, context, scratch, restorer, connect, halt, measures)
     except _Ends as ends:
         result, message = ends.result, ends.message
@@ -154,7 +155,7 @@ def conduct(
     if halt.because is not None:
         result, message = halt.because, _HALTED.get(halt.because, "")
     scratch.close()
-    if "replayed_from" in measures:
+    if elsewhere:
         left = clear_away(scratch.anew(), plan.mark, plan.database)  # 7
         message, measures["left"] = message + left, bool(left)
     ended = DrillEnded(plan.drill, context.clock(), result, message[:LONGEST_MESSAGE], **measures)
@@ -209,7 +210,7 @@ def _carry_out(
     scratch.create(plan.database, plan.mark)
     url, began = scratch.url_of(plan.database), time.monotonic()
     try:
-        restorer(RestoreOrder(plan.called, plan.place, url, plan.database), halt)  # 4
+        restorer(RestoreOrder(plan.called, plan.place, url), halt)  # 4
     except RestoreFailed as failed:
         result = DrillResult.REFUSED if failed.refused else DrillResult.RESTORE_FAILED
         raise _Ends(DrillResult.SCRATCH_FULL if failed.full else result, failed.problem) from None
