@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
 import pytest
 
+from devtools.company import eventually
 from lethe.adapters.stores.sql import finding
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.identifiers import Identifier, IdentifierKind, PersonalText, email_identifier
@@ -324,6 +327,36 @@ def test_an_exclusive_erasure_and_check_keep_writers_out(site: Site) -> None:
     site.store.erase(tombstones, matcher, move=site.move(), first_number=50, exclusive=True)  # type: ignore[arg-type]
     assert blocked == ["users", "users"]
     assert site.check(tombstones) == Residue()
+
+
+@pytest.mark.parametrize("exclusive", [False, True], ids=["beside others", "alone"])
+@pytest.mark.parametrize("called", ["check", "erase"])
+def test_who_alters_two_tables_meanwhile_is_never_ended_for_a_deadlock_with_it(
+    site: Site, called: str, exclusive: bool
+) -> None:
+    """As each statement of `pg_restore --clean` that drops a foreign key does."""
+    (person,) = several(site, 1)
+    tombstones = site.tombstones_of(person)
+    altered: list[Future[object]] = []
+
+    def alter() -> None:
+        with psycopg.connect(site.url, autocommit=True) as restore:
+            restore.execute("ALTER TABLE sessions DROP CONSTRAINT sessions_user_id_fkey")
+
+    def matcher(pairs: object) -> object:
+        if not altered:
+            altered.append(threads.submit(alter))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+            eventually(lambda: site.sql.execute(waiting).fetchone() == (1,), "it to wait for a table")
+            time.sleep(0.7)  # nearly as long as the server lets it wait until it looks for a deadlock
+        return match_restored_rows(site.fingerprints)(pairs)  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor() as threads:
+        if called == "check":
+            site.store.check([tombstones], matcher, exclusive=exclusive)  # type: ignore[arg-type]
+        else:
+            site.store.erase(tombstones, matcher, move=site.move(), first_number=50, exclusive=exclusive)  # type: ignore[arg-type]
+        altered[0].result(10)
 
 
 class TestFinding:

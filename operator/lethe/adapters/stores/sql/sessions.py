@@ -84,9 +84,10 @@ _SET_UP: LiteralString = (
     " ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),"
     " ('extra_float_digits', '1'), ('bytea_output', 'hex'),"
     # A look must be over soon; a set of a million takes minutes, and is bounded only against hanging for
-    # ever. A lock is waited for less long than PostgreSQL's deadlock_timeout (1 s): where Lethe and a
+    # ever. A lock is waited for far less long than PostgreSQL's deadlock_timeout (1 s): where Lethe and a
     # pg_restore, or an application, wait for each other, it is Lethe that steps back, not they that fail.
-    " ('lock_timeout', '800ms'), ('statement_timeout', {statement_timeout}),"
+    # That holds for whoever began to wait last, too, only because no table is waited for late (`hold`).
+    " ('lock_timeout', '500ms'), ('statement_timeout', {statement_timeout}),"
     " ('idle_in_transaction_session_timeout', '10min'){further}) AS settings (name, value)"
 )
 _QUICK, _LONG = "30s", "60min"

@@ -185,3 +185,17 @@ def lock_tables(cursor: Cursor, shapes: Iterable[Shape], *, to_write: bool) -> N
     quoted = listed(tables[oid].sql for oid in sorted(tables))
     mode = raw("SHARE ROW EXCLUSIVE" if to_write else "SHARE")
     cursor.execute(compose("LOCK TABLE {tables} IN {mode} MODE", tables=quoted, mode=mode))
+
+
+def hold(cursor: Cursor, tables: Iterable[Table]) -> None:
+    """Take at once what reading these tables locks, so that none is waited for later in the transaction.
+
+    Whoever reads one table for a while and then waits for the next can be what an `ALTER` of both waits for:
+    the server ends whichever of the two looks first, and that would be the restore.
+    """
+    held = (
+        one for one in tables if one.kind in "rp" and any(column.readable for column in one.columns.values())
+    )
+    parts = [compose("(SELECT 1 FROM {table} LIMIT 0)", table=one.sql) for one in held]
+    if parts:
+        cursor.execute(listed(parts, " UNION ALL "))

@@ -26,7 +26,7 @@ from lethe.adapters.stores.sql.journal import Journal
 from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.adapters.stores.sql.proving import prove_mapping
 from lethe.adapters.stores.sql.sessions import Session, Sessions
-from lethe.adapters.stores.sql.staging import Batch, lock_tables
+from lethe.adapters.stores.sql.staging import Batch, hold, lock_tables
 from lethe.adapters.stores.sql.values import Tokens
 from lethe.domain.journal import Head, HeadMove, JournalObservation
 from lethe.domain.mapping import ProvedMapping, SubjectMapping, widened
@@ -450,7 +450,10 @@ def _unknown_version(version: str) -> MappingProblem:
 
 
 def _shape(cursor: Cursor, mapping: SubjectMapping) -> Shape:
-    """Return the live tables of a mapping. Raises `MappingInvalid` if one, or a column, is not there now."""
+    """Return the live tables of a mapping, and hold them until the transaction ends.
+
+    Raises `MappingInvalid` if one, or a column, is not there now.
+    """
     tables = read_tables(cursor, tables_of(mapping))
     gone = [
         MappingProblem(
@@ -467,6 +470,7 @@ def _shape(cursor: Cursor, mapping: SubjectMapping) -> Shape:
     ]
     if gone:
         raise MappingInvalid(gone)
+    hold(cursor, tables.values())
     return Shape(mapping, tables)
 
 
