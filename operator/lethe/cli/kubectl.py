@@ -1,4 +1,5 @@
-"""The kubectl plugin `kubectl lethe`: asks for erasures without an address in a manifest, tells of restores.
+"""The kubectl plugin `kubectl lethe`: asks for erasures without an address in a manifest, tells of restores,
+and proposes DataStores.
 
 It speaks through the kubectl that calls it, so that context, namespace and credentials are the caller's.
 """
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lethe.cli import restore
+from lethe.cli import mapping, restore
 from lethe.domain.identifiers import NotAnEmailAddress, email_identifier
 
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     erase.add_argument("--wait", action="store_true", help="wait until it is done")
     erase.add_argument("-n", "--namespace", help="namespace of the DataStores; kubectl's own if absent")
     erase.set_defaults(act=_erase)
+    mapping.add_to(commands)
     restore.add_to(commands)
     parsed = parser.parse_args(arguments)
     return int(parsed.act(parsed))

@@ -15,7 +15,9 @@ _TOKEN = re.compile(r"\{(?:uuid|token(?::([89]|1[0-9]|2[0-4]))?)\}")
 
 
 class PiiKind(StrEnum):
-    """The kinds of personally identifiable information that the privacy policy names (promise P1)."""
+    """The kinds of personally identifiable information that the privacy policy names (promise P1), and
+    `OTHER`: a phone number, a postal address, whatever else tells who somebody is.
+    """
 
     FIRST_NAME = "FirstName"
     LAST_NAME = "LastName"
@@ -23,6 +25,7 @@ class PiiKind(StrEnum):
     PASSWORD = "Password"  # noqa: S105 - the name of a kind
     LOCALE = "Locale"
     TIME_ZONE = "TimeZone"
+    OTHER = "Other"
 
 
 class StoreRole(StrEnum):
@@ -138,7 +141,7 @@ class SubjectMapping:
         mapped = {rule.holds for rule in self.clear}
         for dependent in self.dependents:
             mapped |= {rule.holds for rule in dependent.clear}
-        return frozenset(PiiKind) - mapped
+        return frozenset(PiiKind) - mapped - {PiiKind.OTHER}
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,6 +11,7 @@
 | `proving` | whether a mapping fits the live schema |
 | `journal`, `positions` | head and entries; how far keys and sequences have been given out |
 | `finding`, `contacting`, `staging`, `erasing`, `checking` | one use of the store each |
+| `schemas` | a whole live schema, for a mapping to be proposed |
 | `store` | `SqlStore`, which puts them together |
 
 Another dialect comes as a second set of `url`, `sessions`, `postgres`, `catalog` and the statements, picked

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from psycopg import sql
 
-from lethe.adapters.stores.sql.catalog import INTEGER_TYPES, Column, Shape, Table
+from lethe.adapters.stores.sql.catalog import INTEGER_TYPES, Shape, Table
 from lethe.adapters.stores.sql.postgres import Cursor, compose
 from lethe.domain.mapping import SubjectMapping
-
-# Parts of words, in several tongues of schemas; a false alarm is silenced once, by `ignore`.
-_PARTS = re.compile(
-    r"name|mail|phone|mobile|fax|address|street|city|zip|postal|postcode|birth|passw|passwd|secret|locale|lang"
-    r"|time_?zone|nick|gender|avatar|signature|iban|passport|social_security|latitude|longitude|vorname|anschrift"
-)
-_WORDS = frozenset(
-    {"tz", "ip", "dob", "tel", "pwd", "ssn", "sex", "age", "bio", "geo", "lat", "lng", "plz", "ort"}
-)
-# What a flag or a number of rows is called after is not itself the thing (email_verified, names_count).
-_SELDOM = frozenset(
-    {"bool", "int2", "int4", "int8", "timestamp", "timestamptz", "numeric", "float4", "float8"}
-)
-_TELLING_ANYWAY = re.compile(
-    r"birth|phone|mobile|zip|postal|latitude|longitude|iban|passport|social_security"
-)
+from lethe.domain.personal_columns import looks_personal
 
 
 def lookalikes(shape: Shape) -> tuple[str, ...]:
@@ -37,7 +20,7 @@ def lookalikes(shape: Shape) -> tuple[str, ...]:
         found += [
             f"{written}.{column.name}"
             for column in table.columns.values()
-            if column.name not in mentioned and _looks_personal(column)
+            if column.name not in mentioned and looks_personal(column.name, column.base)
         ]
     return tuple(sorted(found))
 
@@ -120,15 +103,6 @@ SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname ||
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid IN (SELECT oid FROM made WHERE kind = 'm')
 """
-
-
-def _looks_personal(column: Column) -> bool:
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.name).lower()
-    if column.base in _SELDOM:
-        return bool(_TELLING_ANYWAY.search(snake)) and column.base != "bool"
-    return (
-        column.base == "inet" or bool(_PARTS.search(snake)) or bool(_WORDS & set(re.split(r"[^a-z]+", snake)))
-    )
 
 
 def _mentioned(mapping: SubjectMapping, table: Table) -> set[str]:
