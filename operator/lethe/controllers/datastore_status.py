@@ -40,7 +40,7 @@ class StoreStatus:
         """Write a DataStore's status, if it says something new."""
         session, proof = managed.session, managed.session.proof if managed.session else None
         lookalikes, pointing = (proof.lookalikes, proof.pointing) if proof else ((), ())
-        copies = proof.copies if proof else ()
+        copies, possible = (proof.copies, proof.possible_copies) if proof else ((), ())
         catch_up = session.catch_up if session else None
         mapping = proof.proved.mapping if proof else None
         primary = managed.description.role == "Primary"
@@ -60,6 +60,7 @@ class StoreStatus:
             lookalikes=lookalikes,
             pointing=pointing,
             copies=copies,
+            possible_copies=[(one.name, one.why) for one in possible],
             catch_up=(
                 len(catch_up.left),
                 len(catch_up.unclear),
@@ -96,7 +97,7 @@ class StoreStatus:
             applied=managed.applied,
             missing=managed.missing,
             journal_number=managed.journal_number,
-            unmapped=sorted({*lookalikes, *pointing, *copies}),
+            unmapped=sorted({*lookalikes, *pointing, *copies, *(one.name for one in possible)}),
         )
         await self._writer.write(DATA_STORE, managed.key, managed.shown, status)
 

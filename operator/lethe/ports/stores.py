@@ -88,6 +88,16 @@ class JournalSupport(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PossibleCopy:
+    """Something that may keep what an erasure clears. `name` is how a mapping's `ignore` acknowledges it,
+    `why` says what it does; neither holds anything personal.
+    """
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What connecting and comparing the mapping with the live schema showed.
 
@@ -95,7 +105,7 @@ class Proof:
     `table.column`. `keys_may_repeat` names the generators of keys that Lethe can't move forward.
     `server` identifies the server (the ledger must not live on the same one); `None` if it has no identity.
     `pointing` are columns that point at subjects and are neither mapped nor ignored, as `table.column`;
-    `copies` are materialized views of what is cleared, not ignored.
+    `copies` are materialized views of what is cleared, not ignored; `possible_copies` what else may keep it.
     `widened` says of earlier versions what the proved mapping clears besides, under a version of its own.
     `samples_stay` says, with the remedy, which statistics Lethe may not renew (`Journaled.tidy`).
     `beside` names the other stores of this ledger (`namespace/name`) whose journals lie in the same tables.
@@ -112,6 +122,7 @@ class Proof:
     widened: Mapping[str, ProvedMapping] = field(default_factory=dict)
     samples_stay: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    possible_copies: tuple[PossibleCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

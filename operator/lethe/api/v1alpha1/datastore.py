@@ -373,7 +373,8 @@ class DataStoreStatus(Status):
     journal: StoreJournal | None = Field(default=None, description="Where the store's journal stands.")
     unmapped: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=64), SET] = Field(
         default=(),
-        description="Columns that look like PII, or point at persons, and are neither mapped nor ignored.",
+        description="Columns that look like PII, or point at persons, and what may keep a copy of what is "
+        "cleared; neither mapped nor ignored.",
     )
 
 

@@ -14,6 +14,7 @@ from lethe.domain.mapping import ClearTo, PiiKind
 
 TableName = Annotated[str, Field(min_length=1, max_length=256)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+IgnoredName = Annotated[str, Field(min_length=1, max_length=256)]
 SchemaName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
@@ -105,8 +106,10 @@ class Subjects(ApiModel):
         "from the erased person's.",
     )
     clear: Clear = Field(description="Columns that hold PII, and what each is cleared to.")
-    ignore: Annotated[tuple[ColumnName, ...], Field(max_length=256), SET] = Field(
-        default=(), description="Columns that look like PII and are not."
+    ignore: Annotated[tuple[IgnoredName, ...], Field(max_length=256), SET] = Field(
+        default=(),
+        description="Columns that look like PII and are not; and what keeps a copy that you have seen to, as "
+        "MappingComplete names it.",
     )
     quarantine: Quarantine | None = Field(
         default=None, description="A column that keeps a row out while it is unclear whose it is."

@@ -42,6 +42,7 @@ class DataStoreObservation:
     lookalikes: Sequence[str]
     pointing: Sequence[str]
     copies: Sequence[str]
+    possible_copies: Sequence[tuple[str, str]]
     journal: str
     journal_message: str
     without_backups: bool
@@ -144,26 +145,33 @@ def datastore_conditions(observed: DataStoreObservation) -> ConditionSet:
 LET_GO = frozenset({TroubleReason.SUSPENDED, TroubleReason.RESTORE_UNDERWAY})
 
 
+_LEFT_OUT = (
+    (
+        "TablesUnmapped",
+        "{} point at persons; map these tables as dependents, or name the columns in ignore",
+    ),
+    (
+        "CopiesUnmapped",
+        "{} keep what is cleared until REFRESH MATERIALIZED VIEW; see to that, and ignore them",
+    ),
+    ("LookalikesUnmapped", "{} look like personal data; map them, or name them in ignore"),
+    ("CopiesPossible", "what is cleared may be kept by {}; see to each, and name it in ignore"),
+)
+
+
 def _mapping_complete(observed: DataStoreObservation) -> Condition:
     if observed.kinds_unmapped:
         message = "no column is said to hold " + ", ".join(sorted(observed.kinds_unmapped))
         return Condition("MappingComplete", FALSE, "KindsUnmapped", message)
     if observed.catch_up is not None or observed.uncounted:
         return _catching_up(observed.catch_up)
-    if observed.pointing:
-        named = ", ".join(observed.pointing[:8])
-        message = f"{named} point at persons; map these tables as dependents, or name the columns in ignore"
-        return Condition("MappingComplete", FALSE, "TablesUnmapped", message)
-    if observed.copies:
-        named = ", ".join(observed.copies[:8])
-        message = (
-            f"{named} keep what is cleared until REFRESH MATERIALIZED VIEW; see to that, and ignore them"
-        )
-        return Condition("MappingComplete", FALSE, "CopiesUnmapped", message)
-    if observed.lookalikes:
-        named = ", ".join(observed.lookalikes[:8])
-        message = f"{named} look like personal data; map them, or name them in ignore"
-        return Condition("MappingComplete", FALSE, "LookalikesUnmapped", message)
+    possible = [f"{name} ({why})" for name, why in observed.possible_copies]
+    for found, (reason, message) in zip(
+        (observed.pointing, observed.copies, observed.lookalikes, possible), _LEFT_OUT, strict=True
+    ):
+        if found:
+            named = message.format(", ".join(found[:8]))
+            return Condition("MappingComplete", FALSE, reason, named)
     return Condition("MappingComplete", TRUE, "Complete", "every kind of personal data is mapped")
 
 

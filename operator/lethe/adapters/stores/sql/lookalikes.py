@@ -48,22 +48,6 @@ def pointing(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def copies(cursor: Cursor, shape: Shape) -> tuple[str, ...]:
-    """Return the materialized views, not ignored, that were made of what is cleared: they keep it."""
-    columns: list[tuple[int, int]] = []
-    for written, table in shape.tables.items():
-        rules = shape.mapping.clear if written == shape.mapping.table else ()
-        of_table = [one for one in shape.mapping.dependents if one.table == written]
-        cleared = {rule.column for rule in (*rules, *(rule for one in of_table for rule in one.clear))}
-        whole = any(one.delete for one in of_table)
-        columns += [(table.oid, one.number) for one in table.columns.values() if whole or one.name in cleared]
-        columns.append((table.oid, 0))
-    oids, numbers = (sql.Literal(list(part)) for part in zip(*columns, strict=True))
-    rows = cursor.execute(compose(_COPIES, oids=oids, numbers=numbers)).fetchall()
-    ignored = set(shape.mapping.ignore)
-    return tuple(sorted(written for written, full_name in rows if not {written, full_name} & ignored))
-
-
 # A row of the subjects that points at another one (who invited whom) holds but a key. A partition of a mapped
 # table may have the foreign key instead of it.
 _POINTING = """
@@ -81,27 +65,6 @@ SELECT DISTINCT c.oid::bigint,
                               AND n.nspname = {schema} AND NOT c.relispartition))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
                     WHERE i.inhrelid = c.oid AND i.inhparent = ANY ({mapped}))
-"""
-
-# A view's rule depends on the columns that it reads, or on the table where it reads whole rows.
-_COPIES = """
-WITH RECURSIVE made (oid, kind) AS (
-  SELECT r.ev_class, c.relkind
-    FROM ROWS FROM (pg_catalog.unnest({oids}::bigint[]), pg_catalog.unnest({numbers}::int[]))
-         AS m (oid, number)
-    JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
-     AND d.refobjid = m.oid::oid AND d.refobjsubid = m.number
-     AND d.classid = 'pg_catalog.pg_rewrite'::regclass
-    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  UNION
-  SELECT r.ev_class, c.relkind FROM made m
-    JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
-     AND d.refobjid = m.oid AND d.classid = 'pg_catalog.pg_rewrite'::regclass
-    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class c ON c.oid = r.ev_class)
-SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname,
-       n.nspname || '.' || c.relname
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.oid IN (SELECT oid FROM made WHERE kind = 'm')
 """
 
 

@@ -24,7 +24,8 @@ from lethe.adapters.stores.sql.catalog import (
     sequences_of,
     tables_of,
 )
-from lethe.adapters.stores.sql.lookalikes import copies, lookalikes, pointing
+from lethe.adapters.stores.sql.copies import possible_copies, views_of
+from lethe.adapters.stores.sql.lookalikes import lookalikes, pointing
 from lethe.adapters.stores.sql.postgres import Cursor, compose, name
 from lethe.adapters.stores.sql.values import CANONICAL, LONGEST_KEY, LONGEST_TEXT_KEY
 from lethe.domain.mapping import (
@@ -35,7 +36,7 @@ from lethe.domain.mapping import (
     ProvedMapping,
     SubjectMapping,
 )
-from lethe.ports.stores import MappingInvalid, MappingProblem
+from lethe.ports.stores import MappingInvalid, MappingProblem, PossibleCopy
 
 SUBJECTS = "sql.subjects"
 # A date is none: everybody who signed up on one day shares it, so it proves nobody's identity.
@@ -64,6 +65,7 @@ class MappingProof:
     lookalikes: tuple[str, ...]
     pointing: tuple[str, ...]
     copies: tuple[str, ...]
+    possible_copies: tuple[PossibleCopy, ...]
     keys_may_repeat: tuple[str, ...]
 
 
@@ -83,7 +85,8 @@ def prove_mapping(cursor: Cursor, mapping: SubjectMapping) -> MappingProof:
         ProvedMapping(version_of(resolved), resolved, constraints.kept_by(cursor, shape)),
         lookalikes(shape),
         pointing(cursor, shape),
-        copies(cursor, shape),
+        views_of(cursor, shape),
+        possible_copies(cursor, shape),
         _keys_may_repeat(cursor, shape),
     )
 

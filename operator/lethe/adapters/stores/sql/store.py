@@ -133,6 +133,7 @@ class SqlStore:
             wider,
             tuple(statistics.not_permitted(one) for one in sampled if not one.permitted),
             beside,
+            proof.possible_copies,
         )
 
     def _own_version(self, proved: ProvedMapping) -> ProvedMapping:
