@@ -177,4 +177,44 @@ KNOWN_SCHEMAS = (
             ir_attachment="name db_datas",
         ),
     ),
+    KnownSchema(
+        "Moodle",
+        "moodle.sql",
+        "mdl_user",
+        _of(
+            mdl_user="username password idnumber firstname lastname email phone1 institution department"
+            " address city country lang timezone lastip secret description",
+            mdl_user_info_data="data",
+            mdl_user_preferences="value",
+            mdl_sessions="sid sessdata firstip lastip",
+            mdl_logstore_standard_log="ip other",
+            mdl_forum_posts="subject message",
+        ),
+    ),
+    KnownSchema(
+        "Auth.js with Prisma",
+        "nextauth.sql",
+        "User",
+        _of(
+            User="name email image hashedPassword phoneNumber",
+            Account="providerAccountId refresh_token access_token id_token",
+            Session="sessionToken",
+            VerificationToken="identifier token",
+            Post="title content",
+            Order="shippingAddress billingName cardLast4",
+        ),
+    ),
+    KnownSchema(
+        "Spree",
+        "spree.sql",
+        "spree_users",
+        _of(
+            spree_users="encrypted_password password_salt email remember_token reset_password_token login"
+            " authentication_token spree_api_key current_sign_in_ip first_name last_name selected_locale",
+            spree_addresses="firstname lastname address1 address2 city zipcode phone state_name"
+            " alternative_phone company",
+            spree_orders="email special_instructions last_ip_address guest_token internal_note",
+            spree_credit_cards="name last_digits gateway_customer_profile_id",
+        ),
+    ),
 )

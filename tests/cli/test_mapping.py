@@ -19,6 +19,7 @@ from lethe.api.parse import parse
 from lethe.api.translation import subject_mapping
 from lethe.api.v1alpha1.datastore import DataStore
 from lethe.cli import kubectl
+from lethe.domain.mapping_proposal import Reading
 from tests.adapters.stores.sql.conftest import HmacKeyring
 from tests.cli.known_schemas import KNOWN_SCHEMAS, KnownSchema
 
@@ -49,10 +50,26 @@ class Proposed:
         return columns, rows
 
     def told_of(self, column: str) -> bool:
-        """Tell whether a person is told to look at a column, or at its table."""
-        remarks = "\n".join(line for line in self.text.splitlines() if line.startswith("#"))
-        table = column.partition(".")[0]
-        return re.search(rf"(^|[\s:,]){re.escape(table)}([\s.,:(]|$)", remarks, re.MULTILINE) is not None
+        """Tell whether a person is told to look at a column: by itself, or at all of its table."""
+        table, _, name = column.partition(".")
+        heading = ""
+        for line in self.text.splitlines():
+            if line.startswith("# - "):
+                heading = line[4:].rstrip(":")
+            item = re.fullmatch(r"#   - (\S+)(?: \((.*)\))?", line)
+            if item is None:
+                continue
+            about, detail = item[1], item[2] or ""
+            if about == column or (about == table and heading in _OF_WHOLE_TABLES):
+                return True
+            if about == table and heading == Reading.FREE_TEXT.value and name in detail.split(", "):
+                return True
+        return False
+
+
+_OF_WHOLE_TABLES = {
+    one.value for one in (Reading.UNREACHED, Reading.ABOVE, Reading.INDIRECT, Reading.RECORDS)
+}
 
 
 class Mapper:

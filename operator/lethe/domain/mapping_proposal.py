@@ -241,7 +241,8 @@ def _called_after(table: SeenTable, key: str) -> set[str]:
     singles = {bare, bare.removesuffix("s"), last, last.removesuffix("s"), bare.removesuffix("_entity")}
     if bare.endswith("people"):
         singles.add("person")
-    return {f"{single}_{key}" for single in singles} | ({key} if key.endswith("_id") else set())
+    called = {f"{single}{between}{key}" for single in singles for between in ("_", "")}
+    return called | ({key} if key.endswith("_id") else set())
 
 
 def _alike(one: str, other: str) -> bool:
@@ -297,7 +298,7 @@ _HER_OWN = re.compile(
 )
 # What was, and what somebody did, under names and in documents that tell nothing by themselves.
 _RECORDS = re.compile(
-    r"session|versions?$|revisions?$|histor|audit|(?:^|_)logs?$|archive|(?:^|_)events?$|(?:^|_)trash|changes?$"
+    r"session|token|versions?$|revisions?$|histor|audit|(?:^|_)logs?$|archive|(?:^|_)events?$|(?:^|_)trash|changes?$"
 )
 
 

@@ -66,7 +66,7 @@ _NAMES: tuple[tuple[PiiKind, re.Pattern[str]], ...] = (
         PiiKind.LAST_NAME,
         re.compile(
             r"(?:last|family|sur|middle|full|display|real|maiden|nick|user|contact|partner|holder|customer"
-            r"|recipient|author|external)_?name|nachname|nicename|surname"
+            r"|recipient|author|external|billing|shipping)_?name|nachname|nicename|surname"
             r"|^name(?:_lower)?$|^(?:user_)?login$|^handle$|^screen_name$|_author$|signature"
         ),
     ),
@@ -74,11 +74,12 @@ _NAMES: tuple[tuple[PiiKind, re.Pattern[str]], ...] = (
         PiiKind.OTHER,
         re.compile(
             r"phone|mobile|(?:^|_)fax(?:$|_)|(?:^|_)tel(?:$|_)|(?:^|_)address|street|(?:^|_)city(?:$|_)"
-            r"|(?:^|_)zip(?:$|_)|postal|post_?code|birth|(?:^|_)dob(?:$|_)|gender|(?:^|_)sex(?:$|_)|avatar"
+            r"|(?:^|_)zip(?:$|_|code)|postal|post_?code|birth|(?:^|_)dob(?:$|_)|gender|(?:^|_)sex(?:$|_)|avatar"
             r"|picture|photo|(?:^|_)image(?:_\d+)?$|(?:^|_)bio(?:$|_)|biograph|about_me|(?:^|_)ip(?:$|_)"
-            r"|_ip$|(?:^|_)ip_|remote_ip|(?:^|_)agent$|location|(?:^|_)vat(?:$|_)|(?:^|_)ssn|tax_id|iban|passport"
+            r"|_ip$|(?:^|_)ip_|(?:first|last|remote|client|login)_?ip$|(?:^|_)agent$|location|(?:^|_)vat(?:$|_)|(?:^|_)ssn|tax_id|iban|passport"
             r"|company|organi[sz]ation$|latitude|longitude|twitter|facebook|linkedin|skype|github|website"
             r"|(?:^|_)(?:user_)?url$|job_title|headline|(?:^|_)uid$|marital|pronouns|acc(?:ount)?_number"
+            r"|institution$|department$|id_?number$|last_?(?:4|four|digits)$"
         ),
     ),
 )
@@ -101,8 +102,8 @@ def kind_by_name(name: str, base: str) -> PiiKind | None:
     return None
 
 
-_PLACES = re.compile(r"street|(?:^|_)city(?:$|_)|(?:^|_)zip(?:$|_)|postal|post_?code")
-_REGIONS = re.compile(r"(?:^|_)(?:state|region|province|county|country)(?:_code)?$")
+_PLACES = re.compile(r"street|(?:^|_)city(?:$|_)|(?:^|_)zip(?:$|_|code)|postal|post_?code")
+_REGIONS = re.compile(r"(?:^|_)(?:state|region|province|county|country)(?:_code|_name)?$")
 
 
 def regions_beside(names: Iterable[str]) -> frozenset[str]:
