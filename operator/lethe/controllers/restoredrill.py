@@ -265,9 +265,8 @@ class RestoreDrillController(Controller[ObjectKey]):
         if run.clears and ended.result is not DrillResult.INTERRUPTED:
             return  # it was told when it ended
         failed = ended.result.counts_as_failure
-        message = ended.message or f"{ended.erased_again} persons were erased in the copy again"
         log.log(logging.WARNING if failed else logging.INFO, "drill %s: %s", managed.name, ended.result.value)
-        await self._cluster.record_event(Event(managed.manifest, ended.result.value, message, failed))
+        await self._cluster.record_event(Event(managed.manifest, ended.result.value, ended.message, failed))
         if ended.result is DrillResult.PASSED and ended.replayed_from is not None:
             since = before.replayed_from if before is not None else FIRST
             await self._tell_rehearsed(run.store, since, ended.replayed_from)
@@ -393,19 +392,17 @@ class RestoreDrillController(Controller[ObjectKey]):
             snapshot=snapshot.ref,
             taken_at=snapshot.taken_at,
             place=place,
+        sessions = {one.name: one.session for one in self._cache.stores.values()}
+        proofs = {name: one.proof if one is not None else None for name, one in sessions.items()}
             called=called,
             database=f"{DATABASE_PREFIX}{secrets.token_hex(5)}",
-            production={},
             table=mapping.table,
             tables=(mapping.table, *(one.table for one in mapping.dependents)),
-            expects_rows=False,
+            servers={name: one.server if one is not None else None for name, one in proofs.items()},
             same_server=spec.scratch.same_server is SameServer.ALLOWED,
             token=spec.run_now,
             uid=managed.shown.uid,
         )
-        sessions = {one.name: one.session for one in self._cache.stores.values()}
-        proofs = {name: one.proof if one is not None else None for name, one in sessions.items()}
-        servers = {name: one.server if one is not None else None for name, one in proofs.items()}
         limit, context, halt = parse_duration(spec.time_limit).total_seconds(), self._context(), Halt(inf)
         restorer = self._restorer(managed, plan, limit)
         manifest = parse(DataStore, store.manifest)
@@ -415,12 +412,7 @@ class RestoreDrillController(Controller[ObjectKey]):
             with self._turns.turn(scratch, halt):
                 halt.until = time.monotonic() + limit
                 return conduct(
-                    plan.over(context.ledger, servers),
-                    context,
-                    scratch,
-                    restorer,
-                    lambda url: connect.session(manifest, drill, url),
-                    halt,
+                    plan, context, scratch, restorer, lambda url: connect.session(manifest, drill, url), halt
                 )
 
         self._start(managed, work, halt, store=store.name)

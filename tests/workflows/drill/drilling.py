@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,12 +61,12 @@ class Drills:
         rows = self.server.psql("SELECT datname FROM pg_database WHERE datname LIKE 'lethe\\_drill\\_%'")
         return set(rows.split())
 
-    def plan(self, snapshot: str, servers: Mapping[str, str | None] | None = None) -> DrillPlan:
+    def plan(self, snapshot: str) -> DrillPlan:
         """Return the plan of the next drill."""
         self.count += 1
         proof = self.company.store.proof
         assert proof is not None
-        plan = DrillPlan(
+        return DrillPlan(
             DRILL,
             STORE,
             f"{NAMESPACE}/nightly",
@@ -75,13 +75,11 @@ class Drills:
             str(self.dumps),
             snapshot,
             f"lethe_drill_{self.count:010x}",
-            {},
             "users",
             ("users", "sessions", "comments"),
-            expects_rows=False,
+            {STORE: proof.server},
             same_server=self.same_server,
         )
-        return plan.over(self.company.real_ledger, servers or {STORE: proof.server})
 
     def scratch(self) -> SqlScratchServer:
         """Return the scratch server as a drill sees it."""

@@ -67,6 +67,7 @@ def test_what_a_copy_brings_back_is_erased_in_it_again_and_nothing_else_is_touch
 
     assert ended.result is DrillResult.PASSED, ended.message
     assert (ended.erased_again, ended.left_alone, ended.missed) == (2, 0, 0)
+    assert ended.message == "2 persons were erased in the copy again, and all erasures read back"
     assert seen == {early: True, ada: True, bob: True, cleo: False}
     assert ended.size is not None and ended.size > 0  # noqa: PT018
     assert 0 < (ended.verification_seconds or 0) <= (ended.replay_seconds or 0)
@@ -274,25 +275,35 @@ def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_c
             break
         cut += 1
         company.prove()
-        known = company.real_ledger.drills().get(DRILL)
+        known, left = company.real_ledger.drills().get(DRILL), drills.left()
         if known is not None and known.ended is None:
             ended = end_interrupted(known, company.context, drills.scratch(), "")
             assert ended.result is DrillResult.INTERRUPTED
+            there = "was dropped" if known.started.database in left else "there is no"
             assert known.started.database in ended.message
+            assert there in ended.message
         assert drills.left() == set(), f"moment {moment}: {company.fuse.names}"
         company.visit_until_safe()
     assert cut > 10
     assert drills.record.past[0].result is DrillResult.PASSED
 
 
-def test_another_drill_s_database_is_left_alone(drills: Drills) -> None:
+def test_what_an_earlier_drill_has_left_is_dropped_and_told_and_nothing_of_others(drills: Drills) -> None:
+    """As where the ledger was lost meanwhile: nothing but the mark tells of it."""
     people_of(drills, "ada")
-    drills.server.psql("CREATE DATABASE lethe_drill_ffffffffff")
-    drills.server.psql(
-        "COMMENT ON DATABASE lethe_drill_ffffffffff IS 'scratch of the Lethe drill shop/other'"
-    )
-    assert drills.run(drills.dump()).result is DrillResult.PASSED
-    assert drills.left() == {"lethe_drill_ffffffffff"}
+    left, of_another, elsewhere = (f"lethe_drill_{digit * 10}" for digit in "def")
+    marks = {
+        left: mark_of(DRILL, ""),
+        of_another: mark_of("shop/other", ""),
+        elsewhere: mark_of(DRILL, "the-uid-in-another-cluster"),
+    }
+    for database, mark in marks.items():
+        drills.server.psql(f"CREATE DATABASE {database}")
+        drills.server.psql(f"COMMENT ON DATABASE {database} IS '{mark}'")
+    ended = drills.run(drills.dump())
+    assert ended.result is DrillResult.PASSED
+    assert f"{left}, which an earlier drill had left, was dropped" in ended.message
+    assert drills.left() == {of_another, elsewhere}
 
 
 def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresServer) -> None:
@@ -307,16 +318,6 @@ def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresS
     )
     drills.run(drills.dump())
     assert "permission denied for database" in said.read_text()
-
-
-def test_a_database_of_a_drill_of_that_name_in_another_cluster_is_left_alone(drills: Drills) -> None:
-    people_of(drills, "ada")
-    drills.server.psql("CREATE DATABASE lethe_drill_ffffffffff")
-    drills.server.psql(
-        f"COMMENT ON DATABASE lethe_drill_ffffffffff IS '{mark_of(DRILL, 'the-uid-of-another')}'"
-    )
-    assert drills.run(drills.dump()).result is DrillResult.PASSED
-    assert drills.left() == {"lethe_drill_ffffffffff"}
 
 
 def test_a_database_that_could_not_be_dropped_is_tried_again_and_the_result_stays(drills: Drills) -> None:

@@ -33,10 +33,9 @@ def restoredrill_conditions(observed: DrillObservation) -> ConditionSet:
     conditions = with_progress(ready, stalled=stalled, working=working)
     if ended is None:
         passed = Condition("Passed", UNKNOWN, "Pending", "none has ended yet")
-    elif ended.result is DrillResult.PASSED:
-        passed = Condition("Passed", TRUE, ended.result.value, _passed(ended))
     else:
-        status = FALSE if ended.result.counts_as_failure else UNKNOWN
+        failed_or_not = FALSE if ended.result.counts_as_failure else UNKNOWN
+        status = TRUE if ended.result is DrillResult.PASSED else failed_or_not
         passed = Condition("Passed", status, ended.result.value, ended.message)
     return ConditionSet(None, (*conditions, passed))
 
@@ -53,7 +52,3 @@ def _ready(observed: DrillObservation) -> Condition:
         return Condition("Ready", FALSE, "Suspended", "spec.suspend is true; no drill begins by itself")
     due = f"the next one is due at {instant(observed.next_at)}" if observed.next_at else "none is due"
     return Condition("Ready", TRUE, "Scheduled", due)
-
-
-def _passed(ended: DrillEnded) -> str:
-    return f"{ended.erased_again or 0} persons were erased in the copy again, and all erasures read back"

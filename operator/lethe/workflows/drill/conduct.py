@@ -37,9 +37,8 @@ LONGEST_MESSAGE = 500
 class DrillPlan:
     """What a drill does. `drill`, `store` and `source` are `namespace/name`.
 
-    `place` is where the snapshot lies, `called` what it is called there. `production` is where every store
-    that Lethe knows lies, of all namespaces, by name. `table` is that of the store's persons, `tables` are
-    all that it maps; `expects_rows` tells that some must come back.
+    `place` is where the snapshot lies, `called` what it is called there. `table` is that of the store's
+    persons, `tables` are all that it maps. `servers` are those that stores have shown, by the store's name.
     """
 
     drill: str
@@ -50,10 +49,9 @@ class DrillPlan:
     place: str
     called: str
     database: str
-    production: Mapping[str, ScratchPlace]
     table: str
     tables: Collection[str]
-    expects_rows: bool
+    servers: Mapping[str, str | None]
     same_server: bool = False
     token: str | None = None
     uid: str = ""
@@ -62,18 +60,6 @@ class DrillPlan:
     def mark(self) -> str:
         """Return what stands in the comment of each database of this drill."""
         return mark_of(self.drill, self.uid)
-
-    def over(self, ledger: Ledger, servers: Mapping[str, str | None]) -> DrillPlan:
-        """Return the plan with what the ledger knows; `servers` are those that stores have shown, by name."""
-        known = {name: ledger.known_head(name) for name in {*servers, *ledger.erased_stores()}}
-        production = {}
-        for name, head in known.items():
-            identity = head.identity.server if head.identity is not None else {}
-            shown = {identity.get("system"), servers.get(name)} - {None}
-            production[name] = ScratchPlace(frozenset(map(str, shown)), identity.get("database"))
-        own = known.get(self.store)
-        expects = ledger.tombstone_count(self.store) > 0 or (own is not None and any(own.positions.values()))
-        return replace(self, production=production, expects_rows=expects)
 
     def started(self, at: datetime) -> DrillStarted:
         """Return the fact that it begins."""
@@ -137,13 +123,16 @@ def conduct(
     """
     context.ledger.append([plan.started(context.clock())])  # 1
     measures: dict[str, Any] = {}
+    earlier: list[str] = []
     elsewhere = False
     halt.closes(scratch.close)
     try:
         result, message = DrillResult.PASSED, ""
-        _require_elsewhere(plan, scratch.place())  # 2
+        _require_elsewhere(plan, context.ledger, scratch.place())  # 2
         elsewhere = True
-        _carry_out(plan, context, scratch, restorer, connect, halt, measures)
+        _carry_out(plan, context, scratch, restorer, connect, halt, measures, earlier)
+        again = measures.get("erased_again", 0)
+        message = f"{again} persons were erased in the copy again, and all erasures read back"
     except _Ends as ends:
         result, message = ends.result, ends.message
     except DiskFull:
@@ -156,8 +145,10 @@ def conduct(
         result, message = halt.because, _HALTED.get(halt.because, "")
     scratch.close()
     if elsewhere:
-        left = clear_away(scratch.anew(), plan.mark, plan.database)  # 7
+        left = clear_away(scratch.anew(), plan.mark, plan.database)[1]  # 7
         message, measures["left"] = message + left, bool(left)
+    if earlier:
+        message += f"; {', '.join(earlier)}, which an earlier drill had left, was dropped"
     ended = DrillEnded(plan.drill, context.clock(), result, message[:LONGEST_MESSAGE], **measures)
     context.ledger.append([ended])
     return ended
@@ -175,12 +166,14 @@ def _of_scratch(away: StoreError) -> str:
     return str(away).replace("spec.sql.", "spec.scratch.")
 
 
-def _require_elsewhere(plan: DrillPlan, found: ScratchPlace) -> None:
+def _require_elsewhere(plan: DrillPlan, ledger: Ledger, found: ScratchPlace) -> None:
     """See that no store lies there: by what servers say of themselves, not by how a URL is written."""
-    for store, known in sorted(plan.production.items()):
-        if not known.servers & found.servers:
+    for store in sorted({*plan.servers, *ledger.erased_stores()}):
+        identity = ledger.known_head(store).identity
+        shown = identity.server if identity is not None else {}
+        if not found.servers & {shown.get("system"), plan.servers.get(store)}:
             continue
-        if known.database == found.database:
+        if shown.get("database") == found.database:
             raise _Ends(
                 DrillResult.REFUSED,
                 f"the Secret of spec.scratch.urlSecretRef leads to the database of DataStore {store}; "
@@ -202,9 +195,9 @@ def _carry_out(
     connect: Callable[[str], StoreSession],
     halt: Halt,
     measures: dict[str, Any],
+    earlier: list[str],
 ) -> None:
-    for left in scratch.marked(plan.mark):  # 3
-        scratch.drop(left)
+    earlier += [left for left in scratch.marked(plan.mark) if scratch.drop(left)]  # 3
     if halt():
         return
     scratch.create(plan.database, plan.mark)
@@ -218,7 +211,7 @@ def _carry_out(
         return
     measures["restore_seconds"] = time.monotonic() - began
     measures["size"] = scratch.size(plan.database)
-    _require_something(plan, scratch)  # 5
+    _require_something(plan, context.ledger, scratch)  # 5
     measures["replayed_from"] = context.clock()
     session = connect(url)
     halt.closes(session.port.close)
@@ -236,7 +229,7 @@ def _carry_out(
     _require_cleared(found)
 
 
-def _require_something(plan: DrillPlan, scratch: ScratchServer) -> None:
+def _require_something(plan: DrillPlan, ledger: Ledger, scratch: ScratchServer) -> None:
     missing = sorted(scratch.missing(plan.database, plan.tables))
     if missing:
         named = ", ".join(missing[:5])
@@ -244,7 +237,8 @@ def _require_something(plan: DrillPlan, scratch: ScratchServer) -> None:
             DrillResult.NOTHING_RESTORED,
             f"the restore says that it went well, and the copy has no {named}; see what it restores",
         )
-    if plan.expects_rows and scratch.is_empty(plan.database, plan.table):
+    had_rows = ledger.tombstone_count(plan.store) > 0 or any(ledger.known_head(plan.store).positions.values())
+    if had_rows and scratch.is_empty(plan.database, plan.table):
         raise _Ends(
             DrillResult.NOTHING_RESTORED,
             f"the restore says that it went well, and {plan.table} is empty in the copy; see what the backup "
@@ -263,16 +257,16 @@ def _require_cleared(found: Rehearsed) -> None:
         raise _Ends(DrillResult.UNCLEARED, f"{counted}{step.message}")
 
 
-def clear_away(scratch: ScratchServer, mark: str, database: str | None = None) -> str:
-    """Drop what a drill has left; return what is to be told of it where that can't be done, else nothing."""
+def clear_away(scratch: ScratchServer, mark: str, database: str) -> tuple[list[str], str]:
+    """Drop what a drill has left; return that, and what is to be told where that can't be done."""
+    dropped: list[str] = []
     try:
-        for left in {*scratch.marked(mark), *([database] if database is not None else [])}:
-            scratch.drop(left)
+        dropped += [left for left in sorted({*scratch.marked(mark), database}) if scratch.drop(left)]
     except StoreError as away:
-        return f"; its scratch database could not be dropped ({_of_scratch(away)}): it is tried again"
+        return dropped, f"; {database} could not be dropped ({_of_scratch(away)}): it is tried again"
     finally:
         scratch.close()
-    return ""
+    return dropped, ""
 
 
 def end_interrupted(
@@ -284,15 +278,17 @@ def end_interrupted(
     could not be dropped then, that alone is recorded once it is gone.
     """
     begun, before = record.started, record.ended
-    left = "; nothing tells whether its scratch database is there still"
     if scratch is not None:
-        left = clear_away(scratch, mark_of(begun.drill, uid), begun.database)
+        dropped, left = clear_away(scratch, mark_of(begun.drill, uid), begun.database)
+    else:
+        dropped, left = [], f"; nothing tells whether {begun.database} is there still"
     if before is not None and left:
         return before
     if before is not None:
         ended = replace(before, left=False)
     else:
-        message = f"the operator ended during it, or failed over it; {begun.database}{left or ' was dropped'}"
+        gone = f"; {', '.join(dropped)} was dropped" if dropped else f"; there is no {begun.database}"
+        message = f"the operator ended during it, or failed over it{left or gone}"
         result, cut = DrillResult.INTERRUPTED, message[:LONGEST_MESSAGE]
         ended = DrillEnded(begun.drill, context.clock(), result, cut, left=bool(left))
     context.ledger.append([ended])
