@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,13 @@ import pytest
 from lethe.api.parse import parse
 from lethe.api.v1alpha1.restoredrill import RestoreDrill
 from lethe.controllers import restoredrill
+from lethe.controllers.datastore_connect import managed_store
 from lethe.controllers.restoredrill import RestoreDrillController
-from lethe.domain.drill_facts import DrillStarted
+from lethe.controllers.runtime.cache import DrillRun
+from lethe.controllers.runtime.status_writer import ShownStatus
+from lethe.domain.drill_facts import DrillResult, DrillStarted
+from lethe.domain.trouble import TroubleReason
+from lethe.workflows.drill.conduct import Halt
 from tests.controllers.backups_running import NAMESPACE
 from tests.controllers.test_isolation import Company
 
@@ -126,5 +132,50 @@ async def test_of_a_drill_that_is_gone_and_had_not_ended_the_copy_is_named(
             await drills.take_stock([NAMESPACE])
         [told] = [one.getMessage() for one in caplog.records if "drop database" in one.getMessage()]
         assert "lethe_drill_1234567890" in told
+    finally:
+        company.ledger.close()
+
+
+def restore_ahead(how: str) -> dict[str, Any]:
+    """Return a RestoreEvent that tells of a restore ahead."""
+    if how != "Expected":
+        return {"store": "site", "reason": "Drill", "justification": "the yearly drill", "underway": how}
+    by = {"kind": "Cluster", "namespace": NAMESPACE, "name": "back", "uid": "1"}
+    return {
+        "store": "site",
+        "reason": "Undeclared",
+        "expected": {**by, "noticedAt": "2026-11-29T10:00:00.000000+00:00"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "gives_way"), [(None, False), ("Begun", True), ("Ended", False), ("Expected", False)]
+)
+async def test_a_drill_gives_way_to_a_restore_that_has_begun_and_none_begins_while_one_is_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str | None, *, gives_way: bool
+) -> None:
+    company = Company(tmp_path)
+    monkeypatch.setattr(restoredrill, "in_daemon", lambda _, work: work())
+    drills: Any = company.controller(RestoreDrillController)
+    site = {"role": "Other", "owner": "Self", "plugin": {"name": "none"}}
+    company.cluster.apply("datastores", NAMESPACE, "site", site)
+    cache, key = company.operator._cache, (NAMESPACE, "site")
+    company.cluster.apply("restoredrills", *KEY, drill({"template": {"spec": {"containers": []}}}))
+    store = managed_store(cache.datastores[key], ShownStatus("u"))
+    store.manifest, store.bound = {"spec": {"sql": {}}}, {}
+    cache.stores[key] = store
+    source: Any = SimpleNamespace(description=SimpleNamespace(stores=(store.name,)), known=None)
+    cache.sources[NAMESPACE, "nightly"] = source
+    halt = Halt(inf)
+    run = DrillRun(asyncio.get_running_loop().create_future(), halt, drills._clock(), store.name)
+    try:
+        if how is not None:
+            company.cluster.apply("restoreevents", NAMESPACE, "incident-42", restore_ahead(how))
+        managed = cache.drills[KEY]
+        await drills._halt_if_need_be(managed, run)
+        assert (halt.because is DrillResult.GAVE_WAY) == gives_way
+        hinders = drills._what_is_restored(managed)
+        waits = hinders.reason is TroubleReason.RESTORE_UNDERWAY
+        assert waits == (how is not None), hinders
     finally:
         company.ledger.close()

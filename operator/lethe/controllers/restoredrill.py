@@ -252,7 +252,10 @@ class RestoreDrillController(Controller[ObjectKey]):
         return any(one.detected_at >= run.began_at for one in episodes)
 
     def _is_restored(self, store: ManagedStore) -> bool:
-        """Tell whether a store is being restored in earnest, as its looks or its RestoreEvents say."""
+        """Tell whether a store is being restored in earnest, as its looks or its RestoreEvents say.
+
+        What is merely expected is no restore yet, and may be what the drill's own Job has made: it goes on.
+        """
         ahead = self._cache.ahead_of(store)
         return store.replay is not None or (ahead is not None and ahead.begun_at is not None)
 
@@ -338,8 +341,8 @@ class RestoreDrillController(Controller[ObjectKey]):
             return Trouble(
                 TroubleReason.MISCONFIGURED, "only stores in SQL can be restored into a scratch database"
             )
-        if self._is_restored(store):
-            message = f"it waits: DataStore {store.key[1]} is being restored"
+        if self._cache.why_unsafe(store) is not None:
+            message = f"it waits: DataStore {store.key[1]} is being restored, or may be soon"
             return Trouble(TroubleReason.RESTORE_UNDERWAY, message)
         if store.session is None or store.session.proof is None:
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
