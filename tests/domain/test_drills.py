@@ -55,6 +55,59 @@ def test_what_falls_into_the_hour_that_there_is_twice_runs_once() -> None:
     assert second == local(2026, 10, 26, 2, 30)
 
 
+def begun(schedule: str, *clock: datetime) -> list[str]:
+    """Return when drills begin, in local time, given what the clock shows at each look at it."""
+    known: DrillRecord | None = None
+    found = []
+    for now in clock:
+        if due_at(known, schedule, VIENNA, clock[0]) <= now:
+            known = evolve_drill(known, DrillStarted("d", now, "s", "src", "one", now, "lethe_drill_ab"))
+            known = evolve_drill(known, DrillEnded("d", now, DrillResult.PASSED, replayed_from=now))
+            found.append(f"{now.astimezone(ZoneInfo(VIENNA)):%d. %H:%M %Z}")
+    return found
+
+
+def every_minute(*, since: datetime, hours: int) -> list[datetime]:
+    """Return what a clock shows that is looked at each minute, some seconds past it."""
+    return [since.astimezone(UTC) + timedelta(minutes=n, seconds=7) for n in range(hours * 60)]
+
+
+SPRING, AUTUMN = local(2026, 3, 28, 12), local(2026, 10, 24, 12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "since", "expected"),
+    [
+        ("30 2 * * *", SPRING, ["29. 03:00 CEST", "30. 02:30 CEST"]),
+        ("0 2 * * *", SPRING, ["29. 03:00 CEST", "30. 02:00 CEST"]),
+        ("0 3 * * *", SPRING, ["29. 03:00 CEST", "30. 03:00 CEST"]),
+        ("30 2 * * *", AUTUMN, ["25. 02:30 CEST", "26. 02:30 CET"]),
+        ("0 2 * * *", AUTUMN, ["25. 02:00 CEST", "26. 02:00 CET"]),
+        ("0 3 * * *", AUTUMN, ["25. 03:00 CET", "26. 03:00 CET"]),
+    ],
+)
+def test_each_night_has_one_drill_also_those_in_which_clocks_change(
+    schedule: str, since: datetime, expected: list[str]
+) -> None:
+    assert begun(schedule, *every_minute(since=since, hours=42)) == expected
+
+
+def test_of_an_operator_that_was_away_while_clocks_changed_one_drill_is_made_up_for() -> None:
+    for since, back_at in ((SPRING, local(2026, 3, 29, 9)), (AUTUMN, local(2026, 10, 25, 9))):
+        looks = [since, *every_minute(since=back_at, hours=10)]
+        assert len(begun("30 2 * * *", *looks)) == 1
+
+
+def test_a_clock_that_is_set_back_lets_no_drill_run_twice_and_one_set_forth_makes_up_for_one() -> None:
+    """As where a host was set by local time: an hour off from the change on, until somebody sets it."""
+    night = local(2026, 10, 25, 1)
+    before = every_minute(since=night, hours=3)  # past half past two, by both
+    again = every_minute(since=night, hours=28)
+    assert begun("30 2 * * *", *before, *again) == ["25. 02:30 CEST", "26. 02:30 CET"]
+    month = local(2026, 11, 25, 1)
+    assert len(begun("30 2 * * *", *before, *every_minute(since=month, hours=1))) == 2
+
+
 @pytest.mark.parametrize("schedule", ["0 4 * *", "61 4 * * SUN", "0 4 31 2 *", "@weekly", "0 4 * * SUN *"])
 def test_a_schedule_that_is_none_is_refused(schedule: str) -> None:
     with pytest.raises(InvalidSchedule):
