@@ -103,7 +103,8 @@ class ClusterInMemory:
         self._count += 1
         made_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         uid = f"uid-{self._count}"
-        metadata = {**manifest["metadata"], "uid": uid, "generation": 1, "creationTimestamp": made_at}
+        given = {"uid": uid, "generation": 1, "creationTimestamp": made_at}
+        metadata = {"namespace": namespace, **manifest["metadata"], **given}
         return copy.deepcopy(self._keep(plural, {**manifest, "metadata": metadata}))
 
     async def delete(self, plural: str, namespace: str, name: str, *, uid: str) -> bool:
@@ -132,6 +133,7 @@ class ClusterInMemory:
 
     async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> bool:
         """Delete a Secret."""
+        self._answer()
         return self.secrets.pop((namespace, name), None) is not None
 
     async def create_secret(
@@ -144,7 +146,13 @@ class ClusterInMemory:
         owner: Manifest | None = None,
     ) -> bool:
         """Create a Secret."""
-        raise NotImplementedError
+        self._answer()
+        if (namespace, name) in self.secrets:
+            return False
+        self._count += 1
+        content = {key: text.encode() for key, text in texts.items()}
+        self.secrets[namespace, name] = SecretContent(type_, content, f"uid-{self._count}", "1")
+        return True
 
     async def server_time(self) -> datetime | None:
         """Return the time by the API server's clock, which is this host's."""

@@ -277,6 +277,11 @@ class RestoreDrillController(Controller[ObjectKey]):
     async def _begin_if_due(self, managed: ManagedDrill) -> float:
         """Begin a drill if it is due; return after how many seconds to look again."""
         record, spec = managed.record, managed.drill.spec
+        by_job = spec.restore.job_template is not None
+        if by_job and record is not None and managed.tidied != record.started.database:
+            job = RestoreJob(self._cluster, managed.manifest, record.started.database)
+            if await job.take_away():
+                managed.tidied = record.started.database
         if record is not None and (record.ended is None or self._is_left(managed, record.ended)):
             await self._clear_away(managed)
             return LOOK_SECONDS
@@ -371,7 +376,6 @@ class RestoreDrillController(Controller[ObjectKey]):
         record, context = managed.record, self._context()
         if record is None:
             return
-        await RestoreJob(self._cluster, managed.manifest, record.started.database).take_away()
         server, uid = None if isinstance(scratch, Trouble) else scratch, managed.shown.uid
         self._start(managed, lambda: end_interrupted(record, context, server, uid), Halt(inf), clears=True)
 
@@ -388,6 +392,8 @@ class RestoreDrillController(Controller[ObjectKey]):
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
         mapping, spec = proof.proved.mapping, managed.drill.spec
         place, called = place_and_name(source.source.spec, snapshot.ref)
+        sessions = {one.name: one.session for one in self._cache.stores.values()}
+        proofs = {name: one.proof if one is not None else None for name, one in sessions.items()}
         plan = DrillPlan(
             drill=managed.name,
             store=store.name,
@@ -395,8 +401,6 @@ class RestoreDrillController(Controller[ObjectKey]):
             snapshot=snapshot.ref,
             taken_at=snapshot.taken_at,
             place=place,
-        sessions = {one.name: one.session for one in self._cache.stores.values()}
-        proofs = {name: one.proof if one is not None else None for name, one in sessions.items()}
             called=called,
             database=f"{DATABASE_PREFIX}{secrets.token_hex(5)}",
             table=mapping.table,

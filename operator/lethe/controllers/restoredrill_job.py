@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from lethe.domain.drills import DATABASE_PREFIX
@@ -12,12 +12,9 @@ from lethe.ports.drills import URL_VARIABLE, RestoreFailed, RestoreOrder
 
 LOOK_SECONDS = 1.0
 URL_KEY = "url"
+FORBIDDEN = 403
 LOGS_SECONDS = 24 * 3600
 """How long a Job that failed stays, so that somebody can read why."""
-
-
-class _JobFailed(RestoreFailed):
-    """The Job itself has ended so."""
 
 
 class RestoreJob:
@@ -48,41 +45,49 @@ class RestoreJob:
         It ends by itself after `seconds`, also where nobody looks after it any more.
         """
         bounds = {"activeDeadlineSeconds": max(1, int(seconds)), "ttlSecondsAfterFinished": LOGS_SECONDS}
-        failed = False
         try:
-            await self._make({**bounds, **spec}, order)
-            await self._wait(halted)
-        except _JobFailed:
-            failed = True
-            raise
-        except (TypeError, ValueError, AttributeError, KeyError):  # the API server takes any JSON there
+            spec = with_environment({"backoffLimit": 0, **bounds, **spec}, self._name, order)
+        except (TypeError, ValueError, AttributeError):  # the API server takes any JSON there
             raise RestoreFailed(
                 "spec.restore.jobTemplate.spec is not that of a batch/v1 Job; correct it", refused=True
             ) from None
+        try:
+            await self._make(spec, order, halted)
+            await self._wait(halted)
         except ClusterRefused as refused:
-            raise RestoreFailed(
-                f"Job {self._name}: {refused}; Lethe makes Jobs where the chart's drills.enabled is true"
-            ) from None
-        except ClusterUnavailable as away:
-            raise RestoreFailed(f"Job {self._name} could not be made: {away}") from None
+            raise RestoreFailed(f"Job {self._name} can't be looked at: {refused}") from None
         finally:
-            await self.take_away(but_logs=failed)
+            await self.take_away()
 
-    async def _make(self, spec: Mapping[str, Any], order: RestoreOrder) -> None:
-        texts = {URL_KEY: order.url}
-        if not await self._cluster.create_secret(
-            self._namespace, self._name, "Opaque", texts, owner=self._owner
-        ):
-            raise RestoreFailed(f"a Secret called {self._name} is there already; delete it")
+    async def _make(self, spec: Mapping[str, Any], order: RestoreOrder, halted: Callable[[], bool]) -> None:
+        """Make Secret and Job, once the API server answers."""
         labels = {**OURS, "lethe.dev/drill": self._drill["metadata"]["name"]}
-        manifest = {
+        job = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": self._name, "labels": labels, "ownerReferences": [self._owner]},
-            "spec": {"backoffLimit": 0, **with_environment(spec, self._name, order)},
+            "spec": spec,
         }
-        if await self._cluster.create("jobs", self._namespace, manifest) is None:
-            raise RestoreFailed(f"a Job called {self._name} is there already; delete it")
+        makes: dict[str, Callable[[], Awaitable[object]]] = {
+            "Secret": lambda: self._cluster.create_secret(
+                self._namespace, self._name, "Opaque", {URL_KEY: order.url}, owner=self._owner
+            ),
+            "Job": lambda: self._cluster.create("jobs", self._namespace, job),
+        }
+        for kind, make in makes.items():
+            asked = False
+            while not halted():
+                try:
+                    if not await make() and not asked:  # else it is what was asked for before, unheard
+                        raise RestoreFailed(f"a {kind} called {self._name} is there already; delete it")
+                    break
+                except ClusterUnavailable:
+                    asked = True
+                    await asyncio.sleep(LOOK_SECONDS)
+                except ClusterRefused as refused:
+                    rights = "; Lethe makes Jobs where the chart's drills.enabled is true"
+                    why = f"{kind} {self._name}: {refused}{rights if refused.code == FORBIDDEN else ''}"
+                    raise RestoreFailed(why, refused=True) from None
 
     async def _wait(self, halted: Callable[[], bool]) -> None:
         while not halted():
@@ -93,28 +98,38 @@ class RestoreJob:
                 continue
             if job is None:
                 raise RestoreFailed(f"Job {self._name} was deleted before it had ended")
-            conditions = (job.get("status") or {}).get("conditions") or ()
-            ended = {one["type"]: one for one in conditions if one.get("status") == "True"}
+            ended = _ended(job)
             if "Complete" in ended:
                 return
             if "Failed" in ended:
                 reason = str(ended["Failed"].get("reason") or "Failed")[:64]
-                raise _JobFailed(f"Job {self._name} failed ({reason}); look at the logs of its pods")
+                raise RestoreFailed(f"Job {self._name} failed ({reason}); look at the logs of its pods")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def take_away(self, *, but_logs: bool = False) -> None:
-        """Delete Secret and Job; what can't be deleted now goes with the RestoreDrill."""
+    async def take_away(self) -> bool:
+        """Delete Secret and Job, but for one that failed, for its logs; return `False` if that is to be tried
+        again. What may not be deleted goes with the RestoreDrill.
+        """
         try:
-            job = await self._cluster.get("jobs", self._namespace, self._name) if not but_logs else None
-            if job is not None:
-                uid = job["metadata"]["uid"]
-                await self._cluster.delete("jobs", self._namespace, self._name, uid=uid)
             secret = await self._cluster.secret(self._namespace, self._name)
             if secret is not None:
                 seen = {"uid": secret.uid, "resource_version": secret.resource_version}
                 await self._cluster.delete_secret(self._namespace, self._name, **seen)
-        except (ClusterUnavailable, ClusterRefused):
-            return
+            job = await self._cluster.get("jobs", self._namespace, self._name)
+            if job is not None and "Failed" not in _ended(job):
+                uid = job["metadata"]["uid"]
+                await self._cluster.delete("jobs", self._namespace, self._name, uid=uid)
+        except ClusterUnavailable:
+            return False
+        except ClusterRefused:
+            pass
+        return True
+
+
+def _ended(job: Manifest) -> Mapping[str, Any]:
+    """Return how a Job has ended, by type of condition; empty: it has not."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return {one["type"]: one for one in conditions if one.get("status") == "True"}
 
 
 def with_environment(spec: Mapping[str, Any], secret: str, order: RestoreOrder) -> dict[str, Any]:

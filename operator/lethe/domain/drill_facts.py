@@ -15,7 +15,7 @@ class DrillResult(StrEnum):
 
     PASSED = "Passed"
     REFUSED = "Refused"
-    """Nothing was restored: the scratch server is one of production, or the command is none that there is."""
+    """Nothing was restored: the scratch server is one of production, or no such command or Job may be run."""
     SCRATCH_UNREACHABLE = "ScratchUnreachable"
     RESTORE_FAILED = "RestoreFailed"
     NOTHING_RESTORED = "NothingRestored"

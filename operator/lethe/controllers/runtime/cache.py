@@ -283,7 +283,8 @@ class DrillRun:
 class ManagedDrill:
     """A RestoreDrill, and what is known of it. `trouble` is why none can begin; `gone`: its object is.
 
-    `met_at` is when this process met it, should its object not say when it was made.
+    `met_at` is when this process met it, should its object not say when it was made. `tidied` is the database
+    of the drill of which neither Job nor Secret is left.
     """
 
     manifest: Manifest
@@ -295,6 +296,7 @@ class ManagedDrill:
     trouble: Trouble | None = None
     gone: bool = False
     tried_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    tidied: str = ""
 
     @property
     def key(self) -> ObjectKey:
