@@ -34,6 +34,12 @@ def _replay(settings: argparse.Namespace) -> list[Figure]:
     return bench_replay(tombstones=settings.tombstones, users=settings.users, repeat=settings.repeat)
 
 
+def _drills(settings: argparse.Namespace) -> list[Figure]:
+    from bench.drills import bench_drills
+
+    return bench_drills(tombstones=settings.tombstones, users=settings.users, repeat=settings.repeat)
+
+
 def _ledger(settings: argparse.Namespace) -> list[Figure]:
     from bench.ledger import bench_ledger
 
@@ -74,6 +80,7 @@ def _restores(settings: argparse.Namespace) -> list[Figure]:
 
 _BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "replay": _replay,
+    "drills": _drills,
     "ledger": _ledger,
     "idle": _idle,
     "requests": _requests,
@@ -85,10 +92,10 @@ _BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"{', '.join(_BENCHES)}; default: all")
-    parser.add_argument("--tombstones", type=int, default=100_000, help="replay: erased people")
-    parser.add_argument("--users", type=int, default=1_000_000, help="replay: people in the table")
+    parser.add_argument("--tombstones", type=int, default=100_000, help="replay, drills: erased people")
+    parser.add_argument("--users", type=int, default=1_000_000, help="replay, drills: people in the table")
     parser.add_argument("--entries", type=int, default=40_000, help="ledger: facts to append")
-    parser.add_argument("--repeat", type=int, default=3, help="replay, ledger: measurements (median)")
+    parser.add_argument("--repeat", type=int, default=3, help="replay, drills, ledger: measurements (median)")
     parser.add_argument("--starts", type=int, default=5, help="idle: starts (median)")
     parser.add_argument("--rest", type=float, default=15, help="idle: seconds of rest before memory is read")
     parser.add_argument("--requests", type=int, default=200, help="requests: one after the other")

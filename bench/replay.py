@@ -38,7 +38,7 @@ from lethe.workflows.store_session import StoreDescription, StoreSession, finger
 BENCH = "replay"
 STORE = "bench/site"
 _MOST_PASSES = 10
-_SERVER = {"shared_buffers": "256MB", "max_wal_size": "4GB", "autovacuum": "off"}
+SERVER = {"shared_buffers": "256MB", "max_wal_size": "4GB", "autovacuum": "off"}
 
 
 class NotReplayed(Exception):
@@ -96,21 +96,21 @@ def bench_replay(*, tombstones: int, users: int, repeat: int) -> list[Figure]:
     population = Population(users, tombstones)
     with (
         tempfile.TemporaryDirectory(prefix="lethe-bench-") as folder,
-        PostgresServer(Path(folder) / "postgres", settings=_SERVER) as server,
+        PostgresServer(Path(folder) / "postgres", settings=SERVER) as server,
     ):
         before = server.create_database("before")
         population.settle(before)
-        _tell(f"{users:,} users are there")
+        tell(f"{users:,} users are there")
         origin = Path(folder) / "lethe"
-        facts, seconds = _erase_on_paper(before, population, origin)
-        _tell(f"{tombstones:,} tombstones are recorded")
+        facts, seconds = erase_on_paper(before, population, origin)
+        tell(f"{tombstones:,} tombstones are recorded")
         by_hand, checks, timings = list[Work](), list[Work](), list[Timing]()
         for turn in range(repeat):
             hand, check = _by_hand(server, population)
             by_hand.append(hand)
             checks.append(check)
             timings.append(_by_lethe(server, origin, Path(folder) / f"turn-{turn}", tombstones))
-            _tell(f"turn {turn + 1}: by hand {hand.seconds:.1f} s, Lethe {timings[-1].replay.seconds:.1f} s")
+            tell(f"turn {turn + 1}: by hand {hand.seconds:.1f} s, Lethe {timings[-1].replay.seconds:.1f} s")
     pairs = list(zip(timings, by_hand, strict=True))
     sweeps = list(zip(timings, checks, strict=True))
     return [
@@ -142,7 +142,7 @@ def _ratio(name: str, ratios: Sequence[float], *, aim: float | None = None) -> F
     return median_figure(BENCH, name, ratios, "×", aim=aim)
 
 
-def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[int, float]:
+def erase_on_paper(url: str, population: Population, directory: Path) -> tuple[int, float]:
     """Meet the store as it is, then record erasures in the ledger alone; return facts and seconds."""
     (directory / "keys").mkdir(parents=True)
     with opened(directory, url) as (store, context):
@@ -164,7 +164,7 @@ def _erase_on_paper(url: str, population: Population, directory: Path) -> tuple[
 def _by_hand(server: PostgresServer, population: Population) -> tuple[Work, Work]:
     url = server.create_database("by_hand", template="before")
     warm(url)
-    work = Worked(_pid_of(server))
+    work = Worked(pid_of(server))
     population.erase_by_hand(url)
     erased = work.lap()
     population.check_by_hand(url)
@@ -178,13 +178,14 @@ def _by_lethe(server: PostgresServer, origin: Path, directory: Path, tombstones:
     warm(url)
     shutil.copytree(origin, directory)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as another:
-        timing = another.submit(time_replay, directory, url, tombstones, _pid_of(server)).result()
+        timing = another.submit(time_replay, directory, url, tombstones, pid_of(server)).result()
     server.drop_database("by_lethe")
     shutil.rmtree(directory)
     return timing
 
 
-def _pid_of(server: PostgresServer) -> int:
+def pid_of(server: PostgresServer) -> int:
+    """Return the id of a server's first process."""
     return int((server.data_directory / "postmaster.pid").read_text().splitlines()[0])
 
 
@@ -239,5 +240,6 @@ def opened(directory: Path, url: str) -> Iterator[tuple[StoreSession, PassContex
         ledger.close()
 
 
-def _tell(what: str) -> None:
+def tell(what: str) -> None:
+    """Say on stderr how far a bench is."""
     sys.stderr.write(f"  {what}\n")

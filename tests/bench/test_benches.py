@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from bench.backups import bench_backups
+from bench.drills import bench_drills
 from bench.figures import Figure, as_json, table
 from bench.idle import bench_idle
 from bench.ledger import bench_ledger
@@ -25,6 +26,11 @@ def named(figures: Sequence[Figure]) -> dict[str, float]:
 def test_the_replay_bench_erases_everybody_again_and_yields_its_ratios() -> None:
     figures = named(bench_replay(tombstones=50, users=500, repeat=1))
     assert {"replay / raw SQL", "sweep / raw check", "ledger filled", "peak memory"} <= figures.keys()
+
+
+def test_the_drills_bench_rehearses_and_yields_what_it_costs_beside_restore_and_raw_sql() -> None:
+    figures = named(bench_drills(tombstones=50, users=500, repeat=1))
+    assert {"drill / restore and raw SQL", "drill: replay", "drill: all else"} <= figures.keys()
 
 
 def test_the_ledger_bench_yields_its_rates() -> None:
