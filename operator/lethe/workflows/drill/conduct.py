@@ -253,8 +253,9 @@ def _require_cleared(found: Rehearsed) -> None:
     if step.state is ReplayState.WAITING:
         raise _Ends(DrillResult.RESTORE_FAILED, f"the copy is not whole: {step.message}")
     if found.missed or step.state is not ReplayState.SAFE:
-        counted = f"{found.missed} erased persons stand in the copy: " if found.missed else ""
-        raise _Ends(DrillResult.UNCLEARED, f"{counted}{step.message}")
+        counted = f"{found.missed} erased persons stand in the copy, and " if found.missed else ""
+        why = f"{counted}a restore in earnest would wait for a person: {step.message}"
+        raise _Ends(DrillResult.UNCLEARED, why)
 
 
 def clear_away(scratch: ScratchServer, mark: str, database: str) -> tuple[list[str], str]:
