@@ -6,6 +6,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,27 @@ PG_RESTORE = 'exec {programs}/pg_restore --no-owner --exit-on-error --dbname="$L
 FILE = '"$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'
 DRILL = f"{NAMESPACE}/sunday"
 
+STEPS = (
+    *("place", "marked", "create", "restore", "size", "missing", "is_empty"),
+    *("prove", "observe", "erase", "check", "tick", "drop"),
+)
+"""What a drill asks of the scratch server, of what restores, and of the copy; as each first comes."""
+
+
+class Told:
+    """Something that asks a server, of whose calls somebody is told right before each."""
+
+    def __init__(self, inner: Any, tell: Callable[[str], None]) -> None:
+        self._inner, self._tell = inner, tell
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name == "anew":
+            return lambda: Told(found(), self._tell)
+        if name in STEPS:
+            self._tell(name)
+        return found
+
 
 class Drills:
     """The drills of a company."""
@@ -34,9 +56,14 @@ class Drills:
         self.dumps, self.folder = home / "dumps", home / "commands"
         for folder in (self.dumps, self.folder):
             folder.mkdir()
-        self.command("restore", PG_RESTORE.format(programs=scratch.programs, file=FILE))
-        self.url, self.count = scratch.url(), 0
-        self.same_server = False
+        self.count, self.snapshot = 0, ""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Let drills go on as usual."""
+        self.command("restore", PG_RESTORE.format(programs=self.server.programs, file=FILE))
+        self.url, self.same_server = self.server.url(), False
+        self.watch: Callable[[Any], Any] = lambda port: port
 
     def command(self, name: str, line: str) -> None:
         """Lay a command down."""
@@ -97,7 +124,7 @@ class Drills:
             primary=True,
         )
         known = company.store
-        return StoreSession(known.description, port, known.fingerprints)
+        return StoreSession(known.description, self.watch(port), known.fingerprints)
 
     def run(
         self,
@@ -110,7 +137,7 @@ class Drills:
         halt: Halt | None = None,
     ) -> DrillEnded:
         """Conduct a drill."""
-        self.company.now = self.company.now.replace(microsecond=0)
+        self.company.now = self.company.now.replace(microsecond=0) + timedelta(seconds=1)
         return conduct(
             self.plan(snapshot),
             replace(self.company.context, ledger=self.company.ledger),

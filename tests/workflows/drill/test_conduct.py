@@ -16,8 +16,8 @@ from lethe.adapters.ledger.ledger import SqlLedger
 from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
 from lethe.ports.stores import DiskFull, StoreUnreachable
 from lethe.workflows.drill.conduct import Halt, end_interrupted, mark_of
-from tests.invariants.company import STORE, Wired
-from tests.workflows.drill.drilling import DRILL, Drills
+from tests.invariants.company import STORE
+from tests.workflows.drill.drilling import DRILL, Drills, Told
 
 
 def people_of(drills: Drills, *names: str) -> list[str]:
@@ -96,15 +96,13 @@ def test_who_registered_anew_under_an_erased_key_is_left_alone_in_the_copy(drill
 
 @pytest.mark.parametrize("same_server", [False, True])
 def test_a_scratch_on_the_server_of_a_store_is_refused_and_nothing_is_made_there(
-    drills: Drills, *, same_server: bool
+    rehearsed: Drills, *, same_server: bool
 ) -> None:
-    people_of(drills, "ada")
-    snapshot = drills.dump()
-    company, before = drills.company, drills.company.everything()
+    company, before = rehearsed.company, rehearsed.company.everything()
     # The very database of the store is refused in any case; another one of that server unless it is allowed.
-    drills.url = company.server.url(company.database if same_server else "postgres")
-    drills.same_server = same_server
-    ended = drills.run(snapshot)
+    rehearsed.url = company.server.url(company.database if same_server else "postgres")
+    rehearsed.same_server = same_server
+    ended = rehearsed.run(rehearsed.snapshot)
     assert ended.result is DrillResult.REFUSED
     assert STORE in ended.message
     assert ended.restore_seconds is None
@@ -112,14 +110,13 @@ def test_a_scratch_on_the_server_of_a_store_is_refused_and_nothing_is_made_there
     assert company.server.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'") == "0"
 
 
-def test_a_scratch_on_the_server_of_a_store_is_used_where_that_is_allowed(drills: Drills) -> None:
-    (ada,) = people_of(drills, "ada")
-    snapshot = drills.dump()
-    erase(drills, ada)
-    drills.url, drills.same_server = drills.company.server.url("postgres"), True
-    assert drills.run(snapshot).result is DrillResult.PASSED
-    assert drills.company.visit().safe
-    assert drills.company.server.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'") == "0"
+def test_a_scratch_on_the_server_of_a_store_is_used_where_that_is_allowed(rehearsed: Drills) -> None:
+    rehearsed.url, rehearsed.same_server = rehearsed.company.server.url("postgres"), True
+    assert rehearsed.run(rehearsed.snapshot).result is DrillResult.PASSED
+    assert rehearsed.company.visit().safe
+    assert (
+        rehearsed.company.server.psql("SELECT count(*) FROM pg_database WHERE datname LIKE 'lethe%'") == "0"
+    )
 
 
 INTO = '--dbname="$LETHE_SCRATCH_URL" "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'
@@ -132,84 +129,79 @@ NOTHING = {
 
 @pytest.mark.parametrize("line", NOTHING.values(), ids=NOTHING)
 def test_a_restore_that_says_it_went_well_and_brought_nothing_back_is_caught(
-    drills: Drills, line: str
+    rehearsed: Drills, line: str
 ) -> None:
-    people_of(drills, "ada")
-    drills.command("restore", line.format(programs=drills.server.programs))
-    ended = drills.run(drills.dump())
+    rehearsed.command("restore", line.format(programs=rehearsed.server.programs))
+    ended = rehearsed.run(rehearsed.snapshot)
     assert ended.result is DrillResult.NOTHING_RESTORED, ended
     assert ended.replay_seconds is None
-    assert drills.left() == set()
-    assert drills.record.passed_at is None
+    assert rehearsed.left() == set()
+    assert rehearsed.record.past[0].result is DrillResult.NOTHING_RESTORED
+    assert rehearsed.record.passed_at != ended.at
 
 
-def test_a_restore_that_fails_says_how_it_ended_and_repeats_nothing_of_what_it_wrote(drills: Drills) -> None:
-    people_of(drills, "ada")
-    drills.command("restore", "echo 'ERROR: ada@canary.example' >&2; exit 7")
-    ended = drills.run(drills.dump())
+def test_a_restore_that_fails_says_how_it_ended_and_repeats_nothing_of_what_it_wrote(
+    rehearsed: Drills,
+) -> None:
+    rehearsed.command("restore", "echo 'ERROR: ada@canary.example' >&2; exit 7")
+    ended = rehearsed.run(rehearsed.snapshot)
     assert ended.result is DrillResult.RESTORE_FAILED
     assert "ended with 7" in ended.message
     assert "canary" not in ended.message
-    assert drills.left() == set()
+    assert rehearsed.left() == set()
 
 
 @pytest.mark.parametrize("command", ["absent", "../escape", "folder", "not-executable"])
-def test_a_command_that_is_none_of_the_folder_is_refused(drills: Drills, command: str) -> None:
-    people_of(drills, "ada")
-    (drills.folder / "folder").mkdir()
-    (drills.folder / "not-executable").write_text("exit 0")
-    (drills.folder.parent / "escape").write_text("#!/bin/sh\ntouch escaped\n")
-    (drills.folder.parent / "escape").chmod(0o755)
-    ended = drills.run(drills.dump(), command)
+def test_a_command_that_is_none_of_the_folder_is_refused(rehearsed: Drills, command: str) -> None:
+    (rehearsed.folder / "folder").mkdir(exist_ok=True)
+    (rehearsed.folder / "not-executable").write_text("exit 0")
+    (rehearsed.folder.parent / "escape").write_text("#!/bin/sh\ntouch escaped\n")
+    (rehearsed.folder.parent / "escape").chmod(0o755)
+    ended = rehearsed.run(rehearsed.snapshot, command)
     assert ended.result is DrillResult.REFUSED
     assert "LETHE_DRILL_COMMANDS_DIR" in ended.message
 
 
-def test_a_restore_that_never_ends_is_killed_with_all_that_it_began(drills: Drills, tmp_path: Path) -> None:
-    people_of(drills, "ada")
-    drills.command("restore", f"(while :; do date > {tmp_path}/alive; sleep 0.05; done) & sleep 1000")
-    ended = drills.run(drills.dump(), seconds=1.0)
+def test_a_restore_that_never_ends_is_killed_with_all_that_it_began(
+    rehearsed: Drills, tmp_path: Path
+) -> None:
+    rehearsed.command("restore", f"(while :; do date > {tmp_path}/alive; sleep 0.05; done) & sleep 1000")
+    ended = rehearsed.run(rehearsed.snapshot, seconds=1.0)
     assert ended.result is DrillResult.TIMED_OUT
-    assert drills.left() == set()
+    assert rehearsed.left() == set()
     (tmp_path / "alive").unlink()
     time.sleep(0.3)
     assert not (tmp_path / "alive").exists(), "a child of the command lives on"
 
 
-def test_a_drill_whose_store_is_restored_meanwhile_gives_way(drills: Drills) -> None:
-    people_of(drills, "ada")
-    drills.command("restore", "sleep 1000")
+def test_a_drill_whose_store_is_restored_meanwhile_gives_way(rehearsed: Drills) -> None:
+    rehearsed.command("restore", "sleep 1000")
     halt = Halt(time.monotonic() + 60)
     threading.Timer(0.5, halt.now, [DrillResult.GAVE_WAY]).start()
-    ended = drills.run(drills.dump(), halt=halt)
+    ended = rehearsed.run(rehearsed.snapshot, halt=halt)
     assert ended.result is DrillResult.GAVE_WAY
-    assert drills.left() == set()
+    assert rehearsed.left() == set()
 
 
-def test_somebody_who_can_t_be_cleared_in_the_copy_is_missed_and_told(drills: Drills) -> None:
-    (ada,) = people_of(drills, "ada")
-    snapshot = drills.dump()
-    erase(drills, ada)
+def test_somebody_who_can_t_be_cleared_in_the_copy_is_missed_and_told(rehearsed: Drills) -> None:
     undo = (
         "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.first_name = OLD.first_name;"
         " RETURN NEW; END $$; CREATE TRIGGER undo BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()"
     )
     restore = NOTHING["tables without rows"].replace("exec ", "").replace("--schema-only ", "")
-    line = restore.format(programs=drills.server.programs)
-    sql = drills.folder / "undo.sql"
+    line = restore.format(programs=rehearsed.server.programs)
+    sql = rehearsed.folder / "undo.sql"
     sql.write_text(undo)
-    drills.command("restore", f'{line} && {drills.server.programs}/psql -f {sql} "$LETHE_SCRATCH_URL"')
-    ended = drills.run(snapshot)
+    rehearsed.command("restore", f'{line} && {rehearsed.server.programs}/psql -f {sql} "$LETHE_SCRATCH_URL"')
+    ended = rehearsed.run(rehearsed.snapshot)
     assert (ended.result, ended.missed) == (DrillResult.UNCLEARED, 1)
     assert "canary" not in ended.message
-    assert drills.left() == set()
+    assert rehearsed.left() == set()
 
 
-def test_a_full_disk_of_the_scratch_is_told_whoever_runs_into_it(drills: Drills) -> None:
-    people_of(drills, "ada")
-    snapshot = drills.dump()
-    drills.command("restore", "echo 'could not extend file: No space left on device' >&2; exit 1")
-    assert drills.run(snapshot).result is DrillResult.SCRATCH_FULL
+def test_a_full_disk_of_the_scratch_is_told_whoever_runs_into_it(rehearsed: Drills) -> None:
+    rehearsed.command("restore", "echo 'could not extend file: No space left on device' >&2; exit 1")
+    assert rehearsed.run(rehearsed.snapshot).result is DrillResult.SCRATCH_FULL
 
     class Full:
         def __init__(self, inner: Any) -> None:
@@ -221,9 +213,9 @@ def test_a_full_disk_of_the_scratch_is_told_whoever_runs_into_it(drills: Drills)
         def create(self, database: str, mark: str) -> None:
             raise DiskFull("the server's disk is full", "make room on the server")
 
-    ended = drills.run(snapshot, wrap=Full)
+    ended = rehearsed.run(rehearsed.snapshot, wrap=Full)
     assert ended.result is DrillResult.SCRATCH_FULL
-    assert drills.left() == set()
+    assert rehearsed.left() == set()
 
 
 def test_a_disk_that_gets_full_in_the_midst_of_the_replay_is_told(drills: Drills, tmp_path: Path) -> None:
@@ -263,10 +255,10 @@ def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_c
     (ada,) = people_of(drills, "ada")
     snapshot = drills.dump()
     erase(drills, ada)
-    company, effects = drills.company, ["place", "create", "size", "missing", "drop"]
+    company = drills.company
 
     def run() -> None:
-        drills.run(snapshot, wrap=lambda copy: Wired(copy, company.fuse, effects))
+        drills.run(snapshot, wrap=lambda scratch: Told(scratch, company.fuse.moment))
 
     cut, moment = 0, 0
     while True:
@@ -283,14 +275,13 @@ def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_c
             assert known.started.database in ended.message
             assert there in ended.message
         assert drills.left() == set(), f"moment {moment}: {company.fuse.names}"
-        company.visit_until_safe()
     assert cut > 10
+    assert company.visit_until_safe().opened is False
     assert drills.record.past[0].result is DrillResult.PASSED
 
 
-def test_what_an_earlier_drill_has_left_is_dropped_and_told_and_nothing_of_others(drills: Drills) -> None:
+def test_what_an_earlier_drill_has_left_is_dropped_and_told_and_nothing_of_others(rehearsed: Drills) -> None:
     """As where the ledger was lost meanwhile: nothing but the mark tells of it."""
-    people_of(drills, "ada")
     left, of_another, elsewhere = (f"lethe_drill_{digit * 10}" for digit in "def")
     marks = {
         left: mark_of(DRILL, ""),
@@ -298,30 +289,28 @@ def test_what_an_earlier_drill_has_left_is_dropped_and_told_and_nothing_of_other
         elsewhere: mark_of(DRILL, "the-uid-in-another-cluster"),
     }
     for database, mark in marks.items():
-        drills.server.psql(f"CREATE DATABASE {database}")
-        drills.server.psql(f"COMMENT ON DATABASE {database} IS '{mark}'")
-    ended = drills.run(drills.dump())
+        rehearsed.server.psql(f"CREATE DATABASE {database}")
+        rehearsed.server.psql(f"COMMENT ON DATABASE {database} IS '{mark}'")
+    ended = rehearsed.run(rehearsed.snapshot)
     assert ended.result is DrillResult.PASSED
     assert f"{left}, which an earlier drill had left, was dropped" in ended.message
-    assert drills.left() == {of_another, elsewhere}
+    assert rehearsed.left() == {of_another, elsewhere}
 
 
-def test_nobody_else_may_read_the_copy(drills: Drills, scratch_server: PostgresServer) -> None:
-    people_of(drills, "ada")
+def test_nobody_else_may_read_the_copy(rehearsed: Drills, scratch_server: PostgresServer) -> None:
     scratch_server.psql("DROP ROLE IF EXISTS passer_by; CREATE ROLE passer_by LOGIN PASSWORD 'secret'")
-    said = drills.folder / "said"
+    said = rehearsed.folder / "said"
     url = scratch_server.url("DATABASE", user="passer_by", password="secret")
-    drills.command(
+    rehearsed.command(
         "restore",
-        f"name=${{LETHE_SCRATCH_URL##*/}}; {drills.server.programs}/psql -c 'SELECT 1'"
+        f"name=${{LETHE_SCRATCH_URL##*/}}; {rehearsed.server.programs}/psql -c 'SELECT 1'"
         f' "$(echo {url} | sed s/DATABASE/$name/)" 2> {said}; exit 1',
     )
-    drills.run(drills.dump())
+    rehearsed.run(rehearsed.snapshot)
     assert "permission denied for database" in said.read_text()
 
 
-def test_a_database_that_could_not_be_dropped_is_tried_again_and_the_result_stays(drills: Drills) -> None:
-    people_of(drills, "ada")
+def test_a_database_that_could_not_be_dropped_is_tried_again_and_the_result_stays(rehearsed: Drills) -> None:
 
     class Undroppable:
         def __init__(self, inner: object) -> None:
@@ -336,12 +325,12 @@ def test_a_database_that_could_not_be_dropped_is_tried_again_and_the_result_stay
         def drop(self, database: str) -> bool:
             raise StoreUnreachable("the server is away", "start it")
 
-    assert drills.run(drills.dump(), wrap=Undroppable).result is DrillResult.PASSED
-    context = drills.company.context
-    assert drills.record.ended is not None
-    assert drills.record.ended.left
-    end_interrupted(drills.record, context, drills.scratch(), "")
-    assert drills.left() == set()
-    assert drills.record.ended is not None
-    assert (drills.record.ended.result, drills.record.ended.left) == (DrillResult.PASSED, False)
-    assert len(drills.record.past) == 1
+    assert rehearsed.run(rehearsed.snapshot, wrap=Undroppable).result is DrillResult.PASSED
+    context, past = rehearsed.company.context, rehearsed.record.past
+    assert rehearsed.record.ended is not None
+    assert rehearsed.record.ended.left
+    end_interrupted(rehearsed.record, context, rehearsed.scratch(), "")
+    assert rehearsed.left() == set()
+    assert rehearsed.record.ended is not None
+    assert (rehearsed.record.ended.result, rehearsed.record.ended.left) == (DrillResult.PASSED, False)
+    assert rehearsed.record.past == past
