@@ -2,13 +2,17 @@
 
 import base64
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
@@ -16,6 +20,7 @@ from devtools.company import Api, Site, eventually
 from devtools.dumps import apply_source, days_ago, dump_name
 from devtools.operator_process import OperatorProcess
 from devtools.servers import ControlPlane, PostgresServer
+from tests.e2e import crashing
 from tests.e2e.conftest import StartOperator
 from tests.e2e.test_restore import database_of
 
@@ -234,15 +239,19 @@ class Kubelet:
 
     def _work(self) -> None:
         while not self._done.wait(0.1):
-            jobs = {one["metadata"]["name"]: one for one in self._api.list("jobs")}
-            for name, job in jobs.items():
-                if name not in self.seen:
-                    self.seen[name] = job
-                    self._processes[name] = self._begin(job)
-                elif not (job.get("status") or {}).get("conditions"):
-                    self._end(name, self._processes[name].poll())
-            for name in self.seen.keys() - jobs.keys():
-                self._processes[name].kill()  # as a node ends the pods of a Job that is deleted
+            with suppress(URLError, ConnectionError):  # a node lives on without its API server
+                self._look()
+
+    def _look(self) -> None:
+        jobs = {one["metadata"]["name"]: one for one in self._api.list("jobs")}
+        for name, job in jobs.items():
+            if name not in self.seen:
+                self.seen[name] = job
+                self._processes[name] = self._begin(job)
+            elif not (job.get("status") or {}).get("conditions"):
+                self._end(name, self._processes[name].poll())
+        for name in self.seen.keys() - jobs.keys():
+            self._processes[name].kill()  # as a node ends the pods of a Job that is deleted
 
     def _begin(self, job: dict[str, Any]) -> subprocess.Popen[bytes]:
         (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -308,3 +317,98 @@ def test_a_job_restores_and_goes_with_its_secret(
     assert left("secrets") == []
     assert made[1]["spec"]["ttlSecondsAfterFinished"] == 86400
     assert rehearsing.left() == set()
+
+
+def left_of_jobs(api: Api) -> list[str]:
+    """Return the Jobs and Secrets of drills that are there."""
+    names = [one["metadata"]["name"] for plural in ("jobs", "secrets") for one in api.list(plural)]
+    return [one for one in names if one.startswith("sunday-")]
+
+
+PG_RESTORE = 'pg_restore --no-owner --dbname="$LETHE_SCRATCH_URL" "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"'
+
+
+def test_an_api_server_that_is_killed_while_a_job_restores_fails_no_drill_and_nothing_is_left(
+    rehearsing: Rehearsing,
+    start_operator: StartOperator,
+    scratch: PostgresServer,
+    control_plane: ControlPlane,
+    tmp_path: Path,
+) -> None:
+    operator, api, goes_on = rehearsing.begin(start_operator), rehearsing.api, tmp_path / "goes-on"
+    wait = f"touch {tmp_path}/runs; until [ -e {goes_on} ]; do sleep 0.1; done"
+    with Kubelet(api, f"{scratch.programs}:{os.environ['PATH']}"):
+        rehearsing.apply(restore=a_job(f"{wait}; {PG_RESTORE}"))
+        eventually((tmp_path / "runs").exists, "the Job to run")
+        control_plane.api_server.kill9()
+        goes_on.touch()  # what restores needs no API server
+        time.sleep(2.5)
+        control_plane.start()
+        assert rehearsing.ended()["result"] == "Passed", rehearsing.ended()
+    assert operator.running
+    eventually(lambda: left_of_jobs(api) == [], lambda: str(left_of_jobs(api)))
+    assert rehearsing.left() == set()
+
+
+KILLED = ("after append", "after create_secret", "after create", "before delete_secret", "before delete")
+# Nine tenths of an operator's start are imports: each here is forked from a process that has made them.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.e2e.crashing", "lethe.adapters.stores.sql.store"])
+
+
+@pytest.mark.slow
+def test_an_operator_that_is_killed_at_any_step_of_a_job_leaves_nothing_that_the_next_does_not_clear(
+    rehearsing: Rehearsing,
+    start_operator: StartOperator,
+    scratch: PostgresServer,
+    control_plane: ControlPlane,
+    tmp_path: Path,
+) -> None:
+    operator, api = rehearsing.begin(start_operator), rehearsing.api
+    operator.kill9()
+    environment = {
+        "LETHE_KUBECONFIG": str(control_plane.kubeconfig_of("operator")),
+        "LETHE_NAMESPACES": api.namespace,
+        "LETHE_LEDGER_URL": f"sqlite:///{operator.ledger}",
+        "LETHE_KEYS_DIR": str(operator.directory / "keys"),
+        "LETHE_METRICS_ADDRESS": "127.0.0.1:0",
+        "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
+        "LETHE_LOG_FORMAT": "text",
+        "LETHE_BACKUP_DIRECTORIES": str(rehearsing.dumps),
+    }
+    rehearsing.apply(restore=a_job(PG_RESTORE), runNow="0")
+    with Kubelet(api, f"{scratch.programs}:{os.environ['PATH']}"):
+        for moment in KILLED:
+            api.patch_spec("restoredrills", "sunday", {"runNow": moment})
+            fragile = FORKS.Process(
+                target=crashing.run_forked,
+                args=(environment, moment, tmp_path / "moments", tmp_path / "fragile.log"),
+                daemon=True,
+            )
+            fragile.start()
+            fragile.join(30)
+            assert fragile.exitcode == -signal.SIGKILL, moment
+        operator.start()
+        eventually(lambda: rehearsing.ended()["result"] == "Passed", lambda: str(rehearsing.ended()), 60)
+    eventually(lambda: left_of_jobs(api) == [], lambda: str(left_of_jobs(api)))
+    assert rehearsing.left() == set()
+    assert {one["result"] for one in rehearsing.ended()["history"]} == {"Passed", "Interrupted"}
+
+
+def test_a_drill_gives_way_to_a_restore_that_a_person_begins_and_waits_for_its_end(
+    rehearsing: Rehearsing, start_operator: StartOperator
+) -> None:
+    rehearsing.begin(start_operator)
+    api, once = rehearsing.api, rehearsing.commands / "once"
+    slow = f"mkdir {once} 2>/dev/null && sleep 1000; exec {rehearsing.commands}/pg-restore"
+    rehearsing.command("slow", slow)
+    rehearsing.apply(restore={"command": "slow"})
+    eventually(once.exists, "the restore to have begun")
+    begun = {"store": "site", "reason": "Drill", "justification": "the yearly one", "underway": "Begun"}
+    api.create("restoreevents", "incident-42", begun)
+    assert rehearsing.ended()["result"] == "GaveWay"
+    assert rehearsing.left() == set()
+    api.wait_reason("restoredrills", "sunday", "RestoreUnderway")
+    api.patch_spec("restoreevents", "incident-42", {"underway": "Ended"})
+    eventually(lambda: rehearsing.ended()["result"] == "Passed", lambda: str(rehearsing.ended()), 90)
+    assert [one["result"] for one in rehearsing.ended()["history"]] == ["Passed", "GaveWay"]
