@@ -135,12 +135,13 @@ class Drills:
         wrap: Callable[[SqlScratchServer], Any] = lambda scratch: scratch,
         restorer: Restorer | None = None,
         halt: Halt | None = None,
+        ledger: Any = None,
     ) -> DrillEnded:
         """Conduct a drill."""
         self.company.now = self.company.now.replace(microsecond=0) + timedelta(seconds=1)
         return conduct(
             self.plan(snapshot),
-            replace(self.company.context, ledger=self.company.ledger),
+            replace(self.company.context, ledger=ledger or self.company.ledger),
             wrap(self.scratch()),
             restorer or partial(Commands(self.folder).restore, command),
             self.session,

@@ -14,6 +14,7 @@ from devtools.servers import PostgresServer
 from devtools.servers.postgres import NOBODY
 from lethe.adapters.ledger.ledger import SqlLedger
 from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
+from lethe.ports.ledger import LedgerUnavailable
 from lethe.ports.stores import DiskFull, StoreUnreachable
 from lethe.workflows.drill.conduct import Halt, end_interrupted, mark_of
 from tests.invariants.company import STORE
@@ -278,6 +279,36 @@ def test_a_power_cut_at_any_step_leaves_nothing_that_the_next_process_does_not_c
     assert cut > 10
     assert company.visit_until_safe().opened is False
     assert drills.record.past[0].result is DrillResult.PASSED
+
+
+@pytest.mark.parametrize("call", ["known_head", "confirm", "mappings", "tombstones", "append"])
+def test_a_drill_whose_ledger_falls_away_is_cleared_once_it_is_back_and_keeps_no_connection(
+    rehearsed: Drills, call: str
+) -> None:
+    company = rehearsed.company
+
+    class Away:
+        """A ledger that begins a drill, and does not answer to one kind of call since."""
+
+        def __init__(self) -> None:
+            self.begun = False
+
+        def __getattr__(self, name: str) -> Any:
+            if name == call and self.begun:
+                raise LedgerUnavailable("the ledger is away")
+            self.begun = self.begun or name == "append"
+            return getattr(company.real_ledger, name)
+
+    with pytest.raises(LedgerUnavailable):
+        rehearsed.run(rehearsed.snapshot, ledger=Away())
+    rows = rehearsed.server.psql(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    )
+    assert rows == "1", "besides the one that asks"
+    assert rehearsed.record.ended is None
+    end_interrupted(rehearsed.record, company.context, rehearsed.scratch(), "")
+    assert rehearsed.left() == set()
+    assert rehearsed.record.past[0].result is DrillResult.INTERRUPTED
 
 
 def test_what_an_earlier_drill_has_left_is_dropped_and_told_and_nothing_of_others(rehearsed: Drills) -> None:

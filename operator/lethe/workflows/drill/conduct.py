@@ -141,9 +141,10 @@ def conduct(
         result, message = DrillResult.MAPPING_DOES_NOT_FIT, str(invalid)
     except StoreError as away:
         result, message = DrillResult.SCRATCH_UNREACHABLE, _of_scratch(away)
+    finally:
+        scratch.close()
     if halt.because is not None:
         result, message = halt.because, _HALTED.get(halt.because, "")
-    scratch.close()
     if elsewhere:
         left = clear_away(scratch.anew(), plan.mark, plan.database)[1]  # 7
         message, measures["left"] = message + left, bool(left)
