@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from bench.figures import Figure, median_figure
+from bench.measuring import Stopwatch
 from bench.population import MAPPING, Population
-from bench.replay import SERVER, STORE, NotReplayed, Work, Worked, erase_on_paper, opened, pid_of, tell
+from bench.replay import SERVER, STORE, NotReplayed, erase_on_paper, opened, tell
 from devtools.servers.postgres import PostgresServer
 from lethe.adapters.drills.command import Commands
 from lethe.adapters.stores.sql.scratch import SqlScratchServer
@@ -31,24 +32,24 @@ _LIMIT_SECONDS = 4 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn took: restoring and clearing by hand, and a drill with what it says of itself."""
+    """The seconds of one turn: restoring and clearing by hand, and a drill, with what it says of itself."""
 
-    restore: Work
-    raw: Work
-    drill: Work
+    restore: float
+    raw: float
+    drill: float
     ended: DrillEnded
 
     @property
     def by_hand(self) -> float:
         """Return the seconds of restore and raw SQL."""
-        return self.restore.seconds + self.raw.seconds
+        return self.restore + self.raw
 
     @property
     def parts(self) -> dict[str, float]:
         """Return what the drill's seconds went to."""
         restore, replay = self.ended.restore_seconds or 0.0, self.ended.replay_seconds or 0.0
         verification = self.ended.verification_seconds or 0.0
-        rest = self.drill.seconds - restore - replay
+        rest = self.drill - restore - replay
         return {
             "restore": restore,
             "replay": replay - verification,
@@ -80,11 +81,11 @@ def bench_drills(*, tombstones: int, users: int, repeat: int) -> list[Figure]:
             if ended.result is not DrillResult.PASSED or ended.erased_again != tombstones:
                 raise NotReplayed(f"{ended.result}: {ended.message}")
             turns.append(Turn(restore, raw, drill, ended))
-            tell(f"turn {number + 1}: by hand {turns[-1].by_hand:.1f} s, the drill {drill.seconds:.1f} s")
+            tell(f"turn {number + 1}: by hand {turns[-1].by_hand:.1f} s, the drill {drill:.1f} s")
     return [
-        median_figure(BENCH, "pg_restore alone", [one.restore.seconds for one in turns], "s"),
-        median_figure(BENCH, "raw SQL", [one.raw.seconds for one in turns], "s"),
-        median_figure(BENCH, "drill", [one.drill.seconds for one in turns], "s"),
+        median_figure(BENCH, "pg_restore alone", [one.restore for one in turns], "s"),
+        median_figure(BENCH, "raw SQL", [one.raw for one in turns], "s"),
+        median_figure(BENCH, "drill", [one.drill for one in turns], "s"),
         *(
             median_figure(BENCH, f"drill: {part}", [one.parts[part] for one in turns], "s")
             for part in turns[0].parts
@@ -92,20 +93,14 @@ def bench_drills(*, tombstones: int, users: int, repeat: int) -> list[Figure]:
         median_figure(
             BENCH,
             "drill / restore and raw SQL",
-            [one.drill.seconds / one.by_hand for one in turns],
+            [one.drill / one.by_hand for one in turns],
             "×",
             aim=1.15,
         ),
         median_figure(
             BENCH,
-            "drill / restore and raw SQL, processor",
-            [one.drill.processor / (one.restore.processor + one.raw.processor) for one in turns],
-            "×",
-        ),
-        median_figure(
-            BENCH,
             "drill but for the replay / restore",
-            [(one.parts["restore"] + one.parts["all else"]) / one.restore.seconds for one in turns],
+            [(one.parts["restore"] + one.parts["all else"]) / one.restore for one in turns],
             "×",
             aim=1.15,
         ),
@@ -122,19 +117,19 @@ def _lay_command_down(server: PostgresServer, folder: Path) -> None:
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
-def _by_hand(server: PostgresServer, population: Population, dump: Path) -> tuple[Work, Work]:
+def _by_hand(server: PostgresServer, population: Population, dump: Path) -> tuple[float, float]:
     server.psql("CHECKPOINT")
-    work = Worked(pid_of(server))
+    watch = Stopwatch()
     url = server.create_database("by_hand")
     server.restore("by_hand", dump)
-    restored = work.lap()
+    restored = watch.lap()
     population.erase_by_hand(url)
-    erased = work.lap()
+    erased = watch.lap()
     server.drop_database("by_hand")
     return restored, erased
 
 
-def _drill(server: PostgresServer, home: Path, dump: Path, number: int) -> tuple[Work, DrillEnded]:
+def _drill(server: PostgresServer, home: Path, dump: Path, number: int) -> tuple[float, DrillEnded]:
     server.psql("CHECKPOINT")
     with opened(home / "lethe", server.url("before")) as (store, context):
         plan = DrillPlan(
@@ -159,6 +154,6 @@ def _drill(server: PostgresServer, home: Path, dump: Path, number: int) -> tuple
             port = SqlStore(url, MAPPING, ledger_id=ledger_id, store=STORE, keyring=keyring, primary=True)
             return StoreSession(store.description, port, store.fingerprints)
 
-        work = Worked(pid_of(server))
+        watch = Stopwatch()
         ended = conduct(plan, context, scratch, restorer, session, halt)
-        return work.lap(), ended
+        return watch.lap(), ended

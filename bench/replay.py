@@ -164,7 +164,7 @@ def erase_on_paper(url: str, population: Population, directory: Path) -> tuple[i
 def _by_hand(server: PostgresServer, population: Population) -> tuple[Work, Work]:
     url = server.create_database("by_hand", template="before")
     warm(url)
-    work = Worked(pid_of(server))
+    work = Worked(_pid_of(server))
     population.erase_by_hand(url)
     erased = work.lap()
     population.check_by_hand(url)
@@ -178,14 +178,13 @@ def _by_lethe(server: PostgresServer, origin: Path, directory: Path, tombstones:
     warm(url)
     shutil.copytree(origin, directory)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as another:
-        timing = another.submit(time_replay, directory, url, tombstones, pid_of(server)).result()
+        timing = another.submit(time_replay, directory, url, tombstones, _pid_of(server)).result()
     server.drop_database("by_lethe")
     shutil.rmtree(directory)
     return timing
 
 
-def pid_of(server: PostgresServer) -> int:
-    """Return the id of a server's first process."""
+def _pid_of(server: PostgresServer) -> int:
     return int((server.data_directory / "postmaster.pid").read_text().splitlines()[0])
 
 
