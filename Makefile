@@ -62,7 +62,7 @@ test-all: install ## the same with the second stage: servers whose builds take l
 	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null
 	@$(MAKE) test
 
-test-rules: binaries ## of the second stage: alerts by promtool, health rules by Argo CD's Lua and Flux's kstatus, restores by pgBackRest
+test-rules: binaries ## of the second stage: alerts by promtool, health rules by Argo CD's Lua and Flux's kstatus, restores by pgBackRest and Barman
 	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.kstatus.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.promtool.build >/dev/null

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from devtools.pgbackrest import PgBackRest, install
+from devtools.backup_tools import BackupTool, Barman, PgBackRest
 from devtools.servers.children import run, wait_until
 from devtools.servers.postgres import PostgresServer
 
@@ -39,7 +39,7 @@ class Site:
     stack: ExitStack
     look: Callable[[], None]
     between: str = ""
-    pgbackrest: PgBackRest | None = None
+    tool: BackupTool | None = None
 
     @property
     def archive(self) -> Path:
@@ -80,7 +80,7 @@ class RestoreKind:
     often, one after the other.
 
     `version` is that of the server before, `own_server` says that the server itself is restored.
-    `before_lethe` takes the backup before Lethe has ever looked. `pgbackrest` needs Debian's packages.
+    `before_lethe` takes the backup before Lethe has ever looked. `tool` needs Debian's packages.
     """
 
     name: str
@@ -92,7 +92,7 @@ class RestoreKind:
     own_server: bool = False
     version: Literal[16, 18] = 18
     before_lethe: bool = False
-    pgbackrest: bool = False
+    tool: type[BackupTool] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -345,7 +345,7 @@ def _old_copy_upgraded(site: Site) -> Iterator[None]:
 
 
 def _pgbackrest(site: Site, *restore: str, differential: bool = False) -> Iterator[None]:
-    pgbackrest = site.pgbackrest
+    pgbackrest = site.tool
     assert pgbackrest is not None
     pgbackrest("stanza-create")
     pgbackrest("backup", "--type=full")
@@ -360,6 +360,10 @@ def _pgbackrest(site: Site, *restore: str, differential: bool = False) -> Iterat
     site.server.stop()
     target = [f"--target={site.between}"] if "--type=time" in restore else []
     pgbackrest("restore", "--delta", *restore, *target)
+    _recover(site)
+
+
+def _recover(site: Site) -> None:
     site.server.start()
     wait_until(lambda: site.server.psql("SELECT pg_is_in_recovery()") == "f", what="the recovery to end")
 
@@ -380,6 +384,37 @@ def _pgbackrest_newest(site: Site) -> Iterator[None]:
     return _pgbackrest(site)
 
 
+# --- Barman --------------------------------------------------------------------------------------------
+
+
+def _barman(site: Site, *target: str, crashed: bool = False) -> Iterator[None]:
+    barman = site.tool
+    assert barman is not None
+    barman("switch-wal", "--archive", "--force", barman.stanza)  # it backs nothing up that archives nothing
+    barman("backup", barman.stanza)
+    yield
+    if crashed:  # and with it the last segment
+        site.server.kill9()
+    else:
+        site.server.stop()
+    barman("archive-wal", barman.stanza)
+    told = [one.format(site.between) for one in target]
+    barman("recover", *told, barman.stanza, "latest", site.server.data_directory)
+    _recover(site)
+
+
+def _barman_full(site: Site) -> Iterator[None]:
+    return _barman(site, "--target-immediate", "--target-action=promote")
+
+
+def _barman_time(site: Site) -> Iterator[None]:
+    return _barman(site, "--target-time={}", "--target-action=promote")
+
+
+def _barman_newest(site: Site) -> Iterator[None]:
+    return _barman(site, crashed=True)
+
+
 @contextmanager
 def server_for(kind: RestoreKind, shared: PostgresServer, folder: Path) -> Iterator[Site]:
     """Yield what a kind is done to, on a server of its own with an archive, where it is restored itself.
@@ -388,10 +423,9 @@ def server_for(kind: RestoreKind, shared: PostgresServer, folder: Path) -> Itera
     """
     with ExitStack() as stack:
         site = Site(shared, "", folder, stack, lambda: None)
-        if kind.pgbackrest:
-            site.pgbackrest = PgBackRest(folder / "pgbackrest", install())
-            site.pgbackrest.prepare()
-            site.server = site.pgbackrest.server
+        if kind.tool is not None:
+            site.tool = kind.tool(folder / "tool").prepare()
+            site.server = site.tool.server
         elif kind.own_server:
             site.archive.mkdir(parents=True)
             settings = {"archive_mode": "on", "archive_command": f"cp %p {site.archive}/%f"}
@@ -515,27 +549,46 @@ KINDS: Sequence[RestoreKind] = (
         "pgBackRest, a full backup",
         "`pgbackrest --stanza=site restore --delta --type=immediate --target-action=promote`, start",
         _pgbackrest_full,
-        pgbackrest=True,
+        tool=PgBackRest,
     ),
     RestoreKind(
         "pgBackRest, a differential one",
         "the same; it takes the newest",
         _pgbackrest_differential,
-        pgbackrest=True,
+        tool=PgBackRest,
     ),
     RestoreKind(
         "pgBackRest, to a moment between two erasures",
         "`pgbackrest --stanza=site restore --delta --type=time --target='…' --target-action=promote`, start",
         _pgbackrest_time,
         _LATE,
-        pgbackrest=True,
+        tool=PgBackRest,
     ),
     RestoreKind(
         "pgBackRest, to the end of the archive, as it does unless told",
         "`pgbackrest --stanza=site restore --delta`, start",
         _pgbackrest_newest,
         _NOBODY,
-        pgbackrest=True,
+        tool=PgBackRest,
+    ),
+    RestoreKind(
+        "Barman, a full backup",
+        "`barman recover --target-immediate --target-action promote site latest …/data`, start",
+        _barman_full,
+        tool=Barman,
+    ),
+    RestoreKind(
+        "Barman, to a moment between two erasures",
+        "`barman recover --target-time '…' --target-action promote site latest …/data`, start",
+        _barman_time,
+        _LATE,
+        tool=Barman,
+    ),
+    RestoreKind(
+        "Barman, as it does unless told, to the last segment that was archived",
+        "`barman recover site latest …/data`, start: it stays on its timeline",
+        _barman_newest,
+        tool=Barman,
     ),
 )
 

@@ -15,8 +15,7 @@ from devtools.servers.postgres import PostgresServer
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(kind, id=kind.name, marks=[pytest.mark.stage2] if kind.pgbackrest else [])
-        for kind in KINDS
+        pytest.param(kind, id=kind.name, marks=[pytest.mark.stage2] if kind.tool else []) for kind in KINDS
     ],
 )
 def rehearsed(
