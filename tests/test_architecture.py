@@ -14,7 +14,7 @@ import pytest
 
 import lethe
 from lethe.api.v1alpha1 import restoreevent
-from lethe.controllers.others import WATCHED
+from lethe.controllers.early_warning_kinds import WATCHED
 from lethe.domain import facts
 from lethe.settings import EARLY_WARNINGS
 from lethe.workflows.store_session import StoreSession

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 
-from lethe.controllers.others import WATCHED, Restoring, Watched, basics
+from lethe.controllers.early_warning_kinds import WATCHED, Restoring, Watched, basics
 from lethe.controllers.runtime.cache import ManagedStore, ObjectCache, ObjectKey
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lethe.controllers.others import WATCHED, Restoring, basics
+from lethe.controllers.early_warning_kinds import WATCHED, Restoring, basics
 from lethe.ports.cluster import ClusterRefused, Manifest, OthersKind, Seen
 
 SHOP = {"namespace": "shop-db", "cloudNativePG": "shop", "claims": ["data-0"]}
