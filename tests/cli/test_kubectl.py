@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from devtools.cluster.build import binaries
+from devtools.servers.children import wait_until
 from devtools.servers.controlplane import ControlPlane
+from lethe.cli.callers_kubectl import Exit
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -32,6 +36,15 @@ def plugin(
             "PYTHONPATH": str(CHECKOUT / "operator"),
         },
     )
+
+
+def kubeconfig_of(user: str, control_plane: ControlPlane, folder: Path) -> Path:
+    """Return the kubeconfig of a user without any right."""
+    config = yaml.safe_load(control_plane.kubeconfig.read_text(encoding="utf-8"))
+    for one in config["users"]:
+        one["user"]["as"] = user
+    (written := folder / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return written
 
 
 def test_an_address_goes_into_a_secret_and_into_nothing_else(
@@ -76,3 +89,24 @@ def test_a_key_goes_into_the_request(control_plane: ControlPlane, namespace: str
     assert run.returncode == 0, run.stderr
     request = json.loads(control_plane.kubectl("-n", namespace, "get", "dreq", "t3", "-o", "json"))
     assert request["spec"] == {"subject": {"id": "4711"}, "dryRun": True}
+
+
+def test_who_lacks_a_right_is_told_which_one_and_of_the_secret_that_is_left(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    def erase(*words: str) -> subprocess.CompletedProcess[str]:
+        return plugin(control_plane, namespace, "erase", *words, stdin="ada@canary.example", kubeconfig=dana)
+
+    dana = kubeconfig_of("dana", control_plane, tmp_path)
+    run = erase("--id", "4711")
+    assert run.returncode == Exit.FORBIDDEN
+    assert "Ask for the verb create on deletionrequests.lethe.dev" in run.stderr
+    here = ("-n", namespace)
+    control_plane.kubectl(*here, "create", "role", "write", "--verb=create", "--resource=secrets")
+    control_plane.kubectl(*here, "create", "rolebinding", "write", "--role=write", "--user=dana")
+    wait_until(lambda: '"deletionrequests"' in erase("--email-stdin").stderr, what="the right to be seen")
+    run = erase("--email-stdin", "--name", "t4")
+    assert run.returncode == Exit.FORBIDDEN
+    assert 'secrets "t4" is forbidden' in run.stderr
+    assert control_plane.kubectl(*here, "get", "secret", "t4", "-o", "name") == "secret/t4\n"
+    assert "canary" not in run.stdout + run.stderr

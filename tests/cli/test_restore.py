@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from devtools.company import Api
 from devtools.servers import CommandFailed
 from devtools.servers.controlplane import ControlPlane
 from lethe.api.v1alpha1.restoreevent import RestoreState
-from lethe.cli.restore import ASKS, OVER, Exit
-from tests.cli.test_kubectl import plugin
+from lethe.cli.callers_kubectl import Exit
+from lethe.cli.restore import ASKS, OVER
+from tests.cli.test_kubectl import kubeconfig_of, plugin
 from tests.e2e.conftest import api
 
 __all__ = ["api"]  # a fixture
@@ -124,10 +124,7 @@ def test_of_several_that_have_begun_each_is_ended_by_its_name(desk: Desk) -> Non
 def test_who_lacks_the_right_is_told_which_one(
     desk: Desk, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(control_plane.kubeconfig.read_text(encoding="utf-8"))
-    for one in config["users"]:
-        one["user"]["as"] = "dana"
-    (nobody := tmp_path / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
+    nobody = kubeconfig_of("dana", control_plane, tmp_path)
     run = plugin(
         control_plane, desk.api.namespace, "restore", "begin", "--store", "site", *WHY, kubeconfig=nobody
     )

@@ -7,14 +7,13 @@ It speaks through the kubectl that calls it, so that context, namespace and cred
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from lethe.cli import mapping, restore
+from lethe.cli.callers_kubectl import Exit, Kubectl, Refused
 from lethe.domain.identifiers import NotAnEmailAddress, email_identifier
 
 
@@ -35,44 +34,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mapping.add_to(commands)
     restore.add_to(commands)
     parsed = parser.parse_args(arguments)
-    return int(parsed.act(parsed))
+    try:
+        return int(parsed.act(parsed))
+    except Refused as refused:
+        sys.stderr.write(f"kubectl lethe: {refused}\n")
+        return int(refused.code)
+    except KeyboardInterrupt:
+        sys.stdout.write("\nInterrupted: that ends nothing, and what was begun goes on.\n")
+        return int(Exit.FAILED)
 
 
-def _erase(parsed: argparse.Namespace) -> int:
+def _erase(parsed: argparse.Namespace) -> Exit:
     name = parsed.name or f"erase-{secrets.token_hex(4)}"
     subject: dict[str, Any] = {"id": parsed.id}
-    kubectl = ["kubectl", *(["--namespace", parsed.namespace] if parsed.namespace else [])]
+    kubectl = Kubectl(
+        parsed.namespace,
+        reads="the verbs get, list and watch on deletionrequests.lethe.dev",
+        writes="the verb create on deletionrequests.lethe.dev, and create and delete on secrets",
+    )
     if parsed.email_stdin:
         try:
             address = email_identifier(sys.stdin.read()).value.reveal()
         except NotAnEmailAddress:
-            sys.stderr.write("kubectl lethe: standard input is not one e-mail address\n")
-            return 2
+            raise Refused("standard input is not one e-mail address", Exit.USAGE) from None
         subject = {"identifierSecretRef": {"name": name, "key": "email"}}
-        secret = _manifest("v1", "Secret", name, type="lethe.dev/identifier", stringData={"email": address})
-        if not _create(kubectl, secret):
-            return 1
+        sealed = {"type": "lethe.dev/identifier", "stringData": {"email": address}}
+        sys.stdout.write(kubectl.create("v1", "Secret", name, **sealed))
     spec = {"subject": subject, "dryRun": parsed.dry_run}
     if parsed.reference:
         spec["reference"] = parsed.reference
-    if not _create(kubectl, _manifest("lethe.dev/v1alpha1", "DeletionRequest", name, spec=spec)):
+    try:
+        sys.stdout.write(kubectl.create("lethe.dev/v1alpha1", "DeletionRequest", name, spec=spec))
+    except Refused as refused:
         if parsed.email_stdin:  # nobody would seal and delete it
-            subprocess.run([*kubectl, "delete", "secret", name, "--ignore-not-found"], check=False)
-        return 1
-    if not parsed.wait:
-        return 0
-    wait = ["wait", "--for=condition=Ready", f"deletionrequest.lethe.dev/{name}", "--timeout=10m"]
-    return subprocess.run([*kubectl, *wait], check=False).returncode
-
-
-def _manifest(version: str, kind: str, name: str, **rest: Any) -> dict[str, Any]:
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **rest}
-
-
-def _create(kubectl: Sequence[str], manifest: dict[str, Any]) -> bool:
-    """Create an object. By `create`, not `apply`: that would copy a Secret's content into an annotation."""
-    command = [*kubectl, "create", "--filename", "-"]
-    return subprocess.run(command, input=json.dumps(manifest).encode(), check=False).returncode == 0
+            try:
+                sys.stdout.write(kubectl.run("delete", "secret", name, "--ignore-not-found"))
+            except Refused as left:
+                raise Refused(f"{refused}\n{left}", refused.code) from None
+        raise
+    if parsed.wait:
+        ready = ("--for=condition=Ready", f"deletionrequest.lethe.dev/{name}", "--timeout=10m")
+        sys.stdout.write(kubectl.run("wait", *ready))
+    return Exit.FINE
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any
 
+from lethe.cli.callers_kubectl import Exit, Kubectl, Refused
 from lethe.domain.labels import label_selector
 
 Object = Mapping[str, Any]
@@ -31,33 +30,6 @@ OTHER_WAYS = {
 }
 OVER = ("SafeToServe", "NothingCameBack", "Released", "Superseded", "Expired")
 ASKS = ("IdentityUnclear", "HeldRowsReturned", "AwaitingRelease", "Stalled")
-
-
-class Exit(IntEnum):
-    """What the exit code says."""
-
-    FINE = 0
-    """Done; of `status`: every store is safe to serve."""
-    FAILED = 1
-    USAGE = 2
-    NOT_NOW = 3
-    """Begun already, or nothing is begun."""
-    NO_STORE = 4
-    FORBIDDEN = 5
-    CLOSED = 10
-    """The gate is closed: something is waited for, which comes by itself or by `end`."""
-    ASKS = 11
-    """A person has to decide."""
-    NO_ANSWER = 12
-    """Lethe has not answered in time."""
-
-
-class Refused(Exception):
-    """What can't be done: names object, field and remedy."""
-
-    def __init__(self, message: str, code: Exit) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def add_to(commands: Any) -> None:
@@ -87,54 +59,17 @@ def add_to(commands: Any) -> None:
         verb.add_argument("--timeout", type=float, help="seconds to follow it at the most")
     for verb in (begin, status, end):
         verb.add_argument("-n", "--namespace", help="namespace of the DataStore; kubectl's own if absent")
-        verb.set_defaults(act=_guarded(verb.get_default("act")))
 
 
-def _guarded(act: Any) -> Any:
-    def guarded(parsed: argparse.Namespace) -> int:
-        try:
-            return int(act(parsed, _Kubectl(parsed.namespace)))
-        except Refused as refused:
-            sys.stderr.write(f"kubectl lethe restore: {refused}\n")
-            return int(refused.code)
-        except KeyboardInterrupt:
-            _say("\nInterrupted: that ends nothing, and what was begun goes on.")
-            return int(Exit.FAILED)
+class _Kubectl(Kubectl):
+    """The caller's kubectl, for DataStores and RestoreEvents."""
 
-    return guarded
-
-
-class _Kubectl:
-    """The caller's kubectl: her context, namespace and rights."""
-
-    def __init__(self, namespace: str | None) -> None:
-        self._given = ["--namespace", namespace] if namespace else []
-        self.prefix = " ".join(["kubectl", *(["-n", namespace] if namespace else [])])
-        self.at = f" -n {namespace}" if namespace else ""
-
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Return what kubectl printed. Raises `Refused`."""
-        try:
-            done = subprocess.run(
-                ["kubectl", *self._given, *arguments],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise Refused("kubectl is not on the PATH; install it", Exit.FAILED) from None
-        if done.returncode == 0:
-            return done.stdout
-        said = done.stderr.strip()
-        if "(Forbidden)" in said or "is forbidden" in said or "lacks the verb" in said:
-            raise Refused(f"{said}\nAsk for {self._right_for(arguments)}", Exit.FORBIDDEN)
-        raise Refused(said, Exit.FAILED)
-
-    def _right_for(self, arguments: Sequence[str]) -> str:
-        if arguments[0] == "get":
-            return "the verbs get and list on datastores.lethe.dev and restoreevents.lethe.dev"
-        return "the verbs create, patch and declare on restoreevents.lethe.dev (docs/install.md)"
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        super().__init__(
+            parsed.namespace,
+            reads="the verbs get and list on datastores.lethe.dev and restoreevents.lethe.dev",
+            writes="the verbs create, patch and declare on restoreevents.lethe.dev (docs/install.md)",
+        )
 
     def world(self) -> tuple[dict[str, Object], list[Object]]:
         """Return the DataStores by name, and the RestoreEvents, newest first."""
@@ -169,7 +104,8 @@ class _Kubectl:
 # begin
 
 
-def _begin(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
+def _begin(parsed: argparse.Namespace) -> Exit:
+    kubectl = _Kubectl(parsed)
     stores, events = kubectl.world()
     store = _store_named(parsed.store, stores)
     if store["spec"].get("owner") == "ThirdParty":
@@ -193,9 +129,7 @@ def _begin(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
         "justification": parsed.justification,
         "underway": "Begun",
     }
-    metadata = {"name": name}
-    event = {"apiVersion": "lethe.dev/v1alpha1", "kind": "RestoreEvent", "metadata": metadata, "spec": spec}
-    kubectl.run("create", "--filename", "-", stdin=json.dumps(event))
+    kubectl.create("lethe.dev/v1alpha1", "RestoreEvent", name, spec=spec)
     _say(f"RestoreEvent {name} says that a restore of {parsed.store} begins. Waiting for Lethe …")
     until = time.monotonic() + parsed.timeout
     while not _let_go(kubectl, parsed.store):
@@ -228,7 +162,8 @@ def _let_go(kubectl: _Kubectl, name: str) -> bool:
 # end
 
 
-def _end(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
+def _end(parsed: argparse.Namespace) -> Exit:
+    kubectl = _Kubectl(parsed)
     stores, events = kubectl.world()
     _store_named(parsed.store, stores)
     begun = [e for e in _begun(events, parsed.store) if parsed.name in (None, e["metadata"]["name"])]
@@ -258,7 +193,8 @@ def _end(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
 # status
 
 
-def _status(parsed: argparse.Namespace, kubectl: _Kubectl) -> Exit:
+def _status(parsed: argparse.Namespace) -> Exit:
+    kubectl = _Kubectl(parsed)
     if parsed.wait:
         return _follow(parsed, kubectl)
     stores, events = kubectl.world()
