@@ -14,6 +14,8 @@ import pytest
 
 import lethe
 from lethe.api.v1alpha1 import restoreevent
+from lethe.api.v1alpha1.datastore import GATE_WAYS
+from lethe.cli.restore import OTHER_WAYS
 from lethe.controllers.early_warning_kinds import WATCHED
 from lethe.domain import facts
 from lethe.settings import EARLY_WARNINGS
@@ -153,6 +155,12 @@ def test_the_api_can_say_by_what_any_restore_was_detected() -> None:
 def test_whatever_is_watched_for_restores_can_be_asked_for_and_said() -> None:
     assert {one.by for one in WATCHED.values()} == set(EARLY_WARNINGS)
     assert {one.kind for one in WATCHED.values()} == {kind.value for kind in restoreevent.ExpectedKind}
+
+
+def test_every_way_to_close_the_gate_is_told_of_by_the_plugin_and_on_its_page() -> None:
+    assert {"podSelector", *OTHER_WAYS} == set(GATE_WAYS)
+    page = (CHECKOUT / "docs" / "gate.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(GATE_WAYS)
 
 
 def test_the_makefile_runs_modules_that_exist() -> None:

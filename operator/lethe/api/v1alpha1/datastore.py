@@ -184,7 +184,7 @@ class PoolerGate(ApiModel):
     )
 
 
-_WAYS = ("podSelector", "role", "networkPolicy", "cnpgPooler")
+GATE_WAYS = ("podSelector", "role", "networkPolicy", "cnpgPooler")
 
 
 class Gate(ApiModel):
@@ -192,7 +192,7 @@ class Gate(ApiModel):
 
     rules = (
         Rule(
-            rule=" || ".join(f"has(self.{way})" for way in _WAYS),
+            rule=" || ".join(f"has(self.{way})" for way in GATE_WAYS),
             message="must say who is kept out: by podSelector, role, networkPolicy or cnpgPooler",
             holds=lambda gate: any((gate.pod_selector, gate.role, gate.network_policy, gate.cnpg_pooler)),
         ),
