@@ -496,6 +496,14 @@ open gate, with some fifty people in the store. *Wrong* are rows of others that 
 people who stand in the store when its gate opens, as read past Lethe. What is said stands in the
 RestoreEvent, and in the DataStore's `Ready`.
 
+**A few rows need no restore.** Rows of at most 100 erased people that are put back into a table which
+stayed ("one table's rows") look like a stale session that writes them back: no RestoreEvent, and the gate
+stays open. The next look erases again whom it reads, the newest 1,000 erasures and 1,000 others at random;
+the rest stand there, and are served, until the sweep (`LETHE_SWEEP_INTERVAL`, an hour). It is told by the
+event `WrittenBackAgain`, in the DataStore's `Ready`, and by the alert
+[LetheWrittenBack](runbooks/LetheWrittenBack.md). Whoever types `kubectl lethe restore begin` before and
+`end` after keeps the gate closed until everybody was read back, however few they are.
+
 """
 
 

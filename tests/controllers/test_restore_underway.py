@@ -16,7 +16,7 @@ from lethe.controllers.gate import GateController
 from lethe.controllers.restoreevent import RestoreEventController
 from lethe.controllers.runtime.cache import RestoreEventView
 from lethe.controllers.runtime.status_writer import ShownStatus
-from lethe.domain.facts import DetectedBy, RestoreDetected, RestoreExplained, SafeToServe
+from lethe.domain.facts import DetectedBy, RestoreDetected, RestoreExplained, SafeToServe, Superseded
 from lethe.domain.gates import GateState
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -137,7 +137,40 @@ async def test_a_restore_that_a_person_answers_for_meanwhile_is_told_of_once(tmp
         managed = company.operator._cache.stores.get(KEY) or managed_store(
             company.operator._cache.datastores[KEY], ShownStatus("u")
         )
-        await restores.tell(managed, as_seen)
+        await restores.tell(managed, [as_seen])
         assert not [one async for one in company.cluster.list("restoreevents", [NAMESPACE])]
+    finally:
+        company.ledger.close()
+
+
+@pytest.mark.parametrize("announced", ["underway", "expected"])
+async def test_who_told_of_a_restore_goes_on_with_the_next_and_is_not_called_superseded(
+    tmp_path: Path, announced: str
+) -> None:
+    """Once the store has gone back again, before the first restore was dealt with."""
+    company, store = Company(tmp_path), f"{NAMESPACE}/site"
+    restores: Any = company.controller(RestoreEventController)
+    found_at = datetime(2026, 11, 29, 10, tzinfo=UTC)
+    by = {"kind": "Cluster", "namespace": NAMESPACE, "name": "back", "uid": "1"}
+    by["noticedAt"] = "2026-11-29T09:59:00Z"
+    expected = {"store": "site", "reason": "Undeclared", "expected": by}
+    spec: Any = {**BEGUN, "underway": "Ended"} if announced == "underway" else expected
+    try:
+        company.operator._token = company.ledger.take_over()
+        company.cluster.apply("datastores", *KEY, SITE)
+        company.cluster.apply("restoreevents", NAMESPACE, "incident-42", spec)
+        cache = company.operator._cache
+        managed = cache.stores[KEY] = managed_store(cache.datastores[KEY], ShownStatus("u"))
+        first = RestoreDetected(store, "site-1", found_at, DetectedBy.JOURNAL)
+        second = RestoreDetected(store, "site-2", found_at + timedelta(seconds=9), DetectedBy.JOURNAL)
+        company.ledger.append([first, RestoreExplained(store, "site-1", "incident-42", spec["reason"])])
+        await restores.recall(managed)
+        company.ledger.append([Superseded(store, "site-1", second.at, "site-2"), second])
+
+        await restores.tell(managed, company.ledger.episodes(store=store))
+
+        assert [event.reason for event in company.cluster.events] == ["Replaying"]
+        assert [name for _, name in company.cluster.objects["restoreevents"]] == ["incident-42"]
+        assert company.ledger.episodes(store=store)[1].events == {"incident-42": spec["reason"]}
     finally:
         company.ledger.close()

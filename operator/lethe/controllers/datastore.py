@@ -579,8 +579,7 @@ class StoreController(Controller[ObjectKey]):
         if done.knows_releases:
             managed.looked_in = managed.session
         await self._gates.heed(managed)
-        for episode in done.episodes:
-            await self._restores.tell(managed, episode)
+        await self._restores.tell(managed, done.episodes)
         await self._restores.follow_release(managed, done)
 
     async def _mark_third_party(self, managed: ManagedStore, records: Sequence[RequestRecord]) -> None:

@@ -261,18 +261,26 @@ class RestoreEventController(Controller[ObjectKey]):
                 took = (episode.safe_at - episode.detected_at).total_seconds()
                 self._metrics.reerase_seconds.labels(managed.name).observe(took)
 
-    async def tell(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
-        """Tell about a restore as it goes on, in its RestoreEvent."""
-        ahead = self._cache.ahead_of(managed)
-        ended = ahead.ended if ahead is not None and episode.open else ()
-        for event in sorted(ended):  # what they tell of is this restore, found by now or taken at their word
-            view = self._cache.restore_events[managed.description.namespace, event]
-            await self._explain(managed, episode, event, view.manifest["spec"]["reason"], view)
-        if not episode.events and episode.open and not ended:
-            await self._adopt_or_create(managed, episode)
+    async def tell(self, managed: ManagedStore, episodes: Sequence[RestoreEpisode]) -> None:
+        """Tell about restores as they go on, in their RestoreEvents.
+
+        All are tied first: an event goes on with the restore that superseded its own, and tells of that one.
+        """
+        if not episodes:
+            return
+        await self.recall(managed)
+        for episode in episodes:
+            ahead = self._cache.ahead_of(managed)
+            ended = ahead.ended if ahead is not None and episode.open else ()
+            for event in sorted(ended):  # they tell of this restore, found by now or taken at their word
+                view = self._cache.restore_events[managed.description.namespace, event]
+                await self._explain(managed, episode, event, view.manifest["spec"]["reason"], view)
+            if not episode.events and episode.open and not ended:
+                await self._adopt_or_create(managed, episode)
         for one in self._cache.expected_of(managed):  # this may be theirs, too
             self.queue.add((managed.description.namespace, one.event))
-        await self._report_all(managed, await self._newest(managed, episode))
+        names = {episode.episode for episode in episodes}
+        await self._report_all(managed, [e for e in await self.recall(managed) if e.episode in names])
 
     async def recall(self, managed: ManagedStore) -> Sequence[RestoreEpisode]:
         """Take in what the ledger knows of a store's restores; return them, oldest first."""
@@ -289,23 +297,26 @@ class RestoreEventController(Controller[ObjectKey]):
             return
         managed.release = done.standing_release
         if managed.release is not None:
-            await self._report_all(managed, managed.release)
+            await self._report_all(managed, [managed.release])
 
-    async def _report_all(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
-        """Say in every RestoreEvent of a restore where it stands."""
-        for name in episode.events:
-            await self._report((managed.description.namespace, name), episode)
+    async def _report_all(self, managed: ManagedStore, episodes: Sequence[RestoreEpisode]) -> None:
+        """Say in every RestoreEvent of restores, the oldest first, where the last stands that is its."""
+        newest = {event: episode for episode in episodes for event in episode.events}
+        for event, episode in newest.items():
+            await self._report((managed.description.namespace, event), episode)
 
     async def _adopt_or_create(self, managed: ManagedStore, episode: RestoreEpisode) -> None:
         namespace, store = managed.description.namespace, managed.description.short_name
         episodes = await asyncio.to_thread(self._ledger.episodes, store=managed.name)
         if any(one.events for one in episodes if one.episode == episode.episode):
             return  # whoever applied one was heard meanwhile
-        bound = {name for earlier in episodes for name in earlier.events}
+        bound, answered = {name for earlier in episodes for name in earlier.events}, bound_events(episodes)
         # What a person has declared rather than what Lethe expects: it has a reason.
         views = self._cache.restore_events.items()
         for (_, name), view in sorted(views, key=lambda one: (one[1].expected is not None, one[0])):
-            if view.store == managed.key and name not in bound and _may_tell_of(view, episode):
+            told = view.announcement
+            free = name not in bound or (told is not None and not is_answered(told, answered))
+            if view.store == managed.key and free and _may_tell_of(view, episode):
                 reason = view.manifest["spec"].get("reason", "Undeclared")
                 await self._explain(managed, episode, name, reason, view)
                 return
