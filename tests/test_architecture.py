@@ -17,7 +17,6 @@ from lethe.api.v1alpha1 import restoreevent
 from lethe.api.v1alpha1.datastore import GATE_WAYS
 from lethe.cli.restore import OTHER_WAYS
 from lethe.controllers.early_warning_kinds import WATCHED
-from lethe.domain import facts
 from lethe.settings import EARLY_WARNINGS
 from lethe.workflows.store_session import StoreSession
 
@@ -146,10 +145,6 @@ def test_the_contract_of_stores_names_every_package_of_a_store() -> None:
     contract = next(one for one in project["tool"]["importlinter"]["contracts"] if one["id"] == "stores")
     packages = {init.parent.name for init in (PACKAGE / "adapters" / "stores").glob("*/__init__.py")}
     assert set(contract["modules"]) == {f"lethe.adapters.stores.{name}" for name in packages}
-
-
-def test_the_api_can_say_by_what_any_restore_was_detected() -> None:
-    assert {by.value for by in facts.DetectedBy} <= {by.value for by in restoreevent.DetectedBy}
 
 
 def test_whatever_is_watched_for_restores_can_be_asked_for_and_said() -> None:

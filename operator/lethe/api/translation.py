@@ -14,7 +14,6 @@ from lethe.api.v1alpha1.datastore_sql import ClearedColumn, Subjects
 from lethe.api.v1alpha1.deletionrequest import DeletionRequest
 from lethe.api.v1alpha1.legalrequest import LegalRequest
 from lethe.domain.identifiers import Identifier
-from lethe.domain.legal_facts import LegalKind
 from lethe.domain.mapping import (
     ClearRule,
     ClearTo,
@@ -208,7 +207,7 @@ def legal_order(
         name=metadata.name or "",
         uid=metadata.uid or "",
         spec_text=json.dumps(fixed, sort_keys=True),
-        kind=LegalKind(spec.type.value),
+        kind=spec.type,
         authority=spec.authority.name,
         level=spec.authority.level.value,
         country=spec.authority.country,

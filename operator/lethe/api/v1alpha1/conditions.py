@@ -1,7 +1,6 @@
 """Conditions, as kstatus, `kubectl wait` and Argo CD read them, and what every status begins with."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field
@@ -9,16 +8,9 @@ from pydantic import Field
 from lethe.api.model import ApiModel
 from lethe.api.rules import map_by
 from lethe.api.scalars import Count, Instant
+from lethe.domain.conditions.base import ConditionStatus
 
 READY = "Ready"
-
-
-class ConditionStatus(StrEnum):
-    """Whether a condition applies."""
-
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
 
 
 class Condition(ApiModel):

@@ -13,16 +13,11 @@ from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.deletionrequest import LedgerEntry
 from lethe.api.v1alpha1.identifiers import Reference, Subject
 from lethe.api.v1alpha1.references import ObjectName, SecretKeyRef
+from lethe.domain.legal import NoticeState
+from lethe.domain.legal_facts import LegalKind
 
 _Words = Annotated[str, Field(min_length=1, max_length=256)]
 _MessageId = Annotated[str, Field(max_length=256)]
-
-
-class LegalRequestType(StrEnum):
-    """What the authority asks for."""
-
-    DISCLOSURE = "Disclosure"
-    PRESERVATION = "Preservation"
 
 
 class AuthorityLevel(StrEnum):
@@ -167,9 +162,7 @@ class LegalRequestSpec(ApiModel):
             rule="self.type != 'Preservation' || has(self.preservation)",
             message="type Preservation needs spec.preservation: {until: …}, or {} to hold until a person "
             "lifts it",
-            holds=lambda spec: (
-                spec.type is not LegalRequestType.PRESERVATION or spec.preservation is not None
-            ),
+            holds=lambda spec: spec.type is not LegalKind.PRESERVATION or spec.preservation is not None,
         ),
         Rule(
             rule="self.type == oldSelf.type && self.authority == oldSelf.authority && "
@@ -211,13 +204,13 @@ class LegalRequestSpec(ApiModel):
             holds=lambda spec: (
                 spec.review is None
                 or spec.review.decision is not ReviewDecision.COMPLY
-                or spec.type is not LegalRequestType.DISCLOSURE
+                or spec.type is not LegalKind.DISCLOSURE
                 or spec.court_order is not None
             ),
         ),
     )
 
-    type: LegalRequestType = Field(description="Disclosure or Preservation.")
+    type: LegalKind = Field(description="Disclosure or Preservation.")
     authority: Authority = Field(description="Who asks.")
     received_at: GivenInstant = Field(description="When the request was received.")
     reference: Reference | None = Field(
@@ -244,15 +237,6 @@ class DecisionOutcome(StrEnum):
     AWAITING_REVIEW = "AwaitingReview"
     COMPLIED = "Complied"
     REFUSED = "Refused"
-
-
-class NoticeState(StrEnum):
-    """Whether the user was told."""
-
-    PENDING = "Pending"
-    SENT = "Sent"
-    DEFERRED = "Deferred"
-    UNDELIVERABLE = "Undeliverable"
 
 
 class AnswerState(StrEnum):

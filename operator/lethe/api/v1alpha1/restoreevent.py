@@ -13,6 +13,7 @@ from lethe.api.v1alpha1.datastore_sql import TableName
 from lethe.api.v1alpha1.identifiers import OpaqueKey, no_address
 from lethe.api.v1alpha1.references import ObjectName
 from lethe.domain.announced import Underway
+from lethe.domain.facts import DetectedBy
 
 _Sentence = Annotated[
     str,
@@ -240,16 +241,6 @@ class RestoreState(StrEnum):
     SUPERSEDED = "Superseded"
     EXPIRED = "Expired"
     STALLED = "Stalled"
-
-
-class DetectedBy(StrEnum):
-    """What showed that the store went back in time."""
-
-    JOURNAL = "Journal"
-    TABLE_IDENTITY = "TableIdentity"
-    PROBE = "Probe"
-    SWEEP = "Sweep"
-    DECLARATION = "Declaration"
 
 
 class ReplayedTable(ApiModel):
