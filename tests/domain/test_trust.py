@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe.domain.facts import Accepted, DetectedBy, Outcome
-from lethe.domain.identifiers import NotAnEmailAddress, PersonalText, email_identifier, normalised_email
+from lethe.domain.identifiers import NotAnEmailAddress, PersonalText, email_identifier
 from lethe.domain.requests import RequestRecord, StoreProgress, StoreState
 from lethe.domain.restores import RestoreEpisode
 from lethe.domain.tombstones import (
@@ -198,12 +198,6 @@ def test_a_row_is_touched_only_if_created_at_or_email_or_a_person_says_so(
         assert created is not None or now_email == email
     else:
         assert first is Identity.UNCLEAR
-
-
-@given(st.text(max_size=12))
-def test_normalising_an_address_once_is_enough(text: str) -> None:
-    once = normalised_email(text)
-    assert normalised_email(once) == once
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,8 @@ class _Plain(HTTPConnection):
         self._opened.append(self.sock)
 
 
-class _Encrypted(HTTPSConnection):
-    def __init__(self, *arguments: Any, opened: list[socket.socket], **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._opened = opened
-
-    def connect(self) -> None:
-        super().connect()
-        self._opened.append(self.sock)
+class _Encrypted(_Plain, HTTPSConnection):
+    pass
 
 
 class WebhookChannel:
