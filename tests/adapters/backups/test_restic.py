@@ -29,6 +29,7 @@ from lethe.ports.backups import (
     DeletionResult,
     Pin,
 )
+from tests.adapters.backups.quick_key import quicken
 from tests.contracts.backups import FIRST_NIGHT, BackendContract, World
 
 PASSWORD = "canary-password-000371q"
@@ -140,6 +141,7 @@ class ResticWorld(World):
 def empty_repository(built_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("restic")
     ResticWorld(None, folder).restic("init")  # type: ignore[arg-type]  # nobody asks the backend here
+    quicken(folder / "repository", PASSWORD)
     return folder / "repository"
 
 

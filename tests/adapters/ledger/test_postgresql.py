@@ -55,7 +55,7 @@ class TestPostgresqlLedger(LedgerContract):
         monkeypatch.setattr(waiting, "ASK_SECONDS", 2.0)
         monkeypatch.setattr(waiting, "GIVE_UP_SECONDS", 1.0)
         with PostgresServer(tmp_path / "frozen", fsync=False) as server:
-            ledger = open_ledger(server.create_database("frozen"), keyring)
+            ledger = open_ledger(f"{server.create_database('frozen')}?connect_timeout=2", keyring)
             ledger.take_over()
             with ledger._engine.connect() as connection:
                 connection.exec_driver_sql("SELECT pg_sleep(3)")
