@@ -1,6 +1,5 @@
 """kill -9 before and after every side effect of a prune: start again, and exactly what was due is gone."""
 
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
@@ -12,23 +11,19 @@ import pytest
 
 from devtools.company import Api, eventually
 from devtools.dumps import PATTERN, days_ago, dump_name, leave_dump
-from devtools.servers.children import free_port
 from devtools.servers.controlplane import ControlPlane
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
-from tests.e2e import crashing
 from tests.e2e.crashing import Fatal
+from tests.e2e.forking import end, fork_operator, made
+
+__all__ = ["made"]  # a fixture
 
 pytestmark = pytest.mark.e2e
 
 EXPIRED = [days_ago(days) for days in (230, 215, 200)]
 KEPT = [days_ago(days) for days in (150, 30, 1)]
 NAMES = {dump_name(moment): "Purged" for moment in EXPIRED} | {dump_name(m): "Present" for m in KEPT}
-
-# Nine tenths of an operator's start are imports. Each of the hundred here is forked from a process that has
-# made them.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.e2e.crashing", "lethe.adapters.backups.directory"])
 
 
 class Stage:
@@ -51,25 +46,9 @@ class Stage:
 
     def operator(self, fatal: Fatal) -> BaseProcess:
         """Start an operator that dies at a moment (0: never)."""
-        environment = {
-            "LETHE_KUBECONFIG": str(self._control_plane.kubeconfig_of("operator")),
-            "LETHE_NAMESPACES": self.api.namespace,
-            "LETHE_LEDGER_URL": f"sqlite:///{self.ledger}",
-            "LETHE_KEYS_DIR": str(self.folder / "keys"),
-            "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
-            "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
-            "LETHE_LOG_FORMAT": "text",
-            "LETHE_BACKUP_DIRECTORIES": str(self.dumps),
-            # One scan is one story: the next one would be more moments to die at.
-            "LETHE_SCAN_INTERVAL": "1m",
-        }
-        operator = FORKS.Process(
-            target=crashing.run_forked,
-            args=(environment, fatal, self.moments, self.folder / "operator.log"),
-            daemon=True,
-        )
-        operator.start()
-        return operator
+        # One scan is one story: the next one would be more moments to die at.
+        settings = {"LETHE_BACKUP_DIRECTORIES": str(self.dumps), "LETHE_SCAN_INTERVAL": "1m"}
+        return fork_operator(self.folder, self._control_plane, self.api.namespace, fatal, **settings)
 
     def told(self) -> dict[str, str]:
         """Return the state of each BackupSnapshot by its ref; two of one ref are an error."""
@@ -111,12 +90,6 @@ def until(claim: Callable[[], bool], patience: float = 120) -> None:
         time.sleep(0.02)
 
 
-def end(operator: BaseProcess) -> None:
-    """Kill an operator, if it lives."""
-    operator.kill()
-    operator.join()
-
-
 def check(stage: Stage) -> None:
     """Exactly what was due is gone, and each object tells it."""
     assert sorted(path.name for path in stage.dumps.iterdir()) == sorted(map(dump_name, KEPT))
@@ -147,15 +120,6 @@ def check_ledger(stage: Stage) -> None:
             assert record.intended_at <= record.deleted_at <= record.purged_at
     finally:
         ledger.close()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An operator's folder with an empty ledger and keys: to make one takes longer than a prune."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "keys").mkdir()
-    open_ledger(f"sqlite:///{folder / 'ledger.db'}", FileKeyring(folder / "keys")).close()
-    return folder
 
 
 @pytest.mark.slow

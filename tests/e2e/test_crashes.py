@@ -2,17 +2,21 @@
 state.
 """
 
+import shutil
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devtools.company import Api, Site, eventually
-from devtools.operator_process import OperatorProcess
 from devtools.servers.controlplane import ControlPlane
 from devtools.servers.postgres import PostgresServer
+from tests.e2e.forking import end, fork_operator, made
+
+__all__ = ["made"]  # a fixture
 
 Story = tuple[dict[str, Any], ...]
 
@@ -21,7 +25,13 @@ class Stage:
     """A fresh company with a fresh operator, played from the start for each kill."""
 
     def __init__(
-        self, folder: Path, control_plane: ControlPlane, postgres: PostgresServer, api: Api, number: int
+        self,
+        folder: Path,
+        control_plane: ControlPlane,
+        postgres: PostgresServer,
+        made: Path,
+        api: Api,
+        number: int,
     ) -> None:
         self.api, self.postgres = api, postgres
         self.database = f"{api.namespace.replace('-', '_')}_{number}"
@@ -30,22 +40,15 @@ class Stage:
             *(f"{name}@canary.example" for name in ("ada", "bob", "cleo"))
         )
         self.folder = folder / str(number)
+        shutil.copytree(made, self.folder)
         self.counts = self.folder / "moments"
         self.control_plane = control_plane
 
-    def operator(self, fatal: int) -> OperatorProcess:
-        """Return an operator that dies at a moment (0: never); the first one of a stage creates ledger
-        and keys.
-        """
-        return OperatorProcess(
-            self.folder,
-            self.control_plane.kubeconfig_of("operator"),
-            namespaces=[self.api.namespace],
-            module="tests.e2e.crashing",
-            arguments=(str(fatal), str(self.counts)),
-            # The dying one looks at its stores once: every further tick would be one more moment to die at.
-            environment={"LETHE_JOURNAL_INTERVAL": "300ms" if fatal == 0 else "1m"},
-        )
+    def operator(self, fatal: int) -> BaseProcess:
+        """Start an operator that dies at a moment (0: never)."""
+        # The dying one looks at its stores once: every further tick would be one more moment to die at.
+        often = {"LETHE_JOURNAL_INTERVAL": "300ms" if fatal == 0 else "1m", "LETHE_CLOCK_SKEW": "1ms"}
+        return fork_operator(self.folder, self.control_plane, self.api.namespace, fatal, **often)
 
     def close(self) -> None:
         """Leave nothing behind for the next kill."""
@@ -89,47 +92,44 @@ def play_erasure(stage: Stage, fatal: int) -> bool:
 def run_until_death_or_end(stage: Stage, fatal: int) -> bool:
     """Run the fragile operator until it dies or all is erased, then a sound one."""
     fragile = stage.operator(fatal)
-    fragile.begin()
     try:
         until = time.monotonic() + 120
-        while fragile.running and time.monotonic() < until:
+        while fragile.is_alive() and time.monotonic() < until:
             states = [(item.get("status") or {}).get("state") for item in stage.api.list("deletionrequests")]
             if states == ["Erased", "Erased"]:
                 break
             time.sleep(0.05)
-        died = not fragile.running
+        died = not fragile.is_alive()
     finally:
-        fragile.kill9()
-    sound = stage.operator(0)
-    sound.start()
-    stage_operators.append(sound)
+        end(fragile)
+    stage_operators.append(stage.operator(0))
     return died
 
 
-stage_operators: list[OperatorProcess] = []
+stage_operators: list[BaseProcess] = []
 
 
 @pytest.fixture(autouse=True)
 def _no_operator_is_left() -> Iterator[None]:
     yield
     while stage_operators:
-        stage_operators.pop().stop()
+        end(stage_operators.pop())
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_side_effect_of_an_erasure_converges(
-    tmp_path: Path, control_plane: ControlPlane, postgres: PostgresServer, api: Api
+    tmp_path: Path, control_plane: ControlPlane, postgres: PostgresServer, made: Path, api: Api
 ) -> None:
     expected: dict[str, Any] | None = None
     fatal = 0
     while True:
-        stage = Stage(tmp_path, control_plane, postgres, api, fatal)
+        stage = Stage(tmp_path, control_plane, postgres, made, api, fatal)
         died = play_erasure(stage, fatal)
         state = settled(api)
         expected = expected or state
         assert state == expected, f"killed at moment {fatal}: {stage.counts.read_text()}"
         while stage_operators:
-            stage_operators.pop().stop()
+            end(stage_operators.pop())
         stage.close()
         if fatal and not died:
             break

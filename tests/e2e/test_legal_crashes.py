@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
@@ -14,30 +13,19 @@ import pytest
 
 from devtools.company import Api, Site, eventually
 from devtools.servers import MailServer
-from devtools.servers.children import free_port
 from devtools.servers.controlplane import ControlPlane
 from devtools.servers.mail import Delivered
 from devtools.servers.postgres import PostgresServer
 from lethe.adapters.keys.files import FileKeyring
 from lethe.adapters.ledger.ledger import open_ledger
 from lethe.domain.legal_facts import Addressee
-from tests.e2e import crashing
 from tests.e2e.crashing import Fatal
+from tests.e2e.forking import end, fork_operator, made
 from tests.e2e.notices import by_mail, gag
 
-pytestmark = pytest.mark.e2e
+__all__ = ["made"]  # a fixture
 
-# Nine tenths of an operator's start are imports. Each here is forked from a process that has made them, and
-# which all tests of this kind share.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "tests.e2e.crashing",
-        "lethe.adapters.backups.directory",
-        "lethe.adapters.notices.letters",
-        "lethe.adapters.notices.smtp",
-    ]
-)
+pytestmark = pytest.mark.e2e
 
 BECAUSE = {"lifted": {"because": "the case was closed"}}
 STORIES = (("legalrequests", "le-ada"), ("legalrequests", "le-bob"), ("deletionrequests", "bob"))
@@ -70,25 +58,11 @@ class Stage:
 
     def operator(self, fatal: Fatal) -> BaseProcess:
         """Start an operator that dies at a moment (0: never)."""
-        environment = {
-            "LETHE_KUBECONFIG": str(self._control_plane.kubeconfig_of("operator")),
-            "LETHE_NAMESPACES": self.api.namespace,
-            "LETHE_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
-            "LETHE_KEYS_DIR": str(self.folder / "keys"),
-            "LETHE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
-            "LETHE_STORE_HOSTS": "*,127.0.0.0/8,[::1]",
-            "LETHE_LOG_FORMAT": "text",
-            # A tick of the journal is no part of this story: each would be one more moment to die at.
-            "LETHE_JOURNAL_INTERVAL": "1m",
-            **by_mail(self._mail),
-        }
-        operator = FORKS.Process(
-            target=crashing.run_forked,
-            args=(environment, fatal, self.moments, self.folder / "operator.log"),
-            daemon=True,
+        # A tick of the journal is no part of this story: each would be one more moment to die at.
+        seldom = {"LETHE_JOURNAL_INTERVAL": "1m"}
+        return fork_operator(
+            self.folder, self._control_plane, self.api.namespace, fatal, **seldom, **by_mail(self._mail)
         )
-        operator.start()
-        return operator
 
     def begin(self) -> None:
         """Apply everything that the story begins with."""
@@ -185,12 +159,6 @@ def until(claim: Callable[[], bool], patience: float = 120) -> bool:
     return False
 
 
-def end(operator: BaseProcess) -> None:
-    """Kill an operator, if it lives."""
-    operator.kill()
-    operator.join()
-
-
 def check(stage: Stage) -> None:
     """Each was told once, the authority has one answer, and exactly who asked for it is erased."""
     api = stage.api
@@ -216,15 +184,6 @@ def check(stage: Stage) -> None:
         assert not ledger.sealed([record.legal for record in records.values()])
     finally:
         ledger.close()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An operator's folder with an empty ledger and keys: to make one takes longer than the story."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "keys").mkdir()
-    open_ledger(f"sqlite:///{folder / 'ledger.db'}", FileKeyring(folder / "keys")).close()
-    return folder
 
 
 @pytest.mark.slow
