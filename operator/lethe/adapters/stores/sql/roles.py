@@ -43,15 +43,20 @@ def check(cursor: Cursor, role: str) -> RoleState:
     row = cursor.execute(compose(_SEEN, role=role)).fetchone()
     if row is None:
         raise RoleRefused(f"there is no role {role}", "create it, or correct spec.gate.role.names")
-    can_login, is_super, is_own, comment, may_alter, may_end, me, quoted, by_option = row
+    can_login, is_super, is_own, comment, may_alter, may_end, me, quoted, by_option, out_of_reach = row
     own = "let the application have a role of its own, and name that in spec.gate.role.names"
     if is_super:
         raise RoleRefused(f"role {role} is a superuser, and no superuser can be kept out", own)
     if is_own:
         raise RoleRefused(f"role {role} is the one that Lethe itself connects as", own)
+    if out_of_reach:
+        problem = f"before PostgreSQL 16 only a superuser may alter role {role}: it has REPLICATION"
+        raise RoleRefused(problem, f"let a DBA run: ALTER ROLE {quoted} NOREPLICATION")
     if not (may_alter and may_end):
-        options = "WITH ADMIN TRUE, INHERIT TRUE, SET FALSE" if by_option else "WITH ADMIN OPTION"
-        grant = f"ALTER ROLE {me} CREATEROLE; GRANT {quoted} TO {me} {options}"
+        grant = f"ALTER ROLE {me} CREATEROLE INHERIT; GRANT {quoted} TO {me}"
+        if by_option:
+            options = "WITH ADMIN TRUE, INHERIT TRUE, SET FALSE"
+            grant = f"ALTER ROLE {me} CREATEROLE; GRANT {quoted} TO {me} {options}"
         problem = f"Lethe's user may not take and give back the right of role {role} to connect"
         raise RoleRefused(problem, f"let a DBA run: {grant}")
     return RoleState(can_login, tuple(comment.splitlines()))
@@ -109,7 +114,8 @@ SELECT r.rolcanlogin, r.rolsuper, r.rolname IN (session_user, current_user),
          OR pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION'))),
        me.rolsuper OR pg_catalog.pg_has_role(me.oid, r.oid, 'USAGE')
          OR pg_catalog.pg_has_role(me.oid, 'pg_signal_backend', 'USAGE'),
-       pg_catalog.quote_ident(me.rolname), pg_catalog.quote_ident(r.rolname), v.number >= 160000
+       pg_catalog.quote_ident(me.rolname), pg_catalog.quote_ident(r.rolname), v.number >= 160000,
+       r.rolreplication AND NOT me.rolsuper AND v.number < 160000
   FROM pg_catalog.pg_roles r, pg_catalog.pg_roles me,
        (SELECT pg_catalog.current_setting('server_version_num')::int) AS v (number)
  WHERE r.rolname = {role} AND me.rolname = current_user
@@ -118,5 +124,6 @@ SELECT r.rolcanlogin, r.rolsuper, r.rolname IN (session_user, current_user),
 _END: LiteralString = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND usename IN ({roles})
-   AND coalesce(backend_type, 'client backend') = 'client backend'  -- hidden from who only ends sessions
+   AND coalesce(backend_type, 'client backend')  -- hidden from who only ends sessions
+       IN ('client backend', 'walsender')
 """
