@@ -21,7 +21,9 @@ class PgBouncer(Server):
     """A pooler in `directory`, which lends one session of each database to all who connect, in turn.
 
     It logs in as the superuser for everybody; with `passwords`, by role, as who comes, and lends each role
-    `sessions` of them. `settings` are further ones of pgbouncer.ini. Raises `SystemExit`, saying what to install, where the package is missing and can't be installed.
+    `sessions` of them. `settings` are further ones of pgbouncer.ini.
+
+    Raises `SystemExit`, saying what to install, where the package is missing and can't be installed.
     """
 
     def __init__(

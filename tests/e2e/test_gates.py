@@ -140,6 +140,44 @@ def test_while_a_store_is_away_who_serves_goes_on_and_new_pods_wait_unless_told_
     pods.wait("site-newest", "True", "Verified")
 
 
+def test_what_was_verified_before_a_store_was_let_go_counts_no_more_after_a_restart(
+    api: Api, pods: Pods, operator: OperatorProcess, server: PostgresServer, tmp_path: Path
+) -> None:
+    """Whoever suspended it may have restored meanwhile, which nobody can look at while it is away."""
+    site = Site(server.create_database("site"))
+    api.sql_store("site", site.url, gate={**PODS, "whenAway": "LastVerified"})
+    (ada,) = site.sign_up("ada@canary.example")
+    pods.run("old")
+    pods.wait("old", "True")
+    server.dump("site", tmp_path / "site.dump")
+    api.request_by_id("ada", ada)
+    api.wait("deletionrequests", "ada", "Erased")
+    api.patch_spec("datastores", "site", {"suspend": True})
+    pods.wait("old", "False", "Suspended")
+    api.wait_reason("datastores", "site", "Suspended", patience=60)
+    restore_as_before(server, "site", tmp_path / "site.dump")
+    server.stop()
+
+    operator.kill9()
+    operator.start()
+    pods.run("new")
+    pods.wait("new", "False", "Suspended")
+
+    api.patch_spec("datastores", "site", {"suspend": None})
+    api.wait_reason("datastores", "site", "Unreachable", patience=60)
+    operator.kill9()
+    operator.start()  # and the next one knows it from the one before
+    pods.run("newest")
+    pods.wait("newest", "False", "StoreAway")
+    until = time.monotonic() + A_FEW_LOOKS
+    while time.monotonic() < until:
+        assert {pods.gate(one)["status"] for one in ("old", "new", "newest")} == {"False"}
+    server.start()
+    for name in ("old", "newest"):
+        pods.wait(name, "True", "Verified")
+    assert site.is_cleared(ada)
+
+
 def test_a_store_that_went_back_and_is_away_lets_nobody_serve(
     api: Api, pods: Pods, operator: OperatorProcess, server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -27,15 +27,16 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:
     """A server of one's own: roles are the server's, not a database's. 15 is Debian's, where it has it."""
-    directory, programs = tmp_path_factory.mktemp(f"roles-{request.param}"), None
+    directory = tmp_path_factory.mktemp(f"roles-{request.param}")
     if request.param == 15:
         try:
-            programs = postgres_programs(15)
+            server = PostgresServer(directory, programs=postgres_programs(15), fsync=False)
         except SystemExit as missing:
             pytest.skip(str(missing))
-    version = 18 if request.param == 18 else 16
-    with PostgresServer(directory, version=version, programs=programs, fsync=False) as running:
-        yield running
+    else:
+        server = PostgresServer(directory, version=request.param, fsync=False)
+    with server:
+        yield server
 
 
 class Town:
