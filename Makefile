@@ -94,6 +94,7 @@ node-e2e: install ## the story in a real node on this machine (root, Debian pack
 	@$(PYTHON_IN_VENV) -m devtools.cluster.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.builds.helm.build >/dev/null
 	@$(PYTHON_IN_VENV) -m devtools.node.build >/dev/null
+	@$(PYTHON_IN_VENV) -m devtools.builds.kube_router.build >/dev/null
 	PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTHON_IN_VENV) -m pytest tests/node -m node $(PYTEST_ARGS)
 
 node-down: install ## remove what a node left that could not do so itself

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,9 @@ SYSCTLS = (
 # Folders at fixed places, which the kubelet makes although it is given others.
 _FIXED = (Path("/var/lib/kubelet/device-plugins"), Path("/var/log/containers"))
 _FORWARDING = "net/ipv4/ip_forward"
+_POLICIES = re.compile(r"\bKUBE-(ROUTER|NWPLCY|POD-FW)\b")
+_SETS = re.compile(r"(inet6:)?KUBE-(SRC|DST)-")
+"""How kube-router calls chains and sets of its own."""
 
 
 def remember_machine(directory: Path) -> None:
@@ -52,6 +56,7 @@ def restore_sysctls(directory: Path, *, but_forwarding: bool = False) -> None:
 def remove(directory: Path) -> None:
     """Remove everything of a node whose own programs have ended, its folder included."""
     _kill(lambda: _of_cgroup() | _started_with(directory))
+    remove_policies()
     for mount in sorted(_mounts_below(directory), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
     subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
@@ -82,9 +87,37 @@ def traces(directory: Path) -> list[str]:
         *(f"control group {cgroup}" for cgroup in _cgroups()),
         *([f"link {BRIDGE}"] if BRIDGE in links else []),
         *(["nftables' kube-proxy"] if "kube-proxy" in tables else []),
+        *(["iptables' kube-router"] if has_policies() else []),
         *(str(folder) for folder in _FIXED if folder.exists()),
         *([str(directory)] if directory.exists() else []),
     ]
+
+
+def has_policies() -> bool:
+    """Tell whether the machine's packets go by kube-router's rules."""
+    return any(_POLICIES.search(rules) for rules in _rules().values())
+
+
+def remove_policies() -> None:
+    """Let everybody through whom kube-router keeps out, and leave all other rules as they are."""
+    for program, rules in _rules().items():
+        if _POLICIES.search(rules):
+            kept = "".join(line for line in rules.splitlines(True) if not _POLICIES.search(line))
+            subprocess.run([f"{program}-restore"], input=kept, text=True, check=True)
+    if shutil.which("ipset"):
+        sets = subprocess.run(["ipset", "list", "-name"], capture_output=True, text=True, check=True).stdout
+        for one in sets.split():
+            if _SETS.match(one):
+                subprocess.run(["ipset", "destroy", one], check=True)
+
+
+def _rules() -> dict[str, str]:
+    """Return all rules by the program that writes them."""
+    programs = [one for one in ("iptables", "ip6tables") if shutil.which(f"{one}-save")]
+    return {
+        one: subprocess.run([f"{one}-save"], capture_output=True, text=True, check=True).stdout
+        for one in programs
+    }
 
 
 def make_cgroup() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from devtools.cluster.build import binaries
+from devtools.node.outside import Outside
 from devtools.servers.children import wait_until
 from devtools.servers.controlplane import ControlPlane
 from lethe.cli.callers_kubectl import Exit
@@ -17,7 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def plugin(
-    control_plane: ControlPlane,
+    control_plane: ControlPlane | Outside,
     namespace: str,
     *arguments: str,
     stdin: str = "",

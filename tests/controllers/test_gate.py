@@ -17,6 +17,7 @@ from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.gates import GateState
 from lethe.domain.trouble import Trouble, TroubleReason
 from lethe.ports.cluster import ClusterRefused, ClusterUnavailable
+from lethe.ports.stores import RoleRefused
 from lethe.workflows.store_pass import StorePass
 from tests.controllers.backups_running import NAMESPACE, eventually
 from tests.controllers.test_isolation import Company
@@ -123,6 +124,32 @@ async def test_roles_are_closed_though_the_api_server_is_away(
         with pytest.raises(ClusterUnavailable):
             await company.controller(GateController).reconcile((NAMESPACE, "site"))
         assert said == [True]
+    finally:
+        company.ledger.close()
+
+
+async def test_that_the_gate_cant_be_closed_is_known_before_anybody_is_told_to_restore(
+    tmp_path: Path,
+) -> None:
+    """Who writes the status right after says so, and not that the restore may begin."""
+    company = Company(tmp_path)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise RoleRefused("there is no role shop", "create it")
+
+    spec = {"role": "Other", "owner": "Self", "gate": {"role": {"names": ["shop"]}}}
+    spec |= {"sql": {"urlSecretRef": {"name": "site-db", "key": "url"}}}
+    manifest = company.cluster.apply("datastores", NAMESPACE, "site", spec)
+    managed = company.operator._cache.stores[NAMESPACE, "site"] = managed_store(manifest, ShownStatus("u"))
+    session: Any = SimpleNamespace(
+        port=SimpleNamespace(set_roles=refused), trouble=None, last_observed_at=None
+    )
+    managed.session, managed.replay = session, ("RestoreUnderway", "a restore is under way")
+    try:
+        gates: Any = company.controller(GateController)
+        await gates.heed(managed)
+        assert managed.gate_trouble is not None
+        assert "there is no role shop" in managed.gate_trouble.message
     finally:
         company.ledger.close()
 

@@ -15,7 +15,11 @@ from devtools.node.outside import Outside
 from devtools.servers.postgres import PostgresServer
 
 IMAGE = "localhost/lethe:node-e2e"
-SETTINGS = {"settings.journalInterval": "1s", "settings.sweepInterval": "10s"}
+SETTINGS = {
+    "settings.journalInterval": "1s",
+    "settings.sweepInterval": "10s",
+    "gate.networkPolicies": "true",
+}
 WHERE = ("node", "kind")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
 from devtools.company import eventually
-from devtools.node.outside import Outside
+from devtools.node.outside import Manifest, Outside
 from devtools.servers.postgres import PostgresServer
+from tests.cli.test_kubectl import plugin
 from tests.node.test_story import PATIENCE, Company, company, endpoints, is_running, told_by
 
 __all__ = ["company"]  # a fixture
@@ -42,11 +44,11 @@ http.server.ThreadingHTTPServer(("", 8000), Page).serve_forever()
 ASKER = """
 import http.client, os, sys, time
 
-kept, connection = sys.argv[1] == "kept", None
+kept, connection = sys.argv[2] == "kept", None
 while True:
     try:
         if connection is None or not kept:
-            connection = http.client.HTTPConnection(os.environ["SITE_SERVICE_HOST"], 80, timeout=2)
+            connection = http.client.HTTPConnection(os.environ["TO"], 80, timeout=2)
         connection.request("GET", "/")
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -56,8 +58,9 @@ while True:
     print(f"{time.time():.3f} {said}", flush=True)
     time.sleep(0.05)
 """
-ASKERS = ("new", "kept")
-"""One connects anew each time, the other one keeps its connection alive."""
+ASKERS = {"new": ("site", "anew"), "kept": ("site", "kept"), "unready": ("unready", "anew")}
+"""Whom they ask, by the Service's name, and whether they keep their connection alive."""
+BOTH = ("new", "kept")
 
 
 class Web:
@@ -70,22 +73,26 @@ class Web:
         server.psql(f"GRANT SELECT ON users TO {self.app}", database=company.database)
         port = urlsplit(company.site.url).port
         url = f"postgresql://{self.app}:secret@{outside.address}:{port}/{quote(company.database)}"
-        metadata = {"name": "site", "namespace": self._namespace}
-        service = {"selector": {"app": "site"}, "ports": [{"port": 80, "targetPort": 8000}]}
-        outside.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service})
+        self.url_outside = url  # by which the pods come, too
+        for name, unready in (("site", False), ("unready", True)):
+            metadata = {"name": name, "namespace": self._namespace}
+            spec: Manifest = {"selector": {"app": "site"}, "publishNotReadyAddresses": unready}
+            spec["ports"] = [{"port": 80, "targetPort": 8000}]
+            outside.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
         self._run("site", SITE, DATABASE=url)
         eventually(lambda: endpoints(outside, company) == [True], told_by(outside), PATIENCE)
-        for asker in ASKERS:
-            self._run(asker, ASKER)
+        for asker, (service, how) in ASKERS.items():
+            address = outside.read("service", service, f"--namespace={self._namespace}")["spec"]["clusterIP"]
+            self._run(asker, ASKER, how, TO=address)
         for asker in ASKERS:
             eventually(lambda: is_running(outside, self._namespace, asker), told_by(outside), PATIENCE)  # noqa: B023
 
-    def _run(self, name: str, script: str, **environment: str) -> None:
+    def _run(self, name: str, script: str, *arguments: str, **environment: str) -> None:
         container = {
             "name": "it",
             "image": self._outside.image,
             "imagePullPolicy": "Never",
-            "command": ["/opt/lethe/bin/python", "-c", script, name],
+            "command": ["/opt/lethe/bin/python", "-c", script, name, *arguments],
             "env": [{"name": key, "value": value} for key, value in environment.items()],
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
@@ -102,7 +109,7 @@ class Web:
         lines = self._outside.kubectl("logs", asker, f"--namespace={self._namespace}").splitlines()
         return [line.split()[1] for line in lines]
 
-    def wait(self, said: str, since: dict[str, int], by: tuple[str, ...] = ASKERS) -> None:
+    def wait(self, said: str, since: dict[str, int], by: Iterable[str] = BOTH) -> None:
         """Wait until all of these were told this, after so many answers."""
 
         def met() -> bool:
@@ -120,7 +127,7 @@ def web(outside: Outside, company: Company, open_postgres: PostgresServer) -> We
     """The site, which has Ada in it, and is asked all the time; its gate closes the pod."""
     company.site.sign_up(ADA, "bob@canary.example")
     web = Web(outside, company, open_postgres)
-    web.wait("ada", {"new": 0, "kept": 0})
+    web.wait("ada", dict.fromkeys(ASKERS, 0), ASKERS)
     return web
 
 
@@ -153,8 +160,41 @@ def test_a_restore_that_is_told_ahead_shows_nobody_who_was_erased(
     company.api.patch_spec("datastores", "site", {"suspend": None})
     web.wait("clean", back)
     assert company.site.is_cleared(1)
+    for who in BOTH:
+        assert set(web.answers(who)[since[who] :]) == {"clean", "out"}
+
+
+def test_roles_that_are_closed_by_command_show_nobody_from_begin_to_end(
+    outside: Outside, company: Company, web: Web, open_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """As docs/restoring.md has it, without any pod to take out: the database is dropped and made anew."""
+    company.api.patch_spec(
+        "datastores", "site", {"gate": {"podSelector": None, "role": {"names": [web.app]}}}
+    )
+    dump = erase_after_a_dump(company, open_postgres, web, tmp_path)
+    company.api.wait("datastores", "site", "SafeToServe", patience=PATIENCE)
+    since = web.counts()
+    why = ("--reason", "Drill", "--justification", "INC-42")
+    begun = plugin(outside, company.api.namespace, "restore", "begin", "--store", "site", *why)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    assert "is kept out besides" in begun.stdout
+    assert not can_log_in(open_postgres, web.app)
+    web.wait("out", web.counts(), ASKERS)
+    open_postgres.psql(f'DROP DATABASE "{company.database}"')  # without FORCE: nobody is in it
+    open_postgres.create_database(company.database)
+    open_postgres.restore(company.database, dump)
+    assert not company.site.is_cleared(1)
+    back = web.counts()
+    ended = plugin(outside, company.api.namespace, "restore", "end", "--store", "site", "--wait")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    web.wait("clean", back, ASKERS)
+    assert company.site.is_cleared(1)
     for who in ASKERS:
         assert set(web.answers(who)[since[who] :]) == {"clean", "out"}
+
+
+def can_log_in(server: PostgresServer, role: str) -> bool:
+    return server.psql(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{role}'") == "t"
 
 
 def test_a_restore_that_nobody_told_shows_her_until_the_gate_is_closed_and_no_more(
@@ -169,7 +209,7 @@ def test_a_restore_that_nobody_told_shows_her_until_the_gate_is_closed_and_no_mo
         closed = web.counts()
         assert not company.site.is_cleared(1)
     web.wait("clean", closed)
-    for who in ASKERS:
+    for who in BOTH:
         assert "ada" not in web.answers(who)[closed[who] :]
 
 

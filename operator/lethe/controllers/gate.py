@@ -60,6 +60,8 @@ class GateController(Controller[ObjectKey]):
             return
         try:
             problem = await self._set_gate(managed)
+            if problem is not None:  # the status that is written next must not say that a restore may begin
+                managed.gate_trouble = Trouble(TroubleReason.MISCONFIGURED, problem)
         except ClusterUnavailable as away:
             problem = str(away)
         if problem is not None:

@@ -18,7 +18,7 @@ from lethe.ports.stores import RoleRefused
 from tests.adapters.stores.sql.conftest import SCHEMA, store_of
 
 APP, OTHER, ME = "app", "other", "lethe"
-PASSWORDS = dict.fromkeys((APP, OTHER, ME), "secret")
+PASSWORDS = dict.fromkeys((OTHER, APP, ME), "secret")
 SOON = {"server_login_retry": "1", "query_wait_timeout": "3"}
 """PgBouncer's own are 15 and 120 s."""
 
