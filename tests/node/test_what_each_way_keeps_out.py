@@ -63,7 +63,6 @@ def test_a_way_of_the_gate_keeps_out_whom_the_docs_say_and_nobody_else(
     outer = psycopg.connect(web.url_outside, autocommit=True)
     open_postgres.restore(company.database, dump, "--clean", "--if-exists")
     with company.holding([1]):
-        company.api.wait("datastores", "site", "SafeToServe", "False", patience=PATIENCE)
         if way.endswith("no plugin"):
             eventually(lambda: "lethe-gate-site" in policies(outside, company), told_by(outside), PATIENCE)
         else:
