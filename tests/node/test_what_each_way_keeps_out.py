@@ -21,7 +21,7 @@ __all__ = ["company", "web"]  # fixtures
 
 GATE_DOCS = Path(__file__).resolve().parents[2] / "docs" / "gate.md"
 OUT, SHOWN = "kept out", "**shown**"
-ANSWERS = 20
+ANSWERS = 5
 """By how many answers in a row it is told whether somebody is kept out."""
 
 POLICY = {"networkPolicy": {"podSelector": {"matchLabels": {"app": "site"}}}}
