@@ -224,6 +224,30 @@ def test_a_drill_takes_its_verb_on_the_store_and_by_a_job_the_right_to_make_jobs
 
 
 @pytest.mark.usefixtures("policies")
+def test_a_drill_that_rewrites_takes_its_verb_on_the_source_and_by_a_job_that_right(
+    apiserver: ApiServer, namespace: str
+) -> None:
+    on_site = {**DRILL, "resourceNames": ["site"]}
+    on_source = {
+        "apiGroups": ["lethe.dev"],
+        "resources": ["backupsources"],
+        "verbs": ["rewrite"],
+        "resourceNames": [SUNDAY["spec"]["source"]],
+    }
+    sam = allow(apiserver, namespace, "sam", EDIT, READ_SECRETS, on_site, on_source)
+    dana = allow(apiserver, namespace, "dana", EDIT, READ_SECRETS, on_site)
+    rewrites = changed(SUNDAY, {"spec.rewrite": True, "spec.dump": {"command": "pg-dump"}})
+    assert settled(lambda: sam.create(rewrites, namespace, dry_run=True)).code == 201
+    refused = settled(lambda: dana.create(rewrites, namespace, dry_run=True))
+    assert (refused.code, 'dana lacks the verb "rewrite"' in refused.body["message"]) == (403, True)
+    by_job = changed(rewrites, {"spec.dump": BY_JOB["spec"]["restore"]})
+    refused = sam.create(by_job, namespace, dry_run=True)
+    assert (refused.code, "sam may not create Jobs" in refused.body["message"]) == (403, True)
+    for wrong in ({"spec.dump": REMOVED}, {"spec.rewrite": False}, {"spec.rewrite": REMOVED}):
+        assert "give dump with rewrite" in sam.create(changed(rewrites, wrong), namespace).text
+
+
+@pytest.mark.usefixtures("policies")
 def test_who_may_not_read_the_secret_may_still_label_the_store_but_not_move_it(
     apiserver: ApiServer, namespace: str
 ) -> None:

@@ -358,6 +358,8 @@ class BackupSourceController(Controller[ObjectKey]):
     def _disconnect(self, managed: ManagedSource) -> None:
         """Give a backend back; one that hangs is left alone."""
         known, managed.known = managed.known, None
+        if known is not None:
+            known.abandoned = True
         if known is not None and not known.listing:
             in_daemon(f"closing {managed.name}", known.backend.close)
 

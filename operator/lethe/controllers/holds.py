@@ -44,6 +44,11 @@ class HoldEffects:
                 or not source.stores.isdisjoint(hold.stores)
             )
         ]
+        began += [
+            one.run.halt.replacing_since
+            for one in self._cache.drills.values()
+            if one.run is not None and one.key[0] == namespace
+        ]
         return all(moment is None or moment > since for moment in began)
 
     def _seen_since(self, record: LegalRecord) -> float:

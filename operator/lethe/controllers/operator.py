@@ -172,6 +172,8 @@ class Operator:
             statuses,
             clock,
             tell_rehearsed=self._copies.tell_rehearsed,
+            clocks=clocks,
+            scan_soon=self._sources.scan_soon,
         )
         self._requests = RequestQueue(
             cache,

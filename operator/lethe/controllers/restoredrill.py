@@ -19,8 +19,9 @@ from lethe.api.parse import InvalidManifest, parse
 from lethe.api.status.base import troubled_status
 from lethe.api.status.restoredrill import restoredrill_status
 from lethe.api.translation import place_and_name
+from lethe.api.v1alpha1.backupsource import Rewriting as SourceRewriting
 from lethe.api.v1alpha1.datastore import DataStore
-from lethe.api.v1alpha1.restoredrill import RestoreDrill, SameServer
+from lethe.api.v1alpha1.restoredrill import Restore, RestoreDrill, SameServer
 from lethe.controllers.restoredrill_job import RestoreJob
 from lethe.controllers.runtime.cache import (
     DrillRun,
@@ -31,12 +32,13 @@ from lethe.controllers.runtime.cache import (
     ObjectKey,
     key_of,
 )
+from lethe.controllers.runtime.clock import TwoClocks
 from lethe.controllers.runtime.controller import Controller
 from lethe.controllers.runtime.metrics import Metrics
 from lethe.controllers.runtime.status_writer import ShownStatus, StatusKind, StatusWriter
 from lethe.controllers.runtime.threads import in_daemon
 from lethe.domain.conditions.restoredrill import DrillObservation, restoredrill_conditions
-from lethe.domain.drill_facts import DrillEnded, DrillResult
+from lethe.domain.drill_facts import DrillEnded, DrillResult, RewriteResult
 from lethe.domain.drills import (
     DATABASE_PREFIX,
     DrillRecord,
@@ -48,10 +50,13 @@ from lethe.domain.drills import (
 from lethe.domain.periods import parse_duration
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.domain.trouble import Trouble, TroubleReason
+from lethe.ports.backups import Pin
 from lethe.ports.cluster import Cluster, ClusterRefused, Event, Manifest, SecretContent
 from lethe.ports.drills import RestoreOrder, Restorer, ScratchServer
 from lethe.ports.ledger import Ledger
+from lethe.workflows.backup.rewrite import still_holding
 from lethe.workflows.drill.conduct import DrillPlan, Halt, conduct, end_interrupted
+from lethe.workflows.drill.rewrite import Rewriting, next_name
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.store_session import StoreSession
 
@@ -102,11 +107,13 @@ class RestoreDrillController(Controller[ObjectKey]):
         clock: Callable[[], datetime],
         *,
         tell_rehearsed: Callable[[str, datetime, datetime], Awaitable[None]],
+        clocks: TwoClocks,
+        scan_soon: Callable[[ObjectKey], None],
     ) -> None:
         super().__init__()
         self._cache, self._ledger, self._context, self._cluster = cache, ledger, context, cluster
         self._connect, self._metrics, self._statuses, self._clock = connect, metrics, statuses, clock
-        self._tell_rehearsed = tell_rehearsed
+        self._tell_rehearsed, self._clocks, self._scan_soon = tell_rehearsed, clocks, scan_soon
         self._turns = _Turns()
         self._draw = random.SystemRandom()
         self._warned_of: set[str] = set()
@@ -273,15 +280,19 @@ class RestoreDrillController(Controller[ObjectKey]):
         if ended.result is DrillResult.PASSED and ended.replayed_from is not None:
             since = before.replayed_from if before is not None else FIRST
             await self._tell_rehearsed(run.store, since, ended.replayed_from)
+        if ended.rewrite is RewriteResult.REWRITTEN:
+            self._scan_soon((managed.key[0], managed.drill.spec.source))  # what follows is told after a scan
 
     async def _begin_if_due(self, managed: ManagedDrill) -> float:
         """Begin a drill if it is due; return after how many seconds to look again."""
         record, spec = managed.record, managed.drill.spec
-        by_job = spec.restore.job_template is not None
+        by_job = any(one is not None and one.job_template is not None for one in (spec.restore, spec.dump))
         if by_job and record is not None and managed.tidied != record.started.database:
-            job = RestoreJob(self._cluster, managed.manifest, record.started.database)
-            if await job.take_away():
-                managed.tidied = record.started.database
+            of_restore = record.started.database
+            made = (of_restore, again := next_name(of_restore), next_name(again))
+            jobs = [RestoreJob(self._cluster, managed.manifest, one) for one in made[: 3 if spec.dump else 1]]
+            if all([await job.take_away() for job in jobs]):
+                managed.tidied = of_restore
         if record is not None and (record.ended is None or self._is_left(managed, record.ended)):
             await self._clear_away(managed)
             return LOOK_SECONDS
@@ -387,6 +398,11 @@ class RestoreDrillController(Controller[ObjectKey]):
         if isinstance(scratch, Trouble):
             return scratch
         source, store, snapshot = found
+        database = f"{DATABASE_PREFIX}{secrets.token_hex(5)}"
+        rewritten = await self._rewriting(managed, source, store, snapshot, database)
+        if isinstance(rewritten, Trouble):
+            return rewritten
+        snapshot, rewriting = rewritten
         proof = store.session.proof if store.session is not None else None
         if proof is None:
             return Trouble(TroubleReason.UNREACHABLE, f"DataStore {store.key[1]} has not been looked at yet")
@@ -402,16 +418,17 @@ class RestoreDrillController(Controller[ObjectKey]):
             taken_at=snapshot.taken_at,
             place=place,
             called=called,
-            database=f"{DATABASE_PREFIX}{secrets.token_hex(5)}",
+            database=database,
             table=mapping.table,
             tables=(mapping.table, *(one.table for one in mapping.dependents)),
             servers={name: one.server if one is not None else None for name, one in proofs.items()},
             same_server=spec.scratch.same_server is SameServer.ALLOWED,
             token=spec.run_now,
             uid=managed.shown.uid,
+            rewriting=rewriting,
         )
         limit, context, halt = parse_duration(spec.time_limit).total_seconds(), self._context(), Halt(inf)
-        restorer = self._restorer(managed, plan, limit)
+        restorer = self._restorer(managed, managed.drill.spec.restore, plan.database)
         manifest = parse(DataStore, store.manifest)
         drill, connect = managed.drill, self._connect
 
@@ -425,12 +442,43 @@ class RestoreDrillController(Controller[ObjectKey]):
         self._start(managed, work, halt, store=store.name)
         return None
 
-    def _restorer(self, managed: ManagedDrill, plan: DrillPlan, limit: float) -> Restorer:
-        chosen = managed.drill.spec.restore
+    async def _rewriting(
+        self,
+        managed: ManagedDrill,
+        source: ManagedSource,
+        store: ManagedStore,
+        snapshot: SnapshotRecord,
+        database: str,
+    ) -> tuple[SnapshotRecord, Rewriting | None] | Trouble:
+        """Return what a drill has besides that rewrites a snapshot, and which; or why none can be rewritten.
+
+        It is one that holds somebody who was erased; where none does, none is rewritten.
+        """
+        spec, known, loop = managed.drill.spec, source.known, asyncio.get_running_loop()
+        if not spec.rewrite or spec.dump is None or known is None:
+            return snapshot, None
+        there = list(known.snapshots.values())
+        holding = await asyncio.to_thread(still_holding, self._ledger, there, store.name)
+        chosen = chosen_snapshot(there, store.name, spec.snapshot, self._draw, holding)
+        again = next_name(database)
+        rewriting = Rewriting(
+            known,
+            Pin(chosen.ref, chosen.pieces) if chosen is not None else Pin(snapshot.ref, snapshot.pieces),
+            source.source.spec.rewrite is SourceRewriting.ALLOWED,
+            self._restorer(managed, spec.dump, next_name(again)),
+            self._restorer(managed, spec.restore, again),
+            lambda: asyncio.run_coroutine_threadsafe(self._clocks.disagreement(), loop).result(),
+            chosen is None,
+        )
+        if refusal := rewriting.refusal(store.name):
+            return Trouble(TroubleReason.MISCONFIGURED, refusal)
+        return chosen or snapshot, rewriting
+
+    def _restorer(self, managed: ManagedDrill, chosen: Restore, database: str) -> Restorer:
         if chosen.command is not None or chosen.job_template is None:
             return self._connect.command(chosen.command or "")
-        job, loop = RestoreJob(self._cluster, managed.manifest, plan.database), asyncio.get_running_loop()
-        spec = chosen.job_template.spec
+        job, loop = RestoreJob(self._cluster, managed.manifest, database), asyncio.get_running_loop()
+        spec, limit = chosen.job_template.spec, parse_duration(managed.drill.spec.time_limit).total_seconds()
 
         def restore(order: RestoreOrder, halted: Callable[[], bool]) -> None:
             waiting = job.restore(spec, order, halted, seconds=limit)

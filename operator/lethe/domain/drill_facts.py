@@ -29,11 +29,25 @@ class DrillResult(StrEnum):
     """The store itself was restored meanwhile, which has precedence."""
     INTERRUPTED = "Interrupted"
     """The operator's process ended meanwhile."""
+    REWRITE_FAILED = "RewriteFailed"
+    """All was erased again and read back, and the snapshot could not be replaced by a dump of that."""
 
     @property
     def counts_as_failure(self) -> bool:
         """Tell whether whoever keeps the backups has to look at it."""
         return self not in (DrillResult.PASSED, DrillResult.GAVE_WAY, DrillResult.INTERRUPTED)
+
+
+class RewriteResult(StrEnum):
+    """What became of the snapshot in a drill that rewrites it."""
+
+    REWRITTEN = "Rewritten"
+    NOBODY_ERASED = "NobodyErased"
+    """No snapshot holds anybody who was erased."""
+    HELD = "LegalHold"
+    KEPT = "Kept"
+    """It was left as it is this time."""
+    FAILED = "Failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,8 @@ class DrillEnded:
     """A drill has ended; `left`: its scratch database may be there still. `message` is for a person.
 
     `size` is in bytes, durations in seconds; `None`: it did not come so far. Every erasure of the store until
-    `replayed_from` was in it. `missed` counts who stood uncleared in the end.
+    `replayed_from` was in it. `missed` counts who stood uncleared in the end. `rewrite` is `None` where the
+    snapshot was not to be rewritten, or it did not come so far.
     """
 
     drill: str
@@ -74,6 +89,7 @@ class DrillEnded:
     missed: int | None = None
     replayed_from: datetime | None = None
     left: bool = False
+    rewrite: RewriteResult | None = None
 
 
 DrillFact = DrillStarted | DrillEnded

@@ -129,18 +129,28 @@ def period_of(schedule: str, time_zone: str, after: datetime) -> timedelta:
 
 
 def chosen_snapshot(
-    snapshots: Sequence[SnapshotRecord], store: str, choice: SnapshotChoice, draw: random.Random
+    snapshots: Sequence[SnapshotRecord],
+    store: str,
+    choice: SnapshotChoice,
+    draw: random.Random,
+    holding: Mapping[str, datetime] | None = None,
 ) -> SnapshotRecord | None:
-    """Return the snapshot to restore among those that hold a store and still exist; `None`: there is none."""
+    """Return the snapshot to restore among those that hold a store and still exist; `None`: there is none.
+
+    With `holding` it is one of these (by ref): since when somebody must have been erased to be in it. The
+    oldest is then the one that was rewritten longest ago, else the same one would always be.
+    """
     there = sorted(
         (one for one in snapshots if one.present and store in one.stores), key=lambda s: s.taken_at
     )
+    if holding is not None:
+        there = [one for one in there if one.ref in holding]
     if not there:
         return None
     match choice:
         case SnapshotChoice.NEWEST:
             return there[-1]
         case SnapshotChoice.OLDEST:
-            return there[0]
+            return min(there, key=lambda one: (holding or {}).get(one.ref, one.taken_at))
         case SnapshotChoice.RANDOM:
             return draw.choice(there)

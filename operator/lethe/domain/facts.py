@@ -411,6 +411,35 @@ class SnapshotsPurged:
 
 
 @dataclass(frozen=True, slots=True)
+class RewriteIntended:
+    """A snapshot is about to be replaced by a dump of its cleaned copy: `pieces` and `size` are that one's.
+
+    Of whom was erased in `store` it holds then only whom requests cleared from `cleaned_until` on, or at one
+    of the moments in `kept`: who could not be looked for.
+    """
+
+    source: str
+    ref: str
+    at: datetime
+    store: str
+    pieces: tuple[str, ...]
+    size: int | None
+    cleaned_until: datetime
+    kept: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRewritten:
+    """A snapshot was replaced, as it was intended."""
+
+    source: str
+    ref: str
+    at: datetime
+    store: str
+    cleaned_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PrunesConfirmed:
     """A person's consent to prune many at once (`spec.confirmPrunes`) was used up."""
 
@@ -455,7 +484,14 @@ RestoreFact = (
     RestoreDetected | Replayed | IdentitiesDecided | Released | SafeToServe | Superseded | RestoreExplained
 )
 SnapshotFact = (
-    SnapshotsSeen | SnapshotDeclared | SnapshotsVanished | PruneIntended | SnapshotsDeleted | SnapshotsPurged
+    SnapshotsSeen
+    | SnapshotDeclared
+    | SnapshotsVanished
+    | PruneIntended
+    | SnapshotsDeleted
+    | SnapshotsPurged
+    | RewriteIntended
+    | SnapshotRewritten
 )
 SourceFact = SourceDescribed | PrunesConfirmed | SourceSucceeded
 Fact = (

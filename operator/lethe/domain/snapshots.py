@@ -19,8 +19,10 @@ from lethe.domain.facts import (
     ListedSnapshot,
     PruneIntended,
     PrunesConfirmed,
+    RewriteIntended,
     SnapshotDeclared,
     SnapshotFact,
+    SnapshotRewritten,
     SnapshotsDeleted,
     SnapshotsPurged,
     SnapshotsSeen,
@@ -102,6 +104,19 @@ class SnapshotState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A snapshot's replacement by a dump of its cleaned copy, see `RewriteIntended`; `at` is when it was
+    made, or intended."""
+
+    at: datetime
+    store: str
+    pieces: tuple[str, ...]
+    size: int | None
+    cleaned_until: datetime
+    kept: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRecord:
     """One snapshot as the ledger knows it.
 
@@ -109,7 +124,8 @@ class SnapshotRecord:
     object), empty for one that was only declared. `taken_at` is what its name or backend says,
     `evidence` every other date that speaks of it, `declared_at` the `takenAt` that somebody applied.
     `first_seen_at` is when these pieces were first seen. `replaced` says that its content was replaced
-    while its dates stayed as old as they were.
+    while its dates stayed as old as they were. `rewrite` is what Lethe replaced it by, `intended_rewrite`
+    what it was about to.
     """
 
     source: str
@@ -126,6 +142,8 @@ class SnapshotRecord:
     intended_at: datetime | None = None
     deleted_at: datetime | None = None
     purged_at: datetime | None = None
+    rewrite: Rewrite | None = None
+    intended_rewrite: Rewrite | None = None
 
     @property
     def live(self) -> bool:
@@ -180,9 +198,9 @@ def is_recordable(listed: ListedSnapshot) -> bool:
     )
 
 
-def seen_in(record: SourceRecord, fact: SnapshotsSeen) -> SourceRecord:
-    """Return what a source becomes when a listing has shown something new in it."""
-    return replace(record, seen_at=max(fact.at, record.seen_at or fact.at))
+def seen_in(record: SourceRecord, at: datetime) -> SourceRecord:
+    """Return what a source becomes when a listing has shown something new, or a snapshot is rewritten."""
+    return replace(record, seen_at=max(at, record.seen_at or at))
 
 
 def evolve_source(record: SourceRecord | None, fact: SourceDescribed | PrunesConfirmed) -> SourceRecord:
@@ -259,7 +277,7 @@ def _evidence_of(seen: ListedSnapshot) -> tuple[datetime, ...]:
     return tuple(sorted({*seen.evidence, began}))
 
 
-def evolve_snapshots(
+def evolve_snapshots(  # noqa: PLR0911 - one return for each kind of fact
     records: Mapping[str, SnapshotRecord], fact: SnapshotFact
 ) -> Mapping[str, SnapshotRecord]:
     """Return what the snapshots that a fact names become, by ref. `records` has those that are known.
@@ -282,8 +300,22 @@ def evolve_snapshots(
             return {ref: replace(records[ref], deleted_at=at) for ref in refs if ref in records}
         case SnapshotsPurged(refs=refs, at=at):
             return {ref: replace(records[ref], purged_at=at) for ref in refs if ref in records}
+        case RewriteIntended(ref=ref):
+            said = (fact.at, fact.store, fact.pieces, fact.size, fact.cleaned_until, fact.kept)
+            return {ref: replace(records[ref], intended_rewrite=Rewrite(*said))} if ref in records else {}
+        case SnapshotRewritten(ref=ref, at=at):
+            return {ref: _rewritten(records[ref], at)} if ref in records else {}
         case _:
             assert_never(fact)
+
+
+def _rewritten(before: SnapshotRecord, at: datetime) -> SnapshotRecord:
+    """Return what a snapshot becomes when its replacement lies there; a listing may have told before."""
+    intended = before.intended_rewrite
+    if intended is None:
+        return before
+    done = replace(intended, at=at)
+    return replace(before, pieces=done.pieces, size=done.size, rewrite=done, intended_rewrite=None)
 
 
 def _seen(
@@ -293,6 +325,8 @@ def _seen(
     fresh = SnapshotRecord(source, seen.ref, stores, at, seen.taken_at, told, seen.pieces, seen.size)
     if before is None or not before.live:
         return fresh  # what was purged is gone; this is another one under its name
+    if before.intended_rewrite is not None and before.intended_rewrite.pieces == seen.pieces:
+        before = _rewritten(before, at)  # whoever intended it was cut off before it could say so
     all_stores = tuple(dict.fromkeys((*before.stores, *stores)))
     # Evidence only adds up: a date that is set back later speaks of nothing.
     dates = {*before.evidence, *told}
@@ -383,10 +417,15 @@ class CopyStep:
 
 @dataclass(frozen=True, slots=True)
 class HoldingSnapshot:
-    """A live snapshot of one store: when it began at the earliest, and when it dies."""
+    """A live snapshot of one store: when it began at the earliest, and when it dies.
+
+    One that was rewritten holds whom the store still held later: as if it had begun then. `kept` are the
+    moments of those erasures before that it was not cleaned of.
+    """
 
     began_at: datetime
     expires_at: datetime
+    kept: tuple[datetime, ...] = ()
 
 
 def earlier(moment: datetime, by: timedelta) -> datetime:
@@ -418,7 +457,12 @@ def holding_snapshots(
             ended > window.since and (window.until is None or began <= window.until) for window in dirty
         )
         expires = snapshot.expires_at(Period.parse(source.retention))
-        found.append(HoldingSnapshot(UNKNOWN_START if overlaps else began, expires))
+        cleaned = snapshot.rewrite
+        if cleaned is not None and cleaned.store == store:
+            # Of whoever was back in the store meanwhile, too: all who were ever erased were erased in it.
+            found.append(HoldingSnapshot(max(began, cleaned.cleaned_until), expires, cleaned.kept))
+        else:
+            found.append(HoldingSnapshot(UNKNOWN_START if overlaps else began, expires))
     return sorted(found, key=lambda snapshot: (snapshot.began_at, snapshot.expires_at))
 
 
@@ -431,8 +475,17 @@ def copy_steps(
     `scanned_at` is when the oldest of their newest successful listings began (`None`: one has not been
     listed yet). Who was erased after that may be in a snapshot that no listing has shown yet.
     """
+    kept: dict[datetime, datetime] = {}
+    for snapshot in holding:
+        kept |= {at: max(snapshot.expires_at, kept.get(at, snapshot.expires_at)) for at in snapshot.kept}
     edges = sorted(
-        {UNKNOWN_START, *(snapshot.began_at for snapshot in holding), *([scanned_at] if scanned_at else [])}
+        {
+            UNKNOWN_START,
+            *(snapshot.began_at for snapshot in holding),
+            *([scanned_at] if scanned_at else []),
+            *kept,
+            *(at + timedelta.resolution for at in kept),
+        }
     )
     steps: list[CopyStep] = []
     position, latest = 0, None
@@ -443,8 +496,9 @@ def copy_steps(
             latest = expires if latest is None else max(latest, expires)
             position += 1
         proven = covered and scanned_at is not None and edge < scanned_at
-        if not steps or (steps[-1].gone_at, steps[-1].proven) != (latest, proven):
-            steps.append(CopyStep(edge, latest, proven))
+        gone_at = max((at for at in (latest, kept.get(edge)) if at is not None), default=None)
+        if not steps or (steps[-1].gone_at, steps[-1].proven) != (gone_at, proven):
+            steps.append(CopyStep(edge, gone_at, proven))
     return steps
 
 

@@ -1,7 +1,8 @@
 """The port to where snapshots lie. Every method takes a set; one snapshot is a set of one.
 
 All methods block and are called in a worker thread, never two at once on one backend. A backend never
-touches what its listing would not show: other prefixes, names that don't parse, what lies behind links.
+touches what its listing would not show: other prefixes, names that don't parse, what lies behind links. What
+`Rewritable` adds may be called while another method goes on; `replace` is called in between only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, cast
 
 from lethe.domain.facts import ListedSnapshot
 from lethe.domain.snapshots import UnfinishedSnapshot
@@ -108,3 +109,44 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back every connection."""
         ...
+
+
+class RewriteRefused(Exception):
+    """A snapshot was left as it is; `problem` says why, and is fit to print."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
+class Rewritable(Protocol):
+    """What a backend offers besides `Backend` whose snapshots can be replaced by others.
+
+    A new one is written in a place of its own, which `list` shows as unfinished since before it was made.
+    """
+
+    def stage(self) -> str:
+        """Make a place for new snapshots, and return it. Raises as `Backend.list` does."""
+        ...
+
+    def dress(self, place: str, pin: Pin) -> ListedSnapshot:
+        """Give what was written to a place, under the name of a snapshot, the dates, owner and mode of that;
+        return it as `list` will show it once it has replaced that. Raises `RewriteRefused`, and as `list`.
+        """
+        ...
+
+    def replace(self, place: str, pin: Pin, new: ListedSnapshot) -> None:
+        """Let the new one be in the snapshot's place, at once, if both still are what they were; lastingly.
+
+        Raises `RewriteRefused` (nothing was done), and as `list` does (what was done is in doubt).
+        """
+        ...
+
+    def unstage(self, place: str | None = None) -> None:
+        """Destroy a place and what lies there; all there are if none is named. Raises as `list` does."""
+        ...
+
+
+def rewritable(backend: Backend) -> Rewritable | None:
+    """Return the backend, if its snapshots can be replaced."""
+    return cast("Rewritable", backend) if callable(getattr(backend, "unstage", None)) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +55,12 @@ class ScratchServer(Protocol):
 
     def is_empty(self, database: str, table: str) -> bool:
         """Tell whether a table has no row."""
+        ...
+
+    def contents(self, database: str) -> Mapping[str, str]:
+        """Return a digest of each thing in a database, by kind and name, equal for two that hold the same.
+        That of a table is of its rows, in any order.
+        """
         ...
 
     def url_of(self, database: str) -> str:

@@ -262,6 +262,18 @@ class Ledger(Protocol):
         """
         ...
 
+    def cleared_without(
+        self, store: str, numbers: Sequence[int], since: datetime, until: datetime
+    ) -> Mapping[str, datetime]:
+        """Return the requests that cleared somebody in a store from one instant on and before another by none
+        of the tombstones of these numbers, with when; those that are purged, or have not ended, are left out.
+        """
+        ...
+
+    def last_cleared(self, store: str) -> datetime | None:
+        """Return when somebody was cleared in a store last whom backups may hold; `None`: nobody was."""
+        ...
+
     def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
         """Return what backups hold of erased requests, as graded last; absent for one that is purged or
         was never erased."""

@@ -370,6 +370,14 @@ class Journaled(Protocol):
         """Move every sequence behind a mapped key to at least the position given; never back."""
         ...
 
+    def remember_journal(self) -> object:
+        """Return where the journal stands, for `put_back_journal`."""
+        ...
+
+    def put_back_journal(self, remembered: object) -> None:
+        """Let the journal stand where it stood then, as if no move had been made since: in a copy."""
+        ...
+
     def tidy(self) -> tuple[str, ...]:
         """Renew the statistics of the mapped tables, which hold samples of values that are gone now.
 

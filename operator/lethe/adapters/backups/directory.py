@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from lethe.ports.backups import (
     DeletionResult,
     Listing,
     Pin,
+    RewriteRefused,
 )
 
 _PARTIAL = (".tmp", ".part", ".partial", ".incomplete")
@@ -36,6 +38,8 @@ _ALLOW = "the setting LETHE_BACKUP_DIRECTORIES lists the directories that backup
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 # mkfs makes it, root alone may look into it, and fsck puts nameless files there: no backup job does.
 _NOT_OURS = "lost+found"
+_STAGING, _STAMP = ".lethe-rewrite", "%Y%m%dT%H%M%S.%fZ"
+"""The folder in which new dumps are written, and what each place there is called: when it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class DirectoryBackend:
                     taken_at = self._told_by(name)
                     if status.st_size or taken_at is not None or not name.startswith("."):
                         partial.append(UnfinishedSnapshot(shown, _changed_at(status), taken_at))
+                elif name == _STAGING and stat.S_ISDIR(status.st_mode):
+                    partial += self._staged(directory)
                 elif name != _NOT_OURS and not self._leads_to_one(directory, name, status):
                     others[shown] = status.st_dev, status.st_ino
         # Another name of a snapshot's own file, such as `site-latest.dump`, is no other bytes.
@@ -155,6 +161,145 @@ class DirectoryBackend:
                 elif self._status(directory, ref) is not None:
                     remains[ref] = "a file of this name lies in the directory"
         return remains
+
+    # Rewriting
+
+    def stage(self) -> str:
+        """Make a folder beside the snapshots, on the same file system."""
+        name = datetime.now(UTC).strftime(_STAMP)
+        with self._opened() as directory, self._reporting():
+            like = os.fstat(directory)
+            with suppress(FileExistsError):
+                os.mkdir(_STAGING, dir_fd=directory)
+            with self._staging(directory) as places:
+                os.mkdir(name, dir_fd=places)
+                for folder, at in ((_STAGING, directory), (name, places)):
+                    with suppress(PermissionError):  # else only this user may write there, as it may be meant
+                        os.chown(folder, -1, like.st_gid, dir_fd=at, follow_symlinks=False)
+                    os.chmod(folder, stat.S_IMODE(like.st_mode), dir_fd=at)
+        return str(Path(self._path) / _STAGING / name)
+
+    def dress(self, place: str, pin: Pin) -> ListedSnapshot:
+        """Give the file dates, owner and mode of the snapshot, and sync it.
+
+        Of a file of several names the others would keep the old bytes: refused.
+        """
+        with self._opened() as directory, self._reporting(), self._staging(directory, place) as folder:
+            known = self._replaceable(directory, pin)
+            old = os.stat(pin.ref, dir_fd=directory, follow_symlinks=False)
+            found = self._status(folder, pin.ref)
+            if found is None or not stat.S_ISREG(found.st_mode) or not found.st_size or found.st_nlink != 1:
+                raise RewriteRefused(
+                    "the dump says that it went well, and has written no file "
+                    "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"
+                )
+            # Of two that differ in nothing that is listed, nobody could tell which one lies there.
+            written_at = old.st_mtime_ns - (found.st_size == old.st_size) * 10**9
+            try:
+                file = os.open(pin.ref, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    if (found.st_uid, found.st_gid) != (old.st_uid, old.st_gid):
+                        os.fchown(file, old.st_uid, old.st_gid)
+                    os.fchmod(file, stat.S_IMODE(old.st_mode))
+                    os.utime(file, ns=(written_at, written_at))
+                    os.fsync(file)
+                    dressed = self._file(pin.ref, os.fstat(file))
+                finally:
+                    os.close(file)
+            except PermissionError:
+                raise RewriteRefused(
+                    f"user {os.geteuid()} may not give the new dump owner ({old.st_uid}:{old.st_gid}), mode "
+                    f"and date of the old one; let Lethe, and what dumps, run as user {old.st_uid}"
+                ) from None
+        if dressed is None or (dressed.piece,) == pin.pieces:
+            raise RewriteRefused("the volume keeps no dates by which the new dump is told from the old one")
+        evidence = (dressed.changed_at,)
+        return ListedSnapshot(known.name, (dressed.piece,), known.taken_at, evidence, dressed.size)
+
+    def replace(self, place: str, pin: Pin, new: ListedSnapshot) -> None:
+        """Rename the new file over the old one, each compared right before, and sync the directory."""
+        with self._opened() as directory, self._staging(directory, place) as folder:
+            status = self._status(folder, pin.ref)
+            file = self._file(pin.ref, status) if status is not None else None
+            if file is None or (file.piece,) != new.pieces:
+                raise RewriteRefused("the new dump was changed after it had been read back")
+            self._replaceable(directory, pin)
+            try:
+                os.rename(pin.ref, pin.ref, src_dir_fd=folder, dst_dir_fd=directory)
+            except OSError as error:
+                refusal = _refusal(error)
+                if refusal is None:
+                    raise self._unavailable(error) from None
+                raise RewriteRefused(refusal.message) from None
+            self._sync(directory)
+
+    def unstage(self, place: str | None = None) -> None:
+        """Remove a folder of `stage`, or all."""
+        with self._opened() as directory, self._reporting():
+            try:
+                with self._staging(directory) as places:
+                    for name in self._names(places) if place is None else [Path(place).name]:
+                        with suppress(FileNotFoundError):
+                            found = os.stat(name, dir_fd=places, follow_symlinks=False)
+                            if stat.S_ISDIR(found.st_mode):
+                                shutil.rmtree(name, dir_fd=places)
+                            else:
+                                os.unlink(name, dir_fd=places)
+                os.rmdir(_STAGING, dir_fd=directory)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # another drill writes there
+                    raise
+            self._sync(directory)
+
+    @contextmanager
+    def _staging(self, directory: int, place: str | None = None) -> Iterator[int]:
+        """Open the folder of all places, or one; whatever a link leads to is none of them."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        opened = [os.open(_STAGING, flags, dir_fd=directory)]
+        try:
+            if place is not None:
+                opened.append(os.open(Path(place).name, flags, dir_fd=opened[0]))
+            yield opened[-1]
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Say of what the kernel refuses what it says of the directory."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def _staged(self, directory: int) -> Sequence[UnfinishedSnapshot]:
+        """Return the places: what is written there holds nobody who was erased before it was made."""
+        found = []
+        with self._reporting(), suppress(FileNotFoundError), self._staging(directory) as places:
+            for name in self._names(places):
+                status, stamp = self._status(places, name), None
+                with suppress(ValueError):
+                    stamp = datetime.strptime(name, _STAMP).replace(tzinfo=UTC)
+                if status is not None:
+                    changed_at = _changed_at(status) if stamp is not None else None
+                    shown = _printable(f"{_STAGING}/{name}")
+                    found.append(UnfinishedSnapshot(shown, changed_at, stamp))
+        return found
+
+    def _replaceable(self, directory: int, pin: Pin) -> _File:
+        """Return the file that is pinned. Raises `RewriteRefused` where its bytes would not go with it."""
+        looked = self._look(directory, pin)
+        if isinstance(looked, Deletion):
+            raise RewriteRefused(looked.message)
+        others = looked.names - 1 - (self._names_of_siblings(looked.inode) if looked.names > 1 else 0)
+        if others > 0:
+            raise RewriteRefused(
+                f"{others} other name{'s' * (others != 1)} of this file (hard links) would keep its "
+                f"bytes{self._where(looked)}; remove them"
+            )
+        return looked
 
     def close(self) -> None:
         """Be nobody's sibling any more; the directory is open during a call only."""

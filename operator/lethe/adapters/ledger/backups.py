@@ -92,6 +92,18 @@ class BackupsInLedger(PartOfLedger):
         with self._reading() as connection:
             return clearings.cleared_between(connection, store, since, until)
 
+    def cleared_without(
+        self, store: str, numbers: Sequence[int], since: datetime, until: datetime
+    ) -> Mapping[str, datetime]:
+        """Return who was cleared in a store meanwhile by none of these tombstones; see the port."""
+        with self._reading() as connection:
+            return clearings.cleared_without(connection, store, numbers, since, until)
+
+    def last_cleared(self, store: str) -> datetime | None:
+        """Return when somebody was cleared in a store last whom backups may hold."""
+        with self._reading() as connection:
+            return clearings.last_cleared(connection, store)
+
     def copies_left(self, requests: Collection[str]) -> Mapping[str, CopiesLeft]:
         """Return what backups hold of erased requests, as graded last; absent for one that is purged."""
         with self._reading() as connection:

@@ -217,6 +217,31 @@ def cleared_between(connection: Connection, store: str, since: datetime, until: 
     return frozenset(connection.execute(query).scalars())
 
 
+def cleared_without(
+    connection: Connection, store: str, numbers: Sequence[int], since: datetime, until: datetime
+) -> Mapping[str, datetime]:
+    """Return who was cleared in a store from `since` on and before `until` by none of these tombstones."""
+    by_these = (
+        select(entries.c.request)
+        .join(tombstones, tombstones.c.sequence == entries.c.sequence)
+        .where(tombstones.c.store == store, tombstones.c.number.in_(table_of(connection, numbers)))
+    )
+    query = select(clearings.c.request, clearings.c.cleared_at).where(
+        clearings.c.store == store,
+        clearings.c.cleared_at >= number_of(since),
+        clearings.c.cleared_at < number_of(until),
+        clearings.c.request.not_in(by_these.where(entries.c.request.is_not(None))),
+    )
+    cleared = {request: instant_of(at) for request, at in connection.execute(query)}
+    return {request: at for request, at in cleared.items() if at is not None}
+
+
+def last_cleared(connection: Connection, store: str) -> datetime | None:
+    """Return when somebody was cleared in a store last whom backups may hold; `None`: nobody was."""
+    query = select(func.max(clearings.c.cleared_at)).where(clearings.c.store == store)
+    return instant_of(connection.execute(query).scalar_one())
+
+
 def _gone_at(step: CopyStep) -> int | None:
     return None if step.gone_at is None else number_of(step.gone_at)
 

@@ -11,7 +11,15 @@ from sqlalchemy import Connection, delete, insert, select
 from lethe.adapters.ledger.database import execute_many
 from lethe.adapters.ledger.docs import chunked, context, encode, number_of, unsealed
 from lethe.adapters.ledger.schema import snapshots, sources
-from lethe.domain.facts import SnapshotDeclared, SnapshotFact, SnapshotsSeen, SourceFact, SourceSucceeded
+from lethe.domain.facts import (
+    RewriteIntended,
+    SnapshotDeclared,
+    SnapshotFact,
+    SnapshotRewritten,
+    SnapshotsSeen,
+    SourceFact,
+    SourceSucceeded,
+)
 from lethe.domain.snapshots import (
     SnapshotRecord,
     SourceRecord,
@@ -81,16 +89,20 @@ class SnapshotProjection:
     def take(self, fact: SnapshotFact) -> datetime | None:
         """Let a fact about snapshots have its effect.
 
-        Returns when the first of those began of which nobody had known until now; `None`: there are none.
+        Returns when the first of those began of which nobody had known until now, or that somebody has put
+        back as they were before they were rewritten; `None`: there are none.
         """
-        source = self._source(fact.source) if isinstance(fact, SnapshotsSeen) else None
-        if source is not None and isinstance(fact, SnapshotsSeen):
-            self._sources[fact.source] = seen_in(source, fact)
+        source = self._source(fact.source) if isinstance(fact, SnapshotsSeen | RewriteIntended) else None
+        if source is not None:
+            # From here on no erasure is dated before what a snapshot was cleaned until.
+            seen = max(fact.at, fact.cleaned_until) if isinstance(fact, RewriteIntended) else fact.at
+            self._sources[fact.source] = seen_in(source, seen)
         known = self._load(fact.source, _refs_of(fact))
         turned_up = []
         for ref, record in evolve_snapshots(known, fact).items():
             before = known.get(ref)
-            if record.pieces and (before is None or not before.live):
+            back = before is not None and before.rewrite is not None and record.rewrite is None
+            if record.pieces and (before is None or not before.live or back):
                 turned_up.append(source.beginning_of(record) if source else record.began_at(timedelta(0)))
             known[ref] = self._changed[fact.source, ref] = record
         return min(turned_up, default=None)
@@ -129,7 +141,9 @@ class SnapshotProjection:
 def _refs_of(fact: SnapshotFact) -> list[str]:
     if isinstance(fact, SnapshotsSeen):
         return [seen.ref for seen in fact.listed]
-    return [fact.ref] if isinstance(fact, SnapshotDeclared) else list(fact.refs)
+    if isinstance(fact, SnapshotDeclared | RewriteIntended | SnapshotRewritten):
+        return [fact.ref]
+    return list(fact.refs)
 
 
 _INSERT_SOURCE = insert(sources)

@@ -25,6 +25,8 @@ def backupsnapshot_status(
         "expiresAt": instant(record.expires_at(retention)),
         "deletedAt": instant(record.deleted_at) if record.deleted_at else None,
         "purgedAt": instant(record.purged_at) if record.purged_at else None,
+        "rewrittenAt": instant(record.rewrite.at) if record.rewrite else None,
+        "cleanedUntil": instant(record.rewrite.cleaned_until) if record.rewrite else None,
     }
 
 
@@ -36,5 +38,5 @@ def unowned_backupsnapshot_status(
         "state": condition_set.state,
         "observedGeneration": generation,
         "conditions": rendered_conditions(condition_set, {}, generation=generation, now=since),
-        **dict.fromkeys(("expiresAt", "deletedAt", "purgedAt")),
+        **dict.fromkeys(("expiresAt", "deletedAt", "purgedAt", "rewrittenAt", "cleanedUntil")),
     }

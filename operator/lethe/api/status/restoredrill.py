@@ -45,6 +45,8 @@ def restoredrill_status(
     if ended is None:
         return status
     status |= {"lastEndedAt": instant(ended.at), "result": ended.result.value}
+    if ended.rewrite is not None:
+        status["rewrite"] = ended.rewrite.value
     measures = {
         "databaseBytes": ended.size,
         "restoredIn": _seconds(ended.restore_seconds),

@@ -49,6 +49,14 @@ class BackupSnapshotStatus(Status):
     expires_at: Instant | None = Field(default=None, description="From when on it is pruned.")
     deleted_at: Instant | None = Field(default=None, description="When the backend accepted its deletion.")
     purged_at: Instant | None = Field(default=None, description="When its bytes were proven gone.")
+    rewritten_at: Instant | None = Field(
+        default=None,
+        description="When Lethe replaced it by a dump without those who were erased until then.",
+    )
+    cleaned_until: Instant | None = Field(
+        default=None,
+        description="Who was erased before is in it no more, as far as could be looked for.",
+    )
 
 
 class BackupSnapshot(Resource):

@@ -51,6 +51,13 @@ class LastSnapshot(StrEnum):
     PRUNE = "Prune"
 
 
+class Rewriting(StrEnum):
+    """Whether a RestoreDrill may replace snapshots by dumps without those who were erased since."""
+
+    FORBIDDEN = "Forbidden"
+    ALLOWED = "Allowed"
+
+
 class DirectorySource(ApiModel):
     """Files in a directory that is mounted into Lethe's pod."""
 
@@ -172,6 +179,11 @@ class BackupSourceSpec(ApiModel):
     last_snapshot: LastSnapshot = Field(
         default=LastSnapshot.HOLD,
         description="Hold or Prune: what becomes of the only snapshot left when it expires.",
+    )
+    rewrite: Rewriting = Field(
+        default=Rewriting.FORBIDDEN,
+        description="Allowed: RestoreDrills with rewrite may replace snapshots by dumps without those who "
+        "were erased since. Takes a directory, and one store.",
     )
     max_prunes_per_run: Annotated[int, Field(ge=1, le=10000), INT32] = Field(
         default=10, description="More due at once than this waits for a person, in confirmPrunes."

@@ -13,7 +13,7 @@ from lethe.api.v1alpha1.backupsource import LongestDuration
 from lethe.api.v1alpha1.conditions import Status
 from lethe.api.v1alpha1.identifiers import no_address
 from lethe.api.v1alpha1.references import AllowPlaintext, ObjectName, SecretKeyRef
-from lethe.domain.drill_facts import DrillResult
+from lethe.domain.drill_facts import DrillResult, RewriteResult
 from lethe.domain.drills import SnapshotChoice
 
 _FIVE_FIELDS = r"^ *[^ @]+( +[^ @]+){4} *$"
@@ -83,6 +83,15 @@ class Restore(ApiModel):
 class RestoreDrillSpec(ApiModel):
     """What is restored where, how, and when."""
 
+    rules = (
+        Rule(
+            rule="(has(self.rewrite) && self.rewrite) == has(self.dump)",
+            reason=FORBIDDEN,
+            message="give dump with rewrite: true, and without it none",
+            holds=lambda spec: bool(spec.rewrite) == (spec.dump is not None),
+        ),
+    )
+
     source: ObjectName = Field(description="Name of the BackupSource whose snapshots are restored.")
     store: ObjectName | None = Field(
         default=None,
@@ -114,6 +123,17 @@ class RestoreDrillSpec(ApiModel):
     ) = Field(default=None, description="Any new word lets one drill begin at once.")
     scratch: Scratch = Field(description="Where it is restored.")
     restore: Restore = Field(description="What restores it.")
+    rewrite: bool | None = Field(
+        default=None,
+        description="True: a drill that passed dumps the cleaned copy, and that takes the snapshot's place, "
+        "where the BackupSource allows it and no legal hold forbids it. Of the snapshots, one is restored that "
+        "holds somebody who was erased.",
+    )
+    dump: Restore | None = Field(
+        default=None,
+        description="What dumps the database of LETHE_SCRATCH_URL, with rewrite: as restore does, with the "
+        "same variables; to the file LETHE_SNAPSHOT in LETHE_SNAPSHOT_PLACE, which is another place then.",
+    )
     time_limit: LongestDuration = Field(
         default="2h", description="How long all of it may take; what takes longer is ended."
     )
@@ -170,6 +190,9 @@ class RestoreDrillStatus(Status):
     next_at: Instant | None = Field(default=None, description="When the next one is due.")
     last_snapshot: RestoredSnapshot | None = Field(default=None, description="What it restored.")
     result: DrillResult | None = Field(default=None, description="What came of it, in one word.")
+    rewrite: RewriteResult | None = Field(
+        default=None, description="What became of the snapshot, where it was to be rewritten."
+    )
     measures: Measures | None = Field(default=None, description="How large it was, and how long it took.")
     findings: Findings | None = Field(default=None, description="Who was found in the copy.")
     history: Annotated[tuple[PastDrill, ...], Field(max_length=20), ATOMIC_LIST] = Field(
@@ -191,6 +214,7 @@ class RestoreDrill(Resource):
             Column(name="Erased again in", json_path=".status.measures.erasedAgainIn"),
             Column(name="Missed", type="integer", json_path=".status.findings.missed"),
             Column(name="Result", json_path=".status.result"),
+            Column(name="Rewrite", json_path=".status.rewrite", priority=1),
             Column(name="Next", json_path=".status.nextAt"),
             AGE,
             condition_column("Reason", "Ready", "reason", priority=1),

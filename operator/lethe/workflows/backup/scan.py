@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 
 from lethe.domain.chunks import chunked
 from lethe.domain.facts import (
@@ -46,7 +47,15 @@ from lethe.domain.snapshots import (
     name_of,
     needs_recording,
 )
-from lethe.ports.backups import Backend, BackendUnavailable, Deletion, DeletionResult, Listing, Pin
+from lethe.ports.backups import (
+    Backend,
+    BackendUnavailable,
+    Deletion,
+    DeletionResult,
+    Listing,
+    Pin,
+    rewritable,
+)
 from lethe.ports.ledger import Ledger
 from lethe.workflows.legal.holds import stores_under_hold
 
@@ -102,7 +111,8 @@ class KnownSource:
     `partial_since` are the names that it showed and that may be snapshots nobody knows, unfinished ones and
     unparsable ones, with the last listing that did not show them, or when they can have begun by their own
     dates. `listing` tells that the backend is being
-    asked; a source that was `abandoned` meanwhile concludes nothing from the answer.
+    asked; a source that was `abandoned` meanwhile concludes nothing from the answer. Who changes what lies
+    there has the `turn`. `tidied` tells that what an earlier process had staged is gone.
     """
 
     description: SourceDescription
@@ -117,6 +127,8 @@ class KnownSource:
     partial_since: dict[str, datetime] = field(default_factory=dict)
     listing: bool = False
     abandoned: bool = False
+    tidied: bool = False
+    turn: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -203,6 +215,19 @@ def scan(
     that is no more takes over what that knew: snapshots don't die by the name of an object.
     While the clocks disagree nothing is concluded from any date: neither recorded nor pruned.
     """
+    with source.turn:
+        return _scan(source, ledger, now=now, clocks=clocks, declared=declared, watched=watched)
+
+
+def _scan(
+    source: KnownSource,
+    ledger: Ledger,
+    *,
+    now: Callable[[], datetime],
+    clocks: ReadClocks,
+    declared: Sequence[Declared],
+    watched: Collection[str],
+) -> Scan:
     succeeds = _succeed(source, ledger, watched, now())
     if succeeds or not source.loaded:
         load(source, ledger)
@@ -212,6 +237,10 @@ def scan(
     began = now()
     source.listing = True
     try:
+        backend = rewritable(source.backend)
+        if backend is not None and not source.tidied:
+            backend.unstage()  # whoever was cut off there has verified nothing of it
+        source.tidied = True
         listing = source.backend.list()
     finally:
         source.listing = False
@@ -296,7 +325,7 @@ def _describe(source: KnownSource, ledger: Ledger) -> bool:
     )
     if known is not None and known == evolve_source(known, fact):
         return False
-    _append(source, ledger, [fact])
+    append(source, ledger, [fact])
     return True
 
 
@@ -367,7 +396,7 @@ def _record(
         if _says_more(known.get(one.ref), new.get(one.ref), one.taken_at)
     ]
     if facts:
-        _append(source, ledger, facts)
+        append(source, ledger, facts)
     return bool(facts)
 
 
@@ -382,7 +411,7 @@ def _says_more(record: SnapshotRecord | None, seen: ListedSnapshot | None, taken
     return bool(dates) and taken_at > max(date for date in dates if date is not None)
 
 
-def _append(source: KnownSource, ledger: Ledger, facts: Sequence[Fact]) -> None:
+def append(source: KnownSource, ledger: Ledger, facts: Sequence[Fact]) -> None:
     """Record facts, and let what is held in memory follow from them as the ledger's own does."""
     ledger.append(facts)
     for fact in facts:
@@ -413,7 +442,7 @@ def _intend(
     if plan.to_delete and plan.due > rules.most_per_run and rules.confirmed is not None:
         facts.append(PrunesConfirmed(source.name, now(), rules.confirmed))
     if facts:
-        _append(source, ledger, facts)
+        append(source, ledger, facts)
     return bool(facts)
 
 
@@ -433,7 +462,7 @@ def _delete(
     # One that had vanished was deleted by somebody else: Lethe only proves it gone.
     by_lethe = tuple(s.ref for s in accepted if s.present and s.deleted_at is None)
     if by_lethe:
-        _append(source, ledger, [SnapshotsDeleted(source.name, now(), by_lethe)])
+        append(source, ledger, [SnapshotsDeleted(source.name, now(), by_lethe)])
         done.deleted += by_lethe
         done.changed = True
     for snapshot in snapshots:
@@ -454,7 +483,7 @@ def _prove(
     for ref, what in remains.items():
         done.problems[ref] = Deletion(DeletionResult.ACCEPTED, what)
     for some in chunked([ref for ref in refs if ref not in remains], IN_ONE_FACT):
-        _append(source, ledger, [SnapshotsPurged(source.name, now(), tuple(some))])
+        append(source, ledger, [SnapshotsPurged(source.name, now(), tuple(some))])
         done.purged += some
         done.changed = True
 

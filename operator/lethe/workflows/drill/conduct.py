@@ -8,6 +8,7 @@ Steps, with the numbers that recur in the code:
 4. restore, by the user's own command or Job;
 5. see that something came back;
 6. replay, and read back;
+   and, in a drill that rewrites the snapshot, let a dump of it take its place (`rewrite.py`);
 7. drop the database, and record what came of it.
 """
 
@@ -16,16 +17,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted
+from lethe.domain.drill_facts import DrillEnded, DrillResult, DrillStarted, RewriteResult
 from lethe.domain.drills import DrillRecord
 from lethe.ports.drills import RestoreFailed, RestoreOrder, Restorer, ScratchPlace, ScratchServer
 from lethe.ports.ledger import Ledger
 from lethe.ports.stores import DiskFull, MappingInvalid, StoreError
 from lethe.workflows.drill.rehearsal import Rehearsed, rehearse
+from lethe.workflows.drill.rewrite import RewriteFailed, Rewriting, rewrite
 from lethe.workflows.pass_context import PassContext
 from lethe.workflows.restore.replay import ReplayState
 from lethe.workflows.store_session import StoreSession
@@ -39,6 +42,7 @@ class DrillPlan:
 
     `place` is where the snapshot lies, `called` what it is called there. `table` is that of the store's
     persons, `tables` are all that it maps. `servers` are those that stores have shown, by the store's name.
+    `rewriting` is what a drill has besides that rewrites its snapshot.
     """
 
     drill: str
@@ -55,6 +59,7 @@ class DrillPlan:
     same_server: bool = False
     token: str | None = None
     uid: str = ""
+    rewriting: Rewriting | None = None
 
     @property
     def mark(self) -> str:
@@ -74,10 +79,13 @@ def mark_of(drill: str, uid: str) -> str:
 
 @dataclass(slots=True)
 class Halt:
-    """Ends a drill early: `because` is what comes of it, `None` while it goes on. `until` is monotonic."""
+    """Ends a drill early: `because` is what comes of it, `None` while it goes on. `until` is monotonic, as is
+    `replacing_since`: since when a snapshot is being replaced, before the holds were read (`None`: none is).
+    """
 
     until: float
     because: DrillResult | None = None
+    replacing_since: float | None = None
     _asked: threading.Event = field(default_factory=threading.Event)
     _closing: list[Callable[[], None]] = field(default_factory=list)
 
@@ -128,13 +136,18 @@ def conduct(
     halt.closes(scratch.close)
     try:
         result, message = DrillResult.PASSED, ""
+        if plan.rewriting is not None and (why := plan.rewriting.refusal(plan.store)):
+            raise _Ends(DrillResult.REFUSED, why)
         _require_elsewhere(plan, context.ledger, scratch.place())  # 2
         elsewhere = True
-        _carry_out(plan, context, scratch, restorer, connect, halt, measures, earlier)
+        told = _carry_out(plan, context, scratch, restorer, connect, halt, measures, earlier)
         again = measures.get("erased_again", 0)
-        message = f"{again} persons were erased in the copy again, and all erasures read back"
+        message = f"{again} persons were erased in the copy again, and all erasures read back{told}"
     except _Ends as ends:
         result, message = ends.result, ends.message
+    except RewriteFailed as failed:
+        result, message = DrillResult.REWRITE_FAILED, f"{failed}; the snapshot is as it was"
+        measures["rewrite"] = None if halt() else RewriteResult.FAILED
     except DiskFull:
         result, message = DrillResult.SCRATCH_FULL, "the disk of the scratch server is full; make room there"
     except MappingInvalid as invalid:
@@ -197,10 +210,10 @@ def _carry_out(
     halt: Halt,
     measures: dict[str, Any],
     earlier: list[str],
-) -> None:
+) -> str:
     earlier += [left for left in scratch.marked(plan.mark) if scratch.drop(left)]  # 3
     if halt():
-        return
+        return ""
     scratch.create(plan.database, plan.mark)
     url, began = scratch.url_of(plan.database), time.monotonic()
     try:
@@ -209,17 +222,40 @@ def _carry_out(
         result = DrillResult.REFUSED if failed.refused else DrillResult.RESTORE_FAILED
         raise _Ends(DrillResult.SCRATCH_FULL if failed.full else result, failed.problem) from None
     if halt():
-        return
+        return ""
     measures["restore_seconds"] = time.monotonic() - began
     measures["size"] = scratch.size(plan.database)
     _require_something(plan, context.ledger, scratch)  # 5
+    rewriting = plan.rewriting
+    with ExitStack() as staged:
+        place = rewriting.stage(staged) if rewriting is not None else None
+        found = _rehearse(context, connect, url, halt, staged, measures)  # 6
+        if rewriting is None or halt():
+            return ""
+        if place is None:
+            measures["rewrite"] = RewriteResult.NOBODY_ERASED
+            return "; no snapshot holds anybody who was erased: none was rewritten"
+        until = measures["replayed_from"]
+        copy = rewriting.copy_of(plan.store, plan.database, plan.mark, place, until)
+        told = rewrite(rewriting, copy, context, scratch, connect, halt, found)
+        measures["rewrite"], message = told
+        return f"; {message}"
+
+
+def _rehearse(
+    context: PassContext,
+    connect: Callable[[str], StoreSession],
+    url: str,
+    halt: Halt,
+    until: ExitStack,
+    measures: dict[str, Any],
+) -> Rehearsed:
+    """Replay and read back in the copy, and require that all are cleared; it is open `until` then."""
     measures["replayed_from"] = context.clock()
     session = connect(url)
     halt.closes(session.port.close)
-    try:
-        found = rehearse(session, context, halt)  # 6
-    finally:
-        session.port.close()
+    until.callback(session.port.close)
+    found = rehearse(session, context, halt)
     measures |= {
         "replay_seconds": found.seconds,
         "verification_seconds": found.verification_seconds,
@@ -228,6 +264,7 @@ def _carry_out(
         "missed": found.missed,
     }
     _require_cleared(found)
+    return found
 
 
 def _require_something(plan: DrillPlan, ledger: Ledger, scratch: ScratchServer) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from lethe.domain.facts import DetectedBy, Fact, FoundAgain, RestoreFact
 from lethe.domain.journal import WENT_BACK, compare
@@ -23,6 +25,8 @@ from lethe.workflows.store_session import StoreSession
 MOST_LOOKS = 8
 """How many looks a copy gets to be at rest, whole and cleared: nobody else writes there."""
 LOOK_SECONDS = 0.05
+
+_T = TypeVar("_T")
 
 _ENDS = frozenset(
     {
@@ -44,7 +48,6 @@ class RehearsalLedger:
 
     _READ = frozenset(
         {
-            "absent_addresses",
             "confirm",
             "forgotten_until",
             "ledger_id",
@@ -54,7 +57,8 @@ class RehearsalLedger:
         }
     )
 
-    def __init__(self, context: PassContext, store: str) -> None:
+    def __init__(self, context: PassContext, store: str, as_of: RehearsalLedger | None = None) -> None:
+        """Freeze what is known of a store; `as_of` another one, knows of nobody whom that does not know."""
         self._ledger, self._keyring, self._clock, self._store = (
             context.ledger,
             context.keyring,
@@ -62,7 +66,15 @@ class RehearsalLedger:
             store,
         )
         self._head = context.ledger.known_head(store)
-        self._last_number = self._head.last_number
+        if as_of is None:
+            self.numbers = array("q")
+            for some in context.ledger.tombstone_numbers(store):
+                self.numbers.extend(some)
+            self.absent = context.ledger.absent_addresses(store)
+        else:
+            self.numbers, self.absent = as_of.numbers, as_of.absent
+        self.left_to_requests = False
+        """Whether somebody stands in the copy whom a request that has not ended is to look for."""
         self._episodes: dict[str, RestoreEpisode] = {}
         self._found: list[Tombstone] = []
 
@@ -85,8 +97,13 @@ class RehearsalLedger:
                 self._episodes[fact.episode] = evolve_episode(self._episodes.get(fact.episode), fact)
             elif isinstance(fact, FoundAgain):
                 self._found += fact.tombstones
+                self.left_to_requests |= not fact.tombstones
         for note in moves:
             self._head = moved(self._head, note, self._clock())
+
+    def absent_addresses(self, store: str) -> Mapping[bytes, str]:  # noqa: ARG002 - there is one
+        """Return by which addresses nobody was found."""
+        return self.absent
 
     def known_head(self, store: str) -> Any:  # noqa: ARG002 - there is one
         """Return where the copy's journal stands."""
@@ -100,18 +117,26 @@ class RehearsalLedger:
     def tombstones(self, store: str, *, chunk: int = 50_000) -> Iterator[Sequence[Tombstone]]:
         """Yield who was erased in the store, and who was found in the copy besides."""
         for some in self._ledger.tombstones(store, chunk=chunk):
-            if some[-1].number > self._last_number:
-                some = [one for one in some if one.number <= self._last_number]  # noqa: PLW2901
-            if some:
-                yield some
+            if known := self._known(some, [one.number for one in some]):
+                yield known
         if self._found:
             yield tuple(self._found)
 
     def tombstone_numbers(self, store: str) -> Iterator[Sequence[int]]:
         """Yield the numbers of what `tombstones` yields."""
         for numbers in self._ledger.tombstone_numbers(store):
-            yield [one for one in numbers if one <= self._last_number]
+            yield self._known(numbers, numbers)
         yield [one.number for one in self._found]
+
+    def _known(self, some: Sequence[_T], numbers: Sequence[int]) -> Sequence[_T]:
+        """Return those that were known when this was made, mostly all; both sequences ascend."""
+        if not numbers:
+            return some
+        first, end = bisect_left(self.numbers, numbers[0]), bisect_right(self.numbers, numbers[-1])
+        if end - first == len(numbers):
+            return some
+        known = set(self.numbers[first:end])
+        return [one for one, number in zip(some, numbers, strict=True) if number in known]
 
     def tombstone_count(self, store: str) -> int:
         """Return how many erasures the store has."""
@@ -148,7 +173,11 @@ class _Timed:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """What a replay in a copy came to. Durations are in seconds; `seconds` holds `verification_seconds`."""
+    """What a replay in a copy came to. Durations are in seconds; `seconds` holds `verification_seconds`.
+
+    `session` is that of the copy, `ledger` what was known, `journal` where that of the copy stood before, for
+    `Journaled.put_back_journal`.
+    """
 
     step: ReplayStep
     erased_again: int
@@ -156,20 +185,31 @@ class Rehearsed:
     missed: int
     seconds: float
     verification_seconds: float
+    session: StoreSession
+    ledger: RehearsalLedger
+    journal: object
 
 
-def rehearse(session: StoreSession, context: PassContext, halted: Callable[[], bool]) -> Rehearsed:
+def rehearse(
+    session: StoreSession,
+    context: PassContext,
+    halted: Callable[[], bool],
+    *,
+    as_of: RehearsalLedger | None = None,
+) -> Rehearsed:
     """Apply every erasure of a store again in a restored copy of it, and read back each.
 
     `session` is that of the store, with the port to the copy. No hold keeps anybody from being erased there:
-    the copy is dropped, and the snapshot stays as it is. Raises `StoreError`.
+    the copy is dropped, and what is to come of the snapshot is asked later. `as_of` is what an earlier one
+    knew. Raises `StoreError`.
     """
     began = time.monotonic()
     timed = _Timed(session.port)
     session = replace(session, port=cast("Store", timed))
-    ledger = RehearsalLedger(context, session.name)
+    ledger = RehearsalLedger(context, session.name, as_of)
     context = replace(context, ledger=cast("Ledger", ledger))
     session.note_proof(session.port.prove(ledger.mappings(session.name).values()))
+    journal = session.journaled.remember_journal() if session.journaled is not None else None
     observed = session.port.observe()
     finding = compare(ledger.known_head(session.name), observed)
     by = detected_by(finding) if finding in WENT_BACK else DetectedBy.DECLARATION
@@ -191,4 +231,7 @@ def rehearse(session: StoreSession, context: PassContext, halted: Callable[[], b
         len(residue.uncleared) + len(residue.unclear),
         time.monotonic() - began,
         timed.seconds,
+        session,
+        ledger,
+        journal,
     )

@@ -262,6 +262,30 @@ class Journal:
         owners = [str(owner).partition(":") for (owner,) in cursor.execute(query)]
         return tuple(sorted(store for of, _, store in owners if of == ledger))
 
+    def remember(self, cursor: Cursor) -> tuple[str, ...] | None:
+        """Return the head's row as it stands, as texts."""
+        query = compose(
+            "SELECT {columns} FROM {head} WHERE ledger = {ledger}",
+            columns=listed(compose("{column}::text", column=name(column)) for column in _COLUMNS[HEAD]),
+            head=self.head,
+            ledger=self._ledger,
+        )
+        return cursor.execute(query).fetchone()
+
+    def put_back(self, cursor: Cursor, row: tuple[str, ...] | None) -> None:
+        """Let the head be as it was (`None`: none was there), and forget what came with later moves."""
+        for table, later in ((self.head, 0), (self.entries, int(row[1]) if row is not None else 0)):
+            cursor.execute(
+                compose(
+                    "DELETE FROM {table} WHERE ledger = {ledger} AND move > {later}",
+                    table=table,
+                    ledger=self._ledger,
+                    later=later,
+                )
+            )
+        if row is not None:
+            copy_in(cursor, self.head, tuple(_COLUMNS[HEAD]), [row])
+
     # --- the entries -----------------------------------------------------------------------------------
 
     def mac(self, number: int, of: int, move: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from psycopg import errors, sql
@@ -13,7 +13,7 @@ from lethe.adapters.hosts import ANYWHERE, Resolver
 from lethe.adapters.stores.sql.catalog import quoted_table
 from lethe.adapters.stores.sql.errors import reduced
 from lethe.adapters.stores.sql.looking import SERVER_IS
-from lethe.adapters.stores.sql.postgres import compose, listed, name
+from lethe.adapters.stores.sql.postgres import compose, listed, name, raw
 from lethe.adapters.stores.sql.sessions import BULK_SECONDS, Session, Sessions
 from lethe.domain.drills import DATABASE_PREFIX
 from lethe.ports.drills import ScratchPlace
@@ -25,6 +25,46 @@ _END_MAKERS = (
     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
     " WHERE pid <> pg_catalog.pg_backend_pid() AND state <> 'idle'"
     " AND pg_catalog.starts_with(query, 'CREATE DATABASE') AND pg_catalog.strpos(query, {own}) > 0"
+)
+_OWNED = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+_KINDS = {"r": "table", "m": "materialized view", "S": "sequence"}
+_WITH_ROWS = (
+    "SELECT c.relkind::text, n.nspname, c.relname FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE {own} AND (c.relkind IN ('r', 'S') OR c.relkind = 'm' AND c.relispopulated)"
+)
+_ROWS = (
+    "SELECT pg_catalog.concat_ws(':', pg_catalog.count(*),"
+    " pg_catalog.sum(pg_catalog.hashtextextended((t.*)::text, 0)::numeric)) FROM ONLY {table} AS t"
+)
+_LAST_VALUE = "SELECT pg_catalog.concat_ws(':', last_value, is_called) FROM {table}"
+_THINGS = (
+    # What rows alone don't show, and a restore needs: the kind, and the name with what else tells it.
+    "SELECT 'relation', pg_catalog.concat(n.nspname, '.', c.relname, ' ', c.relkind)"
+    " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {own}"
+    " UNION ALL SELECT 'column', pg_catalog.concat(n.nspname, '.', c.relname, '.', a.attname, ' ',"
+    " pg_catalog.format_type(a.atttypid, a.atttypmod), ' ', a.attnotnull,"
+    " pg_catalog.pg_get_expr(d.adbin, d.adrelid))"
+    " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+    " WHERE {own} AND a.attnum > 0 AND NOT a.attisdropped"
+    " UNION ALL SELECT 'constraint', pg_catalog.concat(n.nspname, '.', o.conname, ' ',"
+    " pg_catalog.pg_get_constraintdef(o.oid)) FROM pg_catalog.pg_constraint o"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace WHERE {own}"
+    " UNION ALL SELECT 'function', pg_catalog.concat(n.nspname, '.', p.proname, ' ',"
+    " pg_catalog.pg_get_function_identity_arguments(p.oid), ' ', pg_catalog.md5(p.prosrc))"
+    " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {own}"
+    " UNION ALL SELECT 'type', pg_catalog.concat(n.nspname, '.', y.typname) FROM pg_catalog.pg_type y"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace WHERE {own}"
+    " UNION ALL SELECT 'trigger', pg_catalog.concat(g.tgname, ' ', pg_catalog.pg_get_triggerdef(g.oid))"
+    " FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal"
+    " UNION ALL SELECT 'policy', pg_catalog.concat(p.polname, ' ', p.polrelid::regclass)"
+    " FROM pg_catalog.pg_policy p"
+    " UNION ALL SELECT 'extension', pg_catalog.concat(e.extname, ' ', e.extversion)"
+    " FROM pg_catalog.pg_extension e"
+    " UNION ALL SELECT 'object', pg_catalog.concat(l.oid, ' ', pg_catalog.md5(pg_catalog.lo_get(l.oid)))"
+    " FROM pg_catalog.pg_largeobject_metadata l"
 )
 _URL = re.compile(r"[^:]+://(?P<authority>[^/?]*)(/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
 
@@ -122,6 +162,22 @@ class SqlScratchServer:
             database, lambda _: compose("SELECT NOT EXISTS (SELECT FROM {table})", table=quoted_table(table))
         )
         return bool(rows[0][0])
+
+    @reduced
+    def contents(self, database: str) -> Mapping[str, str]:
+        """See `ScratchServer.contents`."""
+        own, url = raw(_OWNED), self.url_of(database)
+        sessions = Sessions(url, self._resolver, allow_plaintext=self._allow_plaintext)
+        try:
+            with sessions.alive() as session, session.within(BULK_SECONDS):
+                found = {f"{kind} {called}": "" for kind, called in session.ask(compose(_THINGS, own=own))}
+                for kind, schema, called in session.ask(compose(_WITH_ROWS, own=own)):
+                    query = _LAST_VALUE if kind == "S" else _ROWS
+                    told = session.ask(compose(query, table=name(schema, called)))[0][0]
+                    found[f"{_KINDS[kind]} {schema}.{called}"] = str(told)
+                return found
+        finally:
+            sessions.close()
 
     def _ask(self, database: str, query: Any) -> list[tuple[Any, ...]]:
         sessions = Sessions(self.url_of(database), self._resolver, allow_plaintext=self._allow_plaintext)

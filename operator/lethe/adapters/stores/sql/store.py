@@ -287,6 +287,19 @@ class SqlStore:
             key_positions.advance(cursor, _shape(cursor, self._mapping), positions)
 
     @reduced
+    def remember_journal(self) -> object:
+        """See `Journaled.remember_journal`."""
+        with self._sessions.transaction(read_only=True) as cursor:
+            return self._journal(cursor.connection).remember(cursor)
+
+    @reduced
+    def put_back_journal(self, remembered: object) -> None:
+        """See `Journaled.put_back_journal`."""
+        with self._sessions.transaction() as cursor:
+            row = cast("tuple[str, ...] | None", remembered)
+            self._journal(cursor.connection).put_back(cursor, row)
+
+    @reduced
     def tidy(self) -> tuple[str, ...]:
         """See `Journaled.tidy`."""
         with self._sessions.transaction(quick=True) as cursor:
