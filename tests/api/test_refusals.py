@@ -418,6 +418,9 @@ AT_CREATION = {
     "a drill by a command and by a Job": Refusal(
         SUNDAY, {"spec.restore.jobTemplate": {"spec": {"a": "b"}}}, "spec.restore", "exactly one of"
     ),
+    "a drill that rewrites by nothing": Refusal(
+        SUNDAY, {"spec.rewrite": True}, "spec", "give dump with rewrite: true"
+    ),
     "a drill because of somebody": Refusal(
         SUNDAY, {"spec.runNow": ADDRESS}, "spec.runNow", "personal data such as an e-mail"
     ),

@@ -217,6 +217,44 @@ def test_a_drill_gives_way_to_a_restore_of_the_store_itself(
     assert rehearsing.site.is_cleared(rehearsing.ada)
 
 
+def test_a_rewritten_dump_lets_the_last_copy_go_though_the_operator_was_killed_over_it(
+    rehearsing: Rehearsing, start_operator: StartOperator, scratch: PostgresServer
+) -> None:
+    operator, api = rehearsing.begin(start_operator), rehearsing.api
+    (dump,) = rehearsing.dumps.glob("*.dump")
+    original, once = dump.read_bytes(), rehearsing.commands / "once"
+    pg_dump = (
+        f'{scratch.programs}/pg_dump -Fc -f "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT" "$LETHE_SCRATCH_URL"'
+    )
+    rehearsing.command("pg-dump", f"{pg_dump} || exit 1; mkdir {once} 2>/dev/null && sleep 1000; exit 0")
+    rehearsing.apply(rewrite=True, dump={"command": "pg-dump"})
+    eventually(
+        lambda: "is Forbidden" in api.condition("restoredrills", "sunday", "Ready")["message"],
+        "the source to be asked first",
+    )
+    api.patch_spec("backupsources", "nightly", {"rewrite": "Allowed"})
+    eventually(once.exists, "the dump to have been written")
+    assert "lastCopyGoneAt" in (api.get("deletionrequests", "ada") or {})["status"]["backups"]
+    operator.kill9()
+    assert dump.read_bytes() == original
+    assert (rehearsing.dumps / ".lethe-rewrite").is_dir()
+    operator.start()
+    eventually(lambda: rehearsing.ended().get("rewrite") == "Rewritten", lambda: str(rehearsing.ended()), 90)
+    assert rehearsing.ended()["result"] == "Passed"
+    api.wait("deletionrequests", "ada", "Purged")
+    (snapshot,) = api.list("backupsnapshots")
+    assert snapshot["status"]["state"] == "Present"
+    assert snapshot["status"]["rewrittenAt"] >= snapshot["status"]["cleanedUntil"]
+    assert [one.name for one in rehearsing.dumps.iterdir()] == [dump.name]
+    text = subprocess.run(
+        [f"{scratch.programs}/pg_restore", "-f", "-", dump], check=True, capture_output=True, text=True
+    ).stdout
+    assert "ada@canary" not in text
+    assert "bob@canary" in text
+    assert rehearsing.left() == set()
+    assert "canary" not in json.dumps(api.list("restoredrills") + api.list("events"))
+
+
 class Kubelet:
     """Runs the Jobs of a namespace here, as a node would, and says in their status how they end."""
 

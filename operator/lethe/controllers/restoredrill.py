@@ -454,9 +454,12 @@ class RestoreDrillController(Controller[ObjectKey]):
 
         It is one that holds somebody who was erased; where none does, none is rewritten.
         """
-        spec, known, loop = managed.drill.spec, source.known, asyncio.get_running_loop()
-        if not spec.rewrite or spec.dump is None or known is None:
+        spec, loop = managed.drill.spec, asyncio.get_running_loop()
+        if not spec.rewrite or spec.dump is None:
             return snapshot, None
+        known = source.known
+        if known is None:
+            return Trouble(TroubleReason.UNREACHABLE, f"BackupSource {spec.source} is being connected anew")
         there = list(known.snapshots.values())
         holding = await asyncio.to_thread(still_holding, self._ledger, there, store.name)
         chosen = chosen_snapshot(there, store.name, spec.snapshot, self._draw, holding)

@@ -401,6 +401,28 @@ def test_who_has_an_older_row_under_another_key_in_the_copy_stays_in_it_for_all_
     assert not rewrites.purged(f"r-{again}")
 
 
+def test_who_signed_up_after_the_journal_s_last_move_and_went_stays_in_it_for_all_that_is_said(
+    rewrites: Rewrites,
+) -> None:
+    company = rewrites.company
+    (ada,) = people_of(rewrites.drills, "ada")
+    late = company.sign_up("late@canary.example")  # of whom the journal in the dump knows nothing
+    path = rewrites.take()
+    key = company.key_of(late)
+    company.sql("DELETE FROM sessions WHERE user_id = %s", key)
+    company.sql("DELETE FROM comments WHERE author_id = %s", key)
+    company.sql("DELETE FROM users WHERE id = %s", key)
+    rewrites.erase(ada)
+    company.request("r-late", email="late@canary.example")
+    company.visit_until_safe()
+    company.ledger.append([Completed("uid-r-late", company.now, Outcome.ERASED)])  # another store held her
+    company.now += DAY
+    assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
+    assert "late@canary" in rewrites.text(path)
+    assert rewrites.purged(f"r-{ada}")
+    assert rewrites.gone_at("r-late") == rewrites.record(path).expires_at(SIX_MONTHS)
+
+
 def test_who_is_erased_while_the_copy_is_cleaned_is_not_taken_for_gone(rewrites: Rewrites) -> None:
     company = rewrites.company
     ada, bob = people_of(rewrites.drills, "ada", "bob")

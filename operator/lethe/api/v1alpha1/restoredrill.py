@@ -126,8 +126,8 @@ class RestoreDrillSpec(ApiModel):
     rewrite: bool | None = Field(
         default=None,
         description="True: a drill that passed dumps the cleaned copy, and that takes the snapshot's place, "
-        "where the BackupSource allows it and no legal hold forbids it. Of the snapshots, one is restored that "
-        "holds somebody who was erased.",
+        "where the BackupSource allows it and no legal hold forbids it. Restored is a snapshot that holds "
+        "somebody who was erased.",
     )
     dump: Restore | None = Field(
         default=None,

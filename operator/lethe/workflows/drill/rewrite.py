@@ -188,7 +188,7 @@ def _rewrite(
         if halt():
             return kept
         _require_clean(found, read)
-        numbers = _cleaned(read.session, context, found.ledger)
+        numbers, absent = _cleaned(read.session, context, found.ledger)
     finally:
         again.port.close()
     if (why := rewriting.disagreement()) is not None:
@@ -211,7 +211,7 @@ def _rewrite(
             now=context.clock,
             cleaned_until=copy.cleaned_until,
             numbers=numbers,
-            absent=found.ledger.absent,
+            absent=absent,
         )
     finally:
         halt.replacing_since = None
@@ -238,18 +238,23 @@ def _require_clean(found: Rehearsed, read: Rehearsed) -> None:
         raise RewriteFailed(f"{counted}; see what spec.dump dumps")
 
 
-def _cleaned(session: StoreSession, context: PassContext, ledger: RehearsalLedger) -> list[int]:
-    """Return the tombstones of those of whom nothing stands in the copy, as far as an address tells.
+def _cleaned(
+    session: StoreSession, context: PassContext, ledger: RehearsalLedger
+) -> tuple[list[int], dict[bytes, str]]:
+    """Return the tombstones, and the addresses of who had not been found, of whom nothing stands in the copy.
 
     Somebody may have an older row there, under a key by which nobody was erased, or have come again since.
     """
-    standing = set[bytes]()
+    erased, absent = set[bytes](), set[str]()
     if session.journaled is not None:
         for chunk in session.journaled.addresses():
-            addresses = [one.email.reveal() for one in chunk if one.email is not None]
-            standing |= context.ledger.erased_before({session.fingerprints.email(one) for one in addresses})
-    if not standing:
-        return list(ledger.numbers)
+            addresses = (one.email.reveal() for one in chunk if one.email is not None)
+            digests = {session.fingerprints.email(address) for address in addresses}
+            erased |= context.ledger.erased_before(digests)
+            absent |= {ledger.absent[one] for one in digests if one in ledger.absent}
+    looked_for = {digest: request for digest, request in ledger.absent.items() if request not in absent}
+    if not erased:
+        return list(ledger.numbers), looked_for
     every = [one for chunk in ledger.tombstones(session.name) for one in chunk]
-    doubtful = {one.request for one in every if one.email in standing}
-    return [one.number for one in every if one.request not in doubtful]
+    doubtful, known = {one.request for one in every if one.email in erased}, frozenset(ledger.numbers)
+    return [one.number for one in every if one.request not in doubtful and one.number in known], looked_for
