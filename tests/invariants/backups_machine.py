@@ -21,9 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lethe.domain.facts import DetectedBy, Reerased, RestoreDetected, SafeToServe
 from lethe.domain.periods import Period
 from lethe.domain.pruning import PruneBlock
-from lethe.ports.backups import BackendUnavailable
+from lethe.ports.backups import BackendUnavailable, Pin
+from lethe.workflows.backup.rewrite import LeftAsItIs, replace_snapshot
 from lethe.workflows.backup.scan import Declared, Scan
-from tests.invariants.company import PowerCut
+from tests.invariants.company import PowerCut, Wired
 from tests.search.drawing import note
 from tests.workflows.backed_up import CRM, DAY, HOUR, MINUTE, SITE, YEAR, Backups, Source, touch
 
@@ -59,6 +60,12 @@ class Sight:
 def canary(person: str) -> str:
     """Return the text by which a byte search finds somebody."""
     return f"canary of {person};"
+
+
+def _piece(path: Path) -> str:
+    """Return what the directory's listing knows a dump by."""
+    now = path.stat()
+    return f"{now.st_size}:{now.st_mtime_ns}"
 
 
 class BackupsMachine(RuleBasedStateMachine):
@@ -366,6 +373,57 @@ class BackupsMachine(RuleBasedStateMachine):
             self.backups.restart()
         self.backups.fuse.at = None
 
+    @rule(which=WHICH, moment=st.none() | st.integers(1, 8), since=st.booleans())
+    def a_drill_rewrites_a_dump(self, which: int, moment: int | None, since: bool) -> None:
+        """Let a dump without whoever was erased take a dump's place, as the workflow does; or die over it."""
+        shown, source, backups = self._shown(which), self.nightly, self.backups
+        if shown is None or shown[0] is not source or SITE in self.back or self._look(source) is None:
+            return
+        path, ledger = shown[1], backups.real_ledger
+        known = source.known.snapshots.get(path.name)
+        if not path.exists() or known is None or known.pieces != (_piece(path),):
+            return
+        place = source.backend.stage()
+        cleaned_until = backups.true
+        numbers = [number for some in ledger.tombstone_numbers(SITE) for number in some]
+        content = path.read_text()
+        for person in self.erased:
+            content = content.replace(canary(person), "")
+        living = sorted(self.living[SITE])
+        if since and living:  # while it is cleaned
+            self._erase(living[which % len(living)])
+        self._pass(SECOND)
+        Path(place, path.name).write_text(content)
+        pin = Pin(path.name, known.pieces)
+        new = source.backend.dress(place, pin)
+        sight, before = self.sights[path], _piece(path)
+        backups.fuse.at, backups.fuse.passed = moment, 0
+        try:
+            replace_snapshot(
+                source.known,
+                Wired(source.backend, backups.fuse, ["replace"]),
+                backups.ledger,
+                SITE,
+                place,
+                pin,
+                new,
+                now=lambda: backups.wall,
+                cleaned_until=cleaned_until,
+                numbers=numbers,
+                absent={},
+            )
+            source.backend.unstage(place)
+        except PowerCut:
+            note(f"died {backups.fuse.names[-1]}")
+            backups.restart()
+        except LeftAsItIs:
+            source.backend.unstage(place)
+        backups.fuse.at = None
+        if _piece(path) != before:
+            now = path.stat()
+            self.sights[path] = Sight(now.st_size, now.st_mtime_ns, sight.at, sight.changed)
+        backups.grade()
+
     @rule()
     def the_operator_restarts(self) -> None:
         self.backups.restart()
@@ -460,7 +518,7 @@ class BackupsMachine(RuleBasedStateMachine):
 
     def _search_for(self, people: set[str]) -> None:
         folders = [*(source.path for source in self.backups.sources), self.limbo]
-        for path in (path for folder in folders for path in folder.iterdir()):
+        for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
             content = path.read_text()
             found = [person for person in sorted(people) if canary(person) in content]
             assert not found, f"{found} purged, and in {path.name}"

@@ -96,8 +96,8 @@ class Source:
 
     @property
     def names(self) -> list[str]:
-        """Return the names that lie in the directory."""
-        return sorted(one.name for one in self.path.iterdir())
+        """Return the names that lie in the directory, but for what a drill that died has left of its own."""
+        return sorted(one.name for one in self.path.iterdir() if one.name != ".lethe-rewrite")
 
 
 class Backups:
