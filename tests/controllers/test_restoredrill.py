@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +17,12 @@ from lethe.api.parse import parse
 from lethe.api.v1alpha1.restoredrill import RestoreDrill
 from lethe.controllers import restoredrill
 from lethe.controllers.datastore_connect import managed_store
+from lethe.controllers.holds import HoldEffects
 from lethe.controllers.restoredrill import RestoreDrillController
-from lethe.controllers.runtime.cache import DrillRun
+from lethe.controllers.runtime.cache import DrillRun, ObjectCache
 from lethe.controllers.runtime.status_writer import ShownStatus
 from lethe.domain.drill_facts import DrillResult, DrillStarted
+from lethe.domain.legal import Hold
 from lethe.domain.trouble import TroubleReason
 from lethe.workflows.drill.conduct import Halt
 from tests.controllers.backups_running import NAMESPACE
@@ -179,3 +183,26 @@ async def test_a_drill_gives_way_to_a_restore_that_has_begun_and_none_begins_whi
         assert waits == (how is not None), hinders
     finally:
         company.ledger.close()
+
+
+def test_a_hold_takes_effect_only_when_a_replacement_that_had_begun_before_has_ended() -> None:
+    cache, now = ObjectCache(), datetime(2026, 11, 29, tzinfo=UTC)
+    hold = Hold((), now)
+    record: Any = SimpleNamespace(
+        hold=hold,
+        registered=SimpleNamespace(namespace=NAMESPACE),
+        key=KEY,
+        resolved_at=now,
+        keys=(),
+        emails=(),
+    )
+    halt = Halt(inf)
+    drill: Any = SimpleNamespace(run=SimpleNamespace(halt=halt), key=KEY)
+    cache.drills[KEY] = drill
+    effects = HoldEffects(cache)
+    halt.replacing_since = time.monotonic()
+    assert not effects.has_taken_effect(record)
+    halt.replacing_since = None
+    assert effects.has_taken_effect(record)
+    halt.replacing_since = time.monotonic()  # which has read the hold
+    assert effects.has_taken_effect(record)

@@ -217,7 +217,7 @@ def test_a_drill_gives_way_to_a_restore_of_the_store_itself(
     assert rehearsing.site.is_cleared(rehearsing.ada)
 
 
-def test_a_rewritten_dump_lets_the_last_copy_go_though_the_operator_was_killed_over_it(
+def test_a_rewritten_dump_ends_the_last_copy_though_the_operator_was_killed_over_it(
     rehearsing: Rehearsing, start_operator: StartOperator, scratch: PostgresServer
 ) -> None:
     operator, api = rehearsing.begin(start_operator), rehearsing.api

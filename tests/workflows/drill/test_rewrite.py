@@ -188,7 +188,7 @@ def test_who_was_erased_is_in_the_rewritten_dump_no_more_and_her_last_copy_is_go
     assert not company.is_cleared(cleo)
 
 
-def test_a_rewritten_dump_that_is_restored_in_earnest_is_found_out_and_nobody_comes_back(
+def test_a_rewritten_dump_restored_in_earnest_is_found_out_and_nobody_comes_back(
     rewrites: Rewrites,
 ) -> None:
     company = rewrites.company
@@ -386,7 +386,7 @@ def test_an_original_that_is_put_back_takes_back_that_nobody_is_left(rewrites: R
     assert rewrites.record(path).rewrite is None
 
 
-def test_who_could_not_be_looked_for_in_the_copy_stays_in_it_for_all_that_is_said(rewrites: Rewrites) -> None:
+def test_who_could_not_be_looked_for_in_the_copy_is_not_taken_for_gone(rewrites: Rewrites) -> None:
     company = rewrites.company
     ada, eve = people_of(rewrites.drills, "ada", "eve")
     path = rewrites.take()
@@ -408,7 +408,7 @@ def test_who_could_not_be_looked_for_in_the_copy_stays_in_it_for_all_that_is_sai
         assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
 
 
-def test_who_has_an_older_row_under_another_key_in_the_copy_stays_in_it_for_all_that_is_said(
+def test_who_has_an_older_row_under_another_key_there_is_not_taken_for_gone(
     rewrites: Rewrites,
 ) -> None:
     company = rewrites.company
@@ -427,7 +427,7 @@ def test_who_has_an_older_row_under_another_key_in_the_copy_stays_in_it_for_all_
     assert not rewrites.purged(f"r-{again}")
 
 
-def test_who_signed_up_after_the_journal_s_last_move_and_went_stays_in_it_for_all_that_is_said(
+def test_who_signed_up_after_the_journal_s_last_move_is_not_taken_for_gone(
     rewrites: Rewrites,
 ) -> None:
     company = rewrites.company
