@@ -25,8 +25,10 @@ from lethe.domain.facts import (
     Reerased,
     Rejoined,
     RestoreDetected,
+    RewriteIntended,
     SnapshotDeclared,
     SnapshotFact,
+    SnapshotRewritten,
     SnapshotsDeleted,
     SnapshotsPurged,
     SnapshotsSeen,
@@ -267,6 +269,51 @@ class BackupsInLedgerContract:
             ledger.forget_purged(NOW + DAY)
         assert successor.purgeable() == []
         assert len(successor.snapshots()) == 1
+
+    def test_who_was_cleared_by_none_of_some_tombstones_is_told_with_the_moment(self, ledger: Ledger) -> None:
+        absent: list[Fact] = [
+            accepted("absent", stores=("site",)),
+            NotFound("absent", "site", NOW + HOUR, "canary", (b"digest",)),
+            Completed("absent", NOW + 2 * HOUR, Outcome.ERASED),
+        ]
+        elsewhere = done("elsewhere", 1, store="crm", stores=("crm",))
+        ledger.append(
+            [*done("ada", 1, 2), *done("bob", 3, at=NOW + DAY), *absent, *elsewhere],
+        )
+
+        def told(
+            *numbers: int, since: datetime = NOW, until: datetime = NOW + 2 * DAY
+        ) -> dict[str, datetime]:
+            return dict(ledger.cleared_without("site", numbers, since, until))
+
+        assert told() == {"ada": NOW, "absent": NOW + HOUR, "bob": NOW + DAY}
+        assert told(1, 2) == {"absent": NOW + HOUR, "bob": NOW + DAY}
+        assert told(1, 2, 3) == {"absent": NOW + HOUR}
+        assert told(since=NOW + HOUR, until=NOW + DAY) == {"absent": NOW + HOUR}
+        assert ledger.last_cleared("site") == NOW + DAY
+        assert ledger.last_cleared("analytics") is None
+
+    def test_who_was_purged_is_in_doubt_again_when_a_rewritten_snapshot_is_put_back(
+        self, ledger: Ledger
+    ) -> None:
+        def shown(pieces: str, at: datetime) -> SnapshotsSeen:
+            return replace(seen("one", pieces=pieces), at=at, stores=("shop/site",))
+
+        described = SourceDescribed("shop/nightly", ("shop/site",), "P6M")
+        ada = done("ada", 1, store="shop/site", stores=("shop/site",))
+        ledger.append([described, shown("v1", NOW), *ada])
+        cleaned = RewriteIntended("shop/nightly", "one", NOW + DAY, "shop/site", ("v2",), 9, NOW + DAY)
+        rewritten = SnapshotRewritten("shop/nightly", "one", NOW + DAY, "shop/site", NOW + DAY)
+        ledger.append([cleaned, rewritten])
+        # From the intent on nobody is dated as erased before it, whatever the clock says.
+        ledger.append(done("bob", 2, store="shop/site", stores=("shop/site",)))
+        assert ledger.requests_by_id(["bob"])["bob"].progress("shop/site").at == NOW + DAY
+        ledger.grade("shop/site", NO_BACKUPS)
+        ledger.append([CopiesGone(NOW + DAY, ("ada",))])
+        ledger.append([shown("v2", NOW + 2 * DAY)])
+        assert ledger.requests_by_id(["ada"])["ada"].purged_at is not None, "as it was rewritten"
+        ledger.append([shown("v1", NOW + 3 * DAY)])
+        assert ledger.requests_by_id(["ada"])["ada"].purged_at is None
 
     def test_a_request_is_purgeable_when_the_backups_of_all_its_stores_are(self, ledger: Ledger) -> None:
         facts = done("a", 1, stores=("site", "crm"))

@@ -224,7 +224,7 @@ def cleared_without(
     by_these = (
         select(entries.c.request)
         .join(tombstones, tombstones.c.sequence == entries.c.sequence)
-        .where(tombstones.c.store == store, tombstones.c.number.in_(table_of(connection, numbers)))
+        .where(tombstones.c.store == store, tombstones.c.number.in_(table_of(connection, numbers or [0])))
     )
     query = select(clearings.c.request, clearings.c.cleared_at).where(
         clearings.c.store == store,
