@@ -242,6 +242,9 @@ def test_a_rewritten_dump_ends_the_last_copy_though_the_operator_was_killed_over
     eventually(lambda: rehearsing.ended().get("rewrite") == "Rewritten", lambda: str(rehearsing.ended()), 90)
     assert rehearsing.ended()["result"] == "Passed"
     api.wait("deletionrequests", "ada", "Purged")
+    eventually(
+        lambda: "rewrittenAt" in api.list("backupsnapshots")[0]["status"], "the snapshot to say that it was"
+    )
     (snapshot,) = api.list("backupsnapshots")
     assert snapshot["status"]["state"] == "Present"
     assert snapshot["status"]["rewrittenAt"] >= snapshot["status"]["cleanedUntil"]
