@@ -82,7 +82,7 @@ async def test_a_drill_that_fails_over_its_manifest_does_not_begin_for_ever(
     drills: Any = company.controller(RestoreDrillController)
     company.cluster.apply("restoredrills", *KEY, drill({"template": {"spec": pod}}))
     managed = company.operator._cache.drills[KEY]
-    snapshot: Any = SimpleNamespace(ref="a.dump", taken_at=drills._clock())
+    snapshot: Any = SimpleNamespace(ref="a.dump", taken_at=drills._clock(), rewrite=None)
     mapped = SimpleNamespace(mapping=SimpleNamespace(table="users", dependents=()))
     session = SimpleNamespace(proof=SimpleNamespace(proved=mapped, server=None))
     key = NAMESPACE, "site"

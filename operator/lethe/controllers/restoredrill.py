@@ -426,6 +426,7 @@ class RestoreDrillController(Controller[ObjectKey]):
             token=spec.run_now,
             uid=managed.shown.uid,
             rewriting=rewriting,
+            rewritten=snapshot.rewrite is not None,
         )
         limit, context, halt = parse_duration(spec.time_limit).total_seconds(), self._context(), Halt(inf)
         restorer = self._restorer(managed, managed.drill.spec.restore, plan.database)

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,9 @@ class Rewrites:
             nobody,
         )
         return conduct(
-            replace(drills.plan(path.name), rewriting=rewriting),
+            replace(
+                drills.plan(path.name), rewriting=rewriting, rewritten=self.record(path).rewrite is not None
+            ),
             self.company.context,
             wrap(drills.scratch()),
             restore,
@@ -469,6 +471,22 @@ def test_who_is_erased_while_the_copy_is_cleaned_is_not_taken_for_gone(rewrites:
     company.now += DAY
     assert rewrites.purged(f"r-{ada}")
     assert not rewrites.purged(f"r-{bob}")
+
+
+def test_a_rewritten_dump_that_is_older_than_who_is_known_is_rewritten_again(
+    rewrites: Rewrites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = people_of(rewrites.drills, "ada", "bob")
+    path = rewrites.take()
+    rewrites.erase(ada)
+    assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
+    rewrites.erase(bob)
+    # Of who was erased until then nothing is known any more; they were in no snapshot that was.
+    monkeypatch.setattr(
+        rewrites.company.real_ledger, "forgotten_until", lambda _: datetime.max.replace(tzinfo=UTC)
+    )
+    assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
+    assert rewrites.purged(f"r-{bob}")
 
 
 def test_a_dump_that_holds_nobody_erased_is_left_and_the_drill_says_so(rewrites: Rewrites) -> None:

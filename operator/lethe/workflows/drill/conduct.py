@@ -42,7 +42,7 @@ class DrillPlan:
 
     `place` is where the snapshot lies, `called` what it is called there. `table` is that of the store's
     persons, `tables` are all that it maps. `servers` are those that stores have shown, by the store's name.
-    `rewriting` is what a drill has besides that rewrites its snapshot.
+    `rewriting` is what a drill has besides that rewrites its snapshot, `rewritten` that one has before.
     """
 
     drill: str
@@ -60,6 +60,7 @@ class DrillPlan:
     token: str | None = None
     uid: str = ""
     rewriting: Rewriting | None = None
+    rewritten: bool = False
 
     @property
     def mark(self) -> str:
@@ -229,7 +230,7 @@ def _carry_out(
     rewriting = plan.rewriting
     with ExitStack() as staged:
         place = rewriting.stage(staged) if rewriting is not None else None
-        found = _rehearse(context, connect, url, halt, staged, measures)  # 6
+        found = _rehearse(plan, context, connect, url, halt, staged, measures)  # 6
         if rewriting is None or halt():
             return ""
         if place is None:
@@ -243,6 +244,7 @@ def _carry_out(
 
 
 def _rehearse(
+    plan: DrillPlan,
     context: PassContext,
     connect: Callable[[str], StoreSession],
     url: str,
@@ -255,7 +257,7 @@ def _rehearse(
     session = connect(url)
     halt.closes(session.port.close)
     until.callback(session.port.close)
-    found = rehearse(session, context, halt)
+    found = rehearse(session, context, halt, rewritten=plan.rewritten)
     measures |= {
         "replay_seconds": found.seconds,
         "verification_seconds": found.verification_seconds,

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from lethe.domain.facts import DetectedBy, Fact, FoundAgain, RestoreFact
@@ -49,7 +50,6 @@ class RehearsalLedger:
     _READ = frozenset(
         {
             "confirm",
-            "forgotten_until",
             "ledger_id",
             "mappings",
             "rejoined",
@@ -57,8 +57,19 @@ class RehearsalLedger:
         }
     )
 
-    def __init__(self, context: PassContext, store: str, as_of: RehearsalLedger | None = None) -> None:
-        """Freeze what is known of a store; `as_of` another one, knows of nobody whom that does not know."""
+    def __init__(
+        self,
+        context: PassContext,
+        store: str,
+        as_of: RehearsalLedger | None = None,
+        *,
+        rewritten: bool = False,
+    ) -> None:
+        """Freeze what is known of a store; `as_of` another one, knows of nobody whom that does not know.
+
+        `rewritten`: the copy is of a snapshot that was.
+        """
+        self.rewritten: bool = rewritten if as_of is None else as_of.rewritten
         self._ledger, self._keyring, self._clock, self._store = (
             context.ledger,
             context.keyring,
@@ -100,6 +111,13 @@ class RehearsalLedger:
                 self.left_to_requests |= not fact.tombstones
         for note in moves:
             self._head = moved(self._head, note, self._clock())
+
+    def forgotten_until(self, namespace: str) -> datetime | None:
+        """Return until when people were erased who may be in the copy and of whom nothing is known any more.
+
+        Whoever is forgotten is in no snapshot that was known. Its journal tells nothing of a rewrite.
+        """
+        return None if self.rewritten else self._ledger.forgotten_until(namespace)
 
     def absent_addresses(self, store: str) -> Mapping[bytes, str]:  # noqa: ARG002 - there is one
         """Return by which addresses nobody was found."""
@@ -196,17 +214,18 @@ def rehearse(
     halted: Callable[[], bool],
     *,
     as_of: RehearsalLedger | None = None,
+    rewritten: bool = False,
 ) -> Rehearsed:
     """Apply every erasure of a store again in a restored copy of it, and read back each.
 
     `session` is that of the store, with the port to the copy. No hold keeps anybody from being erased there:
     the copy is dropped, and what is to come of the snapshot is asked later. `as_of` is what an earlier one
-    knew. Raises `StoreError`.
+    knew; `rewritten` says that the copy is of a snapshot that was. Raises `StoreError`.
     """
     began = time.monotonic()
     timed = _Timed(session.port)
     session = replace(session, port=cast("Store", timed))
-    ledger = RehearsalLedger(context, session.name, as_of)
+    ledger = RehearsalLedger(context, session.name, as_of, rewritten=rewritten)
     context = replace(context, ledger=cast("Ledger", ledger))
     session.note_proof(session.port.prove(ledger.mappings(session.name).values()))
     journal = session.journaled.remember_journal() if session.journaled is not None else None
