@@ -83,11 +83,16 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Intended:
-    """What is about to be erased in one store; the first thing that a crash must not lose."""
+    """What is about to be erased in one store; the first thing that a crash must not lose.
+
+    `addresses` are keyed fingerprints of what else she was looked for by, and that showed nothing: an older
+    backup may hold an account of hers that is no more.
+    """
 
     request: str
     store: str
     tombstones: tuple[Tombstone, ...]
+    addresses: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

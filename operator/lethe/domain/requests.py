@@ -46,13 +46,15 @@ class StoreState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoreProgress:
-    """One request in one store. `counts` are rows by table, `tombstones` the intent that is under way."""
+    """One request in one store. `counts` are rows by table, `tombstones` and `addresses` the intent that is
+    under way."""
 
     state: StoreState = StoreState.PENDING
     counts: Mapping[str, int] = field(default_factory=dict)
     at: datetime | None = None
     proof: str | None = None
     tombstones: tuple[Tombstone, ...] = ()
+    addresses: tuple[bytes, ...] = ()
 
 
 class IllegalTransition(Exception):
@@ -122,7 +124,9 @@ def evolve(record: RequestRecord | None, fact: RequestFact) -> RequestRecord:
     if not record.open:
         raise IllegalTransition(f"{type(fact).__name__} for request {fact.request}, which has ended")
     if isinstance(fact, Completed):
-        stores = {name: replace(progress, tombstones=()) for name, progress in record.stores.items()}
+        stores = {
+            name: replace(progress, tombstones=(), addresses=()) for name, progress in record.stores.items()
+        }
         return replace(record, completed_at=fact.at, outcome=fact.outcome, stores=stores)
     before = record.progress(fact.store)
     if before.state not in _MAY_FOLLOW[type(fact)]:
@@ -135,8 +139,8 @@ def _progressed(
     fact: Intended | IntentAbandoned | Verified | NotFound | FoundAgain | NotAsked | Planned,
 ) -> StoreProgress:
     match fact:
-        case Intended(tombstones=tombstones):
-            return StoreProgress(StoreState.INTENDED, tombstones=tombstones)
+        case Intended(tombstones=tombstones, addresses=addresses):
+            return StoreProgress(StoreState.INTENDED, tombstones=tombstones, addresses=addresses)
         case IntentAbandoned() | FoundAgain():
             return StoreProgress(StoreState.PENDING)
         case Verified(counts=counts, at=at):
@@ -169,5 +173,7 @@ def shred(record: RequestRecord) -> RequestRecord:
     Name and digest of its spec stay, so that the same manifest is recognised when it is applied again.
     """
     accepted = replace(record.accepted, subject_id=None, identifier_digest=None, reference=None)
-    stores = {name: replace(progress, tombstones=()) for name, progress in record.stores.items()}
+    stores = {
+        name: replace(progress, tombstones=(), addresses=()) for name, progress in record.stores.items()
+    }
     return replace(record, accepted=accepted, stores=stores, shredded=True)

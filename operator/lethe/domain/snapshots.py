@@ -106,7 +106,7 @@ class SnapshotState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """A snapshot's replacement by a dump of its cleaned copy, see `RewriteIntended`; `at` is when it was
-    made, or intended."""
+    made, or intended, `former` are the pieces that the snapshot had before."""
 
     at: datetime
     store: str
@@ -114,6 +114,7 @@ class Rewrite:
     size: int | None
     cleaned_until: datetime
     kept: tuple[datetime, ...] = ()
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,12 @@ class SnapshotRecord:
     purged_at: datetime | None = None
     rewrite: Rewrite | None = None
     intended_rewrite: Rewrite | None = None
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Return the pieces that it had before it was rewritten, or was to be: copies elsewhere have them."""
+        rewrites = [one for one in (self.rewrite, self.intended_rewrite) if one is not None]
+        return tuple(dict.fromkeys(piece for one in rewrites for piece in (*one.former, *one.pieces)))
 
     @property
     def live(self) -> bool:
@@ -301,8 +308,12 @@ def evolve_snapshots(  # noqa: PLR0911 - one return for each kind of fact
         case SnapshotsPurged(refs=refs, at=at):
             return {ref: replace(records[ref], purged_at=at) for ref in refs if ref in records}
         case RewriteIntended(ref=ref):
-            said = (fact.at, fact.store, fact.pieces, fact.size, fact.cleaned_until, fact.kept)
-            return {ref: replace(records[ref], intended_rewrite=Rewrite(*said))} if ref in records else {}
+            before = records.get(ref)
+            if before is None:
+                return {}
+            former = tuple(dict.fromkeys((*before.former, *before.pieces)))
+            said = (fact.at, fact.store, fact.pieces, fact.size, fact.cleaned_until, fact.kept, former)
+            return {ref: replace(before, intended_rewrite=Rewrite(*said))}
         case SnapshotRewritten(ref=ref, at=at):
             return {ref: _rewritten(records[ref], at)} if ref in records else {}
         case _:

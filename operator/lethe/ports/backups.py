@@ -112,10 +112,11 @@ class Backend(Protocol):
 
 
 class RewriteRefused(Exception):
-    """A snapshot was left as it is; `problem` says why, and is fit to print."""
+    """A snapshot was left as it is; `problem` says why, and is fit to print. `changed`: it is gone by now, or
+    another one, and nothing is wrong."""
 
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
+    def __init__(self, problem: str, *, changed: bool = False) -> None:
+        self.problem, self.changed = problem, changed
         super().__init__(problem)
 
 
@@ -129,9 +130,10 @@ class Rewritable(Protocol):
         """Make a place for new snapshots, and return it. Raises as `Backend.list` does."""
         ...
 
-    def dress(self, place: str, pin: Pin) -> ListedSnapshot:
+    def dress(self, place: str, pin: Pin, former: Collection[str] = ()) -> ListedSnapshot:
         """Give what was written to a place, under the name of a snapshot, the dates, owner and mode of that;
-        return it as `list` will show it once it has replaced that. Raises `RewriteRefused`, and as `list`.
+        return it as `list` will show it once it has replaced that: with none of its pieces, nor of the
+        `former` ones that it had. Raises `RewriteRefused`, and as `list`.
         """
         ...
 

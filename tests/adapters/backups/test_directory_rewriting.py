@@ -84,6 +84,16 @@ def test_a_new_dump_is_listed_as_it_was_said_and_told_from_the_old_one(
         folder.backend.replace(place, pin, new)
 
 
+def test_a_new_dump_looks_like_none_that_a_copy_elsewhere_may_bring_back(folder: Folder) -> None:
+    former: list[str] = []
+    for content in (b"new", b"old dump", b"new", b"odd dump"):  # shorter, then as long as before
+        pin, place = folder.pin, folder.staged(content)
+        former += pin.pieces
+        new = folder.backend.dress(place, pin, former)
+        assert not {*new.pieces} & {*former}
+        folder.backend.replace(place, pin, new)
+
+
 SPOILT: dict[str, Callable[[Folder, Path], object]] = {
     "the new one was written again": lambda _, new: new.write_bytes(b"other"),
     "the new one is gone": lambda _, new: new.unlink(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -140,6 +143,13 @@ def rewrites(drills: Drills) -> Iterator[Rewrites]:
     """A company, a folder of dumps, and a scratch server."""
     yield Rewrites(drills)
     assert drills.left() == set(), "no scratch database is left"
+
+
+def forget(rewrites: Rewrites, person: str) -> None:
+    """Let somebody's account be deleted without Lethe."""
+    key = rewrites.company.key_of(person)
+    for table, column in (("sessions", "user_id"), ("comments", "author_id"), ("users", "id")):
+        rewrites.company.sql(f"DELETE FROM {table} WHERE {column} = %s", key)
 
 
 def left_beside(rewrites: Rewrites) -> list[str]:
@@ -393,9 +403,7 @@ def test_who_could_not_be_looked_for_in_the_copy_is_not_taken_for_gone(rewrites:
     ada, eve = people_of(rewrites.drills, "ada", "eve")
     path = rewrites.take()
     key = company.key_of(eve)
-    company.sql("DELETE FROM sessions WHERE user_id = %s", key)
-    company.sql("DELETE FROM comments WHERE author_id = %s", key)
-    company.sql("DELETE FROM users WHERE id = %s", key)
+    forget(rewrites, eve)
     rewrites.erase(ada)
     company.request("r-eve", key=key)  # by her key alone: nothing is known of her address
     company.visit_until_safe()
@@ -416,10 +424,7 @@ def test_who_has_an_older_row_under_another_key_there_is_not_taken_for_gone(
     company = rewrites.company
     ada, bob = people_of(rewrites.drills, "ada", "bob")
     path = rewrites.take()
-    key = company.key_of(ada)
-    company.sql("DELETE FROM sessions WHERE user_id = %s", key)
-    company.sql("DELETE FROM comments WHERE author_id = %s", key)
-    company.sql("DELETE FROM users WHERE id = %s", key)
+    forget(rewrites, ada)
     again = company.sign_up("ada@canary.example")
     rewrites.erase(bob)
     rewrites.erase(again)
@@ -436,10 +441,7 @@ def test_who_signed_up_after_the_journal_s_last_move_is_not_taken_for_gone(
     (ada,) = people_of(rewrites.drills, "ada")
     late = company.sign_up("late@canary.example")  # of whom the journal in the dump knows nothing
     path = rewrites.take()
-    key = company.key_of(late)
-    company.sql("DELETE FROM sessions WHERE user_id = %s", key)
-    company.sql("DELETE FROM comments WHERE author_id = %s", key)
-    company.sql("DELETE FROM users WHERE id = %s", key)
+    forget(rewrites, late)
     rewrites.erase(ada)
     company.request("r-late", email="late@canary.example")
     company.visit_until_safe()
@@ -536,8 +538,136 @@ def test_a_snapshot_that_was_replaced_or_linked_meanwhile_is_left_alone(rewrites
     other.unlink()
     os.utime(path)
     ended = rewrites.run(path)
-    assert ended.result is DrillResult.REWRITE_FAILED
+    assert ended.rewrite is RewriteResult.KEPT
     assert "modification time" in ended.message
+
+
+@pytest.mark.parametrize("came", ["pruned", "replaced"])
+def test_a_snapshot_that_is_pruned_or_replaced_meanwhile_is_no_failure(rewrites: Rewrites, came: str) -> None:
+    ada, _ = people_of(rewrites.drills, "ada", "bob")
+    path = rewrites.take()
+    rewrites.erase(ada)
+
+    class Meanwhile(DirectoryBackend):
+        def stage(self) -> str:
+            if came == "pruned":  # the oldest is the next one to be
+                path.unlink()
+            else:
+                path.write_bytes(b"taken once more")
+            return super().stage()
+
+    rewrites.source.backend = Meanwhile(str(rewrites.drills.dumps), PATTERN, [rewrites.drills.dumps])
+    ended = rewrites.run(path)
+    assert (ended.result, ended.rewrite) == (DrillResult.PASSED, RewriteResult.KEPT), ended
+    assert path.exists() is (came == "replaced")
+    assert left_beside(rewrites) == []
+
+
+def test_an_address_that_a_request_named_besides_her_key_is_looked_for_in_the_copy(
+    rewrites: Rewrites,
+) -> None:
+    company = rewrites.company
+    company.now = datetime.now(UTC)  # as the database's own clock, by which it tells of when a copy is
+    ada, bob = people_of(rewrites.drills, "ada", "bob")
+    path = rewrites.take()
+    forget(rewrites, ada)
+    second = company.sign_up("adas-new@canary.example")
+    rewrites.erase(bob)
+    company.request("r-ada", key=company.key_of(second), email="ada@canary.example")
+    company.visit_until_safe()
+    company.now += DAY
+    assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
+    assert "ada@canary" not in rewrites.text(path)
+    assert rewrites.purged("r-ada")
+
+
+def test_the_older_account_that_a_request_named_is_erased_after_a_restore_in_earnest(
+    rewrites: Rewrites,
+) -> None:
+    company = rewrites.company
+    company.now = datetime.now(UTC)  # as the database's own clock, by which it tells of when a copy is
+    ada, _ = people_of(rewrites.drills, "ada", "bob")
+    path = rewrites.take()
+    forget(rewrites, ada)
+    second = company.sign_up("adas-new@canary.example")
+    company.now += DAY
+    company.request("r-ada", key=company.key_of(second), email="ada@canary.example")
+    company.visit_until_safe()
+    rewrites.restore_in_earnest(path)
+    company.visit_until_safe()
+    assert company.is_cleared(ada)
+
+
+# What a dump may leave out, and rows alone don't show.
+LEFT_OUT = {
+    "comments": ("--no-comments", "COMMENT ON COLUMN users.locale IS 'BCP 47'", "comment column"),
+    "publications": ("--no-publications", "CREATE PUBLICATION site FOR TABLE comments", "published site"),
+    "grants": ("--no-privileges", "GRANT SELECT ON comments TO PUBLIC", "grant public.comments"),
+}
+
+
+@pytest.mark.parametrize(("option", "ddl", "said"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_dump_that_leaves_out_what_the_copy_holds_besides_rows_is_none_of_it(
+    rewrites: Rewrites, option: str, ddl: str, said: str
+) -> None:
+    ada, _ = people_of(rewrites.drills, "ada", "bob")
+    rewrites.company.sql(ddl)
+    path = rewrites.take()
+    rewrites.erase(ada)
+    programs = rewrites.drills.server.programs
+    rewrites.dump_with(f'{programs}/pg_dump -Fc {option} -f {FILE} "$LETHE_SCRATCH_URL"')
+    ended = rewrites.run(path)
+    assert ended.rewrite is RewriteResult.FAILED, ended
+    assert said in ended.message
+
+
+def test_rows_that_a_policy_hides_from_the_scratch_role_are_not_lost(rewrites: Rewrites) -> None:
+    ada, _ = people_of(rewrites.drills, "ada", "bob")
+    rewrites.company.sql(
+        "CREATE TABLE notes (id int); INSERT INTO notes VALUES (1), (2);"
+        " ALTER TABLE notes ENABLE ROW LEVEL SECURITY; ALTER TABLE notes FORCE ROW LEVEL SECURITY;"
+        " CREATE POLICY one ON notes USING (id = 1)"
+    )
+    path = rewrites.take()
+    rewrites.erase(ada)
+    drills = rewrites.drills
+    role = f"drill_{os.getpid()}"
+    drills.server.psql(f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{drills.server.password}'")
+    drills.url = drills.server.url("postgres", user=role, password=drills.server.password)
+    rewrites.dump_with(
+        f'{drills.server.programs}/pg_dump -Fc --enable-row-security -f {FILE} "$LETHE_SCRATCH_URL"'
+    )
+    before = path.read_bytes()
+    try:
+        ended = rewrites.run(path)
+    finally:
+        drills.server.psql(f"DROP ROLE {role}")
+    assert ended.result.counts_as_failure, ended
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["a link", "a file", "a folder that stays"])
+def test_what_lies_where_new_dumps_are_written_keeps_nobody_from_listing(
+    rewrites: Rewrites, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = people_of(rewrites.drills, "ada", "bob")
+    path = rewrites.take()
+    rewrites.erase(ada)
+    at = rewrites.drills.dumps / ".lethe-rewrite"
+    if kind == "a link":
+        at.symlink_to(tmp_path)
+    elif kind == "a file":
+        at.write_text("somebody's")
+    else:  # of a Job that ran as another user
+        (at / f"{rewrites.company.now - DAY:%Y%m%dT%H%M%S.%fZ}").mkdir(parents=True)
+        monkeypatch.setattr(shutil, "rmtree", Mock(side_effect=PermissionError(errno.EACCES, "")))
+    rewrites.connect()
+    rewrites.scan()
+    path.unlink()
+    rewrites.take()
+    assert rewrites.record(path).vanished_at is not None
+    rewrites.erase(bob)
+    assert not rewrites.purged(f"r-{bob}"), "what is unfinished there may hold anybody"
 
 
 def test_clocks_that_disagree_leave_the_snapshot_as_it_is(rewrites: Rewrites) -> None:

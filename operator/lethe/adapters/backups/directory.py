@@ -173,13 +173,16 @@ class DirectoryBackend:
                 os.mkdir(_STAGING, dir_fd=directory)
             with self._staging(directory) as places:
                 os.mkdir(name, dir_fd=places)
-                for folder, at in ((_STAGING, directory), (name, places)):
-                    with suppress(PermissionError):  # else only this user may write there, as it may be meant
-                        os.chown(folder, -1, like.st_gid, dir_fd=at, follow_symlinks=False)
-                    os.chmod(folder, stat.S_IMODE(like.st_mode), dir_fd=at)
+                with self._staging(directory, name) as place:
+                    for folder in (places, place):  # as they were opened: a name may lead elsewhere by now
+                        with suppress(
+                            PermissionError
+                        ):  # else only this user may write there, as may be meant
+                            os.fchown(folder, -1, like.st_gid)
+                        os.fchmod(folder, stat.S_IMODE(like.st_mode))
         return str(Path(self._path) / _STAGING / name)
 
-    def dress(self, place: str, pin: Pin) -> ListedSnapshot:
+    def dress(self, place: str, pin: Pin, former: Collection[str] = ()) -> ListedSnapshot:
         """Give the file dates, owner and mode of the snapshot, and sync it.
 
         Of a file of several names the others would keep the old bytes: refused.
@@ -193,8 +196,11 @@ class DirectoryBackend:
                     "the dump says that it went well, and has written no file "
                     "$LETHE_SNAPSHOT_PLACE/$LETHE_SNAPSHOT"
                 )
-            # Of two that differ in nothing that is listed, nobody could tell which one lies there.
-            written_at = old.st_mtime_ns - (found.st_size == old.st_size) * 10**9
+            # Of two that differ in nothing that is listed, nobody could tell which one lies there: not now,
+            # nor when an earlier one is put back from elsewhere.
+            written_at, taken = old.st_mtime_ns, {*pin.pieces, *former}
+            while _piece(found.st_size, written_at) in taken:
+                written_at -= 10**9
             try:
                 file = os.open(pin.ref, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 try:
@@ -211,7 +217,7 @@ class DirectoryBackend:
                     f"user {os.geteuid()} may not give the new dump owner ({old.st_uid}:{old.st_gid}), mode "
                     f"and date of the old one; let Lethe, and what dumps, run as user {old.st_uid}"
                 ) from None
-        if dressed is None or (dressed.piece,) == pin.pieces:
+        if dressed is None or dressed.piece in taken:
             raise RewriteRefused("the volume keeps no dates by which the new dump is told from the old one")
         evidence = (dressed.changed_at,)
         return ListedSnapshot(known.name, (dressed.piece,), known.taken_at, evidence, dressed.size)
@@ -292,7 +298,7 @@ class DirectoryBackend:
         """Return the file that is pinned. Raises `RewriteRefused` where its bytes would not go with it."""
         looked = self._look(directory, pin)
         if isinstance(looked, Deletion):
-            raise RewriteRefused(looked.message)
+            raise RewriteRefused(looked.message, changed=looked.result is not DeletionResult.FAILED)
         others = looked.names - 1 - (self._names_of_siblings(looked.inode) if looked.names > 1 else 0)
         if others > 0:
             raise RewriteRefused(
@@ -316,8 +322,7 @@ class DirectoryBackend:
             return None
         # Neither device nor inode: both change when a volume is mounted elsewhere or served over a
         # network, and every snapshot would look replaced.
-        piece = f"{status.st_size}:{status.st_mtime_ns}"
-        inode = (status.st_dev, status.st_ino)
+        piece, inode = _piece(status.st_size, status.st_mtime_ns), (status.st_dev, status.st_ino)
         return _File(name, taken_at, changed_at, piece, status.st_size, inode, status.st_nlink)
 
     def _is_listed(self, ref: str) -> bool:
@@ -498,6 +503,11 @@ def _changed_at(status: os.stat_result) -> datetime | None:
         return _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)
     except OverflowError:
         return None
+
+
+def _piece(size: int, written_at: int) -> str:
+    """Return what makes a file itself; `written_at` is in nanoseconds."""
+    return f"{size}:{written_at}"
 
 
 def _is_partial(name: str) -> bool:

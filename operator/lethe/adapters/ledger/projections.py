@@ -283,6 +283,7 @@ class Projections:
             if progress.state is StoreState.INTENDED:  # else verified once more: they count already
                 sequence = changing.doc.intents[fact.store]
                 self._take_tombstones(fact.request, fact.store, sequence, progress.tombstones)
+                self._absent += [(fact.store, digest, fact.request) for digest in progress.addresses]
         elif isinstance(fact, FoundAgain):
             self._take_tombstones(fact.request, fact.store, entry.sequence, fact.tombstones)
         elif isinstance(fact, NotFound):

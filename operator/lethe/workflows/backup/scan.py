@@ -14,6 +14,7 @@ A scan may be cut off anywhere and run again. Whatever was deleted and not recor
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
@@ -49,6 +50,7 @@ from lethe.domain.snapshots import (
 )
 from lethe.ports.backups import (
     Backend,
+    BackendError,
     BackendUnavailable,
     Deletion,
     DeletionResult,
@@ -239,9 +241,10 @@ def _scan(
     try:
         backend = rewritable(source.backend)
         if backend is not None and not source.tidied:
-            backend.unstage()  # whoever was cut off there has verified nothing of it
-        source.tidied = True
+            with suppress(BackendError):  # then it is listed as unfinished, and nothing is proven since
+                backend.unstage()  # whoever was cut off there has verified nothing of it
         listing = source.backend.list()
+        source.tidied = True
     finally:
         source.listing = False
     _require_not_abandoned(source)

@@ -143,6 +143,8 @@ def rewrite(
     except RestoreFailed as failed:
         raise RewriteFailed(failed.problem) from None
     except RewriteRefused as refused:
+        if refused.changed:
+            return RewriteResult.KEPT, f"it was not rewritten: {refused.problem}"
         raise RewriteFailed(refused.problem) from None
     except BackendError as away:
         if rewriting.source.abandoned:
@@ -173,7 +175,8 @@ def _rewrite(
     rewriting.dump(RestoreOrder(ref, copy.place, scratch.url_of(copy.database)), halt)  # 3
     if halt():
         return kept
-    new = backend.dress(copy.place, copy.pin)
+    known = source.snapshots.get(ref)
+    new = backend.dress(copy.place, copy.pin, known.former if known is not None else ())
     scratch.drop(copy.database)  # its room is needed
     scratch.create(copy.second, copy.mark)
     url = scratch.url_of(copy.second)
@@ -241,7 +244,7 @@ def _require_clean(found: Rehearsed, read: Rehearsed) -> None:
 def _cleaned(
     session: StoreSession, context: PassContext, ledger: RehearsalLedger
 ) -> tuple[list[int], dict[bytes, str]]:
-    """Return the tombstones, and the addresses of who had not been found, of whom nothing stands in the copy.
+    """Return the tombstones, and the addresses that had shown nobody, of whom nothing stands in the copy.
 
     Somebody may have an older row there, under a key by which nobody was erased, or have come again since.
     """
@@ -253,8 +256,11 @@ def _cleaned(
             erased |= context.ledger.erased_before(digests)
             absent |= {ledger.absent[one] for one in digests if one in ledger.absent}
     looked_for = {digest: request for digest, request in ledger.absent.items() if request not in absent}
-    if not erased:
+    if not erased and not absent:
         return list(ledger.numbers), looked_for
     every = [one for chunk in ledger.tombstones(session.name) for one in chunk]
-    doubtful, known = {one.request for one in every if one.email in erased}, frozenset(ledger.numbers)
+    doubtful, known = (
+        absent.union(one.request for one in every if one.email in erased),
+        frozenset(ledger.numbers),
+    )
     return [one.number for one in every if one.request not in doubtful and one.number in known], looked_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -125,7 +125,15 @@ def find_and_intend(
         seal |= _linked(session, trusted, identifiers)
     numbered, moves = _number(session, trusted, context)
     to_erase = [intent for intent in numbered if not intent[0].accepted.dry_run]
-    facts += [Intended(record.request, session.name, tombstones) for record, tombstones in to_erase]
+    facts += [
+        Intended(
+            record.request,
+            session.name,
+            tombstones,
+            _digests_of(context, identifiers[record.request], but={one.email for one in tombstones}),
+        )
+        for record, tombstones in to_erase
+    ]
     planned = _planned(session, [intent for intent in numbered if intent[0].accepted.dry_run])
     facts += planned
     result.settled |= {fact.request for fact in planned}
@@ -271,11 +279,7 @@ def _absence(
 ) -> NotFound | Blocker:
     """Say that a person is not here, or what keeps that from being proven."""
     name = session.description.short_name
-    digests = tuple(
-        email_digest(context.keyring, i.value.reveal())
-        for i in identifiers
-        if i.kind is IdentifierKind.EMAIL and not record.accepted.dry_run
-    )
+    digests = () if record.accepted.dry_run else _digests_of(context, identifiers)
     if finding.records.get(record.request):  # all of them cleared
         return NotFound(record.request, session.name, at, EARLIER_ERASURE, digests)
     if record.request in finding.unaskable:
@@ -290,6 +294,15 @@ def _absence(
         return Blocker(BlockReason.FIND_UNTRUSTED, message)
     proof = EARLIER_ERASURE if before.intersection(digests) else finding.proof
     return NotFound(record.request, session.name, at, proof, digests)
+
+
+def _digests_of(
+    context: PassContext, identifiers: Sequence[Identifier], but: Collection[bytes | None] = ()
+) -> tuple[bytes, ...]:
+    """Return the keyed fingerprints of the addresses by which somebody is looked for, without some."""
+    emails = (one.value.reveal() for one in identifiers if one.kind is IdentifierKind.EMAIL)
+    digests = dict.fromkeys(email_digest(context.keyring, email) for email in emails)
+    return tuple(one for one in digests if one not in but)
 
 
 def _settled_earlier(
