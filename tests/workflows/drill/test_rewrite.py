@@ -22,6 +22,7 @@ from lethe.adapters.drills.command import Commands
 from lethe.domain.drill_facts import DrillEnded, DrillResult, RewriteResult
 from lethe.domain.facts import Completed, Outcome, RewriteIntended, SnapshotRewritten
 from lethe.domain.legal_facts import HoldPlaced, LegalKind, LegalRegistered, NonDisclosureOrdered
+from lethe.domain.mapping import SubjectMapping
 from lethe.domain.periods import Period
 from lethe.domain.snapshots import SnapshotRecord
 from lethe.ports.backups import Pin
@@ -31,7 +32,7 @@ from lethe.workflows.backup.rewrite import still_holding
 from lethe.workflows.backup.scan import KnownSource, Scan, SourceDescription, scan
 from lethe.workflows.drill.conduct import Halt, conduct, end_interrupted
 from lethe.workflows.drill.rewrite import Rewriting
-from tests.invariants.company import NAMESPACE, STORE, PowerCut, Wired
+from tests.invariants.company import MAPPING, NAMESPACE, STORE, PowerCut, Wired
 from tests.workflows.drill.drilling import DRILL, FILE, Drills
 from tests.workflows.drill.test_conduct import erase, facts_since, people_of
 
@@ -644,6 +645,35 @@ def test_rows_that_a_policy_hides_from_the_scratch_role_are_not_lost(rewrites: R
         drills.server.psql(f"DROP ROLE {role}")
     assert ended.result.counts_as_failure, ended
     assert path.read_bytes() == before
+
+
+def test_who_was_erased_before_the_mapping_was_widened_is_caught_up_with_first(rewrites: Rewrites) -> None:
+    company = rewrites.company
+
+    def go_on_with(mapping: SubjectMapping) -> None:
+        company.mapping = mapping
+        company.power_cut()
+        company.visit()
+
+    ignored = (*MAPPING.ignore, "comments.author_id")
+    go_on_with(replace(MAPPING, dependents=MAPPING.dependents[:1], ignore=ignored))
+    ada, _ = people_of(rewrites.drills, "ada", "bob")
+    company.sql("UPDATE comments SET signature = 'ada of old' WHERE author_id = %s", company.key_of(ada))
+    path = rewrites.take()
+    rewrites.erase(ada)
+    go_on_with(MAPPING)
+    assert rewrites.run(path).rewrite is RewriteResult.KEPT
+    assert not rewrites.purged(f"r-{ada}")
+    assert company.store.proof is not None
+    company.store.description = replace(
+        company.store.description, catch_up=company.store.proof.proved.version
+    )
+    for _ in range(4):
+        company.visit()
+    assert rewrites.run(path).rewrite is RewriteResult.REWRITTEN
+    assert "ada of old" not in rewrites.text(path)
+    company.now += DAY
+    assert rewrites.purged(f"r-{ada}")
 
 
 @pytest.mark.parametrize("kind", ["a link", "a file", "a folder that stays"])
