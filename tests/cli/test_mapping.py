@@ -215,6 +215,60 @@ def test_nothing_that_is_written_in_a_schema_becomes_a_line_of_the_manifest(mapp
     assert [one["table"] for one in found.subjects["dependents"]] == ["odd\n notes"]
 
 
+def test_names_of_any_characters_are_read_as_what_they_are(mapper: Mapper) -> None:
+    names = ("phone 😀", "phone\x7f", "phone\x80", "phone\ufeff", 'phone "\\ud83d\\"')
+    columns = ", ".join(f'"{one.replace(chr(34), chr(34) * 2)}" text' for one in names)
+    found = mapper.propose(mapper.database(f"CREATE TABLE users (id int PRIMARY KEY, email text, {columns})"))
+    assert {rule["column"] for rule in found.subjects["clear"]} == {"email", *names}
+
+
+def test_no_document_takes_the_place_of_another_when_they_are_applied(mapper: Mapper) -> None:
+    long = "subscribers_of_a_letter_with_a_name_as_long_as_can_be_in"
+    others = ('"Subs"', "subs", "subs_", f"{long}_1", f"{long}_2")
+    ddl = "".join(f"CREATE TABLE {one} (id int PRIMARY KEY, email text);" for one in others)
+    found = mapper.propose(
+        mapper.database(f"CREATE TABLE users (id int PRIMARY KEY, email text, password text); {ddl}")
+    )
+    names = [document["metadata"]["name"] for document in found.documents]
+    assert len({*names}) == len(names) == 6
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", one) for one in names)
+    tables = {document["spec"]["sql"]["subjects"]["table"] for document in found.documents}
+    assert tables == {"users", *(one.strip('"') for one in others)}
+
+
+def test_personal_columns_for_which_there_is_no_room_are_told(mapper: Mapper) -> None:
+    phones = [f"phone_{n}" for n in range(70)]
+    columns = ", ".join(f"{one} varchar(20)" for one in phones)
+    found = mapper.propose(
+        mapper.database(
+            f"CREATE TABLE users (id int PRIMARY KEY, email text, {columns});"
+            f" CREATE TABLE orders (id int PRIMARY KEY, user_id int REFERENCES users, {columns})"
+        )
+    )
+    mapped, _ = found.mapped()
+    for column in (f"{table}.{one}" for table in ("users", "orders") for one in phones):
+        assert column in mapped or column in found.text, column
+
+
+def test_a_schema_that_the_user_may_not_look_into_is_told_and_stops_nothing(mapper: Mapper) -> None:
+    role = f"reader_{secrets.token_hex(4)}"
+    url = mapper.database(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'lethe-of-tests';"
+        "CREATE TABLE users (id int PRIMARY KEY, email text, first_name text);"
+        f"GRANT SELECT, UPDATE ON users TO {role}; CREATE SCHEMA closed;"
+        "CREATE TABLE closed.subscribers (id int PRIMARY KEY, email text);"
+    )
+    at = url.partition("@")[2]
+    try:
+        found = mapper.propose(f"postgresql://{role}:lethe-of-tests@{at}")
+    finally:
+        with psycopg.connect(url, autocommit=True) as database:
+            database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert [one["spec"]["sql"]["subjects"]["table"] for one in found.documents] == ["users"]
+    for told in (found.said, found.text):
+        assert "may not look into these schemas: closed" in told
+
+
 def test_what_the_user_may_not_do_is_told_and_leaves_nothing_out(mapper: Mapper) -> None:
     role = f"reader_{secrets.token_hex(4)}"
     url = mapper.database(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from lethe.domain.mapping import ClearRule, ClearTo, Dependent, StoreRole
 from lethe.domain.mapping_proposal import NoSubjects, Proposal, Reading
@@ -52,22 +51,27 @@ def _map(parsed: argparse.Namespace) -> int:
     except ValueError as refused:
         return _complain(f"the URL can't be used: {refused}")
     try:
-        database, found = schema.database(), proposals(schema, subjects=parsed.table)
+        database, closed = schema.database(), schema.closed()
+        if closed:
+            sys.stderr.write(f"{_CLOSED}: {', '.join(closed)} (GRANT USAGE ON SCHEMA)\n")
+        found = proposals(schema, subjects=parsed.table)
     except KeyError:
         return _complain(f"there is no table {parsed.table}; off the search path, write schema.table")
     except NoSubjects:
         return _complain(_NOBODY if parsed.table is None else f"{parsed.table} {_NOT_OF_PERSONS}")
     except StoreError as away:
         # What is said of a Secret in a cluster is, here, the URL.
-        return _complain(str(away).replace("the Secret that spec.sql.urlSecretRef names", "the URL"))
+        said = str(away).replace("the Secret that spec.sql.urlSecretRef names", "the URL")
+        return _complain(said.replace("spec.sql.urlSecretRef", "the URL"))
     finally:
         schema.close()
     name = parsed.name or _object_name(database)
-    sys.stdout.write(rendered(found, database=database, name=name, parsed=parsed))
+    sys.stdout.write(rendered(found, database=database, name=name, parsed=parsed, closed=closed))
     sys.stderr.write(summary(found))
     return 0
 
 
+_CLOSED = "not looked at, since the user may not look into these schemas"
 _NOBODY = (
     "no table there looks like one of persons, with a key of one column, and names or addresses; "
     "name it: --table"
@@ -90,13 +94,23 @@ def summary(found: Sequence[Proposal]) -> str:
     )
 
 
-def rendered(found: Sequence[Proposal], *, database: str, name: str, parsed: argparse.Namespace) -> str:
-    """Return DataStores as YAML, with a comment on each part."""
+def rendered(
+    found: Sequence[Proposal],
+    *,
+    database: str,
+    name: str,
+    parsed: argparse.Namespace,
+    closed: Sequence[str] = (),
+) -> str:
+    """Return DataStores as YAML, with a comment on each part; `closed` are the schemas that nobody saw."""
     documents: list[str] = []
+    names: set[str] = set()
     for proposal in found:
-        own = f"{name}-{_object_name(proposal.mapping.table)}"[:63] if documents else name
+        own = _unlike(names, f"{name}-{_object_name(proposal.mapping.table)}") if documents else name
+        names.add(own)
         role = StoreRole.OTHER.value if documents else parsed.role
         lines = _document(proposal, database=database, name=own, secret=name, role=role, parsed=parsed)
+        lines += [_comment(f"- {_CLOSED}: {', '.join(closed)}")] if closed and not documents else []
         documents.append("\n".join(lines) + "\n")
     return "---\n".join(documents)
 
@@ -174,9 +188,9 @@ def _rules(rules: Sequence[ClearRule], indent: str, proposal: Proposal, at: str)
     for rule in rules:
         parts = [f"column: {_text(rule.column)}", f"holds: {rule.holds.value}", f"to: {rule.to.value}"]
         if rule.to is ClearTo.TEMPLATE:
-            parts.append(f"template: {json.dumps(rule.text)}")
+            parts.append(f"template: {_quoted(rule.text or '')}")
         if rule.to is ClearTo.VALUE:
-            parts.append(f"value: {json.dumps(rule.text)}")
+            parts.append(f"value: {_quoted(rule.text or '')}")
         yield _beside(f"{indent}- {{{', '.join(parts)}}}", proposal.why.get(f"{at}{rule.column}", ""))
 
 
@@ -198,7 +212,7 @@ def _remarks(proposal: Proposal) -> list[str]:
 
 def _comment(text: str) -> str:
     """Return a comment of one line, whatever tables are called."""
-    return "# " + re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
+    return "# " + re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]+", " ", text)
 
 
 def _beside(line: str, comment: str) -> str:
@@ -207,7 +221,21 @@ def _beside(line: str, comment: str) -> str:
 
 def _text(text: str) -> str:
     """Return a text as YAML reads it as text."""
-    return text if _PLAIN.fullmatch(text) and text.lower() not in _NO_TEXT else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _NO_TEXT else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes, as every version of YAML reads it: JSON's pairs of surrogates are none."""
+    escaped = {'"': '\\"', "\\": "\\\\"}
+    told = (escaped.get(one, one) if " " <= one <= "~" else f"\\U{ord(one):08x}" for one in text)
+    return f'"{"".join(told)}"'
+
+
+def _unlike(names: Collection[str], name: str) -> str:
+    """Return a name of an object that is none of these: one that is applied would take its place."""
+    ends = ("", *(f"-{n}" for n in range(2, len(names) + 2)))
+    wanted = (f"{name[: 63 - len(end)].strip('-')}{end}" for end in ends)
+    return next(one for one in wanted if one not in names)
 
 
 def _object_name(text: str) -> str:

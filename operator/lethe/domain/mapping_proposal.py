@@ -241,7 +241,7 @@ def _called_after(table: SeenTable, key: str) -> set[str]:
     singles = {bare, bare.removesuffix("s"), last, last.removesuffix("s"), bare.removesuffix("_entity")}
     if bare.endswith("people"):
         singles.add("person")
-    called = {f"{single}{between}{key}" for single in singles for between in ("_", "")}
+    called = {f"{single or bare}{between}{key}" for single in singles for between in ("_", "")}
     return called | ({key} if key.endswith("_id") else set())
 
 
@@ -340,6 +340,7 @@ def _proposal(subjects: SeenTable, tables: Mapping[str, SeenTable], pointing: Po
     cut, dependents = dependents[MOST_DEPENDENTS:], dependents[:MOST_DEPENDENTS]
     remarks += [Remark(f"{one.table}.{one.foreign_key}", Reading.TOO_MANY) for one in cut]
     remarks += [Remark(one, Reading.TOO_MANY) for one in ignored[MOST_IGNORED:]]
+    remarks += _too_many([subjects, *(tables[one.table] for one in dependents if not one.delete)])
     mapping = SubjectMapping(
         subjects.name,
         key.name,
@@ -480,7 +481,7 @@ def _alone(table: SeenTable, pointing: Sequence[tuple[SeenTable, SeenColumn]]) -
         created_at=None if created is None else created.name,
         ignore=tuple(sorted(f"{one.name}.{column.name}" for one, column in pointing))[:MOST_IGNORED],
     )
-    return Proposal(mapping, _reasons(table, clear), one_owner=True)
+    return Proposal(mapping, _reasons(table, clear), tuple(_too_many([table])), one_owner=True)
 
 
 # --- what a column becomes -----------------------------------------------------------------------------
@@ -490,12 +491,25 @@ def rules_for(table: SeenTable, *, known_by: SeenColumn | None = None) -> tuple[
     """Return what becomes of each personal column of a table, the most telling kinds first. `known_by` is
     the column by which persons are found: what it becomes is to tell whose row it was, to Lethe alone.
     """
-    order = list(PiiKind)
-    rules = [
+    rules = (
         ClearRule(name, kind, *choices_for(table.columns[name], kind, known_by=known_by)[0])
-        for name, kind in table.personal.items()
+        for name, kind in _by_kind(table)[:MOST_RULES]
+    )
+    return tuple(rules)
+
+
+def _by_kind(table: SeenTable) -> list[tuple[str, PiiKind]]:
+    order = list(PiiKind)
+    return sorted(table.personal.items(), key=lambda one: order.index(one[1]))
+
+
+def _too_many(tables: Iterable[SeenTable]) -> list[Remark]:
+    """Tell of the personal columns for which there is no room."""
+    return [
+        Remark(f"{table.name}.{name}", Reading.TOO_MANY)
+        for table in {one.name: one for one in tables}.values()
+        for name, _ in _by_kind(table)[MOST_RULES:]
     ]
-    return tuple(sorted(rules, key=lambda rule: order.index(rule.holds))[:MOST_RULES])
 
 
 def choices_for(

@@ -170,8 +170,8 @@ def _rewrite(
         raise LeftAsItIs("somebody stands in it whom a request has not erased yet: it was left as it is")
     if found.session.proof is not None and found.session.proof.widened:
         raise LeftAsItIs(
-            "the mapping was widened, and who was erased before is not cleared by it yet: see MappingComplete of "
-            "the DataStore; the snapshot was left as it is"
+            "the mapping was widened, and who was erased before is not cleared by it yet: see "
+            "MappingComplete of the DataStore; the snapshot was left as it is"
         )
     require_no_hold(context.ledger, copy.store, context.clock())  # 1
     journaled.put_back_journal(found.journal)  # 2

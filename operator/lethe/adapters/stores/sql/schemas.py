@@ -42,6 +42,12 @@ class LiveSchema:
         return str(rows[0][0])
 
     @reduced
+    def closed(self) -> Sequence[str]:
+        """Return the schemas with tables that the user may not look into."""
+        with self._sessions.transaction(read_only=True, quick=True) as cursor:
+            return [str(row[0]) for row in cursor.execute(_CLOSED)]
+
+    @reduced
     def tables(self) -> Mapping[str, SeenTable]:
         """See `Schema.tables`."""
         with self._sessions.transaction(read_only=True) as cursor:
@@ -127,6 +133,7 @@ def _told(rows: Sequence[Sequence[Any]], at: int) -> Iterator[str]:
 _OF_USERS = """
  c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.relname <> ALL ({own})
  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                   WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 """
@@ -145,6 +152,14 @@ SELECT c.oid::bigint,
  WHERE {_OF_USERS}
  ORDER BY 2
 """  # noqa: S608 - of constants
+
+_CLOSED = """
+SELECT n.nspname FROM pg_catalog.pg_namespace n
+ WHERE NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p'))
+ ORDER BY 1
+"""
 
 # A domain counts as what it is a domain over.
 _COLUMNS = f"""
