@@ -108,12 +108,72 @@ def test_below_logical_a_full_replica_identity_keeps_nothing(site: Site) -> None
     assert names(site) == []
 
 
-def test_published_partitions_count_as_their_table(site: Site) -> None:
+PARTITIONED = (
+    "DROP TABLE comments; CREATE TABLE comments (id int GENERATED ALWAYS AS IDENTITY, author_id bigint,"
+    " signature text, body text, PRIMARY KEY (id, author_id)) PARTITION BY RANGE (author_id);"
+    "CREATE TABLE comments_1 PARTITION OF comments FOR VALUES FROM (0) TO (1000);"
+)
+KEEPERS = """
+CREATE TABLE kept (id bigint, was text, n int);
+CREATE FUNCTION keep(was text) RETURNS text LANGUAGE sql AS
+  'INSERT INTO kept (was) VALUES (was) RETURNING was';
+CREATE FUNCTION pass_on(was text) RETURNS text LANGUAGE sql AS 'SELECT keep(was)';
+CREATE FUNCTION slug(of text) RETURNS text LANGUAGE sql AS 'SELECT lower(of)';
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE it text; BEGIN {body}; RETURN NEW; END $$;
+CREATE TRIGGER t AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f();
+"""
+BODIES = {
+    "updates what is there with a cleared column": (
+        "UPDATE kept SET was = OLD.email WHERE id = OLD.id",
+        True,
+    ),
+    "updates what is there with the whole row": ("UPDATE kept SET was = to_jsonb(OLD)::text", True),
+    "calls a procedure": ("CALL keep_it(OLD.email)", True),
+    "calls what keeps, in the end": ("it := pass_on(OLD.email)", True),
+    "counts": ("UPDATE kept SET n = n + 1 WHERE id = OLD.id AND OLD IS DISTINCT FROM NEW", False),
+    "calls what keeps nothing": ("it := slug(OLD.email) || now()", False),
+}
+
+
+@pytest.mark.parametrize(("body", "keeps"), BODIES.values(), ids=BODIES)
+def test_what_a_trigger_s_function_does_with_the_old_row_decides(
+    site: Site, body: str, *, keeps: bool
+) -> None:
+    site.sql.execute(KEEPERS.replace("{body}", body))
+    assert names(site) == ["trigger:users.t"] * keeps
+
+
+def test_a_rule_that_does_something_besides_is_told(site: Site) -> None:
     site.sql.execute(
-        "DROP TABLE comments; CREATE TABLE comments (id int GENERATED ALWAYS AS IDENTITY, author_id bigint,"
-        " signature text, body text, PRIMARY KEY (id, author_id)) PARTITION BY RANGE (author_id);"
-        "CREATE TABLE comments_1 PARTITION OF comments FOR VALUES FROM (0) TO (1000);"
-        "CREATE PUBLICATION parts FOR TABLE comments_1"
+        "CREATE TABLE kept (was text); CREATE RULE silent AS ON UPDATE TO users DO ALSO NOTHING;"
+        "CREATE RULE keep AS ON UPDATE TO users DO ALSO INSERT INTO kept VALUES (OLD.email)"
     )
+    assert names(site) == ["rule:users.keep"]
+    assert names(site, "rule:users.keep") == []
+
+
+def test_what_a_partition_has_of_its_own_is_told_by_its_table(logical: PostgresServer) -> None:
+    with psycopg.connect(logical.url("postgres"), autocommit=True) as database:
+        database.execute(SCHEMA)
+        database.execute(PARTITIONED)
+        database.execute(
+            KEEPERS.replace("{body}", "INSERT INTO kept (was) VALUES (OLD.signature)")
+            .replace("ON users", "ON comments_1")
+            .replace("TRIGGER t", "TRIGGER own")
+        )
+        database.execute(
+            "CREATE TRIGGER common AFTER UPDATE ON comments FOR EACH ROW EXECUTE FUNCTION f();"
+            "ALTER TABLE comments_1 REPLICA IDENTITY FULL"
+        )
+    store = store_of(logical.url("postgres"))
+    try:
+        told = [one.name for one in store.prove().possible_copies]
+    finally:
+        store.close()
+    assert told == ["trigger:comments.common", "trigger:comments.own", "replica-identity:comments"]
+
+
+def test_published_partitions_count_as_their_table(site: Site) -> None:
+    site.sql.execute(PARTITIONED + "CREATE PUBLICATION parts FOR TABLE comments_1")
     (told,) = site.prove().possible_copies
     assert (told.name, told.why) == ("publication:parts", "has subscribers of comments")

@@ -14,9 +14,11 @@ from lethe.ports.stores import PossibleCopy
 # Of the languages whose text can be read: what a function has to say to put a row elsewhere.
 _READABLE = frozenset({"sql", "plpgsql"})
 _KEEPS = re.compile(
-    r"\b(insert|merge|copy|execute|perform|notify|pg_notify|dblink\w*|http\w*|pg_logical_emit_message)\b",
+    r"\b(insert|merge|copy|call|execute|perform|notify|pg_notify|dblink\w*|http\w*|pg_logical_emit_message)\b",
     re.IGNORECASE,
 )
+_CALLED_NAMES = re.compile(r"([^\W\d]\w*)\"?\s*\(")
+_UPDATES = re.compile(r"\bupdate\b", re.IGNORECASE)
 _LITERALS_AND_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 # The server's own, and those of its extensions, that change the row itself or look at others.
 _HARMLESS = frozenset(
@@ -57,6 +59,7 @@ def possible_copies(cursor: Cursor, shape: Shape) -> tuple[PossibleCopy, ...]:
     """Return what else may keep it, and nobody has acknowledged in `ignore`, by the name it has there."""
     found = [
         *_triggers(cursor, shape),
+        *_rules(cursor, shape),
         *_publications(cursor, shape),
         *_slots(cursor),
         *_old_rows_logged(cursor, shape),
@@ -84,14 +87,56 @@ def _oids(shape: Shape) -> sql.Literal:
 
 def _triggers(cursor: Cursor, shape: Shape) -> Iterator[PossibleCopy]:
     tables = _by_oid(shape)
-    for oid, trigger, function, language, text in cursor.execute(compose(_TRIGGERS, oids=_oids(shape))):
+    rows = cursor.execute(compose(_TRIGGERS, oids=_oids(shape))).fetchall()
+    for oid, trigger, function, language, text in rows:
         if function in _HARMLESS:
             continue
-        if language in _READABLE and not _KEEPS.search(_LITERALS_AND_COMMENTS.sub(" ", text or "")):
+        table = tables[oid]
+        told = _LITERALS_AND_COMMENTS.sub(" ", text or "")
+        if language in _READABLE and not (
+            _KEEPS.search(told) or _updates_with(told, shape, table) or _calls_what_keeps(cursor, told)
+        ):
             continue
         yield PossibleCopy(
-            f"trigger:{tables[oid].written}.{trigger}",
+            f"trigger:{table.written}.{trigger}",
             f"calls {function}, which may put the old row elsewhere",
+        )
+
+
+def _updates_with(text: str, shape: Shape, table: Table) -> bool:
+    """Tell whether a function writes something of the old row that is cleared into rows that are there."""
+    cleared, whole = _cleared(shape, table.written)
+    if whole:  # but what only tells which other rows are meant
+        cleared = cleared | {one for one in table.columns if one != "id" and not one.endswith("_id")}
+    columns = "|".join(map(re.escape, sorted(cleared))) or r"(?!)"
+    of_old = rf'\bold\s*\.\s*(?:\*|"?(?:{columns})\b)|\(\s*old\s*[,)]'
+    return bool(_UPDATES.search(text) and re.search(of_old, text, re.IGNORECASE))
+
+
+def _calls_what_keeps(cursor: Cursor, text: str) -> bool:
+    """Tell whether a function calls others, of the users' own, that keep something or can't be read."""
+    seen, wanted = set[str](), _called_in(text)
+    while wanted := wanted - seen:
+        seen |= wanted
+        rows = cursor.execute(compose(_FUNCTIONS, names=sql.Literal(sorted(wanted)))).fetchall()
+        wanted = set()
+        for language, source in rows:
+            told = _LITERALS_AND_COMMENTS.sub(" ", source)
+            if language not in _READABLE or not source or _KEEPS.search(told):
+                return True
+            wanted |= _called_in(told)
+    return False
+
+
+def _called_in(text: str) -> set[str]:
+    return {name for one in _CALLED_NAMES.findall(text) for name in (one, one.lower())}
+
+
+def _rules(cursor: Cursor, shape: Shape) -> Iterator[PossibleCopy]:
+    tables = _by_oid(shape)
+    for oid, rule in cursor.execute(compose(_RULES, oids=_oids(shape))):
+        yield PossibleCopy(
+            f"rule:{tables[oid].written}.{rule}", "does something besides, which may keep the old row"
         )
 
 
@@ -171,21 +216,45 @@ SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname ||
  WHERE c.oid IN (SELECT oid FROM made WHERE kind = 'm')
 """
 
-# tgtype: 8 is DELETE, 16 UPDATE. Those that fire on a replica only, or are disabled, keep nothing here.
-_TRIGGERS = """
-SELECT t.tgrelid::bigint, t.tgname, p.proname, l.lanname, p.prosrc
-  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE t.tgrelid = ANY ({oids}::bigint[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
-   AND t.tgtype::int & 24 <> 0
- ORDER BY t.tgrelid, t.tgname
-"""
-
-# Of a partitioned table its partitions may be published, each by itself.
-_PUBLICATIONS = """
+# A partition may have, or be published by, something of its own.
+_WITH_PARTITIONS = """
 WITH RECURSIVE mapped (oid, root) AS (
   SELECT m.oid::oid, m.oid::oid FROM pg_catalog.unnest({oids}::bigint[]) AS m (oid)
   UNION SELECT i.inhrelid, m.root FROM mapped m JOIN pg_catalog.pg_inherits i ON i.inhparent = m.oid)
+"""
+
+# tgtype: 8 is DELETE, 16 UPDATE. Those that fire on a replica only, or are disabled, keep nothing here.
+_TRIGGERS = f"""
+{_WITH_PARTITIONS}
+SELECT DISTINCT m.root::bigint, t.tgname, p.proname, l.lanname, p.prosrc
+  FROM mapped m JOIN pg_catalog.pg_trigger t ON t.tgrelid = m.oid
+  JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype::int & 24 <> 0
+ ORDER BY 1, 2
+"""  # noqa: S608 - of constants
+
+# Those of extensions make keys and the like; what puts a row elsewhere is known by name.
+_FUNCTIONS = """
+SELECT l.lanname, p.prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+ WHERE p.proname = ANY ({names}) AND p.provolatile = 'v'
+   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                      AND d.deptype = 'e')
+"""
+
+# An UPDATE is 2, a DELETE 4.
+_RULES = f"""
+{_WITH_PARTITIONS}
+SELECT DISTINCT m.root::bigint, r.rulename FROM mapped m JOIN pg_catalog.pg_rewrite r ON r.ev_class = m.oid
+ WHERE r.ev_type IN ('2', '4') AND r.ev_enabled IN ('O', 'A')
+   AND pg_catalog.pg_get_ruledef(r.oid) !~ 'NOTHING;$'
+ ORDER BY 1, 2
+"""  # noqa: S608 - of constants
+
+_PUBLICATIONS = f"""
+{_WITH_PARTITIONS}
 SELECT p.pubname, p.pubupdate, p.pubdelete,
        pg_catalog.string_agg(DISTINCT r.relname::text, ', ' ORDER BY r.relname::text)
   FROM mapped m JOIN pg_catalog.pg_class c ON c.oid = m.oid JOIN pg_catalog.pg_class r ON r.oid = m.root
@@ -193,7 +262,7 @@ SELECT p.pubname, p.pubupdate, p.pubdelete,
   JOIN pg_catalog.pg_publication_tables t ON t.schemaname = n.nspname AND t.tablename = c.relname
   JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
  GROUP BY 1, 2, 3 ORDER BY 1
-"""
+"""  # noqa: S608 - of constants
 
 _SLOTS = """
 SELECT slot_name, plugin, active FROM pg_catalog.pg_replication_slots
@@ -201,12 +270,12 @@ SELECT slot_name, plugin, active FROM pg_catalog.pg_replication_slots
 """
 
 # Below `logical`, a table's replica identity puts nothing into the write-ahead log.
-_FULL_IDENTITY = """
-SELECT c.oid::bigint FROM pg_catalog.pg_class c
- WHERE c.oid = ANY ({oids}::bigint[]) AND c.relreplident = 'f'
-   AND pg_catalog.current_setting('wal_level') = 'logical'
- ORDER BY c.relname
-"""
+_FULL_IDENTITY = f"""
+{_WITH_PARTITIONS}
+SELECT DISTINCT m.root::bigint FROM mapped m JOIN pg_catalog.pg_class c ON c.oid = m.oid
+ WHERE c.relreplident = 'f' AND pg_catalog.current_setting('wal_level') = 'logical'
+ ORDER BY 1
+"""  # noqa: S608 - of constants
 
 _SIMILAR = """
 SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname,
