@@ -117,6 +117,16 @@ def test_what_is_not_as_it_was_is_not_replaced(
     assert not there or (folder.path / NAME).read_bytes() == b"old dump"
 
 
+def test_a_place_that_is_gone_is_told_and_nothing_is_replaced(folder: Folder) -> None:
+    pin, place = folder.pin, folder.staged(b"new")
+    new = folder.backend.dress(place, pin)
+    folder.backend.unstage()  # by another source that looks there, say
+    for reach in (lambda: folder.backend.dress(place, pin), lambda: folder.backend.replace(place, pin, new)):
+        with pytest.raises(BackendUnavailable):
+            reach()
+    assert (folder.path / NAME).read_bytes() == b"old dump"
+
+
 def test_who_may_not_give_the_new_dump_its_owner_is_told_whom_to_be(folder: Folder) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can lay down a dump of somebody else's")

@@ -224,7 +224,7 @@ class DirectoryBackend:
 
     def replace(self, place: str, pin: Pin, new: ListedSnapshot) -> None:
         """Rename the new file over the old one, each compared right before, and sync the directory."""
-        with self._opened() as directory, self._staging(directory, place) as folder:
+        with self._opened() as directory, self._reporting(), self._staging(directory, place) as folder:
             status = self._status(folder, pin.ref)
             file = self._file(pin.ref, status) if status is not None else None
             if file is None or (file.piece,) != new.pieces:
