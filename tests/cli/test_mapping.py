@@ -311,6 +311,13 @@ def test_where_nothing_can_be_proposed_it_is_said_why(
     assert said in found.said
 
 
+def test_a_proposal_that_the_schema_refuses_as_a_whole_says_so_and_fails(mapper: Mapper) -> None:
+    ddl = "CREATE TABLE users (id serial PRIMARY KEY, email text); CREATE TABLE guests () INHERITS (users)"
+    found = mapper.propose(mapper.database(ddl), rc=1)
+    assert "which refuses it" in found.text.splitlines()[0]
+    assert "guests inherits from users" in found.text
+
+
 def test_a_url_that_leads_nowhere_is_told_without_its_password(mapper: Mapper) -> None:
     for url in ("postgresql://u:hunter2@127.0.0.1:1/x", "postgresql://u:hunter2@h@127.0.0.1/x"):
         found = mapper.propose(url, rc=2)

@@ -68,7 +68,7 @@ def _map(parsed: argparse.Namespace) -> int:
     name = parsed.name or _object_name(database)
     sys.stdout.write(rendered(found, database=database, name=name, parsed=parsed, closed=closed))
     sys.stderr.write(summary(found))
-    return 0
+    return 0 if all(one.fits for one in found) else 1
 
 
 _CLOSED = "not looked at, since the user may not look into these schemas"
@@ -119,8 +119,7 @@ def _document(
     proposal: Proposal, *, database: str, name: str, secret: str, role: str, parsed: argparse.Namespace
 ) -> list[str]:
     mapping = proposal.mapping
-    fits = not any(one.about.startswith("sql.") for one in proposal.remarks)
-    told = list(_head(database, fits=fits)) if not proposal.one_owner else []
+    told = list(_head(database, fits=proposal.fits)) if not proposal.one_owner else []
     if proposal.one_owner:
         told.append(f"{mapping.table} holds addresses that belong to no account.")
     if proposal.others:

@@ -151,6 +151,7 @@ class Remark:
 class Proposal:
     """A mapping for a person to read. `why` tells of columns and tables (`column`, `table`, `table.column`)
     what they were taken for; `others` are the further tables that could be the persons', the best first.
+    `fits` says that the schema takes it.
     """
 
     mapping: SubjectMapping
@@ -158,6 +159,7 @@ class Proposal:
     remarks: tuple[Remark, ...] = ()
     others: tuple[str, ...] = ()
     one_owner: bool = False
+    fits: bool = True
 
 
 class NoSubjects(Exception):

@@ -61,6 +61,7 @@ class _Fitting:
             if not mapping.clear:
                 raise NoSubjects
             if mapping == before:  # what is refused is not a part that could be left out
+                self.proposal = replace(self.proposal, fits=False)
                 self.remarks += [Remark(one.field, Reading.DOES_NOT_FIT, one.problem) for one in problems]
                 break
         return replace(
