@@ -175,20 +175,15 @@ def propose(
     that is not there.
     """
     pointing = _pointing(tables)
-    ranked = sorted(
-        (table for table in tables.values() if _score(table, tables, pointing) > 0),
-        key=lambda table: (-_score(table, tables, pointing), table.name),
-    )
+    scores = {name: _score(table, tables, pointing) for name, table in tables.items()}
+    ranked = sorted((name for name in tables if scores[name] > 0), key=lambda name: (-scores[name], name))
     if subjects is None and not ranked:
         raise NoSubjects
-    chosen = tables[subjects] if subjects is not None else ranked[0]
+    chosen = tables[subjects if subjects is not None else ranked[0]]
     if chosen.persons_key is None or not chosen.personal:
         raise NoSubjects
     proposal = _proposal(chosen, tables, pointing)
-    enough = _score(chosen, tables, pointing) / 2
-    others = [
-        table.name for table in ranked if table is not chosen and _score(table, tables, pointing) >= enough
-    ]
+    others = [name for name in ranked if name != chosen.name and scores[name] >= scores[chosen.name] / 2]
     reached = {chosen.name, *(one.table for one in proposal.mapping.dependents)}
     further = [
         _alone(table, pointing[table.name])

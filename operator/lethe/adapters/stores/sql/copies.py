@@ -177,9 +177,7 @@ def _tables_of_what_was(cursor: Cursor, shape: Shape) -> Iterator[PossibleCopy]:
         if {written, full_name} & known:
             continue
         for table, of_table in cleared.items():
-            if of_table and _is_of_what_was(
-                full_name, shape.tables[table].name, of_table & set(columns), of_table
-            ):
+            if _is_of_what_was(full_name, shape.tables[table].name, of_table & set(columns), of_table):
                 yield PossibleCopy(f"table:{written}", f"has columns of {table} that are cleared there")
                 break
 
