@@ -564,15 +564,22 @@ def test_a_snapshot_that_is_pruned_or_replaced_meanwhile_is_no_failure(rewrites:
     assert left_beside(rewrites) == []
 
 
-def test_an_address_that_a_request_named_besides_her_key_is_looked_for_in_the_copy(
-    rewrites: Rewrites,
-) -> None:
+def with_a_newer_account(rewrites: Rewrites) -> tuple[str, str, Path, str]:
+    """Return Ada, whose account is gone since a dump, Bob, that dump, and her account under a new address."""
     company = rewrites.company
     company.now = datetime.now(UTC)  # as the database's own clock, by which it tells of when a copy is
     ada, bob = people_of(rewrites.drills, "ada", "bob")
     path = rewrites.take()
     forget(rewrites, ada)
     second = company.sign_up("adas-new@canary.example")
+    return ada, bob, path, second
+
+
+def test_an_address_that_a_request_named_besides_her_key_is_looked_for_in_the_copy(
+    rewrites: Rewrites,
+) -> None:
+    company = rewrites.company
+    _, bob, path, second = with_a_newer_account(rewrites)
     rewrites.erase(bob)
     company.request("r-ada", key=company.key_of(second), email="ada@canary.example")
     company.visit_until_safe()
@@ -586,11 +593,7 @@ def test_the_older_account_that_a_request_named_is_erased_after_a_restore_in_ear
     rewrites: Rewrites,
 ) -> None:
     company = rewrites.company
-    company.now = datetime.now(UTC)  # as the database's own clock, by which it tells of when a copy is
-    ada, _ = people_of(rewrites.drills, "ada", "bob")
-    path = rewrites.take()
-    forget(rewrites, ada)
-    second = company.sign_up("adas-new@canary.example")
+    ada, _, path, second = with_a_newer_account(rewrites)
     company.now += DAY
     company.request("r-ada", key=company.key_of(second), email="ada@canary.example")
     company.visit_until_safe()
