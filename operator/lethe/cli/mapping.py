@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from lethe.cli.callers_kubectl import Exit, Refused
 from lethe.domain.mapping import ClearRule, ClearTo, Dependent, StoreRole
-from lethe.domain.mapping_proposal import NoSubjects, Proposal, Reading
+from lethe.domain.mapping_proposal import NoSubjects, NoSuchTable, Proposal, Reading
 from lethe.ports.stores import StoreError
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -49,26 +50,28 @@ def _map(parsed: argparse.Namespace) -> int:
     try:
         schema = LiveSchema(url, allow_plaintext=parsed.allow_plaintext)
     except ValueError as refused:
-        return _complain(f"the URL can't be used: {refused}")
+        raise Refused(f"the URL can't be used: {refused}", Exit.USAGE) from None
     try:
         database, closed = schema.database(), schema.closed()
         if closed:
             sys.stderr.write(f"{_CLOSED}: {', '.join(closed)} (GRANT USAGE ON SCHEMA)\n")
         found = proposals(schema, subjects=parsed.table)
-    except KeyError:
-        return _complain(f"there is no table {parsed.table}; off the search path, write schema.table")
+    except NoSuchTable:
+        message = f"there is no table {parsed.table}; off the search path, write schema.table"
+        raise Refused(message, Exit.USAGE) from None
     except NoSubjects:
-        return _complain(_NOBODY if parsed.table is None else f"{parsed.table} {_NOT_OF_PERSONS}")
+        message = _NOBODY if parsed.table is None else f"{parsed.table} {_NOT_OF_PERSONS}"
+        raise Refused(message, Exit.USAGE) from None
     except StoreError as away:
         # What is said of a Secret in a cluster is, here, the URL.
         said = str(away).replace("the Secret that spec.sql.urlSecretRef names", "the URL")
-        return _complain(said.replace("spec.sql.urlSecretRef", "the URL"))
+        raise Refused(said.replace("spec.sql.urlSecretRef", "the URL"), Exit.USAGE) from None
     finally:
         schema.close()
     name = parsed.name or _object_name(database)
     sys.stdout.write(rendered(found, database=database, name=name, parsed=parsed, closed=closed))
     sys.stderr.write(summary(found))
-    return 0 if all(one.fits for one in found) else 1
+    return Exit.FINE if all(one.fits for one in found) else Exit.FAILED
 
 
 _CLOSED = "not looked at, since the user may not look into these schemas"
@@ -77,11 +80,6 @@ _NOBODY = (
     "name it: --table"
 )
 _NOT_OF_PERSONS = "has no key of one column, or nothing in it that can be cleared looks personal"
-
-
-def _complain(what: str) -> int:
-    sys.stderr.write(f"kubectl lethe: {what}\n")
-    return 2
 
 
 def summary(found: Sequence[Proposal]) -> str:

@@ -166,14 +166,19 @@ class NoSubjects(Exception):
     """No table of the schema looks like one of persons."""
 
 
+class NoSuchTable(Exception):
+    """The schema has no table as the persons' was said to be called."""
+
+
 def propose(
     tables: Mapping[str, SeenTable], *, subjects: str | None = None
 ) -> tuple[Proposal, tuple[Proposal, ...]]:
     """Propose a mapping of a schema, and one more for each table of addresses that it does not reach.
 
-    `subjects` names the table of persons, where that was said. Raises `NoSubjects`; `KeyError` for a table
-    that is not there.
+    `subjects` names the table of persons, where that was said. Raises `NoSubjects`, `NoSuchTable`.
     """
+    if subjects is not None and subjects not in tables:
+        raise NoSuchTable
     pointing = _pointing(tables)
     scores = {name: _score(table, tables, pointing) for name, table in tables.items()}
     ranked = sorted((name for name in tables if scores[name] > 0), key=lambda name: (-scores[name], name))

@@ -28,8 +28,7 @@ _FIELD = re.compile(
 def proposals(schema: Schema, *, subjects: str | None = None) -> tuple[Proposal, ...]:
     """Return a mapping of the persons in a schema that fits it, and one for each further table of addresses.
 
-    `subjects` names the table of persons. Raises `NoSubjects`; `KeyError` where it is not there; the port's
-    errors.
+    `subjects` names the table of persons. Raises `NoSubjects`, `NoSuchTable`, the port's errors.
     """
     tables = schema.tables()
     first, further = propose(tables, subjects=subjects)
